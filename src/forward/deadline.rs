@@ -15,12 +15,12 @@ const COARSE: Duration = Duration::from_secs(2);
 /// The maximum lag of the core's coarse clock, in milliseconds: the time between two sweeps.
 const LATE: u64 = 250;
 
-/// The side for which a request to a server currently waits.
+/// The peer for which a request to a server currently waits: its client or the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WaitingFor {
     /// The client, which must send more of its body. Separate bounds apply to the client.
     Client,
-    /// The server, since this time. The gateway has data for the server, or the request is complete.
+    /// The server, which has received all data so far and must accept more data or answer. The wait began at this time.
     Server(Instant),
 }
 
@@ -55,8 +55,9 @@ struct Slot {
 pub(super) struct Elapsed;
 
 impl Deadlines {
-    /// Waits for a server's answer to a request, for up to `timeout` (plus up to two sweeps) after the server had the
-    /// whole request. `upload` returns the side for which a request with a body waits; `None` if there is no body.
+    /// Waits for a server's answer to a request. The wait lasts up to `timeout` (plus up to two sweeps) after the
+    /// server received the whole request. If the request has a body, `upload` returns whether the request waits for its
+    /// client or for the server.
     pub(super) async fn answer_within<F: Future>(
         &self,
         timeout: Duration,
@@ -118,8 +119,8 @@ impl Deadline<'_> {
         let mut waiting = self.all.waiting.borrow_mut();
         let Some(place) = self.slot else {
             let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            // The clock shows the time of the last sweep. Without one additional interval, the deadline could pass
-            // early.
+            // The clock shows the time of the last sweep, which may be up to one interval ago. Without an additional
+            // interval, the deadline could pass too early.
             let due = self.all.now.get().saturating_add(millis).saturating_add(LATE);
             let slot = Slot { due, waker: Some(cx.waker().clone()) };
             self.slot = Some(match self.all.free.borrow_mut().pop() {
@@ -172,7 +173,7 @@ mod tests {
         assert!(deadlines.waiting.borrow().is_empty());
     }
 
-    /// When the wait begins, the clock may be one sweep late.
+    /// The coarse clock may lag by up to one sweep when a wait begins.
     #[test]
     fn a_wait_ends_a_sweep_after_its_deadline_and_not_before() {
         let deadlines = Deadlines::default();

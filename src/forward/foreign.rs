@@ -145,7 +145,8 @@ const TABLE: [Entry; 105] = [
 /// The endings of further names that state an address, such as `Fastly-Client-IP` and `DO-Connecting-IP`.
 const ADDRESS_ENDS: [&str; 2] = ["-client-ip", "-connecting-ip"];
 
-/// The range of entries for each first letter and, for names that begin with `x-`, for each third letter.
+/// The range of entries in `TABLE` for each letter. The first array is indexed by the first letter of a name. The
+/// second array is for names that begin with `x-` and is indexed by their third letter.
 static PLACES: [[(u8, u8); 26]; 2] = places();
 
 const fn places() -> [[(u8, u8); 26]; 2] {
@@ -165,7 +166,7 @@ const fn places() -> [[(u8, u8); 26]; 2] {
     places
 }
 
-/// Returns the position of the letter by which a name is looked up in `PLACES`.
+/// Returns the two indexes at which `PLACES` contains the range for a name.
 const fn key(name: &[u8]) -> Option<(usize, usize)> {
     let (by_third, letter) = match name {
         [b'x', separator, third, ..] if !separator.is_ascii_alphanumeric() => (1, *third),
@@ -196,7 +197,7 @@ pub(crate) fn classify(name: &str) -> Option<(Kind, &'static str)> {
 fn longest(name: &[u8]) -> Option<&'static Entry> {
     let (by_third, letter) = key(name)?;
     let (start, end) = PLACES[by_third][letter];
-    // The character after the looked-up letter excludes nearly all entries. This runs for each field of each
+    // A comparison of the next character rules out nearly all entries. This function runs for each field of each
     // forwarded request.
     let next = 2 * by_third + 1;
     TABLE[usize::from(start)..usize::from(end)]

@@ -1,4 +1,5 @@
-//! A connection to a server as its requests use it, and the forced close of a connection that its server keeps open.
+//! Defines the link through which requests use a connection to a server. If the server keeps an unused connection open,
+//! the sweep closes the connection by force.
 
 use super::request_body::{Meter, RequestBody};
 use hyper::client::conn::http1::SendRequest;
@@ -7,12 +8,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
-/// How long a server may accept no output on a connection that no request uses any more. The gateway then closes the
-/// connection by force.
+/// The time after which the gateway closes a connection by force. The time begins when no request uses the connection
+/// any more, and the server does not accept the pending output.
 const ABANDONED_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection as its requests use it. When the link is dropped, the connection closes after its pending output. If
-/// the server does not accept that output, the sweep closes the connection.
+/// The part of a connection that its requests use. When the link is dropped, the connection closes after its pending
+/// output is written. If the server does not accept that output, the sweep closes the connection.
 pub(super) struct Link {
     pub(super) sender: SendRequest<RequestBody>,
     /// The meter of the most recent request's body.
@@ -21,7 +22,7 @@ pub(super) struct Link {
     abandoned: Rc<AbandonedLinks>,
 }
 
-/// Connections that no request uses any more, and whose tasks have not ended yet. A task ends when all its output is
+/// Connections that no request uses any more, but whose tasks have not ended yet. A task ends when all its output is
 /// written. Without the sweep, a server that accepts no output would keep the task and its connection slot forever.
 #[derive(Default)]
 pub(super) struct AbandonedLinks(RefCell<Vec<AbandonedLink>>);

@@ -141,8 +141,8 @@ pub(crate) async fn forward(
                 counts.inspect(|counts| counts.cookies_removed.add(reframed.cookies_removed));
                 report_cookies(pools, upstream);
             }
-            // If the answer starts before the request ends, the server is not late while the gateway waits for the
-            // client's body.
+            // The answer may start before the client has sent its whole body. While the gateway waits for the client's
+            // body, the server's timeout does not run.
             let upload = meter.filter(|meter| !meter.is_ended()).cloned();
             let body = ResponseBody::new(body, lease, timeout, upload);
             Ok(Answer::Streamed(Response::from_parts(parts, body)))

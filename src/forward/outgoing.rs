@@ -28,8 +28,8 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The target of the forwarded request. Its path is the one that was matched.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// The canonical path without the removed prefix, and the query as the client sent it, without a field for
-    /// tokens.
+    /// The canonical path without the removed prefix, and the client's query. A query field that may hold a token is
+    /// removed; the rest of the query is unchanged.
     pub(crate) path: PathAndQuery,
     /// The canonical host and port. `None` only if an HTTP/1.0 client sent no host.
     pub(crate) authority: Option<HeaderValue>,
@@ -38,9 +38,9 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Returns the target for a request that a route with these token sources permitted. Removes the query field that
-    /// the route searches for a token, even if the field's value is not a token. The field stays if the token was
-    /// found elsewhere.
+    /// Returns the target for a request that a route with these token sources permitted. If the route searches a query
+    /// field for a token, that field is removed, even if its value is not a token. The field is kept only if the token
+    /// was found elsewhere.
     pub(crate) fn of_route(
         head: &Head<'_>,
         uri: &Uri,
@@ -57,8 +57,8 @@ impl Target {
         Self::of(head, uri, strip_prefix, Some(sources).filter(|_| may_hold_token))
     }
 
-    /// Returns the target of a head. `sources`, if given, name fields of the query that may hold the caller's token, which the
-    /// upstream does not get.
+    /// Returns the target of a head. If `sources` is given, the query fields that may hold the caller's token are
+    /// removed.
     pub(crate) fn of(
         head: &Head<'_>,
         uri: &Uri,
@@ -158,12 +158,12 @@ pub(crate) fn head(
     }
     for source in &context.sources.others {
         match source {
-            // Decided below, for every route.
+            // The code after this loop decides whether to remove `Authorization`.
             Source::Header(named) if named.name == header::AUTHORIZATION => {}
             Source::Header(named) => drop(headers.remove(&named.name)),
             Source::Cookie(name) => strip::cookie(&mut headers, name),
             Source::WebSocket(marker) => strip_subprotocol(&mut headers, marker),
-            // `Target` removes it.
+            // `Target` already removed the query field.
             Source::Query(_) => {}
         }
     }

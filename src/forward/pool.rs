@@ -26,8 +26,8 @@ const IDLE_MAX: usize = 256;
 /// How long a connection may stay idle. The time is shorter than the keep-alive time of most servers: the gateway
 /// closes the connection first, so that no request is sent on a connection that the server is about to close.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
-/// How long a connection may take to become ready for the next request after its answer is complete, since the
-/// previous request's body may still be on its way out. The gateway closes a connection that takes longer.
+/// How long a connection may take to become ready for the next request after its answer is complete. The rest of the
+/// previous request's body may still have to be sent. The gateway closes a connection that takes longer.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum number of requests of one core that wait for a connection to one server.
 const WAITING_MAX: usize = 1024;
@@ -35,7 +35,7 @@ const WAITING_MAX: usize = 1024;
 /// The pools of one core, by [`Server::id`].
 pub(crate) struct Pools {
     servers: RefCell<Vec<PerServer>>,
-    /// The time of the last sweep, which is exact enough for the age of idle connections.
+    /// The time of the last sweep. It is exact enough to compute how long a connection was idle.
     swept: Cell<Instant>,
     abandoned: Rc<AbandonedLinks>,
     pub(super) deadlines: Deadlines,
@@ -71,8 +71,8 @@ enum Turn {
     Slot(Slot),
 }
 
-/// Counts one connection that is open or being opened. When the connection has ended, the slot is dropped, and the
-/// first request in line gets a new slot.
+/// Reserves one connection in the server's share, from the attempt to open it until it has ended. When the slot is
+/// dropped, the first request in line gets a new slot.
 struct Slot {
     server: usize,
     pools: Rc<Pools>,

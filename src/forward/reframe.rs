@@ -77,8 +77,8 @@ pub(super) fn answer(
     let without_body = without_content || parts.status == StatusCode::NOT_MODIFIED || *method == Method::HEAD;
     let mut keep = true;
     if seen.length && (chunked || without_content) {
-        // The length and the framing disagree, except for a 204 with a length of 0. If the server meant the length, the
-        // gateway would read the rest of the answer as the next answer (RFC 9112 section 6.3). The connection is
+        // Except for a 204 with a length of 0, the length contradicts the framing. If the server sent a body of that
+        // length, the rest of the body would be read as the next answer (RFC 9112 section 6.3). The connection is
         // therefore not reused.
         keep = headers.get(header::CONTENT_LENGTH).is_some_and(|length| !chunked && length == "0");
         headers.remove(header::CONTENT_LENGTH);
@@ -124,7 +124,7 @@ impl RelevantFields {
     fn of(headers: &HeaderMap) -> Self {
         let mut seen = Self::default();
         for name in headers.keys() {
-            // The length of a name excludes nearly all names.
+            // The length alone rules out nearly all names.
             match name.as_str().len() {
                 10 if *name == header::CONNECTION => seen.connection = true,
                 10 if *name == header::SET_COOKIE => seen.cookie = true,
@@ -188,9 +188,9 @@ fn listed(headers: &HeaderMap, name: HeaderName) -> String {
     text
 }
 
-/// Removes fields that trailers must not contain (RFC 9110 section 6.5.1), because they affect the framing, the
-/// routing or the interpretation of the answer, which are already decided. Removes cookies too, because they are
-/// checked only in the head.
+/// Removes fields that trailers must not contain (RFC 9110 section 6.5.1). Such fields affect the framing, the routing
+/// or the interpretation of the answer, and the gateway has already decided about these. Removes cookies too, because
+/// cookies are checked only in the head.
 pub(super) fn trailers(trailers: &mut HeaderMap) {
     strip::hop_by_hop(trailers);
     for name in [

@@ -125,8 +125,8 @@ impl Meter {
         self.waiting.get()
     }
 
-    /// Whether the server has accepted nothing of the body for `time`, although the gateway had data for it. If the
-    /// gateway no longer reads the body from the client, the server counts as stuck too.
+    /// Whether the server has accepted none of the body for `time`, although the gateway had data for the server. Also
+    /// true if the last wait was for the client, but the gateway no longer reads the client's body.
     pub(super) fn is_stuck(&self, time: Duration) -> bool {
         match self.waiting.get() {
             WaitingFor::Client => self.is_ended(),

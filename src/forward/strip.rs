@@ -158,7 +158,7 @@ pub(super) fn connection(headers: &mut HeaderMap) {
 
 /// Whether a field is hop-by-hop by its name. `Connection` is handled separately.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // The length excludes nearly all names. This check runs for each field of each request and answer.
+    // The length alone rules out nearly all names. This check runs for each field of each request and answer.
     match name.as_str().len() {
         2 => name == header::TE,
         7 => name == header::TRAILER || name == header::UPGRADE,
@@ -180,8 +180,8 @@ fn is_for_us(name: &HeaderName) -> bool {
     }
 }
 
-/// Whether a client's field of this name reaches the upstream unchanged, apart from the fields that the gateway writes
-/// itself.
+/// Whether the gateway forwards a client's field of this name unchanged. The gateway may still overwrite the field with
+/// its own value.
 pub(crate) fn passes(name: &HeaderName, identity: &IdentityHeaders) -> bool {
     let is_removed = identity.reserved(name)
         || is_hop_by_hop(name)

@@ -74,7 +74,7 @@ struct Health {
 }
 
 impl Upstream {
-    /// Creates an upstream with these servers. Its name is that of the counters.
+    /// Creates an upstream with these servers. The upstream has the same name as `counters`.
     pub(crate) fn new(
         counters: Arc<UpstreamCounters>,
         servers: Vec<Arc<Server>>,
@@ -107,7 +107,8 @@ impl Upstream {
         let count = self.servers.len();
         let start = if count == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % count };
         let all = move || (0..count).map(move |i| (start + i) % count);
-        // This list is nearly always empty and then does not allocate. A single server has no alternative.
+        // This list is nearly always empty, and an empty list does not allocate. For a single server, the order does
+        // not matter.
         let aside: Vec<usize> = match count {
             1 => Vec::new(),
             _ => all().filter(|at| self.servers[*at].is_set_aside(now)).collect(),
@@ -144,7 +145,8 @@ impl Server {
     /// in a row.
     pub(crate) fn record_failure(&self, now: Instant) -> bool {
         if self.is_set_aside(now) {
-            // The request was sent before the server was set aside, or no other server was left for the request.
+            // A failure during the pause does not extend the pause. The request was sent before the pause began, or all
+            // servers of the upstream were set aside.
             return false;
         }
         let failures = self.health.failures.fetch_add(1, Ordering::Relaxed);

@@ -79,15 +79,15 @@ impl Journal {
     /// Starts the thread that writes to `sink`. Events below `level` are omitted.
     ///
     /// # Errors
-    /// If the system cannot create a thread.
+    /// Returns an error if the system cannot create a thread.
     pub fn start(style: Style, level: Level, sink: Box<dyn Write + Send>) -> std::io::Result<Self> {
         let (batches, waiting) = sync_channel(BATCHES_WAITING);
         let (alive, ended) = sync_channel(0);
         let shared = Arc::new(Shared { dropped: AtomicU64::new(0), ended: Mutex::new(ended) });
         let counts = Arc::clone(&shared);
         thread::Builder::new().name("journal".into()).spawn(move || {
-            // `write_all` drops `waiting` before `alive` is dropped, so a batch that is sent after `close` has returned
-            // is rejected.
+            // When `write_all` returns, it has dropped `waiting`, and `alive` is dropped afterwards. A batch that is
+            // sent after `close` has returned is therefore rejected.
             write_all(sink, waiting, &counts.dropped);
             drop(alive);
         })?;
@@ -198,7 +198,7 @@ fn write_all(mut sink: Box<dyn Write + Send>, waiting: Receiver<Batch>, dropped:
                 Err(_) => break,
             }
         }
-        // An error here reappears at the next write.
+        // A sink that fails to flush also fails at the next write, so this error is ignored.
         let _ = sink.flush();
     }
 }

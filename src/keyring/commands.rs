@@ -46,8 +46,8 @@ impl Keyring {
         let earliest = match start {
             RotationStart::AfterLead => {
                 let latest = now.unix.saturating_add(LEAD);
-                // If the signing key was revoked, the key that replaces it may sign before its scheduled time. That key
-                // is not a next key.
+                // Only keys after the signing key can be the next key. After a revocation, the signing key may be a key
+                // whose own time has not come yet.
                 let behind = ring.slots().iter().skip(ring.current(now.unix) + 1);
                 let is_soon = |slot: &&Slot| slot.signs_from > now.unix && slot.signs_from <= latest;
                 if let Some(next) = behind.filter(|slot| slot.key.is_some()).find(is_soon) {
@@ -82,7 +82,8 @@ impl Keyring {
         let mut replaced_by = None;
         match ring.state(place, &self.schedule, now.unix) {
             KeyState::Revoked => {}
-            // The key has never signed, so its removal does not change how long another key is accepted.
+            // The key has never signed a token, so the key is removed instead of marked as revoked. The removal does
+            // not change how long the other keys are accepted.
             KeyState::Next if slot.signs_from > now.unix => folder.remove(&lock, slot)?,
             KeyState::Next | KeyState::Retiring | KeyState::Dead => folder.revoke(&lock, slot)?,
             KeyState::Signing => {

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 /// only once while it lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyringFault {
-    /// HS256 is configured without a secret.
+    /// An HMAC algorithm, such as HS256, is configured without a secret.
     SecretMissing,
-    /// The secret for HS256 cannot be used.
+    /// The secret for an HMAC algorithm cannot be used.
     Secret(String),
-    /// HS256 signs with a secret from the configuration, which key commands cannot change.
+    /// An HMAC algorithm signs with a secret from the configuration, which key commands cannot change.
     SecretInPolicy,
     /// No key has been created yet.
     NoKeyYet,

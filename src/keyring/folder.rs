@@ -115,7 +115,7 @@ impl KeyFolder {
         for entry in entries {
             let entry = entry.map_err(|error| fault(&error))?;
             let Some(name) = key_file_name(&entry.file_name()) else { continue };
-            // Follows symbolic links, unlike `DirEntry::metadata`, since the file may be a link to a key elsewhere.
+            // Unlike `DirEntry::metadata`, this call follows symbolic links: the file may be a link to a key elsewhere.
             let Ok(metadata) = fs::metadata(entry.path()) else {
                 stamps.push(FileStamp { name, inode: 0, size: 0, changed: (0, 0) });
                 continue;
@@ -270,7 +270,7 @@ impl KeyFolder {
         Ok(Lock(file))
     }
 
-    /// Removes partial files and the private keys of revoked keys, since an unused private key must not stay on disk.
+    /// Removes partial files and the private keys of revoked keys. An unused private key must not stay on disk.
     fn clean_up(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.0)? {
             let entry = entry?;

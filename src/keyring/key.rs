@@ -17,8 +17,8 @@ use rustls::pki_types::pem::PemObject;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// The algorithms that the authority can sign with. A key file does not say which RSA algorithm it is for, so there is
-/// one. Secrets come from the configuration.
+/// The algorithms that the authority can sign with. RS256 is the only RSA algorithm, because a key file does not state
+/// for which RSA algorithm its key was generated. The secrets of the HMAC algorithms are read from the configuration.
 pub const SIGNING: [Algorithm; 6] = [
     Algorithm::HS256,
     Algorithm::HS384,
@@ -124,8 +124,8 @@ impl SigningKey {
         self.algorithm
     }
 
-    /// Returns the key's id, which is its thumbprint (RFC 7638). It is the `kid` of the tokens that the key signs. The
-    /// id of a shared secret is `hs256`.
+    /// Returns the key's id, which is its thumbprint (RFC 7638). Tokens that the key signs contain the id as their
+    /// `kid`. The id of a shared secret is the name of its algorithm in lower case.
     pub fn id(&self) -> &str {
         &self.id
     }

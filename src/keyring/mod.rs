@@ -56,7 +56,7 @@ enum Source {
     Secret(SecretBytes),
     /// The state folder.
     Folder(KeyFolder),
-    /// Memory only: the key is ephemeral.
+    /// No persistent storage: the key was generated in memory.
     Memory,
 }
 
@@ -121,7 +121,8 @@ impl KeyInfo {
 }
 
 impl Keyring {
-    /// Opens the keys in a state folder. With HS256, the key is the secret, and no file is read or written.
+    /// Opens the keys in a state folder. With HS256, HS384 or HS512, the key is `secret`, and no file is read or
+    /// written.
     ///
     /// # Errors
     /// Returns an error if a key cannot be read or created, or if the secret cannot be used.
@@ -222,8 +223,8 @@ impl Keyring {
     }
 
     /// Returns the public keys as a JSON Web Key Set (RFC 7517 section 5), as of the last read. The set contains the
-    /// keys that sign, that will sign soon, and whose tokens may still be valid. It is empty for HS256. Clients may
-    /// cache it for [`JWKS_MAX_AGE`].
+    /// keys that sign, that will sign soon, and whose tokens may still be valid. It is empty for a shared secret.
+    /// Clients may cache it for [`JWKS_MAX_AGE`].
     pub fn jwks(&self) -> Bytes {
         self.inner.view.load().jwks.clone()
     }

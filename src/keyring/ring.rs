@@ -48,7 +48,7 @@ impl Schedule {
     }
 }
 
-/// A key in the ring, or the place of a revoked key.
+/// An entry of the ring: a key, or the time and id of a revoked key.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     /// When the key starts to sign, in seconds since 1970; 0 if its age is unknown.
@@ -106,9 +106,9 @@ impl Ring {
         &self.0
     }
 
-    /// Returns the place of the signing key, which is the last key whose time has come. If that key is revoked, or if
-    /// the clock was set back before the first key's time, the next key that is not revoked signs. An older, retired
-    /// key never signs again.
+    /// Returns the index of the signing key. This is the last key with a start time up to `now`. If that key is
+    /// revoked, or if the clock was set back before the first key's time, the next key that is not revoked signs. An
+    /// older key that no longer signs never signs again.
     pub(super) fn current(&self, now: u64) -> usize {
         let started = self.0.partition_point(|slot| slot.signs_from <= now).saturating_sub(1);
         let usable = self.0[started..].iter().position(|slot| slot.key.is_some());
@@ -126,7 +126,7 @@ impl Ring {
         self.0.get(place + 1).map(|next| next.signs_from.saturating_add(schedule.overlap()))
     }
 
-    /// Returns the state of the key at this place.
+    /// Returns the state of the key at this index.
     pub(super) fn state(&self, place: usize, schedule: &Schedule, now: u64) -> KeyState {
         let current = self.current(now);
         if self.0[place].key.is_none() {
@@ -160,9 +160,9 @@ impl Ring {
         }
         let planned = self.0[self.current(now)].signs_from.saturating_add(period);
         let earliest = now.saturating_add(LEAD);
-        // A key for a distant time, created by a gateway with a wrong clock, must not prevent the creation of the next
-        // key. A key for a time up to `LEAD` later counts as the next key, since another gateway whose clock is
-        // slightly ahead may have created it.
+        // A gateway with a wrong clock may have created a key for a distant time. Such a key must not prevent the
+        // creation of the next key. A key that starts up to `LEAD` after `signs_from` counts as the next key, because a
+        // gateway whose clock is slightly ahead may have created it.
         let signs_from = planned.max(earliest);
         let soon = signs_from.saturating_add(LEAD);
         let exists = self.0.iter().any(|slot| slot.signs_from > now && slot.signs_from <= soon);

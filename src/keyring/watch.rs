@@ -107,8 +107,8 @@ impl Watcher {
         &self.keyring
     }
 
-    /// Polls the folder once. `publish` puts changed verification keys into force. The signing key changes only
-    /// afterwards, so that no token is signed that would be rejected.
+    /// Polls the folder once. If the verification keys have changed, `publish` puts them into force. Only then does the
+    /// signing key change, so that every new token can be verified.
     pub fn poll(&mut self, now: Now, publish: impl FnOnce(KeySet)) -> Vec<KeyEvent> {
         let Changes { events, keys } = self.poll_folder(now);
         if let Some(keys) = keys {
@@ -209,7 +209,7 @@ impl Watcher {
         let schedule = self.keyring.schedule;
         let algorithm = self.keyring.inner.algorithm;
         let is_needed = ring.due(&schedule, now).is_some() || ring.expired(&schedule, now) > 0;
-        // A clock that was set back does not extend the wait.
+        // The wait is never longer than `RETRY`, even if the clock was set back.
         let is_waiting = now < self.retry_at && self.retry_at <= now.saturating_add(RETRY);
         if !is_needed || is_waiting || !self.read_faults.is_empty() {
             if !is_needed {
@@ -228,7 +228,7 @@ impl Watcher {
             }
         };
         let changed = (|| {
-            // The folder is read again under the lock, since another gateway may have made the change already.
+            // The folder is read again under the lock, because another gateway may already have made the change.
             let mut ring = read_usable(folder, algorithm)?;
             let mut removed = Vec::new();
             for slot in &ring.slots()[..ring.expired(&schedule, now)] {
@@ -286,7 +286,7 @@ impl Watcher {
             let id = key.id().to_owned();
             let place = after.ring.slots().iter().position(|slot| *slot.id == *id);
             let is_dead = place.is_some_and(|place| after.ring.state(place, schedule, now) == KeyState::Dead);
-            // A missing key file counts as a revocation, since someone removed it.
+            // A key whose file is missing counts as revoked, because someone removed the file.
             events.push(if is_dead { KeyEvent::Retired { id } } else { KeyEvent::Revoked { id } });
         }
     }

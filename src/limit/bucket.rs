@@ -208,9 +208,9 @@ impl<C: Clock> Limit<C> {
         describe(self.quota)
     }
 
-    /// Takes over the counts of a limit of the previous policy if that limit has the same name and quota. Otherwise,
+    /// Takes over the counts of a limit of the previous policy if that limit has the same name and quota. Without this,
     /// each reload of the policy would refill an attacker's bucket. `same_keys` states whether both limits have the
-    /// same key. The caller determines this, since a [`ClaimId`] has a meaning only within one policy.
+    /// same key. The caller determines `same_keys`, because a [`ClaimId`] has a meaning only within one policy.
     #[must_use]
     pub fn carry_over(mut self, before: &Self, same_keys: bool) -> Self {
         if same_keys && self.name == before.name && self.quota == before.quota {

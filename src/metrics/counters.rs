@@ -58,7 +58,7 @@ pub struct RouteCounters {
     shards: Sharded<RouteShard>,
 }
 
-/// One core's counts of one route. Aligned, so that no two cores write to the same cache line.
+/// One core's counts of one route. The alignment ensures that no two cores write to the same cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct RouteShard {
@@ -66,7 +66,8 @@ pub(super) struct RouteShard {
     pub(super) permitted: Counter,
     pub(super) durations: Durations,
     pub(super) refused: Reasons,
-    /// Allocated on first use: few routes are ever in shadow mode.
+    /// The refusals that shadow mode did not enforce. The counters are allocated on first use, because few routes are
+    /// ever in shadow mode.
     pub(super) shadowed: OnceLock<Reasons>,
 }
 

@@ -10,7 +10,8 @@ use std::sync::LazyLock;
 /// The start of the process in seconds since 1970, read when the first policy is served.
 static STARTED: LazyLock<u64> = LazyLock::new(|| Now::read().unix);
 
-/// Records the start of the process. Call it early: otherwise the first scrape records its own time.
+/// Records the start of the process. If this function is not called at start, the time of the first scrape is recorded
+/// instead.
 pub(crate) fn started() {
     let _ = *STARTED;
 }

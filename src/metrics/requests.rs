@@ -34,7 +34,8 @@ pub(super) fn render(out: &mut Exposition, routes: &[Arc<RouteCounters>], worker
 
     let help = "Time from reading a request's head to the last byte of its response.";
     out.family("portcullis_request_duration_seconds", help, Kind::Histogram);
-    // An all-zero histogram would add nothing to the route's request counts, which are written from zero on.
+    // A histogram is written only after the first request. Before that, the route's request counts, which are also
+    // written while they are zero, contain the same information.
     for route in routes.iter().filter(|route| route.used().next().is_some()) {
         out.durations(&[("route", route.name())], route.used().map(|shard| &shard.durations));
     }

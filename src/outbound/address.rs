@@ -1,16 +1,17 @@
-//! The addresses that the gateway connects to when an issuer's name or metadata says where to go.
+//! Decides which addresses the gateway may connect to when an issuer's name or metadata determines the address.
 
 use crate::config::network::Cidr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Platforms that serve credentials at a public address to every program of a machine: Azure's WireServer.
+/// Public addresses at which a platform serves credentials to every program on a machine. The only entry is Azure's
+/// WireServer.
 const METADATA: [Ipv4Addr; 1] = [Ipv4Addr::new(168, 63, 129, 16)];
 
-/// The networks that a client may reach besides the public Internet.
+/// The networks that the gateway's own client may connect to, in addition to the public Internet.
 ///
-/// Without an entry, a name that resolves to a loopback, private, shared, link-local or otherwise special address is
-/// refused: whoever controls that name, or the metadata of an issuer, could otherwise make the gateway send requests to
-/// services that trust its network (OWASP API7:2023).
+/// A name that resolves to a loopback, private, shared, link-local or other special address is refused, unless this
+/// list contains the address. Otherwise, anyone who controls the name or the issuer's metadata could make the gateway
+/// send requests to services that trust the gateway's network (OWASP API7:2023).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Box<[Cidr]>);
 
@@ -26,8 +27,9 @@ impl Networks {
     }
 }
 
-/// Whether an address is globally reachable according to the registries of special-purpose addresses (RFC 6890), and
-/// not known to serve a platform's metadata. An IPv6 address that embeds an IPv4 address counts as the latter.
+/// Whether an address is globally reachable according to the registries of special-purpose addresses (RFC 6890), and is
+/// not known to serve a platform's metadata. For an IPv6 address that embeds an IPv4 address, the IPv4 address is
+/// examined.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -40,18 +42,19 @@ fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let special = match address.octets() {
-        // This network, private, loopback.
+        // "This network" (RFC 791), private addresses and loopback.
         [0 | 10 | 127, ..] => true,
-        // Shared by carriers (RFC 6598); Alibaba Cloud's metadata is in it.
+        // Addresses that carriers share between subscribers (RFC 6598). Alibaba Cloud serves metadata in this range.
         [100, 64..=127, ..] => true,
-        // Link-local: the metadata of most platforms.
+        // Link-local addresses. Most platforms serve metadata in this range.
         [169, 254, ..] => true,
         [172, 16..=31, ..] | [192, 168, ..] => true,
-        // IETF protocols (Oracle Cloud's metadata is in it), documentation, 6to4 relays, benchmarks.
+        // Addresses for IETF protocols (Oracle Cloud serves metadata in this range), documentation, 6to4 relays and
+        // benchmarks.
         [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => {
             true
         }
-        // Multicast, reserved, broadcast.
+        // Multicast, reserved and broadcast addresses.
         [224..=255, ..] => true,
         _ => false,
     };
@@ -60,8 +63,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
-        // IETF protocols, with Teredo and ORCHID; documentation, twice; 6to4, which embeds an IPv4 address that a relay
-        // may reach.
+        // Addresses for IETF protocols (including Teredo and ORCHID), two ranges for documentation, and 6to4. A 6to4
+        // address embeds an IPv4 address to which a relay may forward packets.
         [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] | [0x2002, ..] => false,
         // Global unicast (RFC 4291 section 2.4). Everything else is loopback, link-local, unique-local, multicast,
         // discard-only, or not assigned.
@@ -70,8 +73,9 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
-/// Returns the IPv4 address that the host or a translator in its network connects to instead: of an IPv4-mapped address
-/// (RFC 4291 section 2.5.5.2), or of one of NAT64's well-known prefix (RFC 6052 section 2.1).
+/// Returns the IPv4 address that is embedded in an IPv4-mapped address (RFC 4291 section 2.5.5.2) or in an address with
+/// NAT64's well-known prefix (RFC 6052 section 2.1). The host or a translator in its network connects to this IPv4
+/// address.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
@@ -158,7 +162,8 @@ mod tests {
     }
 
     proptest! {
-        /// The standard library's own predicates are an independent reading of the registries.
+        /// Compares the result with the predicates of the standard library, which interpret the registries
+        /// independently.
         #[test]
         fn no_address_that_the_standard_library_calls_special_is_public(bits: u32) {
             let address = Ipv4Addr::from_bits(bits);

@@ -1,4 +1,4 @@
-//! The client: sends one request and returns the whole answer, within bounds.
+//! Sends one request and returns the whole answer, within bounds on time and size.
 
 use super::address::Networks;
 use super::connector::Connector;
@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
 
-/// The bound on opening a connection.
+/// The maximum time for opening a connection, including the TLS handshake.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// The maximum size of an answer's head in bytes, and of its number of fields.
+/// The maximum size of an answer's head in bytes. `FIELDS_MAX` is the maximum number of its fields.
 const HEAD_MAX: usize = 32 * 1024;
 const FIELDS_MAX: usize = 100;
 /// How long an unused connection stays open.
@@ -41,7 +41,7 @@ pub struct Settings {
 /// The bounds on one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// For the whole exchange: name, connection, request, and the last byte of the answer.
+    /// The maximum time of the whole exchange, from the resolution of the name to the last byte of the answer.
     pub time: Duration,
     /// The maximum size of the answer's body in bytes.
     pub body: usize,
@@ -62,7 +62,7 @@ impl Answer {
     /// Returns the answer if its status is 200.
     ///
     /// # Errors
-    /// [`Error::Redirect`] or [`Error::Status`].
+    /// Returns [`Error::Redirect`] or [`Error::Status`] for any other status.
     pub fn ok(self) -> Result<Self, Error> {
         match self.status {
             StatusCode::OK => Ok(self),
@@ -91,7 +91,7 @@ impl Client {
     /// Creates a client. It opens no connection yet.
     ///
     /// # Errors
-    /// If the TLS library rejects its own settings.
+    /// Returns an error if the TLS library rejects the gateway's TLS settings.
     pub fn new(settings: Settings) -> Result<Self, String> {
         let Settings { roots, networks, allows_http, idle } = settings;
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -124,7 +124,7 @@ impl Client {
         self.send(Method::GET, url, headers, Bytes::new(), bounds).await
     }
 
-    /// Sends a body. The caller sets its `Content-Type`.
+    /// Sends a body with POST. The caller sets `Content-Type`.
     ///
     /// # Errors
     /// As for [`send`](Self::send).
@@ -138,11 +138,13 @@ impl Client {
         self.send(Method::POST, url, headers, body, bounds).await
     }
 
-    /// Sends a request and reads the whole answer. Redirects are returned, never followed: the target would get the
-    /// request's credentials, or would choose the address that the gateway connects to.
+    /// Sends a request and reads the whole answer. Redirects are returned and not followed. The server of a redirect's
+    /// target would receive the request's credentials, and a redirect could choose the address that the gateway
+    /// connects to.
     ///
     /// # Errors
-    /// If a bound is exceeded, the address is not allowed, or the exchange fails. Every status is an answer.
+    /// Returns an error if a bound is exceeded, the address is not allowed, or the exchange fails. An answer is
+    /// returned regardless of its status.
     pub async fn send(
         &self,
         method: Method,
@@ -178,7 +180,8 @@ impl Client {
     }
 }
 
-/// Returns the connector's own error, which the library wraps, or describes another one.
+/// Returns the error of `Connector` if the library's error contains one. Otherwise, returns a description of the
+/// library's error.
 fn failure(error: &legacy::Error) -> Error {
     let mut source = error.source();
     while let Some(inner) = source {
@@ -190,7 +193,7 @@ fn failure(error: &legacy::Error) -> Error {
     Error::Protocol(reason(error))
 }
 
-/// Returns the innermost reason, which is the most specific one.
+/// Returns the description of the innermost cause, which is the most specific one.
 fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut reason = error;
     while let Some(inner) = reason.source() {

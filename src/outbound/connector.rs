@@ -1,4 +1,5 @@
-//! Opens a connection for the gateway's own requests: name, address check, TCP, TLS, all within one bound on time.
+//! Opens connections for the gateway's own requests. A single timeout covers the resolution of the name, the check of
+//! the address, and the TCP and TLS handshakes.
 
 use super::address::Networks;
 use super::error::Error;
@@ -24,13 +25,13 @@ use tower_service::Service;
 /// The maximum number of addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 4;
 
-/// Opens connections to the addresses that its networks allow.
+/// Opens connections to the addresses that `networks` allows.
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) tls: TlsConnector,
     pub(super) networks: Arc<Networks>,
     pub(super) allows_http: bool,
-    /// For the name, the TCP handshake and the TLS handshake together.
+    /// The maximum time for the resolution of the name, the TCP handshake and the TLS handshake together.
     pub(super) timeout: Duration,
 }
 
@@ -68,11 +69,11 @@ impl Connector {
         }
         let resolved = tokio::net::lookup_host((url.host(), url.port())).await;
         let resolved: Vec<SocketAddr> = resolved.map_err(|error| Error::Name(error.to_string()))?.collect();
-        // The check and the connection use the same addresses: nothing is resolved again in between.
+        // The name is resolved only once, so the gateway connects only to addresses that were checked.
         let allowed = resolved.iter().filter(|address| self.networks.allow(address.ip()));
         let allowed: Vec<SocketAddr> = allowed.copied().take(ADDRESSES_MAX).collect();
         let stream = self.connect(&resolved, &allowed).await?;
-        // Requests are small and answered one by one.
+        // Each request is sent at once: it is small, and no data follows until its answer has arrived.
         let _ = stream.set_nodelay(true);
         if !url.is_https() {
             return Ok(Pipe(TokioIo::new(Box::new(stream))));
@@ -104,7 +105,7 @@ impl Connector {
     }
 }
 
-/// Both directions of a connection.
+/// A stream that can be read and written.
 trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}

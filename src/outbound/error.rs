@@ -1,19 +1,19 @@
-//! Why a request of the gateway's own got no answer.
+//! Defines the reasons why one of the gateway's own requests got no usable answer.
 
 use http::StatusCode;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Why there is no answer, for the operator. Nothing in it is a secret, and text of the other side is escaped and
-/// truncated.
+/// The reason why a request got no usable answer, for the operator. The reason contains no secret. Text from the server
+/// is escaped and truncated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The URL is `http` and the policy does not allow it.
     Cleartext,
     /// The name has no address.
     Name(String),
-    /// The name resolves only to addresses that are not allowed; this is the first of them.
+    /// The name resolves only to addresses that are not allowed. Contains the first of these addresses.
     Address(IpAddr),
     /// No connection could be opened.
     Connect(String),
@@ -27,11 +27,11 @@ pub enum Error {
     TooLarge(usize),
     /// The answer has a content coding, although none was accepted.
     Encoded,
-    /// The exchange broke off, or the answer is not HTTP.
+    /// The connection failed during the exchange, or the answer is not HTTP.
     Protocol(String),
-    /// A redirect, which is not followed, with its escaped target.
+    /// The answer is a redirect, which is not followed. Contains the status and the escaped target.
     Redirect(StatusCode, String),
-    /// Another status than 200.
+    /// The answer has a status other than 200.
     Status(StatusCode),
 }
 
@@ -85,10 +85,10 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The maximum number of characters that are shown of text of the other side.
+/// The maximum number of characters of a server's text that are shown.
 const SHOWN_MAX: usize = 120;
 
-/// Returns text of the other side in quotes, escaped and truncated.
+/// Returns a server's text in quotes, escaped and truncated.
 pub(super) fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut characters = text.chars();

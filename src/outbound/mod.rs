@@ -1,8 +1,9 @@
-//! The gateway's own requests: key sets, metadata and answers of issuers, fetched on the control thread.
+//! Sends the gateway's own requests, which fetch key sets, metadata and other answers of issuers. They are sent on the
+//! control thread.
 //!
-//! Every request has a bound on its time and on the size of the answer, follows no redirect, and connects only to
-//! addresses that [`Networks`] allows. The address is checked where the connection is opened, so a name that resolves
-//! to another address between a check and the connection (DNS rebinding) gains nothing.
+//! Each request has bounds on its time and on the size of its answer. Redirects are not followed. The gateway connects
+//! only to addresses that [`Networks`] allows. The connection is opened to an address that was checked, and the name is
+//! not resolved again, so a name that changes its address in the meantime (DNS rebinding) does not bypass the check.
 
 mod address;
 mod client;

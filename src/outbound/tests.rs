@@ -1,4 +1,4 @@
-//! The client against servers that this file scripts byte by byte.
+//! Tests the client with servers that send prepared bytes.
 
 use super::*;
 use crate::config::network::Cidr;
@@ -25,7 +25,7 @@ fn local() -> Client {
     client(&["127.0.0.0/8", "::1"], RootCertStore::empty())
 }
 
-/// Reads one request, body included.
+/// Reads one request with its body.
 async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut read = Vec::new();
     loop {
@@ -44,7 +44,7 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     }
 }
 
-/// Serves every connection with `serve`, and counts connections.
+/// Starts a server that handles each connection with `serve` and counts the connections.
 async fn server<F>(serve: impl Fn(tokio::net::TcpStream) -> F + 'static) -> (SocketAddr, Arc<AtomicUsize>)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -62,7 +62,7 @@ where
     (address, count)
 }
 
-/// Answers every request of a connection with these bytes.
+/// Starts a server that answers every request with these bytes.
 async fn answers(bytes: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
     server(move |mut stream| async move {
         while read_request(&mut stream).await.is_some() {
@@ -130,7 +130,7 @@ fn an_address_that_is_not_allowed_is_never_connected_to() {
         let (address, count) = answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
         let public = client(&[], RootCertStore::empty());
         assert_eq!(get(&public, address, BOUNDS).await.unwrap_err(), Error::Address(address.ip()));
-        // By name, the check is made of what the name resolves to.
+        // If the URL contains a name, the address that the name resolves to is checked.
         let url = Url::parse(&format!("http://localhost:{}/jwks", address.port())).unwrap();
         let refused = public.get(&url, HeaderMap::new(), BOUNDS).await.unwrap_err();
         assert!(matches!(refused, Error::Address(address) if address.is_loopback()), "{refused:?}");
@@ -219,7 +219,8 @@ fn what_is_not_a_complete_answer_in_plain_bytes_is_an_error() {
     });
 }
 
-/// A TLS server with a certificate for `name`, and the authority that signed it.
+/// Starts a TLS server with a certificate for `name`. Returns its address and the authority that signed the
+/// certificate.
 async fn tls_server(name: &str) -> (SocketAddr, RootCertStore) {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate =

@@ -1,4 +1,4 @@
-//! An address of the gateway's own requests.
+//! Parses the URLs of the gateway's own requests.
 
 use http::Uri;
 use std::fmt;
@@ -18,12 +18,12 @@ impl Url {
     /// Parses a URL.
     ///
     /// # Errors
-    /// A phrase that says what is wrong with it.
+    /// Returns a phrase that describes what is wrong with the URL.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > URL_MAX {
             return Err(format!("longer than {URL_MAX} bytes"));
         }
-        // The library drops a fragment silently.
+        // `http::Uri` drops a fragment without an error, so fragments are rejected here.
         if text.contains('#') {
             return Err("has a fragment".to_owned());
         }
@@ -55,7 +55,7 @@ impl Url {
         Ok(Self { uri, port, is_https })
     }
 
-    /// Whether requests to it are encrypted.
+    /// Whether requests to the URL are encrypted.
     pub const fn is_https(&self) -> bool {
         self.is_https
     }
@@ -76,7 +76,7 @@ impl Url {
         self.uri.path()
     }
 
-    /// Returns whether the URL has a query.
+    /// Whether the URL has a query.
     pub fn has_query(&self) -> bool {
         self.uri.query().is_some()
     }

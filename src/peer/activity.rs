@@ -34,7 +34,7 @@ pub(crate) enum Timeout {
     Reader,
     /// The drain period ended.
     Drain,
-    /// A connection that was about to close waited for a request in transit, and none arrived.
+    /// The connection waited for a request in transit before it closed, and no request arrived in time.
     Farewell,
 }
 
@@ -71,7 +71,8 @@ pub(crate) struct Activity {
     wait: Cell<Wait>,
     since: Cell<CoarseMillis>,
     blocked: Cell<Option<CoarseMillis>>,
-    /// Total time that writes were blocked since the connection was last idle, except the current block.
+    /// Total time for which writes were blocked since the connection was last idle. If a write is blocked now, its time
+    /// is not included.
     stalled: Cell<CoarseMillis>,
     /// Number of bytes written since the connection was last idle.
     written: Cell<u64>,
@@ -160,7 +161,7 @@ impl Activity {
         }
     }
 
-    /// Records that the response to a request was passed to the HTTP library in full, or aborted.
+    /// Records that a request has ended. Its response was passed to the HTTP library in full, or was aborted.
     pub(crate) fn end_request(&self, now: CoarseMillis) {
         self.active.set(self.active.get().saturating_sub(1));
         if self.wait.get() != Wait::Head {

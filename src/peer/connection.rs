@@ -101,7 +101,8 @@ impl Connection {
         self.has_unread_body.set(true);
     }
 
-    /// Returns whether the next HTTP/1.1 response closes the connection, and must say so (RFC 9112 section 9.6).
+    /// Whether the connection closes after the next HTTP/1.1 response. That response must then announce the close (RFC
+    /// 9112 section 9.6).
     pub(crate) fn must_close(&self) -> bool {
         self.has_unread_body.get() || self.activity.is_closing() || self.core.is_closing.get()
     }

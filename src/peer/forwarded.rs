@@ -23,9 +23,10 @@ const CHAIN_MAX: usize = 32;
 
 /// Determines the sender of a request, and reads the facts that a trusted proxy states about it.
 ///
-/// The addresses are read from the right, because the nearest proxy appended the last one. The first address that does
-/// not belong to a trusted proxy is the client; the client itself may have written everything to the left of it. The
-/// search also stops at an element that is not an address: the caller is then the last valid address.
+/// The addresses are read from right to left, because each proxy appends an address on the right. The first address
+/// that does not belong to a trusted proxy is the client's. The addresses to the left of it are ignored, because the
+/// client may have invented them. The search also stops at an element that is not an address. The client's address is
+/// then the last one that was read before it.
 pub(crate) fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Option<Box<Relayed>>) {
     let mut caller = Caller { address: peer.address, scheme: peer.scheme, by_trusted_proxy: false };
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));

@@ -68,24 +68,24 @@ pub struct Peer {
     pub scheme: Scheme,
 }
 
-/// The client that sends a request: the peer itself, or the client that a trusted proxy names. Only `forwarded`
-/// creates it.
+/// The client that sends a request: the peer itself, or the client that a trusted proxy names. Only the module
+/// `forwarded` creates this value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The client's address, as used by limits and logs.
     pub address: IpAddr,
     /// The scheme that the client used.
     pub scheme: Scheme,
-    /// Whether the peer is a trusted proxy. Its forwarding fields are then kept and extended.
+    /// Whether the peer is a trusted proxy. The forwarding fields that a trusted proxy sends are kept and extended.
     pub by_trusted_proxy: bool,
 }
 
-/// The facts that a trusted proxy states about the request that it forwards. Only `forwarded` reads them, once per
-/// request, and every forwarding field sent to an upstream is derived from them.
+/// The facts that a trusted proxy states about the request that it forwards. The module `forwarded` reads them once per
+/// request. Every forwarding field sent to an upstream is derived from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relayed {
-    /// The addresses that the request passed before the proxy, the client's first. An element is `None` if its address
-    /// is obfuscated or invalid.
+    /// The addresses of the client and of the proxies through which the request passed, in this order. The last proxy
+    /// is the peer and is not included. An element is `None` if its address is obfuscated or invalid.
     pub chain: Vec<Option<IpAddr>>,
     /// The host that the client requested, in canonical spelling, followed by `:port` if the field names a port.
     pub host: Option<Box<str>>,

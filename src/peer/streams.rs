@@ -91,7 +91,8 @@ impl Reader {
         self.waker.set(None);
     }
 
-    /// Records that the HTTP library requests more data: the client opened its window for the data delivered before.
+    /// Records that the HTTP library requests more data, because the client has accepted the data that was delivered
+    /// before.
     pub(crate) fn request_data(&self) {
         if matches!(self.state.replace(State::Idle), State::WaitingSince(_)) {
             self.burst.set(0);

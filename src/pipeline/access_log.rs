@@ -9,8 +9,8 @@ use crate::peer::Scheme;
 use std::io::Write;
 use std::net::IpAddr;
 
-/// The facts of one request, borrowed. Byte slices hold input from the client. The other fields are the gateway's own
-/// or verified.
+/// The facts of one request, as references. Fields with byte slices contain input from the client. The gateway created
+/// or verified the values of the other fields.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
     /// The time at which the request's head was read, in seconds since 1970.

@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// The maximum number of bytes passed to one HTTP/2 stream at once: one frame. The HTTP library requests more only
-/// after the client has opened its window for the previous piece, so the request shows that the client reads.
+/// The maximum number of bytes passed to one HTTP/2 stream at once: one frame. The HTTP library asks for the next piece
+/// only after the client has opened its window for the previous piece. Each call for a piece therefore shows that the
+/// client reads.
 const PIECE: usize = 16 * 1024;
 
 /// The body of a response. When the body is dropped, at its end or before, the record of the request is written.

@@ -1,5 +1,5 @@
-//! The facts of one request, which all stages share and only read. They are read from the request's head. If another
-//! proxy asks for a verdict, they are replaced once with those of the request that this proxy holds.
+//! The facts of one request. They are read from the request's head, and all stages share them without changing them. If
+//! another proxy asks for a verdict, the facts are replaced once, with the facts of the request that the proxy holds.
 
 use crate::clock::Now;
 use crate::forward::{ConnectionHeaders, Delivery, ForwardContext, Proofs, X_REQUEST_ID};
@@ -24,7 +24,7 @@ pub(crate) struct Exchange {
     pub(crate) id: RequestId,
     /// The request's id as a field value. If a trusted proxy sent an id, this is the proxy's id.
     pub(crate) id_header: HeaderValue,
-    /// The form of a refusal that the client can read.
+    /// The format in which the client can read a refusal.
     pub(crate) format: Format,
     /// The answers that a proxy understands, if this request asks for a verdict about another request.
     pub(crate) verdict: Option<VerdictStyle>,
@@ -95,8 +95,8 @@ impl Exchange {
         }
     }
 
-    /// Replaces the facts with those of the original request that the proxy holds. The caller's address and the id
-    /// stay.
+    /// Replaces the facts with those of the original request that the proxy holds. The caller's address and the request
+    /// id are not replaced.
     pub(crate) fn turn_to(&mut self, original: &OriginalRequest) {
         self.caller.scheme = original.scheme;
         // The `Host` field of the original request already names the host that the client requested.
@@ -106,7 +106,8 @@ impl Exchange {
         self.is_for_root = original.parts.uri.path() == "/";
     }
 
-    /// Completes the links of a refusal page: whether to offer a repetition of the request, and the root of the site.
+    /// Completes the links of a refusal page. Offers to repeat the request if it can be repeated, and to go to the root
+    /// of the site unless the request was for the root.
     pub(crate) fn ways(&self, ways: PageLinks) -> PageLinks {
         PageLinks { again: self.is_repeatable, home: !self.is_for_root, ..ways }
     }

@@ -44,7 +44,8 @@ pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
         .is_some_and(|settings| below(path, settings.path(Endpoint::Verify)).is_some())
 }
 
-/// Returns the part of `path` below `at`: an empty string, or a path.
+/// Returns the rest of `path` after the prefix `at`. The rest is empty or begins with a slash. Returns `None` if `path`
+/// is not below `at`.
 fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
     path.strip_prefix(at.trim_end_matches('/')).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -52,9 +53,10 @@ fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
 /// Reads the original request from the forward-auth request.
 ///
 /// # Errors
-/// Returns [`Denial::UntrustedProxy`] unless a trusted proxy asks, because the stated facts determine what is
-/// allowed. Returns [`Denial::BadRequest`] if a fact is missing or is stated in two different ways: if the proxy
-/// forwards a field of its client in addition to its own field, the client's field must not choose the route.
+/// Returns [`Denial::UntrustedProxy`] unless a trusted proxy asks, because the stated facts determine what is allowed.
+/// Returns [`Denial::BadRequest`] if a fact is missing or is stated in two different ways. For example, the proxy may
+/// forward a field from its client in addition to the field that it writes itself. The client's field must not choose
+/// the route.
 pub(super) fn original(
     policy: &Policy,
     asking: &Parts,
@@ -83,7 +85,7 @@ pub(super) fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'s
     })
 }
 
-/// Explains to the operator why a forward-auth request with such a field is refused.
+/// Explains to the operator why a forward-auth request with a misleading field is refused.
 pub(super) fn explain_misleading(name: &str) -> String {
     format!(
         "the proxy passes on the client's `{name}`, by which a service could take the request for another one: see \
@@ -214,9 +216,10 @@ fn agree<T: PartialEq>(known: &mut Option<T>, named: T) -> Result<(), Malformed>
     }
 }
 
-/// Refuses a path that differs from its canonical form, which the rules are checked against, in more than
-/// percent-encoding. The gateway would forward the canonical path, but the other proxy forwards the path as sent.
-/// Percent-encoding represents the same bytes, but a service may not resolve dot segments as the gateway does.
+/// Refuses a path if its canonical form differs in more than percent-encoding. The rules are checked against the
+/// canonical path, and the gateway would forward that path, but the other proxy forwards the path as sent. A difference
+/// in percent-encoding is harmless, because it represents the same bytes. Other differences are not: a service may not
+/// resolve dot segments as the gateway does.
 ///
 /// # Errors
 /// Returns [`Denial::BadRequest`] if the two paths differ after decoding.

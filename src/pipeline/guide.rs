@@ -98,8 +98,8 @@ fn guide_person(
     }
 }
 
-/// Whether the gateway can never accept the token that it refused for this reason. A cookie with such a token only
-/// keeps its browser from pages that need no login.
+/// Whether a token that was refused for this reason can never be accepted. A cookie with such a token is useless, and
+/// it prevents its browser from opening pages that need no login.
 fn is_dead(denial: &Denial) -> bool {
     matches!(
         denial,
@@ -136,8 +136,9 @@ fn login(
         Some(query) => format!("{}?{query}", head.path),
         None => head.path.clone().into_owned(),
     };
-    // Without `next`, the person returns to the root. A longer address would exceed the limits of browsers and
-    // servers, and a browser cannot repeat a posted form from its address.
+    // Without `next`, the person returns to the root after the login. `next` is omitted if the address would exceed the
+    // limits of browsers and servers. It is also omitted for a posted form, because a browser cannot repeat a form by
+    // opening an address.
     if asked.len() <= NEXT_MAX && is_repeatable(head.method) {
         fields.push(format!("next={}", encoded(&asked)));
     }

@@ -96,8 +96,8 @@ pub(crate) async fn handle(
     Ok(response)
 }
 
-/// Whether scripts of other origins may read the answer, which only some of the gateway's own endpoints allow. A
-/// verdict is never for scripts, because a proxy reads it.
+/// Whether scripts of other origins may read the answer. Only some of the gateway's own endpoints allow this. A verdict
+/// may not be read by scripts, because only the proxy that asked needs it.
 fn is_for_scripts(policy: &Policy, exchange: &Exchange, progress: &Progress<'_>) -> bool {
     let route = progress.route.filter(|_| exchange.verdict.is_none());
     route.is_some_and(|route| policy.routes[route].handler.is_for_scripts())

@@ -190,7 +190,8 @@ impl Record {
 
     /// Records a refusal.
     pub(super) fn refused(&mut self, denial: Denial) {
-        // If a streamed body exceeds its limit, the upstream connection reports only that the body ended.
+        // The detail is written from the meter's count. If a streamed body exceeds its limit, the upstream connection
+        // reports only that the body ended.
         if let (Denial::BodyTooLarge, Some(meter)) = (&denial, &self.meter) {
             let (came, bound) = (meter.bytes(), self.policy.front.body_bounds.size);
             self.notes.detail = Some(if came > bound {

@@ -2,8 +2,8 @@
 //! functions.
 //!
 //! The order is [`redirect`], [`find`], [`Routed::decide`], [`Routed::check_protocol`]. The types ensure that no
-//! decision precedes [`find`], because a decision needs the route that it returns. The pipeline applies limits and
-//! reads bodies between these steps.
+//! decision precedes [`find`]: a decision needs the route, and only `find` returns a route. The pipeline applies limits
+//! and reads bodies between these steps.
 
 use crate::authenticate::{Credentials, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal};
@@ -42,8 +42,8 @@ pub(crate) fn find<'p, 'h>(policy: &'p Policy, head: &'h Head<'_>) -> Result<Rou
 }
 
 impl Routed<'_, '_> {
-    /// Authenticates the caller and checks the route's rule. `trust` is the policy's own, or for an explanation a
-    /// `trust` with other keys.
+    /// Authenticates the caller and checks the route's rule. For a real request, `trust` is the policy's `trust`. For
+    /// an explanation, it may contain other keys.
     ///
     /// # Errors
     /// Returns the first refusal. On a route in shadow mode, [`Permit::in_shadow`] turns the refusal into a permit.
