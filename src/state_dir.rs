@@ -1,5 +1,5 @@
-//! Creates files in the state folder that the gateway generates at its first start and keeps. Only the gateway's user
-//! can read them.
+//! Creates files in the state folder. The gateway generates these files at its first start and keeps them. Only the
+//! gateway's user can read them.
 
 use aws_lc_rs::rand;
 use std::fs::{self, DirBuilder, File, OpenOptions};

@@ -163,7 +163,8 @@ pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
     let mut parameters =
         rcgen::CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(String::from)).map_err(text)?;
     parameters.distinguished_name.push(rcgen::DnType::CommonName, "Portcullis, self-signed");
-    // Clients never trust this certificate, so a short validity would only break development machines one day.
+    // Clients never trust this certificate, so a short validity would not improve security. It would only make
+    // development machines fail one day.
     parameters.not_before = rcgen::date_time_ymd(2026, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(2046, 1, 1);
     let certificate = parameters.self_signed(&key).map_err(text)?;

@@ -1,9 +1,9 @@
 //! Refusals in the form of Flask-JWT-Extended, for `[authority] compat = "flask-jwt-extended"`.
 //!
-//! The module guarantees the library's body (`{"msg": ...}`), and the library's statuses (401, 422, 400) and messages
-//! for every refusal that the library makes itself (version 4.7; clients compare the messages). Other refusals keep
-//! the gateway's status and sentence in the same body. The challenge and all other header fields are kept, since such
-//! clients ignore them.
+//! Every refusal has the library's body (`{"msg": ...}`). If the library has a corresponding refusal, the status (401,
+//! 422 or 400) and the message are those of the library (version 4.7), because clients compare the messages. Other
+//! refusals keep the gateway's status and sentence. The challenge and all other header fields are kept, because clients
+//! of the library ignore these fields.
 
 use super::accept::Format;
 use super::problem::answer;

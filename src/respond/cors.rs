@@ -35,8 +35,8 @@ pub(crate) fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<Header
     }
 }
 
-/// Allows this origin to read an answer of the gateway. `cookies`: whether the browser may have sent the authority's
-/// cookies.
+/// Allows this origin to read an answer of the gateway. `cookies` states whether the browser may have sent the
+/// authority's cookies.
 #[cold]
 pub(crate) fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
     // `Vary` is set even if no origin may read the answer: a cache must not serve this answer to an allowed origin.

@@ -24,7 +24,7 @@ pub(crate) struct PageLinks {
     pub without_login: bool,
     /// Whether the request can be repeated unchanged.
     pub again: bool,
-    /// Whether the root of the site is another page.
+    /// Whether the page offers a link to the root of the site, because the request was for another page.
     pub home: bool,
 }
 

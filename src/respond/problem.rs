@@ -33,8 +33,8 @@ pub(crate) fn see_other(location: HeaderValue) -> Response<Bytes> {
     response
 }
 
-/// Renders the response to a refused request. A response to HEAD has the header fields of the one to GET, and no body
-/// (RFC 9110 section 9.3.2).
+/// Renders the response to a refused request. A response to HEAD has the same header fields as a response to GET, but
+/// no body (RFC 9110 section 9.3.2).
 pub(crate) fn refuse(
     denial: &Denial,
     format: Format,
@@ -44,8 +44,8 @@ pub(crate) fn refuse(
     refuse_with(denial, denial.status(), format, request_id, method, &PageLinks::default())
 }
 
-/// Like [`refuse`], but with another status, for proxies that handle only a few statuses, and with the links of a
-/// page. Responses to gRPC calls have neither.
+/// Renders a refusal like [`refuse`], but with the given status and page links. Some proxies handle only a few
+/// statuses. Responses to gRPC calls ignore both arguments.
 pub(crate) fn refuse_with(
     denial: &Denial,
     status: StatusCode,

@@ -216,8 +216,9 @@ impl Comparison<'_> {
 }
 
 impl Comparison<'_> {
-    /// Returns the callers that the rules of two routes distinguish: those with exactly what a rule requires, the same
-    /// with one excluded role more, and each of these from every issuer if a rule names issuers.
+    /// Returns the sample callers for the rules of two routes: callers with exactly the grants that a rule requires,
+    /// and the same callers with one excluded role in addition. If a rule names issuers, each of these callers is
+    /// returned once for every issuer.
     fn grants(&self, old: Option<usize>, new: Option<usize>) -> BTreeSet<Grants> {
         let sides = [(self.old.policy(), old), (self.new.policy(), new)];
         let routes = || sides.iter().filter_map(|(policy, route)| Some((*policy, &policy.routes[(*route)?])));
@@ -252,8 +253,8 @@ impl Comparison<'_> {
     }
 }
 
-/// Returns the callers with the fewest grants whose results match `is_so`. Each of these callers represents all callers
-/// with more grants.
+/// Returns the callers for whose results `is_so` is true, without callers who only have more grants than another
+/// returned caller. Each returned caller represents all callers with more grants.
 fn minimal_callers<'a>(
     nobody: &'a Pair,
     asked: &'a [(Grants, Pair)],
@@ -280,8 +281,8 @@ fn minimal_callers<'a>(
     found
 }
 
-/// Returns the roles that take a caller out of those concerned: ` without role x`. Holding a role more changes a result
-/// only if a rule excludes the role.
+/// Returns the excluded roles that change the result for a caller with these grants, as ` without role x`. A caller
+/// with an additional role gets a different result only if a rule excludes that role.
 fn exceptions<'a>(grants: &Grants, others: impl Iterator<Item = &'a Grants>) -> String {
     let one_more = |other: &'a Grants| {
         let mut more = other.roles.difference(&grants.roles);
@@ -487,7 +488,7 @@ mod tests {
                     text += &format!("roles = {}\n", list(&["a", "b", "c"], roles));
                     text += &format!("all_roles = {}\n", list(&["a", "d"], all));
                     text += &format!("scopes = {}\n", list(&["x", "y"], scopes));
-                    // One role is only ever excluded, so that no rule contradicts itself.
+                    // `banned` and `e` are never required, so that no rule both requires and excludes a role.
                     text += &format!("not_roles = {}\n", list(&["banned", "e"], none));
                     text += &format!("any_scopes = {}\n", list(&["x", "z"], any));
                     text += match (claim, fresh) {

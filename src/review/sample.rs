@@ -164,11 +164,11 @@ pub(super) struct Grants {
 pub(super) enum ClaimGrant {
     /// A fixed value as JSON.
     Value(String),
-    /// The value in the request's path.
+    /// The value of the parameter in the request's path.
     InPath,
     /// The request's host.
     InHost,
-    /// The label of the request's host that the route leaves open.
+    /// The label of the request's host that the `*` of the route's host matches.
     InHostLabel,
     /// The value of this header of the request.
     InHeader(String),
@@ -214,8 +214,8 @@ pub(super) fn minimal_grants(policy: &Policy, route: &Route) -> Vec<Grants> {
     ways.into_iter().collect()
 }
 
-/// Adds each alternative to each way. Drops a way if `add` returns `false` although the way did not have the
-/// alternative already.
+/// Returns each set of grants in `ways` combined with each alternative in `any`. A combination is dropped if `add`
+/// returns `false`, unless the set already contained the alternative.
 fn each<T>(ways: &BTreeSet<Grants>, any: &[T], add: impl Fn(&mut Grants, &T) -> bool) -> BTreeSet<Grants> {
     let with = |way: &Grants, one: &T| {
         let mut more = way.clone();
@@ -247,7 +247,8 @@ fn claim_grants(expected: &Expected) -> Vec<ClaimGrant> {
     }
 }
 
-/// Returns the roles that a route's rule excludes. A caller with more roles may lose access by one of these only.
+/// Returns the roles that a route's rule excludes. Only an excluded role can make a caller with additional roles lose
+/// access.
 pub(super) fn excluded_roles(route: &Route) -> impl Iterator<Item = String> + '_ {
     route.rule.checks().iter().flat_map(|check| match check {
         Check::NotRoles(none) => none.iter().map(ToString::to_string).collect(),
@@ -315,7 +316,8 @@ impl Grants {
         *self == Self { issuer: self.issuer.clone(), ..Self::default() }
     }
 
-    /// Returns the claims of a token with these grants, in the form of its issuer. They fit the request of `question`.
+    /// Returns the claims of a token with these grants. The issuer determines where the token contains roles and
+    /// scopes. If a grant depends on the request, its value is taken from `question`.
     pub(super) fn claims(&self, policy: &Policy, question: &Question) -> Map<String, Value> {
         let mut claims = Map::new();
         let roles: Vec<Value> = self.roles.iter().map(|role| Value::from(&**role)).collect();
@@ -332,7 +334,7 @@ impl Grants {
         for path in policy.trust.claims() {
             let Some(grants) = self.claims.get(&path.to_string()) else { continue };
             let mut values: Vec<Value> = grants.iter().flat_map(|grant| grant.values(question)).collect();
-            // `sub` is never a list; of the values in a path, the first is the usual one.
+            // `sub` cannot be a list. If a sample path may contain several values, `sub` is the first of them.
             let is_one = values.len() == 1 || (path.is_name("sub") && grants.len() == 1);
             let value = if is_one { values.swap_remove(0) } else { Value::Array(values) };
             path.put(&mut claims, value);

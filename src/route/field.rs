@@ -1,8 +1,8 @@
-//! Reads one header field on which a decision depends. The field has one reading, or none.
+//! Reads one header field on which a decision depends. A field that could be read in two ways counts as ambiguous.
 //!
-//! A client can send a field twice, in another spelling that some servers read as the same name, or named in
-//! `Connection`, so that the gateway removes it before the upstream reads it. In each of these cases the gateway and
-//! the upstream could see different values, so there is no value to decide by.
+//! A client can send a field twice, or a second time under a name that some servers read as the same name. A client can
+//! also name the field in `Connection`, so that the gateway removes the field before the upstream reads it. In each of
+//! these cases, the gateway and the upstream could read different values, so a decision must not use the value.
 
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderName};

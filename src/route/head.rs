@@ -141,17 +141,19 @@ fn check_framing(parts: &Parts) -> Result<(), Malformed> {
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
     let Some(coding) = codings.next() else {
-        // hyper accepts a repeated equal length; other servers reject it.
+        // hyper accepts a length that is repeated with the same value, but other servers reject such a request.
         return if lengths.nth(1).is_some() { Err(Malformed::Framing) } else { Ok(()) };
     };
-    // The gateway would remove any other coding, but a server that checks the body behind the gateway would not.
+    // Only `chunked` is accepted. The gateway would remove any other coding from the body. A server that inspects the
+    // body before the gateway forwards it would then see another body than the upstream.
     let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
     let has_chunks = parts.version == Version::HTTP_11;
     if is_chunked && has_chunks && lengths.next().is_none() { Ok(()) } else { Err(Malformed::Framing) }
 }
 
-/// Accepts only origin-form and absolute-form targets (RFC 9112 section 3.2). The gateway opens no tunnels, and
-/// `OPTIONS *` would request the options of an upstream server, which the client does not address.
+/// Accepts only origin-form and absolute-form targets (RFC 9112 section 3.2). Other targets are those of tunnels, which
+/// the gateway does not open, and `OPTIONS *`, which asks for the options of the server that receives it. A client asks
+/// the gateway, and not an upstream, with this target.
 fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     let scheme_fits = match uri.scheme_str() {
         Some(scheme) => {
@@ -168,8 +170,8 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     }
 }
 
-/// Whether two authorities are equal for a URI's scheme. One may omit the default port that the other states (RFC
-/// 9110 section 4.2.3, RFC 9113 section 8.3.1).
+/// Whether two authorities are equal for a URI's scheme. An authority without a port is equal to the same authority
+/// with the scheme's default port (RFC 9110 section 4.2.3, RFC 9113 section 8.3.1).
 fn is_same(one: &Authority<'_>, other: &Authority<'_>, uri: &Uri) -> bool {
     let default = uri.scheme_str().map(|scheme| if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 });
     one.host == other.host && (one.port == other.port || one.port.or(default) == other.port.or(default))

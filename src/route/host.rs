@@ -55,9 +55,9 @@ fn parse_port(text: &str) -> Result<Option<u16>, Malformed> {
     text.parse().map(Some).map_err(|_| Malformed::Host)
 }
 
-/// Returns the canonical spelling of a host without a port: lower case, no trailing dot, IPv6 in brackets and
-/// compressed (RFC 5952). Labels consist of letters, digits, hyphens and underscores, which occur in the names of
-/// real machines. The result is borrowed if the host is already canonical.
+/// Returns the canonical spelling of a host without a port: in lower case, without a trailing dot, and for IPv6 in
+/// brackets and compressed (RFC 5952). A label may contain letters, digits, hyphens and underscores. Underscores are
+/// accepted because the names of real machines contain them. The result is borrowed if the host is already canonical.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! Sets of methods: those a route lists, those the list implies, and those no route may have.
+//! Defines the set of methods that a route matches. Adds the methods that a list implies, and rejects the methods that
+//! no route may match.
 
 use super::pattern::PatternFault;
 use http::Method;
@@ -9,7 +10,8 @@ use std::fmt::Write as _;
 const STANDARD: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// Further methods that clients send: registered ones (RFC 9110 section 16.1), and those of caches and UPnP.
+/// Further methods that clients send: registered methods (RFC 9110 section 16.1), and unregistered methods of caches
+/// and UPnP.
 const OTHERS: [&str; 37] = [
     "ACL",
     "BAN",
@@ -56,7 +58,7 @@ pub(crate) fn known_methods() -> impl Iterator<Item = &'static str> {
     NAMES.into_iter().chain(OTHERS)
 }
 
-/// The maximum number of methods in a list. Some forty are registered (RFC 9110 section 16.1).
+/// The maximum number of methods in a list. About forty methods are registered (RFC 9110 section 16.1).
 const METHODS_MAX: usize = 64;
 
 /// A set of methods. It never contains CONNECT, which requests a tunnel that bypasses every check, or TRACE, whose

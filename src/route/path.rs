@@ -16,7 +16,8 @@ pub(crate) const SEGMENTS_MAX: usize = 128;
 /// How to treat an empty segment (`//`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Slashes {
-    /// Rejects the path: some servers drop the segment and others keep it, and each reading is another resource.
+    /// Rejects the path. Some servers drop the empty segment and others keep it, so the path could name two different
+    /// resources.
     #[default]
     Strict,
     /// Drops the segment, both for matching and for the upstream.
@@ -108,7 +109,8 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
                 }
                 Class::Special => {
                     let read = Spelling::at(raw, at)?;
-                    // An encoded `;` counts, since a server that decodes first then sees parameters.
+                    // An encoded `;` counts as the start of parameters, because a server that decodes the path first
+                    // sees a `;`.
                     parameters |= read.character == ';';
                     is_odd = true;
                     is_canonical &= read.is_canonical;
@@ -127,7 +129,8 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
                 Slashes::Strict => return Err(Malformed::EmptySegment),
                 Slashes::Merge => (empty, is_canonical) = (true, false),
             },
-            // A server that drops parameters sees different segments before the dots than one that keeps them.
+            // `..` removes the segment before it. A server that drops parameters may see another segment there than a
+            // server that keeps parameters.
             b"." | b".." if parameters => return Err(Malformed::DotSegment),
             b"." => is_canonical = false,
             b".." => {

@@ -224,7 +224,7 @@ fn parse_literal(text: &str, source: &str, is_last: bool) -> Result<Box<[u8]>, P
     Ok(literal)
 }
 
-/// Returns the operator's description of why no request can contain a literal.
+/// Describes, for the operator, why no request can contain a literal.
 fn reason(malformed: Malformed) -> &'static str {
     match malformed {
         Malformed::EncodedSeparator => "an encoded slash or backslash",

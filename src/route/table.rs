@@ -81,8 +81,8 @@ pub(crate) struct Guard {
 struct Spot {
     entries: Vec<usize>,
     allow: Arc<str>,
-    /// Whether another entry may cover a path of this spot once a trailing slash is added or removed (see
-    /// `is_way_around`). Set once the guards are known.
+    /// Whether another entry may cover a path of this spot after a trailing slash is added or removed (see
+    /// `is_way_around`). The value is computed once the guards are known.
     slash: bool,
     /// The case-insensitive place, shared by spots that differ only in case.
     place: usize,
@@ -121,8 +121,8 @@ impl<T> RouteTable<T> {
     ///
     /// # Errors
     ///
-    /// Returns every entry that shares a method with an earlier one of the same host and path shape, with the first
-    /// such entry.
+    /// Returns a conflict for every entry that has the same host and path shape as an earlier entry and shares a method
+    /// with it. The conflict names the first such earlier entry.
     pub fn build(entries: Vec<(Matcher, T)>) -> Result<Self, Vec<Conflict>> {
         let mut table = Self {
             entries,

@@ -21,7 +21,7 @@ pub(crate) fn is_asked(method: &Method, headers: &HeaderMap) -> bool {
 /// Another protocol in `Upgrade` is not a handshake: Java's `HttpClient` offers `h2c` with each first request over
 /// cleartext, and a server may ignore the offer (RFC 9110 section 7.8).
 pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
-    // The length excludes nearly all names. This check runs for each field of each forwarded request.
+    // The length alone rules out nearly all names. This check runs for each field of each forwarded request.
     headers.keys().any(|name| match name.as_str().len() {
         7 => name == header::UPGRADE && offers_websocket(headers),
         14 => {

@@ -69,10 +69,10 @@ impl Store {
         rows.iter().map(account_of).collect()
     }
 
-    /// Changes the account with this name. Each of these changes revokes the account's access tokens, by a new
-    /// generation and a mark: other roles, scopes or attributes, a new password, disabling, and `end_sessions`. The
-    /// last three also end the account's sessions. Returns the changed account and the marks, or `None` if there is no
-    /// such account.
+    /// Changes the account with this name. A change of the roles, scopes, attributes or password, the disabling of the
+    /// account, and `end_sessions` revoke the account's access tokens: they increment the generation and write a mark.
+    /// A new password, the disabling and `end_sessions` also end the account's sessions. Returns the changed account
+    /// and the marks, or `None` if there is no such account.
     ///
     /// # Errors
     /// Returns an error if the store cannot be used, or the change is too large to store. The account is then

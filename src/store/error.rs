@@ -172,7 +172,7 @@ fn reason_of(code: &str) -> Option<Reason> {
             (_, "53100") => Reason::Full,
             (_, "53200") => Reason::Memory,
             (_, "53300") | ("28" | "3D", _) => Reason::Refused,
-            // A pooler sent the statement to another server connection than the one that prepared it.
+            // A pooler sent the statement to a server connection on which the statement was not prepared.
             (_, "42P05" | "26000") => Reason::Other,
             (_, "57014" | "25P03" | "57P05") => Reason::Timeout,
             (_, "25006") => Reason::ReadOnly,

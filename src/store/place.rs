@@ -67,8 +67,8 @@ pub(super) fn place(options: &AnyConnectOptions) -> String {
     let host = host.or_else(|| environment("PGHOST")).unwrap_or_else(|| "localhost".to_owned());
     let port = port.or_else(|| environment("PGPORT")?.parse().ok()).unwrap_or(5432);
     let database = database.or_else(|| environment("PGDATABASE")).unwrap_or_default();
-    // If a slash is missing in the URL, the user and the password are parsed as the database, so an unusual name is not
-    // shown.
+    // If a slash is missing in the URL, the driver parses the user and the password as the name of the database. A name
+    // with unusual characters is therefore not displayed.
     let is_name =
         |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.$".contains(&byte));
     let database = if is_name(&database) { database.as_str() } else { "(not shown)" };

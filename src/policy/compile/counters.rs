@@ -13,8 +13,8 @@ pub(super) struct CounterRegistry {
 }
 
 impl CounterRegistry {
-    /// Collects the counters of the previous policy, if any. `cores` is the number of parts of a new counter if there
-    /// is no previous policy.
+    /// Collects the counters of the previous policy, if there is one. Otherwise, each new counter has one shard for
+    /// each of `cores` cores.
     pub(super) fn after(before: Option<&Policy>, cores: usize) -> Self {
         let counters: HashMap<_, _> = before
             .iter()

@@ -80,7 +80,7 @@ pub(super) fn sources(
     sources
 }
 
-/// Whether a token in the one place is also a token in the other.
+/// Whether two sources search the same place, so that every token of one source is also a token of the other.
 fn is_same_place(one: &Source, other: &Source) -> bool {
     match (one, other) {
         (Source::Header(one), Source::Header(other)) => {

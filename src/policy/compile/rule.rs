@@ -1,7 +1,8 @@
-//! Compiles the rule of a `[[route]]`: the checks of the `[rule.NAME]` tables that it names, then those of its own keys.
+//! Compiles the rule of a `[[route]]`. The rule consists of the checks of the `[rule.NAME]` tables that the route
+//! names, followed by the checks of the route's own keys.
 //!
-//! A rule only ever adds checks, so naming one never loosens a route. To add a check, add its key to [`draft`] and a
-//! function that returns it.
+//! A `[rule.NAME]` table only adds checks, so a route that names a table never becomes less strict. To add a kind of
+//! check, add its key to [`draft`] and a function that returns the check.
 
 use super::claim_values::{Wanted, wanted};
 use super::profile::tenant_names;
@@ -19,7 +20,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The checks of one table. Those that compare with the request still lack the route that they are for.
+/// The checks of one table. The check of a claim is completed when the route is known, because it may refer to the
+/// route's path or host.
 type Draft = Vec<Drafted>;
 
 #[derive(Clone)]
@@ -28,19 +30,19 @@ enum Drafted {
     Claim { claim: ClaimId, name: Box<str>, wanted: Wanted },
 }
 
-/// The `[rule.NAME]` tables by name; `None` for one whose fault has been reported.
+/// The `[rule.NAME]` tables by name. The value is `None` if a fault of the table has already been reported.
 pub(super) struct NamedRules<'f> {
     drafts: BTreeMap<&'f str, Option<Draft>>,
 }
 
-/// The names that the keys of a rule refer to.
+/// The parts of the policy that a rule may refer to: the file, which lists the issuers, and the identity headers.
 pub(super) struct RuleContext<'r> {
     pub(super) file: &'r File,
     pub(super) identity: &'r IdentityHeaders,
 }
 
-/// What a route matches and where it looks for tokens, as far as its rule refers to it. A part is `None` if its own
-/// fault has been reported.
+/// The parts of a route that its rule may refer to: the matcher and the sources of tokens. `matcher` is `None` if a
+/// fault of the matcher has already been reported.
 pub(super) struct RouteContext<'r> {
     pub(super) matcher: Option<&'r Matcher>,
     pub(super) sources: &'r Sources,
@@ -69,7 +71,8 @@ pub(super) fn named<'f>(
     NamedRules { drafts }
 }
 
-/// Compiles the rule of a route; `None` if a key is at fault. The checks run in the order of this function.
+/// Compiles the rule of a route. Returns `None` if one of the rule's keys has a fault. The checks run in the order in
+/// which this function adds them.
 pub(super) fn compile(
     key: &str,
     table: &RouteSection,
@@ -116,8 +119,8 @@ pub(super) fn compile(
     Some(Rule::new(checks))
 }
 
-/// Lets every check of required scopes name all of them in its challenge: a client that asks the issuer for the scopes of
-/// one rule alone would be refused by the next rule (RFC 6750 section 3.1).
+/// Sets the challenge of each check of required scopes to the scopes of all these checks. A client that requested only
+/// the scopes of one check from its issuer would be refused by the next check (RFC 6750 section 3.1).
 fn join_challenges(checks: &mut [Check]) {
     let required = |check: &Check| match check {
         Check::Scopes { all, .. } => all.iter().map(ToString::to_string).collect(),
@@ -143,7 +146,7 @@ fn join_challenges(checks: &mut [Check]) {
     }
 }
 
-/// Compiles the keys of one table; `None` if one of them is at fault.
+/// Compiles the keys of one table. Returns `None` if a key has a fault.
 fn draft(
     key: &str,
     table: Requirements<'_>,
@@ -181,8 +184,8 @@ fn draft(
     (faults.fault_count == before && are_claims_known).then_some(drafts)
 }
 
-/// Completes a check for a route. `at` returns the key to report for a claim, and `rule` names the rule that states the
-/// check.
+/// Completes a check for a route. `at` returns the key to report for a fault in the check of a claim. `rule` is the
+/// name of the `[rule.NAME]` table that contains the check; `None` for a check of the route's own keys.
 fn resolve(
     at: &dyn Fn(&str) -> String,
     drafted: &Drafted,
@@ -234,7 +237,7 @@ fn is_source(sources: &Sources, header: &HeaderName) -> bool {
     })
 }
 
-/// Returns the names under `key.name`; `None` if there are none, or if one of them is empty.
+/// Returns the names in the list `key.name`. Returns `None` if the list is empty or contains an empty name.
 fn names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Option<Box<[Box<str>]>> {
     if list.iter().any(String::is_empty) {
         faults.fault(
@@ -248,7 +251,7 @@ fn names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Opt
     (!list.is_empty()).then(|| list.iter().map(|text| text.as_str().into()).collect())
 }
 
-/// Returns the scopes under `key.name`; `None` if there are none, or if one of them is invalid.
+/// Returns the scopes in the list `key.name`. Returns `None` if the list is empty or contains an invalid scope.
 fn scope_names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Option<Box<[Box<str>]>> {
     let scopes = names(key, name, list, faults)?;
     if let Some(scope) = list.iter().find(|scope| !is_scope_token(scope)) {

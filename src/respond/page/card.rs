@@ -1,7 +1,7 @@
 //! The layout of all pages of the gateway: one card, usable with a screen reader, in dark mode, on a phone and at any
 //! text size. A page loads nothing and runs nothing, and all text from a request is escaped.
 
-/// The style sheet, byte for byte as in the pages: the policy below contains its digest.
+/// The style sheet, exactly as in the pages, because `CONTENT_SECURITY_POLICY` contains its digest.
 ///
 /// The style sheet defines two sets of colours, with a contrast of at least 4.5 to 1 for text (WCAG 2.2, 1.4.3) and 3
 /// to 1 for the borders of fields (1.4.11). Lengths are in `rem`, so that they grow with the text size.

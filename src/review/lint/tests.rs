@@ -38,7 +38,7 @@ fn compiled(text: &str) -> Compiled {
     review::lint(&loaded, compiled)
 }
 
-/// Returns the findings of a policy that its waivers do not accept.
+/// Returns the findings that the policy does not waive, and the waivers that match no finding.
 fn left(text: &str) -> Vec<Diagnostic> {
     let compiled = compiled(text);
     let sifted = compiled.waivers.sift(compiled.warnings);

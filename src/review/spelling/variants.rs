@@ -1,8 +1,8 @@
 //! Creates odd spellings of a request, which two programs may interpret differently.
 //!
-//! Each spelling changes one detail that some programs ignore, such as an upstream that is less strict than the
-//! gateway. The spellings are taken from known attacks. There are about a hundred of them, regardless of the length of
-//! the path.
+//! Each spelling changes one detail of the request. Some programs ignore such a detail, for example an upstream that is
+//! less strict than the gateway. The spellings are taken from known attacks. There are about a hundred spellings,
+//! regardless of the length of the path.
 
 use std::collections::HashSet;
 

@@ -34,8 +34,8 @@ impl<T> RouteTable<T> {
         if !self.guards_differ {
             return false;
         }
-        // Checks every byte without branching. The compiler handles sixteen bytes at a time, which is faster for a
-        // path than stopping at the first odd one.
+        // Checks every byte without branching. The compiler processes sixteen bytes at a time, which is faster for a
+        // path than to stop at the first odd byte.
         let is_odd = |byte: u8| {
             byte.is_ascii_uppercase() | (byte == b'%') | (byte == b';') | (byte == b'.') | (byte == b'$')
         };

@@ -128,8 +128,8 @@ impl Node {
         }
     }
 
-    /// Whether `asked` accepts a closer place for these segments, with or without a trailing slash. A closer place
-    /// has a literal where the segments have a parameter or the rest, or a parameter where they have the rest.
+    /// Whether `asked` accepts a closer place for these segments, with or without a trailing slash. A place is closer
+    /// if it has a literal instead of a parameter or `{*rest}`, or a parameter instead of `{*rest}`.
     pub(super) fn closer(
         &self,
         segments: &[Segment],
