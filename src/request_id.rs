@@ -88,8 +88,8 @@ impl RequestIds {
         Ok(Self { high: Cell::new((seed >> 64) as u64), low: Cell::new(seed as u64) })
     }
 
-    /// Returns the next id. The last bit is always set, since a trace id and its last half must not be zero (W3C Trace
-    /// Context).
+    /// Returns the next id. The last bit is always set, because a trace id and its last half must not be zero (W3C
+    /// Trace Context).
     pub(crate) fn next(&self) -> RequestId {
         let high = splitmix(&self.high);
         let low = splitmix(&self.low) | 1;

@@ -90,7 +90,7 @@ impl Certificates {
     ///
     /// # Errors
     /// Returns the same errors as [`Certificates::open`]. Also returns an error if the new certificate is not valid now
-    /// but the certificate in use is, since clients would reject the new certificate. After an error, the certificate
+    /// but the certificate in use is, because clients would reject the new certificate. After an error, the certificate
     /// in use and its files are unchanged.
     pub(crate) fn follow(&self, files: Files) -> Result<bool, String> {
         let new = pair::read(&files).map_err(|why| why.to_string())?;
@@ -104,7 +104,7 @@ impl Certificates {
         }
         *self.0.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         let changed = self.0.certified.load().cert != new.cert;
-        // The pair is replaced even if the certificate is unchanged, since its key file may have changed.
+        // The pair is replaced even if the certificate is unchanged, because its key file may have changed.
         self.0.certified.store(Arc::new(new));
         Ok(changed)
     }
@@ -157,7 +157,7 @@ pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
     if files.certificate.exists() {
         return Ok(files);
     }
-    // The key is read back, since another process that started at the same time may have created it.
+    // The key is read back, because another process that started at the same time may have created it.
     let key = fs::read_to_string(&files.key).map_err(|error| format!("{}: {error}", files.key.display()))?;
     let key = rcgen::KeyPair::from_pem(&key).map_err(text)?;
     let mut parameters =

@@ -160,7 +160,7 @@ impl Worker {
     fn hand_over(&self, lines: &mut Vec<u8>) {
         if !lines.is_empty() {
             let batch = std::mem::replace(lines, Vec::with_capacity(LOG_BATCH + LOG_BATCH / 8));
-            // The result can be ignored, since the journal counts the lines that it cannot accept.
+            // The result can be ignored, because the journal counts the lines that it cannot accept.
             let _ = self.journal.lines(batch);
         }
     }

@@ -24,7 +24,7 @@ const LIFE: u64 = 60;
 /// The `typ` of assertions (RFC 8725 section 3.11).
 pub const TYPE: &str = "assertion+jwt";
 
-/// Signs claims as a JWT of [`TYPE`] with the key that is in use at the given time. Returns `None` if it cannot sign.
+/// Signs claims as a JWT of [`TYPE`] with the key that is in use at the given time. Returns `None` if signing fails.
 pub type Signer = Arc<dyn Fn(&Map<String, Value>, Now) -> Option<String> + Send + Sync>;
 
 /// The proofs of identity that the policy configures.
@@ -44,8 +44,8 @@ pub struct Assertor {
     pub issuer: Box<str>,
     /// The callers' claims that the assertions contain.
     pub claims: Box<[(Box<str>, ClaimId)]>,
-    /// Whether each assertion is bound to one request by `htm` and `htu` (the names of RFC 9449), so that it cannot
-    /// be reused.
+    /// Whether each assertion is bound to one request by `htm` and `htu` (the names of RFC 9449), so that it is not
+    /// valid for another request.
     pub binds: bool,
     /// Signs with the authority's key.
     pub sign: Signer,

@@ -137,8 +137,8 @@ impl Journal {
     /// Hands over a batch of whole lines. Never waits.
     ///
     /// # Errors
-    /// Returns the batch if too many batches wait or the journal is closed. Its lines have been counted as dropped, so
-    /// the caller can clear the buffer and continue.
+    /// Returns the batch if too many batches wait or the journal is closed. The lines of the batch have then been
+    /// counted as dropped, so the caller can clear the buffer and continue.
     pub(crate) fn lines(&self, batch: Vec<u8>) -> Result<(), Vec<u8>> {
         match self.batches.try_send(Batch::Lines(batch)) {
             Ok(()) => Ok(()),

@@ -47,8 +47,8 @@ pub enum By {
 }
 
 impl By {
-    /// Returns whether the key depends on the caller. Such a limit is charged after authentication, since an unverified
-    /// subject is only a claim of the client.
+    /// Returns whether the key depends on the caller. Such a limit is charged after authentication, because an
+    /// unverified subject is only a claim of the client.
     pub const fn needs_caller(&self) -> bool {
         match self {
             Self::Subject | Self::Claim(_) => true,
@@ -180,7 +180,8 @@ impl<C: Clock> Limit<C> {
         self.tiers.as_ref().map(|tiers| tiers.claim)
     }
 
-    /// Returns the value of the claim that selected the rate of a caller, and the limit; without a value the default.
+    /// Returns the limit that applies to a caller, and the claim's value that selected this limit. The value is `None`
+    /// if the default limit applies.
     pub fn rate_of(&self, principal: Option<&Principal>) -> (Option<&str>, &Self) {
         match self.tiers.as_ref().and_then(|tiers| tiers.of(principal)) {
             Some((value, limit)) => (Some(value), limit),
@@ -290,7 +291,7 @@ impl<C: Clock> Limit<C> {
                     (5_u8, &principal.issuer).hash(&mut hasher);
                     hash_claim(value, &mut hasher);
                 }
-                // Callers without the claim do not share a bucket, since they could then lock each other out.
+                // Callers without the claim do not share a bucket, because they could then lock each other out.
                 None => hash_subject(principal, &mut hasher),
             },
         }
@@ -320,7 +321,7 @@ fn fill(quota: &Quota) -> Duration {
     quota.replenish_interval().saturating_mul(quota.burst_size().get())
 }
 
-/// Rounds up to whole seconds, since the wait that a client receives must not be too short.
+/// Rounds up to whole seconds, because the wait that a client receives must not be too short.
 pub(super) fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }

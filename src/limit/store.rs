@@ -22,9 +22,10 @@ type Set = [[u64; WAYS]; 2];
 
 /// A bounded [`StateStore`] for governor with 64-bit fingerprints as keys: set-associative, 16 bytes per entry.
 ///
-/// When all eight entries of a set are in use, the key with the earliest arrival time is evicted. An idle key (with an
-/// arrival time in the past) loses nothing, since its bucket is already full. If more than eight keys of one set are
-/// active at once, the key with the least debt regains its burst too early.
+/// When all eight entries of a set are in use, the key with the earliest arrival time is evicted. If this key is idle
+/// (its arrival time is in the past), the eviction has no effect, because its bucket is already full. If more than
+/// eight keys of one set are active at once, the evicted key gets a full bucket too early. This key is the one whose
+/// bucket was the fullest.
 ///
 /// Attackers who want to evict one of their own keys need other keys, each of which costs them a request. They cannot
 /// choose keys of the same set: the hasher has a random key for each process. On average they need as many distinct

@@ -17,8 +17,9 @@ pub struct Tiers<C: Clock = MonotonicClock> {
 }
 
 impl<C: Clock> Tiers<C> {
-    /// Returns the value and the limit of a caller; `None` for the default. Only text selects a rate: of a list, two
-    /// services could take different elements.
+    /// Returns the limit that applies to a caller, with the claim's value that selects this limit. Returns `None` if
+    /// the default applies. Only a text can select a limit: if the claim is a list, two services could choose different
+    /// elements.
     pub(super) fn of(&self, principal: Option<&Principal>) -> Option<&(Box<str>, Limit<C>)> {
         match principal?.claim(self.claim)? {
             ClaimValue::Text(text) => self.tiers.iter().find(|(value, _)| *value == *text),

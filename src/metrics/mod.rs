@@ -21,8 +21,8 @@ use crate::forward::Upstream;
 use crate::limit::Limit;
 use std::sync::Arc;
 
-/// Writes all counts. Refusal counts of zero are omitted, since a route produces few of the codes. A route's durations
-/// are written once it has served a request.
+/// Writes all counts. Refusal counts of zero are omitted, because a route produces few of the codes. A route's
+/// durations are written once it has served a request.
 pub(crate) fn render(
     out: &mut Exposition,
     routes: &[Arc<RouteCounters>],

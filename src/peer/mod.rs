@@ -1,4 +1,4 @@
-//! Describes clients: the facts that a connection establishes, and those that a trusted proxy adds to a request.
+//! Describes clients: the facts that a connection establishes, and the facts that a trusted proxy adds to a request.
 
 pub(crate) mod activity;
 mod coarse;

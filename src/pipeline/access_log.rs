@@ -41,7 +41,7 @@ pub(super) struct Line<'a> {
     pub(super) status: u16,
     /// The code of the denial, if the request was refused.
     pub(super) code: Option<&'static str>,
-    /// The code of a denial that was not enforced, since the route is in shadow mode.
+    /// The code of a denial that was not enforced, because the route is in shadow mode.
     pub(super) shadow: Option<&'static str>,
     /// The detailed reason of a refusal or failure, for operators only.
     pub(super) detail: Option<&'a str>,

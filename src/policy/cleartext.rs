@@ -13,7 +13,7 @@ use http::header;
 impl Policy {
     /// Whether a request carries a credential: an `Authorization` field, a cookie of the local authority, a token in a
     /// place where the request's route looks for tokens, or a body for an endpoint of the authority. Requests to the
-    /// local machine are exempt, since they cross no network.
+    /// local machine are exempt, because they cross no network.
     pub fn carries_credential(&self, head: &Head<'_>) -> bool {
         if head.host.as_deref().is_some_and(is_own_machine) {
             return false;

@@ -168,7 +168,7 @@ fn compile_policy(
     })
 }
 
-/// Reports a fault if a route requires a token but the policy trusts no issuer, since the route would refuse every
+/// Reports a fault if a route requires a token but the policy trusts no issuer, because the route would refuse every
 /// request.
 fn nobody_to_trust(file: &File, faults: &mut Faults<'_>) {
     let trusts = !file.issuer.is_empty() || file.authority.is_some();

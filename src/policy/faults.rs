@@ -71,7 +71,7 @@ impl<'l> Faults<'l> {
         let is_fault = severity == Severity::Fault;
         debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
         self.fault_count += usize::from(is_fault);
-        // All warnings are kept, since the file may waive any of them.
+        // All warnings are kept, because the file may waive any of them.
         if severity == Severity::Warning || self.fault_count <= REPORTED_MAX {
             let place = self.loaded.places.of(key);
             self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint, refers_to });

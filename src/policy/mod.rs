@@ -39,7 +39,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 
-/// A compiled policy. A clone is cheap, since it shares the parts of the policy.
+/// A compiled policy. A clone is cheap, because it shares the parts of the policy.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// The table that finds the route for a request head, as a position in `routes`.
@@ -185,7 +185,7 @@ impl Front {
         Head::read(parts, self.head_bounds, self.slashes)
     }
 
-    /// Reads the head of a forward-auth request from a trusted proxy. The bounds on this head are wider, since such a
+    /// Reads the head of a forward-auth request from a trusted proxy. The bounds on this head are wider, because such a
     /// request has more fields than the original request.
     ///
     /// # Errors

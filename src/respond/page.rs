@@ -19,8 +19,8 @@ pub(crate) struct PageLinks {
     pub login: Option<String>,
     /// The logged-in account, which lacks the permission.
     pub account: Option<Account>,
-    /// Whether the same address works without a login: the route requires none, and the answer deletes the session's
-    /// cookie.
+    /// Whether the same address works without a login: the route does not require a token, and the answer deletes the
+    /// session's cookie.
     pub without_login: bool,
     /// Whether the request can be repeated unchanged.
     pub again: bool,

@@ -117,7 +117,7 @@ impl TestFailure {
     pub fn of(case: &Case, examiner: &Examiner<'_>, now: Now) -> Option<Self> {
         let Case { expected, .. } = case;
         let question = case.question_at(now);
-        // The request to the upstream is built only for tests with an expectation about it, since building it takes
+        // The request to the upstream is built only for tests with an expectation about it, because building it takes
         // more time.
         let (verdict, outgoing) = if expected.is_upstream() {
             examiner.verdict_and_request(&question)
@@ -143,7 +143,7 @@ fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&
     let mut differs = |what: &str, expected: String, found: String| {
         differences.push(Discrepancy { what: what.to_owned(), expected, found });
     };
-    // An expectation about the upstream's request implies that the request is allowed, since other requests are not
+    // An expectation about the upstream's request implies that the request is allowed, because other requests are not
     // forwarded.
     let wanted = test.verdict.or_else(|| test.is_upstream().then_some(ExpectedVerdict::Allow));
     let is_right = match (wanted, &verdict.outcome) {

@@ -230,7 +230,7 @@ impl MatrixBuilder<'_> {
             return Cell::No { code };
         };
         let ways = sample::minimal_grants(self.policy, &self.policy.routes[route]);
-        // A set of grants that contains only roles of other columns is skipped, since those columns show the set.
+        // A set of grants that contains only roles of other columns is skipped, because those columns show the set.
         let mut ways =
             ways.into_iter().filter(|way| way.roles.is_empty() || !way.roles.is_disjoint(&base.roles));
         let needs: Vec<String> = ways

@@ -20,7 +20,7 @@ use std::fmt;
 const EXAMPLES: usize = 3;
 /// The token that replaces a rejected token. No issuer's keys verify it.
 const REFUSED_TOKEN: &str = "refused";
-/// The subject of all verified tokens, since the log does not keep subjects.
+/// The subject of all verified tokens, because the log does not keep subjects.
 const SUBJECT: &str = "(not kept)";
 
 /// The results of a replay.
@@ -151,7 +151,7 @@ fn trust_alike(old: &Policy, new: &Policy) -> bool {
     let same = |one: &Issuer, other: &Issuer| {
         (&one.name, &one.audience, &one.algorithms, one.leeway, &one.types)
             == (&other.name, &other.audience, &other.algorithms, other.leeway, &other.types)
-            // The key of the local authority is not compared, since a temporary key may have been generated for each
+            // The key of the local authority is not compared, because a temporary key may have been generated for each
             // policy.
             && (one.local && other.local || one.keys.is_same(&other.keys))
     };

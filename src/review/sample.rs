@@ -115,7 +115,7 @@ fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
         };
         for rest in rests(word) {
             let segments = pattern.split('/').map(|segment| match segment {
-                // A segment that begins with a brace is a parameter, since a literal brace is written as %7B in a
+                // A segment that begins with a brace is a parameter, because a literal brace is written as %7B in a
                 // pattern.
                 _ if segment.starts_with("{*") => rest.as_str(),
                 _ if segment.starts_with('{') => word,

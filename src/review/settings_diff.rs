@@ -1,7 +1,7 @@
 //! Compares the files of two policies key by key, to show settings that the comparison of access does not cover.
 //!
-//! The comparison covers every setting in effect. It reveals no secret, since the effective policy contains no secrets.
-//! A changed secret is reported only for an issuer, whose compiled keys can be compared.
+//! The comparison covers every setting in effect. It reveals no secret, because the effective policy contains no
+//! secrets. A changed secret is reported only for an issuer, whose compiled keys can be compared.
 
 use crate::config::Loaded;
 use crate::config::effective::Effective;
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A setting that differs between two policies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SettingChange {
-    /// The key. Routes and issuers are identified by name, since their positions may change.
+    /// The key. Routes and issuers are identified by name, because their positions may change.
     pub what: String,
     /// The old value as JSON; `None` if the key was not set.
     pub before: Option<String>,
@@ -83,7 +83,7 @@ type Keys = BTreeMap<String, BTreeMap<String, String>>;
 fn keys(loaded: &Loaded) -> Result<Keys, String> {
     let mut keys = Keys::new();
     for entry in Effective::of(loaded, false)?.entries {
-        // Tests are skipped, since they do not affect requests. Lists of tables are skipped, since their tables are
+        // Tests are skipped, because they do not affect requests. Lists of tables are skipped, because their tables are
         // compared one by one.
         if !entry.key.starts_with("test[") && !matches!(&*entry.key, "test" | "issuer" | "route") {
             let (table, key) = named(loaded, &entry.key);

@@ -56,8 +56,8 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         found: Vec::new(),
     };
     let mut asked: HashSet<(usize, String)> = HashSet::new();
-    // The gateway's own endpoints are skipped, since the gateway answers these requests itself and no upstream can read
-    // them differently.
+    // The gateway's own endpoints are skipped, because the gateway answers these requests itself and no upstream can
+    // read them differently.
     let is_forwarded = |route: &Route| !route.handler.is_own();
     let mut samples = sample::requests_to(policy, is_forwarded).peekable();
     while let Some(sample) = samples.next() {
@@ -222,7 +222,7 @@ impl<'p> Attack<'p> {
         };
         // If another route in shadow mode forwards the odd spelling, the spelling counts as allowed, so `reaches` is
         // used. The plain spelling counts as refused if the rule refuses it, even if the bypassed route is in shadow
-        // mode, since the rule defines the intended protection.
+        // mode, because the rule defines the intended protection.
         let weaker = callers
             .iter()
             .find(|caller| ask(caller, odd).reaches() && !ask(caller, &request.plain).outcome.passes());

@@ -19,7 +19,7 @@ pub(crate) enum Field<'h> {
 }
 
 impl<'h> Field<'h> {
-    /// Reads a field. Compares names *folded*: every character except letters and digits is equal, since a CGI-style
+    /// Reads a field. Compares names *folded*: every character except letters and digits is equal, because a CGI-style
     /// upstream reads `X_Tenant` and `X.Tenant` as `X-Tenant`.
     pub(crate) fn read(headers: &'h HeaderMap, name: &HeaderName) -> Self {
         let is_twin = |known: &HeaderName| known != name && folds_to(known.as_str(), name.as_str());

@@ -1,6 +1,6 @@
 //! Hosts: their canonical spelling, hosts with a port, and the host patterns of routes.
 //!
-//! This module handles syntax only. It resolves no names and leaves Punycode unchanged, since it accepts only ASCII
+//! This module handles syntax only. It resolves no names and leaves Punycode unchanged, because it accepts only ASCII
 //! hosts.
 
 use super::pattern::PatternFault;
@@ -26,7 +26,7 @@ pub struct Authority<'r> {
 }
 
 impl<'r> Authority<'r> {
-    /// Parses `host` or `host:port` (RFC 9110 section 7.2). User information is rejected, since links such as
+    /// Parses `host` or `host:port` (RFC 9110 section 7.2). User information is rejected, because links such as
     /// `https://bank.example@evil.example/` mislead users.
     ///
     /// # Errors

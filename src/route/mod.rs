@@ -17,7 +17,7 @@
 //! Building the table fails if two routes have the same host and path shape (parameter names aside) and share a
 //! method.
 //!
-//! A literal covers every encoding of itself (`/@me` covers `/%40me`), since an upstream that decodes sees the same
+//! A literal covers every encoding of itself (`/@me` covers `/%40me`), because an upstream that decodes sees the same
 //! path.
 
 pub(crate) mod field;

@@ -28,7 +28,7 @@ pub struct PathPattern {
 /// One segment of a pattern. The variants are in matching order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Segment {
-    /// The decoded text of the segment. `/@me` covers `/%40me` too, since an upstream that decodes sees the same
+    /// The decoded text of the segment. `/@me` covers `/%40me` too, because an upstream that decodes sees the same
     /// path.
     Literal(Box<[u8]>),
     /// Any one non-empty segment.
@@ -249,7 +249,7 @@ fn reason(malformed: Malformed) -> &'static str {
     }
 }
 
-/// Rejects a parameter name that is not a word or is used twice, since claim rules refer to parameters by name.
+/// Rejects a parameter name that is not a word or is used twice, because claim rules refer to parameters by name.
 fn check_name(name: &str, before: &[Box<str>]) -> Result<(), PatternFault> {
     let is_word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && name.bytes().next().is_some_and(|first| !first.is_ascii_digit());

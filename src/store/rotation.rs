@@ -14,8 +14,8 @@ use crate::authenticate::Mark;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-/// Maximum number of refresh tokens that are kept for a session. With a rotation every fifteen minutes, these are the
-/// tokens of ten days. An older token is unknown: it is rejected, but does not end the session.
+/// Maximum number of refresh tokens that are kept for a session. If a session is refreshed every fifteen minutes, its
+/// tokens of the last ten days are kept. An older token is unknown: it is rejected, but does not end the session.
 const TOKENS: i64 = 1000;
 
 /// A presented refresh token, and the parameters with which it is spent.

@@ -167,7 +167,7 @@ pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
     })?;
     let pair = CertifiedKey::new(certificates, key);
     match pair.keys_match() {
-        // If the public half of the key cannot be derived, the pair is accepted, since a mismatch cannot be proven.
+        // If the public half of the key cannot be derived, the pair is accepted, because a mismatch cannot be proven.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
         Err(rustls::Error::InconsistentKeys(_)) => {
             let later = (1..pair.cert.len()).find(|nth| {

@@ -224,7 +224,7 @@ proptest! {
         let mut now = 0_u64;
         let mut admitted = Vec::new();
         for pause in pauses {
-            // Each pause is at most three times the interval between two requests, since errors would occur near this
+            // Each pause is at most three times the interval between two requests, because errors would occur near this
             // interval.
             let pause = pause % (3 * per.as_nanos() as u64 / u64::from(count) + 1);
             clock.advance(Duration::from_nanos(pause));

@@ -57,7 +57,8 @@ pub(super) fn wanted(
     }
 }
 
-/// Compiles the values of a claim of an issuer's tokens. They are the same for every request.
+/// Compiles the values that an issuer's tokens must have in a claim. The values must not contain placeholders, because
+/// they do not depend on a request.
 pub(super) fn fixed(key: &str, values: &ClaimValues, faults: &mut Faults<'_>) -> Option<Box<[ClaimValue]>> {
     let literals = values.literals();
     if literals.is_empty() {

@@ -36,8 +36,8 @@ const fn preset(endpoint: Endpoint) -> Option<Preset> {
         | Endpoint::Sessions
         | Endpoint::EndSession => Some(SESSION),
         Endpoint::Me | Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect => Some(SERVICE),
-        // `Jwks` and `Metadata` need no limit, since the core that receives the request answers them from memory. A
-        // forward-auth request (`Verify`) counts toward the limits of the route that it asks about, since one proxy
+        // `Jwks` and `Metadata` need no limit, because the core that receives the request answers them from memory. A
+        // forward-auth request (`Verify`) counts toward the limits of the route that it asks about, because one proxy
         // sends such requests for all clients.
         Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => None,
     }

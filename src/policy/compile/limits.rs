@@ -16,7 +16,7 @@ pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
 
 /// The maximum number of limits. Each limit in use needs a table of 1 MiB.
 const LIMITS_MAX: usize = 1000;
-/// The maximum number of rates by claim of one limit.
+/// The maximum number of rates in one limit that a claim can select.
 const TIERS_MAX: usize = 32;
 
 /// Compiles the limits. A limit that has not changed since the previous policy (`before`) keeps its counts.
@@ -129,7 +129,8 @@ fn limit(
     }
 }
 
-/// Compiles the rates by claim. Returns `Some(None)` if there are none, and `None` if a key is at fault.
+/// Compiles the rates that a claim selects. Returns `Some(None)` if the limit has no such rates, and `None` if a key
+/// has a fault.
 fn tiers(
     key: &str,
     name: &str,

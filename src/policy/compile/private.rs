@@ -1,8 +1,8 @@
 //! Checks the permissions of files that contain secrets. Users other than the owner must not be able to write such a
 //! file, and should not be able to read it.
 //!
-//! Files that their group can read are accepted, since a service may need group permissions to read a key that another
-//! user owns.
+//! Files that their group can read are accepted, because a service may need group permissions to read a key that
+//! another user owns.
 
 use super::Faults;
 use crate::config::file::File;

@@ -1,4 +1,4 @@
-//! Compiles the keys of `[[issuer]]` that say how the issuer's tokens differ from the usual ones.
+//! Compiles the keys of `[[issuer]]` that describe how the issuer's tokens differ from common tokens.
 
 use super::Faults;
 use super::claim_values::fixed;
@@ -112,7 +112,8 @@ fn tenants(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<
         }
         (Some(parts), _) => parts,
     };
-    // A tenant is a whole segment of the path: otherwise one name could be read as that of another issuer.
+    // The placeholder must be a whole segment of the path. Otherwise, the name for one tenant could equal the name of
+    // another issuer.
     let is_segment =
         before.ends_with('/') && (after.is_empty() || after.starts_with('/')) && !after.contains(TENANT);
     if !is_segment {
@@ -139,8 +140,10 @@ fn tenants(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<
     Some(Tenants::Listed(names.collect()))
 }
 
-/// Returns the names under which an issuer with tenants signs, if `name` is that of the issuer as the policy writes it,
-/// or of one of its tenants. The list is empty if every tenant is accepted.
+/// Returns the names of an issuer that `name` refers to. If `name` is the issuer with its placeholder, as in the
+/// policy, these are the names for all its tenants; the list is empty if every tenant is accepted. If `name` is the
+/// name for one tenant, only this name is returned. Returns `None` if `name` is not a name of the issuer, or the issuer
+/// has no tenants.
 pub(super) fn tenant_names(table: &IssuerSection, name: &str) -> Option<Vec<String>> {
     let (before, after) = table.issuer.split_once(TENANT)?;
     let listed = table.tenants.iter().filter(|tenant| **tenant != ANY_TENANT);
@@ -151,7 +154,7 @@ pub(super) fn tenant_names(table: &IssuerSection, name: &str) -> Option<Vec<Stri
     }
 }
 
-/// Reports issuers of which a token could be either's.
+/// Reports the issuers in `others` whose tokens could also be tokens of `issuer`.
 pub(super) fn overlapping(key: &str, issuer: &Issuer, others: &[Issuer], faults: &mut Faults<'_>) {
     let profile = &issuer.profile;
     let names = |issuer: &Issuer| match &issuer.profile.tenants {

@@ -210,8 +210,8 @@ type Authorities<'f> = BTreeMap<Option<&'f str>, Option<(Arc<RootCertStore>, [u8
 /// The maximum size of a PEM file. A browser's list of authorities is many times smaller.
 const CA_FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 
-/// Creates the TLS connector for an upstream. It uses TLS 1.2 or 1.3, and trusts the authorities in `ca` or those of
-/// the system. The server's name is always verified.
+/// Creates the TLS connector for an upstream. The connector uses TLS 1.2 or 1.3. It trusts the authorities in `ca`, or
+/// the authorities of the system if `ca` is not given. The server's name is always verified.
 fn connector<'f>(
     key: &str,
     table: &'f UpstreamSection,

@@ -40,8 +40,8 @@ footer p{margin:.25rem 0 0}\
 main{max-width:none;box-shadow:none;border-radius:0;padding:1.75rem 1.25rem}}\
 @media(forced-colors:active){main{border:1px solid}}";
 
-/// The pages' Content-Security-Policy: they may use their own style and send forms to the gateway, and no page may
-/// frame them.
+/// The Content-Security-Policy of all pages. A page may only use its style sheet and send forms to the gateway. No
+/// other page may show it in a frame.
 pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
      style-src 'sha256-wvV/MDJuYXsNyKF0xxam6XcEIlEm3ccx3CR/5m4YaQU='; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'";

@@ -20,8 +20,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     untested(subject, faults);
 }
 
-/// Returns the path of a key in a route's table. A route has the same position in the file and in the policy, since the
-/// authority's endpoints follow the routes of the file.
+/// Returns the path of a key in a route's table. A route has the same position in the file and in the policy, because
+/// the authority's endpoints follow the routes of the file.
 fn key(route: &Route, name: &str) -> String {
     format!("route[{}].{name}", route.index)
 }
@@ -70,8 +70,8 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     for route in routes().filter(is_everything) {
         let guards_too = match &route.matcher.host {
             HostPattern::Any => !guarded.is_empty(),
-            // A guarded route for all hosts also counts as a guarded route on this host, since the host's own catch-all
-            // route takes precedence over it.
+            // A guarded route for all hosts also counts as a guarded route on this host, because the host's own
+            // catch-all route takes precedence over it.
             host @ (HostPattern::Below(_) | HostPattern::Exact(_)) => {
                 hosts.contains(&host.to_string()) || hosts.contains(&HostPattern::Any.to_string())
             }

@@ -301,7 +301,7 @@ mod tests {
             prop_assert!(spellings.len() <= 110, "{}", spellings.len());
             for (kind, odd) in spellings {
                 prop_assert_ne!(&odd, &path);
-                // Spellings with invalid encodings are not compared, since programs reject them or interpret them
+                // Spellings with invalid encodings are not compared, because programs reject them or interpret them
                 // differently.
                 if !odd.contains("%u") && !odd.contains("%c0") && !odd.contains("%ff") && !odd.ends_with('%') {
                     prop_assert_eq!(leniently(&odd), leniently(&path), "{:?} {}", kind, odd);

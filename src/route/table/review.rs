@@ -7,9 +7,9 @@ use crate::route::host::HostPattern;
 use http::Method;
 
 impl<T> RouteTable<T> {
-    /// Returns the pairs of entries (general, specific) in which the specific entry takes requests from the general
-    /// entry and rejects their method. For example, `DELETE /orders/new` never reaches `DELETE /orders/{id}` if the
-    /// entries for `/orders/new` list only GET.
+    /// Returns pairs of a general and a more specific entry. The general entry matches requests that never reach it:
+    /// the specific entry covers their host and path, but rejects their method. For example, `DELETE /orders/new` never
+    /// reaches `DELETE /orders/{id}` if the entries for `/orders/new` list only GET.
     pub(crate) fn shadowed(&self) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         for (position, spot) in self.spots.iter().enumerate() {
@@ -32,8 +32,8 @@ impl<T> RouteTable<T> {
         pairs
     }
 
-    /// Returns the entries whose hosts and paths include all those of the entry at this position. Entries of the same
-    /// spot, which have the same hosts and paths, are not returned.
+    /// Returns the entries that cover every host and path of the entry at this position. Other entries of the same spot
+    /// are not returned.
     pub(crate) fn wider(&self, position: usize) -> Vec<&T> {
         let Some((place, _)) = self.entries.get(position) else { return Vec::new() };
         let spots = self.including(place).into_iter().map(|spot| &self.spots[spot].entries);
@@ -56,8 +56,8 @@ impl<T> RouteTable<T> {
         pairs
     }
 
-    /// Returns the spots whose hosts and paths include all those of a matcher. Walks the trees, so that it visits
-    /// only spots that can cover a request of this matcher.
+    /// Returns the spots that cover every host and path of a matcher. Walks the trees, so that it visits only spots
+    /// that can cover a request of this matcher.
     fn including(&self, place: &Matcher) -> Vec<usize> {
         let mut spots = Vec::new();
         let segments = place.path.segments();

@@ -84,7 +84,7 @@ fn lenient(literal: &[u8], case: Case) -> Box<[u8]> {
         Case::Insensitive => {
             let lower = literal.to_ascii_lowercase();
             let kept = std::str::from_utf8(&lower).map_or(&*lower, |text| without_ending(text).as_bytes());
-            // A literal that consists only of droppable characters is kept, since an empty literal is the end of a
+            // A literal that consists only of droppable characters is kept, because an empty literal is the end of a
             // path.
             if kept.is_empty() { lower.into() } else { kept.into() }
         }
@@ -188,7 +188,7 @@ impl Node {
     }
 
     /// Returns a place that takes requests from the `{*rest}` of this node, if other places cover every remaining
-    /// path: an empty one, a single segment of any name, and several segments. Literals do not count, since a segment
+    /// path: an empty one, a single segment of any name, and several segments. Literals do not count, because a segment
     /// may always have another name.
     fn taken(&self) -> Option<usize> {
         self.literals.get(&[][..])?.end?;
