@@ -43,6 +43,7 @@ mod forwarding;
 mod handshakes;
 mod hostile;
 mod http2;
+mod issuer_keys;
 mod issuers;
 mod itself;
 mod keys;

@@ -4,6 +4,7 @@ use crate::clock::Now;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{EncodingKey, Header};
+use proptest::prelude::*;
 use serde_json::json;
 
 const SECRET: &[u8; 32] = b"k7Qz1k8Wv3Jq0ZpLmX2v5T9rY4uB6nHc";
@@ -251,4 +252,23 @@ fn roles_may_be_the_names_of_an_object_and_each_has_a_grant() {
     assert_eq!(roles(false, zitadel), "");
     assert_eq!(roles(true, json!({ "a": {}, "b": false, "c": null, "d": "x", "e": true, "": true })), "e");
     assert_eq!(roles(true, json!(["a"])), "a");
+}
+
+proptest! {
+    #[test]
+    fn any_tenant_is_one_segment_of_the_name(iss in "(https://a/)?[a-z/.%-]{0,12}(/v2)?") {
+        let any = Tenants::Any("https://a/".into(), "/v2".into());
+        if any.name_in(&Arc::from("https://a/{tenant}/v2"), &iss).is_some() {
+            let segments: Vec<&str> = iss.split('/').collect();
+            prop_assert_eq!(segments.len(), 5, "{}", iss);
+            prop_assert!(is_tenant(segments[3]) && segments[4] == "v2");
+        }
+    }
+
+    #[test]
+    fn no_subject_outside_the_trust_domain_is_in_it(sub in "(spiffe://)?[a.:/@-]{0,12}") {
+        let profile = Profile { trust_domain: Some("a.a".into()), ..Profile::default() };
+        let is_in = profile.is_domain_of(Some(&json!(sub)));
+        prop_assert_eq!(is_in, sub.starts_with("spiffe://a.a/") && sub.len() > "spiffe://a.a/".len());
+    }
 }

@@ -11,6 +11,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
 
@@ -246,4 +247,53 @@ fn a_map_of_certificates_gives_the_keys_within_them() {
     }
     let many: serde_json::Map<_, _> = (0..101).map(|n| (n.to_string(), json!(rsa))).collect();
     assert!(map(many.into()).unwrap_err().contains("at most"));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
+        for text in [&bytes[..], text.as_bytes()] {
+            let _ = KeySet::from_jwks(text, &Algorithm::ALL);
+            let _ = KeySet::default().add_pem(None, text, &Algorithm::ALL);
+            let _ = KeySet::default().add_secret(None, Algorithm::HS256, text);
+        }
+        let certificate = pem(&bytes, "CERTIFICATE");
+        let map = json!({ "a": certificate }).to_string();
+        prop_assert!(KeySet::from_jwks(map.as_bytes(), &Algorithm::ALL).is_err());
+    }
+
+    #[test]
+    fn a_key_with_one_byte_changed_is_refused_or_verifies_nothing_of_the_first(
+        which in 0..Algorithm::ALL.len(), at in any::<proptest::sample::Index>(), by in 1..=255_u8,
+    ) {
+        let algorithm = Algorithm::ALL[which];
+        let (sign, mut jwk, _) = pair(algorithm);
+        let members: Vec<&str> =
+            ["n", "x", "y", "k", "pub"].into_iter().filter(|name| jwk.get(name).is_some()).collect();
+        let member = members[at.index(members.len())];
+        let mut bytes = URL_SAFE_NO_PAD.decode(jwk[member].as_str().unwrap()).unwrap();
+        let place = at.index(bytes.len());
+        bytes[place] ^= by;
+        jwk[member] = json!(URL_SAFE_NO_PAD.encode(&bytes));
+        if let Ok(set) = read(&jwk, &[algorithm]) {
+            prop_assert!(!only(&set).verifies(b"message", &sign(b"message")), "{} {}", algorithm, member);
+        }
+    }
+
+    #[test]
+    fn a_damaged_certificate_is_refused_or_has_a_key(at in any::<proptest::sample::Index>(), by in 1..=255_u8) {
+        static CERTIFICATE: OnceLock<Vec<u8>> = OnceLock::new();
+        let certificate = CERTIFICATE.get_or_init(|| {
+            let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+            rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap().self_signed(&pair).unwrap().der().to_vec()
+        });
+        let mut damaged = certificate.clone();
+        damaged[at.index(certificate.len())] ^= by;
+        for der in [&damaged[..], &certificate[..at.index(certificate.len())]] {
+            let map = json!({ "a": pem(der, "CERTIFICATE") }).to_string();
+            if let Ok((set, _)) = KeySet::from_jwks(map.as_bytes(), &[Algorithm::ES256]) {
+                prop_assert_eq!(only(&set).algorithm(), Algorithm::ES256);
+            }
+        }
+    }
 }
