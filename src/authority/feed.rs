@@ -32,9 +32,9 @@ const SWEEP_MAX: Duration = Duration::from_secs(120);
 /// Applies the recorded token lives, and all marks with a number greater than `after`. Returns the number of the last
 /// mark.
 ///
-/// The mark with the number `after` is read again. If the mark is missing, it was deleted, or the server has another
-/// copy of the database: a standby that took over without the last commits assigns the numbers of those commits to
-/// other marks. In either case, all marks are read.
+/// The mark with the number `after` is read again. If the mark is missing, all marks are read. Either the mark was
+/// deleted, or a standby without the last commits has replaced the server. Such a standby assigns the numbers of the
+/// lost marks to other marks.
 ///
 /// # Errors
 /// Returns an error if the store cannot be used.

@@ -90,9 +90,9 @@ impl Authority {
         }
     }
 
-    /// Ensures that the store has recorded the access token lifetime of these settings. Call this before reading
-    /// anything that the token will contain: a concurrent revocation then either sees the record, or has taken effect
-    /// before that reading.
+    /// Ensures that the store has recorded the access token lifetime of these settings. Call this function before
+    /// reading anything that the token will contain. A concurrent revocation then either sees the record, or takes
+    /// effect before anything is read.
     pub(super) async fn record_life(&self, settings: &IssuerSettings) -> Result<(), Denial> {
         self.keep_record(settings).await.map_err(|error| self.unavailable(&error))
     }

@@ -28,8 +28,8 @@ impl UserName {
     /// # Errors
     /// The first fault of the name, with the code point of the character.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
-        // Reject a text that is far too long before the work of the mapping, which makes at most three characters from
-        // one.
+        // Reject a text that is far too long before the text is mapped. The mapping makes at most three characters from
+        // one character.
         if text.len() > NAME_BYTES_MAX * 8 {
             return Err(NameFault::TooLong { bytes: text.len() });
         }

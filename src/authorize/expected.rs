@@ -74,7 +74,8 @@ impl Expected {
         }
     }
 
-    /// Returns why a request has no value to compare with, for operators; `None` if it has one.
+    /// Returns, for operators, the reason why the request has no value to compare with; `None` if the request has a
+    /// value.
     pub(super) fn missing(&self, request: &RequestFacts<'_>) -> Option<&'static str> {
         match self {
             Self::Literal(_) | Self::AnyOf(_) | Self::HostName => None,

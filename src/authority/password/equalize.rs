@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::hint::black_box;
 
 /// Returns the cost of a failed attempt if the accounts have hashes of these schemes: the cost of the most expensive
-/// hash of each kind. The gateway's own hash is included, because new accounts have it.
+/// hash of each kind. The gateway's own kind of hash is included, because new accounts have such a hash.
 pub(super) fn work_of_schemes(schemes: BTreeSet<&str>) -> Work {
     let ours = Parameters::Argon2id { memory: MEMORY, passes: PASSES, lanes: 1 };
     let theirs = schemes.into_iter().filter_map(Parameters::of_scheme);

@@ -114,8 +114,8 @@ fn bcrypt_knows_72_bytes_and_what_lies_beyond_is_not_taken_for_checked() {
     assert!(is(X72, &x(72)) && is(X71, &x(71)));
     assert!(!is(X72, &x(71)) && !is(X71, &x(72)));
     assert!(StoredHash::parse(X72).unwrap().needs_upgrade(&x(72)));
-    // Python's bcrypt before version 5 ignored the bytes after the first 72. The check ignores them too, but they do
-    // not become part of a new hash.
+    // Python's bcrypt before version 5 ignored the bytes after the first 72. The check ignores these bytes too. The
+    // hash is not upgraded, because a new hash would include the bytes.
     assert_eq!(judged(&x(80), Some(X72), &[]).0, PasswordCheck::Correct { upgraded: None });
     assert!(!is(X71, "x\0"));
     assert!(!is(HASHES[6], "correct horse\0correct horse"));
