@@ -15,7 +15,8 @@ use crate::route::upgrade;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, Method, header};
 
-/// `Sec-Fetch-Site`, in which a browser names the relation of the initiating site (W3C Fetch Metadata, section 2.4).
+/// `Sec-Fetch-Site`, in which a browser states how the initiating site is related to the requested site (W3C Fetch
+/// Metadata, section 2.4).
 pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Returns whether a method may change state: all methods except the safe ones of RFC 9110 section 9.2.1.
@@ -26,8 +27,8 @@ pub(crate) fn is_unsafe(method: &Method) -> bool {
 /// Checks a request whose credential is in a cookie.
 ///
 /// # Errors
-/// [`Denial::CsrfMismatch`] if the request comes from another site or its CSRF token is not that of the session;
-/// [`Denial::CsrfMissing`] if the request has no CSRF token.
+/// [`Denial::CsrfMismatch`] if the request comes from another site, or if its CSRF token is not the CSRF token of the
+/// session; [`Denial::CsrfMissing`] if the request has no CSRF token.
 pub(super) fn check(
     credentials: &Credentials<'_>,
     names: &CookieNames,

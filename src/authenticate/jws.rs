@@ -70,8 +70,8 @@ impl<'t> Jws<'t> {
         &self.payload
     }
 
-    /// Verifies the signature with one of these keys, if the token's algorithm is among those accepted. Returns the
-    /// algorithm.
+    /// Verifies the signature with one of these keys, if the token's algorithm is one of the accepted algorithms.
+    /// Returns the key that verified the signature.
     ///
     /// # Errors
     /// Returns the first fault. The checks run in this order: algorithm, key, length of the signature, signature.

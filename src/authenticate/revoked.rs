@@ -36,8 +36,8 @@ pub enum Mark {
 
 /// The revocation marks, shared by all cores.
 ///
-/// Until the token lives are loaded from the store, the lives of tokens are not limited. A policy that is only
-/// inspected has no store.
+/// Until the token lives are loaded from the store, the lives of tokens are not limited. A command that only inspects a
+/// policy opens no store and never loads them.
 #[derive(Debug)]
 pub struct Revoked {
     /// A number that changes with every new mark. A principal checked at an older number is checked again.
@@ -60,8 +60,9 @@ impl Default for Revoked {
     }
 }
 
-/// The marks and the subjects with longer-lived tokens. Each mark has the time from which it may be deleted. Each
-/// subject has the time at which the last of its longer-lived tokens expires. All times are in seconds since 1970.
+/// The marks, and the subjects with longer-lived tokens, which commands have made. Each mark has the time from which it
+/// may be deleted. Each subject has the time at which the last of its longer-lived tokens expires. All times are in
+/// seconds since 1970.
 #[derive(Debug, Default)]
 struct Marks {
     subjects: HashMap<Box<str>, u64>,

@@ -1,7 +1,8 @@
 //! Verifies a token and converts it to a principal.
 //!
 //! The checks run in this order: form, issuer, algorithm and key, signature, claims. Before the signature is verified,
-//! only `iss` is used (or `sub`, in a token without `iss`), to choose the issuer whose keys are tried.
+//! the only claim in use is `iss`, which selects the issuer whose keys are tried. In a token without `iss`, `sub`
+//! selects the issuer.
 
 use super::claims::{ClaimPath, ClaimValue};
 use super::credential::REFRESH_TOKEN_PREFIX;
@@ -14,8 +15,8 @@ use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
 use serde_json::{Map, Value};
 
-/// The maximum number of roles, and of scopes, in a token. A token with more is refused as malformed, since truncation
-/// could drop the relevant name.
+/// The maximum number of roles, and of scopes, in a token. A token with more names is refused as malformed, since
+/// truncation could drop the relevant name.
 const NAMES_MAX: usize = 512;
 
 type Claims = Map<String, Value>;
@@ -66,7 +67,7 @@ pub(super) fn verify_for(
     }
     check_type(jws.header(), issuer)?;
     check_kind(&claims)?;
-    // RFC 7519 section 4.1.7. A `jti` must be text. If the gateway ignored any other `jti`, the token could not be
+    // A `jti` must be text (RFC 7519 section 4.1.7). If the gateway ignored any other `jti`, the token could not be
     // revoked by its `jti`.
     if claims.get("jti").is_some_and(|id| !id.is_string()) {
         let detail = format!("jti is {}, not text", ClaimText(claims.get("jti")));

@@ -157,7 +157,8 @@ pub(super) async fn revoke_token(
     Ok(())
 }
 
-/// Returns the response after a logout. Clients of a replaced issuer get the message that its documentation promises.
+/// Returns the response after a logout. Clients of a replaced issuer get the message that the documentation of that
+/// issuer promises.
 fn logged_out_response(request: &EndpointRequest, words: Option<&str>) -> Response<Bytes> {
     let mut response = match (request.settings.compat, words) {
         (Some(Compat::FlaskJwtExtended), Some(words)) => {

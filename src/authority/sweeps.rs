@@ -1,4 +1,5 @@
-//! Chooses the time with which a sweep decides which marks have expired. The wall clock may be wrong.
+//! Chooses the time with which a sweep decides which marks have expired. The module is needed because the wall clock
+//! may be wrong.
 
 use crate::authenticate::MARK_MARGIN;
 use crate::clock::Now;

@@ -17,7 +17,7 @@ use table::{Debt, Table};
 /// The delays and the bound of one kind of counter.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// Number of failures without a delay. The attempt after them is delayed by one second, and each later delay is
+    /// Number of failed attempts without a delay. The next attempt is delayed by one second, and each later delay is
     /// twice as long.
     free: u32,
     /// Maximum delay.
@@ -147,7 +147,8 @@ impl Throttle {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the counters of an attempt, in the order pair, account, address. A known address has only the first.
+    /// Returns the counters of an attempt, in the order pair, account, address. An attempt from a known address has
+    /// only the counter of the pair.
     fn counts<'t>(
         &self,
         tables: &'t mut Tables,

@@ -170,7 +170,7 @@ fn starts_with_digit(text: &str) -> bool {
     text.bytes().next().is_some_and(|first| first.is_ascii_digit())
 }
 
-/// Returns `None` if the name may be that of a key, `Some(None)` if the gateway ignores the variable, and the fault
+/// Returns `None` if the variable may set a key, `Some(None)` if the gateway ignores the variable, and the fault
 /// otherwise.
 fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
     let parts = rest.split(NESTING).count();

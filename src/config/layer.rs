@@ -7,8 +7,9 @@ use figment::{Error, Metadata, Profile, Provider};
 use std::borrow::Cow;
 use toml_edit::{Item, Key, TableLike, Value as Toml};
 
-/// Maximum nesting of values. No policy needs a third of this depth. The parser bounds the nesting of brackets but not
-/// that of dotted keys within brackets, and recursion over thousands of levels would overflow the stack.
+/// Maximum nesting of values. No policy needs a third of this depth. The parser bounds the nesting of brackets, but it
+/// does not bound the nesting of dotted keys within brackets. Recursion over thousands of levels would overflow the
+/// stack.
 pub(super) const DEPTH_MAX: usize = 24;
 
 /// Maximum nesting of brackets. Together with the parser's bound on the number of parts of a key, this constant bounds
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_is_built_is_counted_before_it_is_built() {
-        // Tests the maximum number of values, and then one more. Characters in text and comments are not counted.
+        // Tests the maximum number of values, and then one value more. Characters in text and comments are not counted.
         for (one, count, more) in [
             ("k=1\n", VALUES_MAX, "k=1"),
             ("[t]\n", VALUES_MAX / BRACKET, "k=1"),

@@ -180,8 +180,8 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
-        // JSON Schema ignores keywords for text if a value is a list, and keywords for lists if it is text. One schema
-        // can therefore cover both forms, and an editor reports only the faults of the form in use.
+        // JSON Schema ignores keywords for text if a value is a list, and keywords for lists if a value is text. One
+        // schema can therefore cover both forms, and an editor reports only the faults of the form in use.
         let mut schema = one.clone();
         schema.insert("type".to_owned(), json!(["string", "array"]));
         schema.insert("items".to_owned(), one.to_value());

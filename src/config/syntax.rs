@@ -213,7 +213,7 @@ impl<'t> Line<'t> {
 }
 
 /// Returns the offset of the opening bracket of the list that is open at this byte; `None` if the innermost open
-/// bracket is that of a table, or if no bracket is open.
+/// bracket opens a table, or if no bracket is open.
 fn open_list(text: &str, at: usize) -> Option<usize> {
     let before = &text.as_bytes()[..at];
     let mut open = Vec::new();

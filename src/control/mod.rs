@@ -34,8 +34,9 @@ const RELOADS_WAITING: usize = 8;
 /// The exit code after a second signal: 128 plus the number of SIGTERM, by the convention of shells.
 const TERMINATED: i32 = 143;
 
-/// Runs until the gateway has stopped. `ready` is called once signals are handled and the admin listener answers: a
-/// signal sent by a supervisor that waits for `ready` starts a drain instead of killing the process.
+/// Runs until the gateway has stopped. `ready` is called once signals are handled and the admin listener answers. If a
+/// supervisor waits for `ready` before it sends a signal, the signal therefore starts a drain and does not kill the
+/// process.
 ///
 /// # Errors
 /// When the runtime or the signal handlers cannot be made.

@@ -1,8 +1,8 @@
 //! Reloads the policy: on SIGHUP, on `POST /reload` at the admin listener, or when its file has changed.
 //!
-//! Reloads run one at a time, off the threads that serve. A file that does not load changes nothing and is reported in
-//! the log, in the metrics and at `/readyz?verbose`. A change of a setting that is fixed at start is reported and
-//! ignored.
+//! Reloads run one at a time, and never on a thread that serves requests. A file that does not load changes nothing and
+//! is reported in the log, in the metrics and at `/readyz?verbose`. A change of a setting that is fixed at start is
+//! reported and ignored.
 
 use super::file_watch::FileWatch;
 use super::keys;

@@ -1,9 +1,10 @@
 //! Keeps the last decisions of each core in bounded rings of lines.
 //!
 //! Each core writes to its own rings, and the control thread reads all rings. A core never waits for the control
-//! thread: decisions that a core makes while its ring is being read are not kept. An idle core keeps every decision. A
-//! busy core keeps a sample that is evenly distributed over time, so that each entry is kept for at least a minute.
-//! Permitted and refused decisions have a ring each, so that a large number of one kind does not evict the other kind.
+//! thread: decisions that a core makes while its ring is being read are not kept. Apart from these, a core with few
+//! requests keeps every decision. A busy core keeps a sample that is evenly distributed over time, so that each entry
+//! is kept for at least a minute. Permitted and refused decisions have a ring each, so that a large number of one kind
+//! does not evict the other kind.
 
 use super::entry::Decision;
 use crate::clock::Now;

@@ -177,7 +177,7 @@ denials! {
         detail: "The access token is not intended for this service.",
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Audience doesn't match")),
     }
-    /// `typ` is not in the issuer's list, or the token is marked as another kind of token than an access token.
+    /// `typ` is not in the issuer's list, or the token is marked as a token of another kind, such as a refresh token.
     WrongType => {
         code: "wrong_type", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,

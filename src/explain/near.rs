@@ -91,7 +91,8 @@ fn is_elsewhere(pattern: &str, path: &str) -> bool {
         .any(|(word, segment)| is_plain(word) && is_plain(segment) && !word.eq_ignore_ascii_case(segment))
 }
 
-/// Returns the reason why a matcher was not chosen for a request head; `None` if it differs in more than one property.
+/// Returns the reason why a matcher was not chosen for a request head; `None` if the matcher differs from the head in
+/// more than one property.
 fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     match alone(matcher.clone(), head) {
         Ok(()) => return Some(NearReason::LessSpecific),

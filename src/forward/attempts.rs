@@ -147,8 +147,8 @@ impl<'u> Attempts<'u> {
     }
 }
 
-/// Returns a new connection to a server. With `wait`, it may also be a connection that another request has released.
-/// Records the reason of a failure.
+/// Returns a connection to a server: a new connection, or with `wait` possibly a connection that another request has
+/// released. Records the reason of a failure.
 async fn connect(
     pools: &Rc<Pools>,
     upstream: &Upstream,
@@ -179,7 +179,7 @@ async fn connect(
     connected
 }
 
-/// Whether a connection ended before the head of the answer, as happens if the server closes it while it is idle.
+/// Whether a connection ended before the head of the answer, for example because the server closed an idle connection.
 fn broke_off(error: &hyper::Error) -> bool {
     error.is_incomplete_message()
         || error.is_closed()

@@ -80,7 +80,7 @@ fn wycheproof_signatures() {
 #[test]
 fn wycheproof_keys() {
     let counts = run(include_str!("../../../tests/vectors/wycheproof/json_web_key_test.json"), |group, _| {
-        // A modulus with the ROCA weakness (CVE-2017-15361) cannot be distinguished from others by the gateway.
+        // The gateway cannot distinguish a modulus with the ROCA weakness (CVE-2017-15361) from other moduli.
         group["comment"] == "jws_rsa_roca_key"
     });
     assert!(counts.0 >= 2 && counts.1 >= 14, "{counts:?}");

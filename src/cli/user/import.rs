@@ -182,8 +182,8 @@ impl Import<'_> {
         self.summary.without_password += u64::from(without_password);
     }
 
-    /// Updates an account where its line differs. An account without differences is not written, because a change would
-    /// revoke the owner's tokens.
+    /// Updates the fields of an account that differ from its line. An account without differences is not written,
+    /// because a change would revoke the owner's tokens.
     fn change(&mut self, number: u64, account: &Account, row: Row) -> Result<(), Failure> {
         if row.id.as_ref().is_some_and(|id| *id != account.id) {
             self.fault(

@@ -14,7 +14,7 @@ use std::cell::RefCell;
 
 impl Examiner<'_> {
     /// Returns the request that the upstream would receive; `None` if the request is not forwarded. The outgoing head
-    /// is written by the function that also writes it for clients' requests.
+    /// is written by the function that also writes the heads of clients' requests.
     pub(super) fn outgoing(
         &self,
         head: &Head<'_>,

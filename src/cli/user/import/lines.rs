@@ -1,5 +1,5 @@
 //! Reads the lines of a file of accounts, each as columns and values. If a line cannot be parsed, only that line is
-//! faulty. An I/O error ends the import.
+//! reported as faulty, and the next line is read. An I/O error ends the import.
 
 use super::super::Failure;
 use super::super::row::Columns;
