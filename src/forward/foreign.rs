@@ -15,7 +15,7 @@ use Kind::{Address, Identity, Method, Proxy, Relay, Target};
 /// The false fact that a service could read from a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// How the request arrived, which the gateway itself states to the upstream.
+    /// A way in which the request did not arrive. The gateway itself states to the upstream how the request arrived.
     Relay,
     /// A method other than the request's own.
     Method,

@@ -25,7 +25,7 @@ const X_AUTH_CSRF: HeaderName = HeaderName::from_static("x-auth-csrf");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// The target of the forwarded request. Its path is the one that was matched.
+/// The target of the forwarded request. Its path is the canonical path that was matched, without the removed prefix.
 #[derive(Debug)]
 pub(crate) struct Target {
     /// The canonical path without the removed prefix, and the client's query. A query field that may hold a token is

@@ -79,7 +79,8 @@ fn cookies_where(headers: &mut HeaderMap, is_unwanted: impl Fn(&[u8]) -> bool) {
     let mut left = Vec::new();
     for field in headers.get_all(header::COOKIE) {
         let others: Vec<&[u8]> = pairs(field).filter(|pair| !is_ours(pair)).collect();
-        // If the first cookie was removed, the field begins with the space that separated it from the next one.
+        // If the first cookie was removed, the rest begins with the space that separated this cookie from the next
+        // cookie.
         let others = others.join(&b";"[..]);
         if !others.trim_ascii().is_empty() {
             let others = HeaderValue::from_bytes(others.trim_ascii());
@@ -126,8 +127,8 @@ fn cookie_name(field: &[u8]) -> &[u8] {
     pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
 }
 
-/// Removes the fields that apply to one connection only: those of RFC 9110 section 7.6.1, and those that `Connection`
-/// names.
+/// Removes the fields that apply to one connection only: the fields of RFC 9110 section 7.6.1, and the fields that
+/// `Connection` names.
 pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
     connection(headers);
     remove_where(headers, is_hop_by_hop);
@@ -137,7 +138,7 @@ pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
 pub(super) fn connection(headers: &mut HeaderMap) {
     let mut values = headers.get_all(header::CONNECTION).iter();
     let first = values.next();
-    // This is the most common value, and it names no other field.
+    // `keep-alive` is the most common value, and does not name another field.
     let only_keep_alive = first.is_some_and(|value| value == "keep-alive") && values.next().is_none();
     if only_keep_alive {
         headers.remove(header::CONNECTION);

@@ -171,7 +171,7 @@ impl Server {
         self.health.failures.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// Returns the server's host and port, sent as `Host` if the client named no host.
+    /// Returns the server's host and port, which are sent as `Host` if the client named no host.
     pub(crate) fn authority(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(self.origin.split_once("://").map_or(&*self.origin, |(_, rest)| rest)).ok()
     }

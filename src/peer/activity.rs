@@ -217,7 +217,7 @@ impl Activity {
         self.retired.get()
     }
 
-    /// Checks the deadlines, and issues a command to drain or close the connection if one has passed.
+    /// Checks the deadlines. If a deadline has passed, issues a command to drain or close the connection.
     pub(crate) fn examine(&self, now: CoarseMillis, timeouts: Timeouts) {
         let expired = |since: CoarseMillis, timeout: CoarseMillis| now.saturating_sub(since) >= timeout;
         if let Some(since) = self.blocked.get() {

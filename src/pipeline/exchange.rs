@@ -95,8 +95,8 @@ impl Exchange {
         }
     }
 
-    /// Replaces the facts with those of the original request that the proxy holds. The caller's address and the request
-    /// id are not replaced.
+    /// Replaces the facts with the facts of the original request that the proxy holds. The caller's address and the
+    /// request id are not replaced.
     pub(crate) fn turn_to(&mut self, original: &OriginalRequest) {
         self.caller.scheme = original.scheme;
         // The `Host` field of the original request already names the host that the client requested.

@@ -70,9 +70,10 @@ pub(super) fn original(
     read(at, asking, head).map_err(Denial::BadRequest)
 }
 
-/// Finds a field in a forward-auth request from which a service could infer a different request or caller than the
-/// one that is checked. The gateway removes such fields from requests that it forwards, but the asking proxy does
-/// not. Returns the field's name as listed in `foreign`. `pass` lists the identity fields that the policy accepts.
+/// Finds a field in a forward-auth request from which a service could infer a request or caller that differs from the
+/// checked request or caller. The gateway removes such fields from requests that it forwards, but the asking proxy does
+/// not remove them. Returns the field's name as listed in `foreign`. `pass` lists the identity fields that the policy
+/// accepts.
 ///
 /// Address fields are ignored: proxies write them themselves (Traefik writes `X-Real-Ip` into each forward-auth
 /// request), and no decision here uses them.
@@ -184,7 +185,7 @@ impl Named {
 
     /// Reads a target in origin form, or in absolute form, which also states the scheme and the host.
     ///
-    /// The target is parsed like that of a request line, so that a target with raw UTF-8 gets the same verdict in
+    /// The target is parsed like the target in a request line, so that a target with raw UTF-8 gets the same verdict in
     /// forward-auth as in a direct request.
     fn target(&mut self, target: &[u8]) -> Result<(), Malformed> {
         // The HTTP library silently drops a fragment, but the proxy's upstream may not.

@@ -141,7 +141,7 @@ impl Record {
         self.is_question = true;
     }
 
-    /// Replaces the facts with those of the request that the proxy asks about, because an operator will search the
+    /// Replaces the facts with the facts of the request that the proxy asks about, because an operator will search the
     /// log for that request.
     pub(super) fn asked_about(&mut self, original: &OriginalRequest) {
         self.is_question = true;

@@ -13,8 +13,8 @@ const NAMES_MAX: usize = 20;
 pub(crate) struct Faults<'l> {
     pub(crate) loaded: &'l Loaded,
     pub(crate) found: Vec<Diagnostic>,
-    /// The number of faults, including those that are not kept in `found`. Only the first `REPORTED_MAX` are kept,
-    /// since it takes time to find the place of a fault.
+    /// The number of faults, including the faults that are not kept in `found`. Only the first `REPORTED_MAX` faults
+    /// are kept, because it takes time to find the place of a fault.
     pub(crate) fault_count: usize,
 }
 

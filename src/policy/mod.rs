@@ -171,8 +171,8 @@ pub struct Front {
 }
 
 impl Front {
-    /// Whether requests with this scheme are redirected to TLS. `scheme` is that of the listener or, if a trusted proxy
-    /// reports it, that of the client.
+    /// Whether requests with this scheme are redirected to TLS. `scheme` is the scheme of the listener. If a trusted
+    /// proxy states the scheme that the client used, `scheme` is the client's scheme instead.
     pub fn redirects(&self, scheme: Scheme) -> bool {
         self.redirect && scheme == Scheme::Http
     }

@@ -92,7 +92,7 @@ fn prefers_page(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The client's weight for a form, and the position of its range.
+/// The client's weight for a media type, and the position in `Accept` of the range that determines the weight.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
     weight: u16,

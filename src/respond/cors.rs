@@ -12,13 +12,14 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-/// The response fields that a script of another origin may read, besides those that are always readable (Fetch
-/// Standard, section 2.2.2).
+/// The response fields that a script of another origin may read, in addition to the fields that are always readable
+/// (Fetch Standard, section 2.2.2).
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "www-authenticate, retry-after, ratelimit, ratelimit-policy, allow, x-request-id",
 );
-/// How long a browser may cache a preflight's answer, in seconds. Removing an origin from the policy takes effect after
-/// that time at the latest; the requests themselves are checked each time.
+/// How long a browser may cache the answer to a preflight, in seconds. If an origin is removed from the policy, its
+/// scripts cannot send further requests after that time at the latest. The gateway also checks the origin of each
+/// request.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// Returns the request's origin if the policy lists it.

@@ -1,4 +1,4 @@
-//! Evaluates logged requests under another policy, and compares the results with those of the current policy.
+//! Evaluates logged requests under another policy, and compares the results with the results under the current policy.
 //!
 //! The log keeps only some inputs of each decision ([`crate::decision_log`]). If these inputs are not sufficient to
 //! decide under the other policy, the result is counted as unknown.

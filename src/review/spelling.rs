@@ -266,8 +266,8 @@ fn callers(policy: &Policy, route: &Route) -> Vec<Caller> {
     callers
 }
 
-/// Whether an upstream may read two paths as the same path. The paths are those that upstreams receive, after
-/// `strip_prefix`, which can remove the odd part of a spelling.
+/// Whether an upstream may read two paths as the same path. Both are paths that an upstream receives: `strip_prefix`,
+/// which can remove the odd part of a spelling, has already been applied.
 fn may_read_alike(one: &str, other: &str) -> bool {
     let read = |path: &str| {
         let read = lenient::reading(path)?.to_ascii_lowercase();

@@ -40,8 +40,8 @@ pub struct HeadBounds {
 }
 
 impl HeadBounds {
-    /// The number of additional fields in a forward-auth request: those that describe the original request, and some
-    /// that proxies add.
+    /// The number of additional fields in a forward-auth request: the fields that describe the original request, and
+    /// some fields that proxies add.
     const QUESTION_FIELDS: usize = 32;
     /// The number of additional bytes of fields in a forward-auth request, mostly for the original target.
     const QUESTION_BYTES: usize = 16 * 1024;
@@ -151,9 +151,9 @@ fn check_framing(parts: &Parts) -> Result<(), Malformed> {
     if is_chunked && has_chunks && lengths.next().is_none() { Ok(()) } else { Err(Malformed::Framing) }
 }
 
-/// Accepts only origin-form and absolute-form targets (RFC 9112 section 3.2). Other targets are those of tunnels, which
-/// the gateway does not open, and `OPTIONS *`, which asks for the options of the server that receives it. A client asks
-/// the gateway, and not an upstream, with this target.
+/// Accepts only origin-form and absolute-form targets (RFC 9112 section 3.2). A target of a tunnel is rejected, because
+/// the gateway opens no tunnels. `OPTIONS *` is rejected too: the client asks for the options of the gateway, and an
+/// upstream could answer only for itself.
 fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     let scheme_fits = match uri.scheme_str() {
         Some(scheme) => {

@@ -194,8 +194,8 @@ impl ConnectSettings {
     }
 
     async fn pool(self, pool: AnyPoolOptions) -> Result<AnyPool, StoreError> {
-        // Open a single connection first, because it reports why it fails. A pool would retry and finally report only a
-        // timeout.
+        // A single connection is opened first, because its error states the cause. A pool would retry and finally
+        // report only a timeout.
         let first = self.connect().await?;
         if self.dialect == Dialect::Postgres {
             // Open a second connection while the first is open. If a pooler assigns connections per transaction, the

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 
 /// Compiles the tests of the file.
 pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) -> Vec<Case> {
-    // All routes of the file are included, even those with faults. A route with a fault is therefore not also reported
+    // All routes of the file are included, even routes with faults. A route with a fault is therefore not also reported
     // as missing.
     let of_file =
         file.route.iter().map(|route| if route.name.is_empty() { &*route.path } else { &*route.name });

@@ -12,7 +12,7 @@ use std::path::Path;
 /// Checks the mode of a file that contains a secret. A missing file is not reported here: the code that reads the file
 /// reports it.
 pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
-    // `metadata` follows symbolic links, so the mode is that of the file itself.
+    // `metadata` follows symbolic links, so the checked mode is the mode of the file itself.
     let Ok(metadata) = std::fs::metadata(path) else { return };
     let mode = metadata.permissions().mode();
     let shown = path.display();

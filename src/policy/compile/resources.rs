@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The maximum number of resources. If a request is refused, its path is compared with that of each resource.
+/// The maximum number of resources. If a request is refused, its path is compared with the path of each resource.
 const RESOURCES_MAX: usize = 100;
 /// The maximum length of a resource identifier, in bytes. A header field of each challenge contains the host and path
 /// of the identifier.

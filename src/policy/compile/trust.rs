@@ -247,7 +247,8 @@ pub(super) fn issuers(
     issuers
 }
 
-/// Returns the local authority as an issuer. The gateway verifies its tokens like those of any other issuer.
+/// Returns the local authority as an issuer. The gateway verifies the tokens of the authority like the tokens of any
+/// other issuer.
 fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
     let path = |text: &str| ClaimPath::parse(text);
     Ok(Issuer {

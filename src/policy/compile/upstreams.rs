@@ -203,8 +203,8 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
 }
 
-/// The certificate authorities of each PEM file, and those of the system under the key `None`. Each list of authorities
-/// is read once for all upstreams. The value is `None` if a fault of the file has already been reported.
+/// The certificate authorities of each PEM file. The key `None` is for the authorities of the system. Each list of
+/// authorities is read once for all upstreams. The value is `None` if a fault of the file has already been reported.
 type Authorities<'f> = BTreeMap<Option<&'f str>, Option<(Arc<RootCertStore>, [u8; 32])>>;
 
 /// The maximum size of a PEM file. A browser's list of authorities is many times smaller.

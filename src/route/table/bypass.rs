@@ -116,7 +116,7 @@ impl<T> RouteTable<T> {
             HostPattern::Any if has_other_hosts => true,
             HostPattern::Below(_) => true,
             HostPattern::Any => closer(&self.caseless.any),
-            // A path that no entry of this host covers belongs to the next wider host pattern.
+            // If no entry of this host covers a path, the path is looked up under the next wider host pattern.
             HostPattern::Exact(name) => self.caseless.of(Some(name)).any(closer),
         }
     }
