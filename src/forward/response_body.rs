@@ -83,7 +83,8 @@ impl Body for ResponseBody {
                 let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
                 loop {
                     ready!(waiting.as_mut().poll(cx));
-                    // The server is not late while it waits for the rest of the request's body.
+                    // While the gateway waits for the client to send the rest of the request's body, the server's
+                    // timeout does not run.
                     match this.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
                         Some(left) => waiting.as_mut().reset(Instant::now() + left),
                         None => return Poll::Ready(Some(Err(ResponseError::Silent))),

@@ -173,7 +173,7 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Whether a field is addressed to the gateway and not to the upstream.
 fn is_for_us(name: &HeaderName) -> bool {
     match name.as_str().len() {
-        // The gateway itself requests the body from the client, so the upstream need not.
+        // The gateway itself asks the client to send the body, so the upstream must not do the same.
         6 => name == header::EXPECT,
         14 => *name == HTTP2_SETTINGS,
         19 => name == header::PROXY_AUTHORIZATION,

@@ -187,7 +187,7 @@ fn write_all(mut sink: Box<dyn Write + Send>, waiting: Receiver<Batch>, dropped:
                 let _ = sink.flush();
                 return;
             };
-            // After an error, half a line may have been written. A newline separates it from the next line.
+            // After an error, only half a line may have been written. A newline separates this half from the next line.
             let written = if broken { sink.write_all(b"\n") } else { Ok(()) };
             broken = written.and_then(|()| sink.write_all(&lines)).is_err();
             if broken {

@@ -108,7 +108,7 @@ impl KeyFolder {
         };
         let mode = fs::metadata(&self.0).map_err(|error| fault(&error))?.permissions().mode();
         if mode & 0o022 != 0 {
-            // Anyone who can place a key there can sign as the authority.
+            // Anyone who can write to the folder can add a key and sign as the authority.
             return Err(KeyringFault::FolderWritable { path: self.0.clone(), mode: mode & 0o7777 });
         }
         let mut stamps = Vec::new();
@@ -147,8 +147,8 @@ impl KeyFolder {
             }
             let contents = self.read_listed(algorithm, &stamps);
             attempts += 1;
-            // A file may disappear during the read because its key was revoked or removed, which is not a fault, so the
-            // folder is read again.
+            // If the key of a file is revoked or removed during the read, the file disappears. This is not a fault, so
+            // the folder is read again.
             if contents.broken.is_empty() || attempts == READ_ATTEMPTS || self.list()? == stamps {
                 return Ok((stamps, contents));
             }

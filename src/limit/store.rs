@@ -81,8 +81,8 @@ impl StateStore for BucketStore {
         // Both moduli are powers of two, and all bits of a keyed hash are equally random.
         let shard = &self.shards[(key % SHARDS as u64) as usize];
         let index = (key / SHARDS as u64 % self.sets_a_shard) as usize;
-        // The lock may be poisoned, but its entries are complete: an entry is written by two plain stores, which cannot
-        // panic.
+        // The lock may be poisoned, but the entries behind it are complete: an entry is written by two plain stores,
+        // which cannot panic.
         let mut sets = shard.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sets.is_empty() {
             *sets = vec![[[0; WAYS]; 2]; self.sets_a_shard as usize].into();

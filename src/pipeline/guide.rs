@@ -69,7 +69,8 @@ fn guide_person(
     let is_navigation = is_navigation(head.method, head.headers);
     match denial.status() {
         StatusCode::UNAUTHORIZED => {
-            // Without the password prompt, the login page would redirect a user with an old login straight back here.
+            // If the login page did not ask for the password, it would redirect a user with an old login straight back
+            // to this route.
             let must_prove = matches!(denial, Denial::FreshTokenRequired { .. });
             let login = login(settings, head, must_prove, exchange)?;
             if route.login_page && is_navigation {

@@ -212,7 +212,7 @@ async fn give_verdict<'p>(
                 proofs: &policy.proofs,
                 audience: &delivery.audience,
                 method: head.method,
-                // The target as the other proxy forwards it.
+                // This is the path and query that the other proxy forwards.
                 target: original.parts.uri.path_and_query().unwrap_or(&root),
                 now: exchange.now,
             };

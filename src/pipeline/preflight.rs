@@ -35,7 +35,8 @@ impl Handler {
     /// public documents. The login page is meant for people, and the other endpoints are meant for services.
     pub(super) fn is_for_scripts(&self) -> bool {
         match self {
-            // The metadata of a resource has its own CORS answer.
+            // An upstream decides itself whether scripts may read its answers. The answer with the metadata of a
+            // resource sets its CORS fields itself.
             Self::Forward(_) | Self::Publish(_) => false,
             Self::Answer(endpoint) => match endpoint {
                 Endpoint::Login

@@ -132,7 +132,7 @@ fn words(denial: &Denial, search: &TokenSearch<'_>) -> Cow<'static, str> {
             TokenPart::Shape | TokenPart::Length => "Not enough segments",
             TokenPart::Header => "Invalid header padding",
             TokenPart::Claims => "Invalid payload padding",
-            // The library reports a signature of the wrong length as one that does not verify.
+            // The library reports a signature of the wrong length like a signature that does not verify.
             TokenPart::Signature => "Signature verification failed",
             TokenPart::Critical => "Unsupported critical extension",
         },

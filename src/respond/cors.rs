@@ -17,9 +17,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "www-authenticate, retry-after, ratelimit, ratelimit-policy, allow, x-request-id",
 );
-/// How long a browser may cache the answer to a preflight, in seconds. If an origin is removed from the policy, its
-/// scripts cannot send further requests after that time at the latest. The gateway also checks the origin of each
-/// request.
+/// How long a browser may cache the answer to a preflight, in seconds. If an origin is removed from the policy,
+/// browsers may still use a cached answer for this time. The gateway checks the origin of each request nevertheless.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// Returns the request's origin if the policy lists it.

@@ -152,8 +152,8 @@ impl<'p> Attack<'p> {
         // A route for any host matches every spelling of a host, so the host is varied only for other routes.
         if let Some(host) = host.filter(|_| matcher.host != HostPattern::Any) {
             let spellings = variants::hosts(&host).into_iter().map(|host| (SpellingKind::Host, host));
-            // If the route covers all hosts of a domain, it matches some of these hosts itself. Such a host is not a
-            // bypass.
+            // If the route covers all hosts of a domain, the route itself may match the other host. Such a host is not
+            // a bypass.
             let others = variants::others(&host).into_iter().map(|host| (SpellingKind::OtherHost, host));
             for (kind, host) in spellings.chain(others) {
                 let Ok(host) = HeaderValue::try_from(host) else { continue };

@@ -144,8 +144,8 @@ fn check_framing(parts: &Parts) -> Result<(), Malformed> {
         // hyper accepts a length that is repeated with the same value, but other servers reject such a request.
         return if lengths.nth(1).is_some() { Err(Malformed::Framing) } else { Ok(()) };
     };
-    // Only `chunked` is accepted. The gateway would remove any other coding from the body. A server that inspects the
-    // body before the gateway forwards it would then see another body than the upstream.
+    // Only `chunked` is accepted. hyper decodes no other coding, and the gateway removes `Transfer-Encoding`. The
+    // upstream would therefore receive a coded body without the name of its coding.
     let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
     let has_chunks = parts.version == Version::HTTP_11;
     if is_chunked && has_chunks && lengths.next().is_none() { Ok(()) } else { Err(Malformed::Framing) }

@@ -91,8 +91,8 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
         return Err(Malformed::Target);
     }
     let mut is_canonical = true;
-    // `count` is the number of segments read, and `depth` the number left after resolving `..`. The two flags record
-    // what occurred before the current segment.
+    // `count` is the number of segments that were read. `depth` is the number of segments that remain after `..` was
+    // resolved. The two flags record what occurred before the current segment.
     let (mut count, mut depth) = (0, 0_usize);
     let (mut parameters, mut empty) = (false, false);
     let mut at = 1;

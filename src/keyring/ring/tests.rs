@@ -47,7 +47,7 @@ fn a_key_is_published_then_signs_then_is_accepted_until_its_last_token_is_dead()
 fn a_revoked_key_is_never_used_and_keeps_its_place() {
     let ring = Ring::new(vec![slot(1_000), revoked(2_000), slot(3_000)]).unwrap();
     let schedule = schedule(900, 0);
-    // The key before the revoked one does not sign again, and the end of its acceptance does not change.
+    // The key before the revoked key does not sign again, and is not accepted for longer than before the revocation.
     assert_eq!(ring.current(2_500), 2);
     assert_eq!(ring.accepted_until(0, &schedule), Some(2_960));
     for now in [0, 1_999, 2_000, 2_959, 2_960, 3_000, 9_000] {

@@ -44,7 +44,7 @@ pub(super) fn check_state_dir(file: &File, faults: &mut Faults<'_>) {
     let dir = faults.path(&file.state.dir);
     let Ok(metadata) = std::fs::metadata(&dir) else { return };
     let mode = metadata.permissions().mode();
-    // Root can write to any folder, but a mode that denies the owner is a mistake even then.
+    // Root can write to any folder, but a mode that denies the owner write access is a mistake even for root.
     let may_write = rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK).is_ok() && mode & 0o200 != 0;
     if is_used && metadata.is_dir() && !may_write {
         faults.warn(
