@@ -35,7 +35,7 @@ pub(super) async fn handshake(
     }
 }
 
-/// Counts a failure, and logs it unless the core logged one with the same reason recently.
+/// Counts a failure, and logs it unless the core recently logged a failure with the same reason.
 pub(super) fn record_failure(core: &Core, connection: &Connection, failure: TlsFailure, detail: &str) {
     core.worker.counters().tls_failures.add(failure);
     if let Some(unlogged) = core.tls_log().record(failure, core.coarse_now()) {

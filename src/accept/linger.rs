@@ -9,7 +9,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Maximum number of bytes to read and discard.
 const BYTES_MAX: usize = 64 << 20;
 
-/// Writes a last response and closes the connection. Ignores a client that does not read it.
+/// Writes a last response and closes the connection. Ignores a client that does not read the response.
 pub(super) async fn send_last_response<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, response: &[u8]) {
     if let Ok(Ok(())) = timeout(PAUSE, stream.write_all(response)).await {
         linger(stream, PAUSE).await;

@@ -10,7 +10,7 @@ const LOG_INTERVAL: CoarseMillis = 10_000;
 /// The TLS failures that one core logged recently.
 #[derive(Debug, Default)]
 pub(super) struct TlsLog {
-    /// For each reason, the time of the last logged failure and the number of failures omitted since.
+    /// For each reason, the time of the last logged failure and the number of failures that were omitted after it.
     entries: RefCell<[Option<(CoarseMillis, u64)>; TlsFailure::ALL.len()]>,
 }
 

@@ -203,7 +203,8 @@ impl ClaimValue {
         self.matches_by(text, &|claim| claim == text)
     }
 
-    /// Compares text by `is_text`, and a number with the digits of `written`.
+    /// Returns whether the claim is text that `is_text` accepts, or a whole number whose decimal digits are `written`,
+    /// or a list that contains such a text or number.
     fn matches_by(&self, written: &str, is_text: &impl Fn(&str) -> bool) -> bool {
         match self {
             Self::Text(text) => is_text(text),

@@ -157,7 +157,7 @@ fn is_own(origin: &[u8], credentials: &Credentials<'_>) -> bool {
     is_heads || credentials.relayed.is_some_and(|relayed| is_relayed(authority, relayed, default))
 }
 
-/// Returns whether a trusted proxy reports that the client requested this authority.
+/// Returns whether a trusted proxy reports that the client requested this host and port.
 fn is_relayed(authority: &[u8], relayed: &Relayed, default: u16) -> bool {
     let Some(host) = relayed.host.as_deref() else { return false };
     let is = |written: &str| written.as_bytes() == authority;

@@ -33,7 +33,7 @@ pub enum Expected {
         /// The parameter's name, for messages.
         name: Box<str>,
     },
-    /// The label that the `*` of the route's host matched. Holds the rest of the host.
+    /// The label that the `*` of the route's host matched. The field is the part of the host after the label.
     HostLabel(Box<str>),
     /// The whole host in canonical form, without a port.
     HostName,

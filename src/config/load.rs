@@ -139,7 +139,7 @@ pub fn survey_text(
     (file.map(|file| Loaded { file, places, base, overrides: environment.values }), faults)
 }
 
-/// Parses the text, and overrides its values with those of the environment.
+/// Parses the text, and overrides its values with the values that the environment sets.
 fn layered(
     name: &str,
     text: String,

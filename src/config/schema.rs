@@ -161,7 +161,7 @@ impl<'r> Described<'r> {
         }
         let description = object.get("description").cloned();
         if let Some(named @ Value::Object(_)) = object.get_mut("additionalProperties") {
-            // A table without its own description inherits that of the enclosing table.
+            // A table without its own description inherits the description of the enclosing table.
             if let Some(description) = description {
                 named["description"] = description;
             }

@@ -48,7 +48,7 @@ pub(crate) enum Report {
 /// A request for a reload, with the channel for its result.
 pub(crate) type ReloadRequest = oneshot::Sender<Report>;
 
-/// The origin of the policy in force, and the state of its file since then.
+/// The origin of the policy in force, and the state of the policy's file after it was loaded.
 #[derive(Debug)]
 pub(crate) struct ReloadStatus {
     generation: AtomicU64,

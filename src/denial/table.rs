@@ -120,7 +120,7 @@ denials! {
         // Each part has its own message (respond/compat.rs).
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Not enough segments")),
     }
-    /// The token's algorithm is not that of the key, or is not in the issuer's list.
+    /// The token's algorithm differs from the key's algorithm, or is not in the issuer's list.
     UnsupportedAlgorithm => {
         code: "unsupported_algorithm", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
@@ -170,7 +170,7 @@ denials! {
         detail: "The access token is valid for longer than is accepted.",
         flask: None,
     }
-    /// `aud` does not name this gateway.
+    /// The audience of the token, normally in `aud`, does not include this gateway.
     WrongAudience => {
         code: "wrong_audience", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
@@ -185,7 +185,7 @@ denials! {
         // If a refresh token is expected, the message is "Only refresh tokens are allowed" (respond/compat.rs).
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Only non-refresh tokens are allowed")),
     }
-    /// A required claim is missing or has the wrong JSON type.
+    /// A required claim is missing, or has the wrong JSON type or a value that the policy does not accept.
     MissingClaim(RequiredClaim) = Denial::MissingClaim(RequiredClaim::Subject) => {
         code: "missing_claim", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
@@ -217,7 +217,7 @@ denials! {
         detail: "A CSRF token is required.",
         flask: Some((StatusCode::UNAUTHORIZED, "Missing CSRF token")),
     }
-    /// The CSRF token is not that of the session, or the request comes from another site.
+    /// The CSRF token differs from the CSRF token of the session, or the request comes from another site.
     CsrfMismatch => {
         code: "csrf_mismatch", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,

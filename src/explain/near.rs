@@ -11,7 +11,7 @@ use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// The maximum number of routes that are reported. Operators read the whole list, so it is short.
+/// The maximum number of routes that are reported. Operators read the whole list, so the list is short.
 const NEAR_MAX: usize = 8;
 
 /// The reason why a route was not chosen.

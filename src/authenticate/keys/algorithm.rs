@@ -166,7 +166,7 @@ impl Algorithm {
         }
     }
 
-    /// Returns whether the key is a secret that both sides share.
+    /// Returns whether the key is a secret that the issuer and the gateway share.
     pub const fn has_secret(self) -> bool {
         matches!(self.kind(), KeyKind::Secret)
     }

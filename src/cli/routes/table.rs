@@ -57,7 +57,7 @@ impl Table {
         for cells in self.lines() {
             let cells =
                 cells.iter().map(|cell| if is_formula(cell) { format!("'{cell}") } else { cell.clone() });
-            // This cannot fail: the writer writes to memory, and all rows have the same length.
+            // Writing a row cannot fail: the writer writes to memory, and all rows have the same length.
             let _ = writer.write_record(cells);
         }
         writer.into_inner().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()

@@ -29,7 +29,7 @@ impl Examiner<'_> {
         before.chain(route.limits.by_caller.iter().map(|limit| explanation(limit, false))).collect()
     }
 
-    /// Describes the quota of a limit, with the claim that selects it.
+    /// Describes the quota of a limit, with the claim that selects the quota.
     fn quota_of(&self, limit: &Limit, principal: Option<&Principal>) -> String {
         let Some(claim) = limit.rate_claim() else { return limit.describe() };
         let name = self.policy.trust.claims().get(usize::from(claim.0)).map(ToString::to_string);
