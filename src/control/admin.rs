@@ -30,7 +30,7 @@ const CONNECTIONS: usize = 64;
 pub(crate) struct Admin {
     /// The bound sockets.
     pub(crate) listeners: Vec<TcpListener>,
-    /// The origin of the policy in force.
+    /// The number of the policy in force, and the outcomes of reloads.
     pub(crate) status: Arc<ReloadStatus>,
 }
 

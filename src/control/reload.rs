@@ -48,7 +48,8 @@ pub(crate) enum Report {
 /// A request for a reload, with the channel for its result.
 pub(crate) type ReloadRequest = oneshot::Sender<Report>;
 
-/// The origin of the policy in force, and the state of the policy's file after it was loaded.
+/// The number of the policy in force and the time at which it was loaded, the counts of reloads by outcome, and the
+/// reason why the last reload failed, if it failed.
 #[derive(Debug)]
 pub(crate) struct ReloadStatus {
     generation: AtomicU64,
