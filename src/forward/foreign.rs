@@ -1,5 +1,5 @@
-//! Header fields with which a client could impersonate another client, another request or a proxy. One table lists
-//! the fields, with the product that writes or reads each.
+//! Lists header fields with which a client could impersonate another client, another request or a proxy. Each entry of
+//! the table names the product that writes or reads the field.
 //!
 //! The gateway removes these fields from requests. It writes its own facts about the client (see [`super::client`]),
 //! and a service that also reads another product's field would believe any client that sends the field. The policy

@@ -1,6 +1,6 @@
-//! Proofs of the caller's identity, for upstreams that share their network with other services. A proof is a JWT for
-//! the upstream, signed by the local authority, or an HMAC over the identity fields, which a service can check in ten
-//! lines without a library.
+//! Creates proofs of the caller's identity, for upstreams that share their network with other services. A proof is
+//! either a JWT for the upstream, signed by the local authority, or an HMAC over the identity fields. A service can
+//! check the HMAC in ten lines without a library.
 //!
 //! The JWT is created once for each caller and upstream, and is reused for half its life. It therefore costs a
 //! request almost nothing, unless the policy binds each JWT to its request. The gateway does not accept the JWT as an

@@ -108,8 +108,8 @@ pub(super) fn answer(
     Ok(Reframing { keep, cookies_removed })
 }
 
-/// Records in one pass over all names which fields of an answer need further work. An ordinary answer has hardly any
-/// of them, and then needs no further look-ups.
+/// Records, in one pass over all names, which fields of an answer need further work. An ordinary answer has hardly any
+/// such field, and then needs no further look-ups.
 #[derive(Default)]
 struct RelevantFields {
     length: bool,

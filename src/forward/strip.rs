@@ -59,7 +59,8 @@ pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     cookies_where(headers, |name| ours.includes(name));
 }
 
-/// Removes the cookie of another program in which a route looks for tokens, in the same spellings.
+/// Removes a cookie that another program sets and in which a route looks for tokens. Like `cookies`, this function also
+/// removes the cookie if it is in quotes or has white space around its name.
 pub fn cookie(headers: &mut HeaderMap, name: &str) {
     cookies_where(headers, |found| found == name.as_bytes());
 }

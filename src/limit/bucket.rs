@@ -1,7 +1,7 @@
 //! A rate limit: its key, its quota, and the buckets of all keys.
 //!
-//! A key that keeps its entry in the table (see `store`) is never admitted more often than burst and rate allow. The
-//! memory is constant. The parent module decides which limits apply to a request, and in which order.
+//! While a key keeps its entry in the table (see `store`), its requests are admitted only as often as burst and rate
+//! allow. The memory is constant. The parent module decides which limits apply to a request, and in which order.
 
 use super::LimitKey;
 use super::store::BucketStore;
@@ -42,7 +42,8 @@ pub enum By {
     /// bucket. Clients choose their bucket through the value, so this key is useful only for values that are verified
     /// elsewhere.
     Header(HeaderName),
-    /// The value of a claim, separately for each issuer. A caller without the claim is counted by subject.
+    /// The value of a claim, separately for each issuer. Requests of a caller without the claim are grouped by the
+    /// caller's subject.
     Claim(ClaimId),
 }
 

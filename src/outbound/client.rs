@@ -119,7 +119,7 @@ impl Client {
     /// Fetches a document.
     ///
     /// # Errors
-    /// As for [`send`](Self::send).
+    /// Returns the same errors as [`send`](Self::send).
     pub async fn get(&self, url: &Url, headers: HeaderMap, bounds: Bounds) -> Result<Answer, Error> {
         self.send(Method::GET, url, headers, Bytes::new(), bounds).await
     }
@@ -127,7 +127,7 @@ impl Client {
     /// Sends a body with POST. The caller sets `Content-Type`.
     ///
     /// # Errors
-    /// As for [`send`](Self::send).
+    /// Returns the same errors as [`send`](Self::send).
     pub async fn post(
         &self,
         url: &Url,

@@ -29,7 +29,8 @@ impl Scheme {
         }
     }
 
-    /// Returns the port of an authority that does not name one (RFC 9110 sections 4.2.1 and 4.2.2).
+    /// Returns the default port of the scheme, which applies if an authority contains no port (RFC 9110 sections 4.2.1
+    /// and 4.2.2).
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,

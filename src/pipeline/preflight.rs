@@ -1,5 +1,5 @@
-//! Answers preflights for the authority's endpoints: a browser checks whether a script of another origin may call an
-//! endpoint.
+//! Answers preflights for the authority's endpoints. With a preflight, a browser asks whether a script of another
+//! origin may call an endpoint.
 
 use crate::authority::Endpoint;
 use crate::policy::{Handler, Policy};

@@ -324,7 +324,8 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// Returns the host in the request target: the host of `:authority` in HTTP/2, or of a target in absolute form.
+/// Returns the host in the request target. Over HTTP/2, this is the host in `:authority`. Over HTTP/1.1, only a target
+/// in absolute form contains a host.
 fn authority(parts: &Parts) -> Option<HeaderValue> {
     parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
 }

@@ -54,7 +54,8 @@ pub(crate) fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
         && !headers.get_all(X_REQUESTED_WITH).iter().any(is_script)
 }
 
-/// Whether a browser can repeat the request from its address alone: GET and HEAD, but neither a form nor `OPTIONS`.
+/// Whether a browser can repeat the request by opening its address: true for GET and HEAD, but not for a posted form or
+/// `OPTIONS`.
 pub(crate) fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }

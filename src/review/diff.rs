@@ -110,8 +110,8 @@ struct RequestTarget {
     methods: Vec<Method>,
 }
 
-/// Returns the changes in access if `new` replaces `old`. Leaves `others` empty: a caller of this function that has
-/// read both files sets it.
+/// Returns the changes in access if `new` replaces `old`. Leaves `others` empty, because the comparison of other
+/// settings requires the files of both policies.
 pub(crate) fn difference(old: &Policy, new: &Policy) -> Difference {
     let comparison = Comparison { old: Examiner::new(old), new: Examiner::new(new), now: Now::read() };
     let mut difference = Difference::default();

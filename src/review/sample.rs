@@ -1,10 +1,10 @@
 //! Creates sample requests and callers, which represent all other requests and callers in the access matrix and in
 //! comparisons of policies.
 //!
-//! There is one request for each method of each route. It is chosen so that no more specific route matches it, if
-//! possible. There is one caller for each minimal set of grants that a rule requires. A rule never refuses a caller for
-//! having more grants, so every allowed caller has at least the grants of one of the sample callers. The samples
-//! therefore show every difference between two policies.
+//! There is one request for each method of each route. If possible, no more specific route matches this request. There
+//! is one caller for each minimal set of grants that a rule requires. Every allowed caller has at least the grants of
+//! one of these callers. Except for excluded roles, a rule never refuses a caller for having more grants, so the sample
+//! callers represent all callers. The module `diff` adds callers with excluded roles.
 
 use crate::authenticate::ClaimValue;
 use crate::authorize::{Check, Expected};

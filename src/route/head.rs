@@ -74,8 +74,8 @@ impl<'r> Head<'r> {
     ///
     /// # Errors
     ///
-    /// Returns [`Denial::HeadersTooLarge`] over the bounds, and [`Denial::BadRequest`] if the request has two
-    /// readings.
+    /// Returns [`Denial::HeadersTooLarge`] if the head exceeds the bounds, and [`Denial::BadRequest`] if the request
+    /// can be read in two ways.
     pub fn read(parts: &'r Parts, bounds: HeadBounds, slashes: Slashes) -> Result<Self, Denial> {
         let is_too_many = parts.headers.len() > bounds.header_count && fields(parts) > bounds.header_count;
         if is_too_many || header_bytes(&parts.headers) > bounds.header_bytes {

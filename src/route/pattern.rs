@@ -109,8 +109,8 @@ impl PathPattern {
         })
     }
 
-    /// Compares two patterns in matching order: segment by segment from the left, literals before parameters before
-    /// the rest.
+    /// Compares two patterns in matching order, segment by segment from the left. Literals come first, then parameters,
+    /// then `{*rest}`.
     pub(super) fn order(&self, other: &Self) -> Ordering {
         self.segments.cmp(&other.segments)
     }

@@ -9,8 +9,9 @@ use http::{HeaderMap, HeaderName, Method, header};
 /// `Sec-Fetch-Mode`, in which a browser states the mode of its request (W3C Fetch Metadata, section 2.2).
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// Whether a request is for another protocol: it has any `Upgrade` or a mark of a WebSocket handshake, or its method
-/// is `CONNECT`, which with `:protocol` is the handshake of HTTP/2 (RFC 8441 section 4).
+/// Whether a request asks to use another protocol. Such a request has an `Upgrade` field or a mark of a WebSocket
+/// handshake, or its method is `CONNECT`. Over HTTP/2, `CONNECT` with `:protocol` is the WebSocket handshake (RFC 8441
+/// section 4).
 pub(crate) fn is_asked(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::CONNECT || headers.contains_key(header::UPGRADE) || is_websocket(headers)
 }

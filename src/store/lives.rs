@@ -1,5 +1,6 @@
 //! Records how long access tokens live. A mark must outlive every token that it revokes. Gateways and commands
-//! therefore issue no token with a longer life than the recorded one, and a gateway accepts no token for longer.
+//! therefore issue no token with a longer life than the recorded life, and a gateway rejects a token once it is older
+//! than that.
 
 use super::marks::MARGIN;
 use super::text::{NAME_MAX, fit};

@@ -49,7 +49,7 @@ pub enum SessionStart {
     AccountGone,
     /// The account is disabled.
     AccountDisabled,
-    /// The account changed after the password was checked, so that password may no longer be valid.
+    /// The account changed after the password was checked. The checked password may therefore no longer be valid.
     AccountChanged,
 }
 

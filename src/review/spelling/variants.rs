@@ -16,8 +16,8 @@ pub(super) enum SpellingKind {
     Case,
     /// Slashes and dot segments, which some programs merge or resolve.
     Slash,
-    /// Path parameters (RFC 3986 section 3.3), and dots, spaces and stream names after a segment. Some programs remove
-    /// these.
+    /// Path parameters (RFC 3986 section 3.3), and dots, spaces and stream names at the end of a segment. Some programs
+    /// remove these parts of a path.
     Parameter,
     /// Characters that are percent-encoded once or twice, and invalid encodings.
     Encoding,
