@@ -105,7 +105,7 @@ impl Keyring {
         Ok(replaced_by)
     }
 
-    /// Revokes every key and creates a new one that signs immediately, as the remedy if the whole folder leaked.
+    /// Revokes every key and creates a new key that signs immediately. Use this function if the whole folder leaked.
     /// Returns the ids of the revoked keys and the id of the new key.
     ///
     /// # Errors

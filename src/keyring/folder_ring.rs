@@ -12,8 +12,8 @@ pub(super) enum FolderRing {
     Usable(Ring),
     /// The ring has no key that can sign: the folder is empty, or its last key is revoked.
     Unusable {
-        /// The earliest time from which a new key may sign, in seconds since 1970. It is after the times of the revoked
-        /// keys.
+        /// The earliest time from which a new key may sign, in seconds since 1970. This time is after the start times
+        /// of all revoked keys.
         free_from: u64,
     },
 }

@@ -12,7 +12,7 @@ use governor::clock::{Clock, MonotonicClock};
 pub struct Tiers<C: Clock = MonotonicClock> {
     /// The claim that selects the rate.
     pub claim: ClaimId,
-    /// The limits by the value of the claim.
+    /// The values of the claim, and the limit for each value.
     pub tiers: Box<[(Box<str>, Limit<C>)]>,
 }
 

@@ -37,7 +37,7 @@ impl LivePolicy {
     }
 }
 
-/// A policy with a reference count that only one core uses.
+/// A policy with an additional reference count. Only one core uses this count.
 #[allow(clippy::redundant_allocation, reason = "the outer count is the point: no other core touches it")]
 pub type PinnedPolicy = Rc<Arc<Policy>>;
 

@@ -119,7 +119,7 @@ impl Question {
         Ok(self)
     }
 
-    /// Sets a described caller with these claims.
+    /// Sets the credential to a valid token with these claims.
     #[must_use]
     pub fn claims(self, claims: Map<String, Value>) -> Self {
         Self { credential: Credential::Claims(claims), ..self }

@@ -1,4 +1,4 @@
-//! Chooses the form of a refusal by the request's `Content-Type` and `Accept`, and detects whether a person waits for a
+//! Chooses the format of a refusal from the request's `Content-Type` and `Accept`. Detects whether a person waits for a
 //! page.
 
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -24,7 +24,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// Returns the form for a request. A gRPC call is recognised by its `Content-Type`. A browser prefers `text/html`
+    /// Returns the format for a request. A gRPC call is recognised by its `Content-Type`. A browser prefers `text/html`
     /// to JSON in `Accept`. Every other client gets a problem document.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);

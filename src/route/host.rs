@@ -31,7 +31,7 @@ impl<'r> Authority<'r> {
     ///
     /// # Errors
     ///
-    /// Returns [`Malformed::Host`] for anything else, including a port with leading zeros. An empty port counts as
+    /// Returns [`Malformed::Host`] for any other text, such as a port with leading zeros. An empty port counts as
     /// absent (RFC 3986 section 3.2.3).
     pub fn parse(raw: &'r str) -> Result<Self, Malformed> {
         // The colons inside the brackets belong to an IPv6 address.

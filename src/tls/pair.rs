@@ -116,8 +116,8 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// Returns the names in a certificate if none of them matches `name` (RFC 9525). Returns `None` if one matches, or if
-/// the certificate or `name` cannot be parsed.
+/// Returns the names in a certificate if none of them matches `name` (RFC 9525). Returns `None` if a name matches, or
+/// if the certificate or `name` cannot be parsed.
 pub(crate) fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Option<Vec<String>> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let name = ServerName::try_from(name).ok()?;
