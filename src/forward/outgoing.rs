@@ -38,9 +38,9 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Returns the target for a request that a route with these token sources permitted. If the route searches a query
-    /// field for a token, that field is removed, even if its value is not a token. The field is kept only if the token
-    /// was found elsewhere.
+    /// Returns the target for a request that a route with these token sources permitted. Removes the query fields that
+    /// the route searches for a token, whether or not their values are tokens. If the token was found outside the
+    /// query, the fields are kept.
     pub(crate) fn of_route(
         head: &Head<'_>,
         uri: &Uri,

@@ -34,8 +34,8 @@ const READ_ATTEMPTS: usize = 5;
 #[derive(Clone, Debug)]
 pub(super) struct KeyFolder(PathBuf);
 
-/// The metadata of a file, obtained without opening it. The time of the last change of any kind (`ctime`) is included
-/// because programs cannot set it, so that no change is missed.
+/// The metadata of a file, obtained without opening the file. It includes the time of the last change of any kind
+/// (`ctime`). Programs cannot set this time, so no change is missed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileStamp {
     name: String,

@@ -245,7 +245,8 @@ impl Activity {
             }
             Wait::Next if idle && expired(self.since.get(), timeouts.idle) => {
                 if http2 {
-                    // HTTP/2 sends GOAWAY first, so that a request in transit is still served (RFC 9113 section 6.8).
+                    // Over HTTP/2, the gateway sends GOAWAY before it closes the connection, so that a request in
+                    // transit is still served (RFC 9113 section 6.8).
                     self.retired.set(true);
                     self.issue(Command::Drain, now);
                 } else {

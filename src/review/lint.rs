@@ -21,7 +21,7 @@ struct Subject<'s> {
     cases: &'s [Case],
 }
 
-/// Lints a compiled policy, and adds the findings to its warnings, in the order of the file.
+/// Lints a compiled policy, and adds the findings to the warnings of the policy, in the order of the file.
 #[must_use]
 pub fn lint(loaded: &Loaded, mut compiled: Compiled) -> Compiled {
     let mut faults = Faults::of(loaded);

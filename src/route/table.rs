@@ -60,7 +60,7 @@ pub struct RouteTable<T> {
     has_upper: bool,
     /// The guard of each entry.
     guards: Vec<Guard>,
-    /// Whether any two entries have different guards. If not, no other reading of a path can bypass a guard.
+    /// Whether any two entries have different guards. If all guards are equal, no guard can be bypassed.
     guards_differ: bool,
 }
 

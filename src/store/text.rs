@@ -20,8 +20,8 @@ pub(super) const ATTRIBUTES_MAX: usize = 16 * 1024;
 /// Maximum length of a client's user agent, in characters. The rest is cut off.
 pub(super) const AGENT_MAX: usize = 200;
 
-/// Whether both databases can store this text. If they cannot, no row can match the text: a lookup then finds nothing
-/// without a query and without an error.
+/// Whether both databases can store this text. If not, no row can contain the text, so a lookup returns no result
+/// without a query.
 pub(super) fn is_text(text: &str) -> bool {
     !text.contains('\0')
 }
