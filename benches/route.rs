@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
-use portcullis::route::{Head, HostPattern, Matcher, Methods, PathPattern, RouteTable, path};
+use portcullis::route::{Fields, Head, HostPattern, Matcher, Methods, PathPattern, RouteTable, path};
 use std::borrow::Cow;
 use std::hint::black_box;
 
@@ -31,10 +31,9 @@ fn table(routes: usize) -> RouteTable<usize> {
             parse(format!("/service{nth}/{{*rest}}")),
         ]
     });
-    let entries = matchers
-        .enumerate()
-        .take(routes)
-        .map(|(nth, path)| (Matcher { host: HostPattern::Any, path, methods: Methods::any() }, nth));
+    let entries = matchers.enumerate().take(routes).map(|(nth, path)| {
+        (Matcher { host: HostPattern::Any, path, methods: Methods::any(), fields: Fields::default() }, nth)
+    });
     RouteTable::build(entries.collect()).expect("no conflicts")
 }
 

@@ -18,7 +18,7 @@ use portcullis::forward::{Assertor, Audience, Proof, Proofs};
 use portcullis::peer::Scheme;
 use portcullis::route::head::HeadBounds;
 use portcullis::route::path::Slashes;
-use portcullis::route::{Head, HostPattern, Matcher, Methods, Params, PathPattern, RouteTable};
+use portcullis::route::{Fields, Head, HostPattern, Matcher, Methods, Params, PathPattern, RouteTable};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -216,7 +216,7 @@ fn keeping_a_decision_in_a_ring_that_has_been_round_allocates_nothing() {
 fn reading_a_head_and_finding_its_route_allocates_nothing() {
     let entry = |path: &str| {
         let path = PathPattern::parse(path).unwrap();
-        (Matcher { host: HostPattern::Any, path, methods: Methods::any() }, ())
+        (Matcher { host: HostPattern::Any, path, methods: Methods::any(), fields: Fields::default() }, ())
     };
     let table = RouteTable::build(vec![entry("/"), entry("/orders/{id}"), entry("/static/{*rest}")]).unwrap();
     let request = Request::get("/orders/7?q=1").header("host", "api.example.com:8443").body(()).unwrap();

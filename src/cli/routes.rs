@@ -59,6 +59,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 host,
                 path,
                 methods,
+                headers,
                 access,
                 asks,
                 limits,
@@ -68,10 +69,12 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
             } in listed
             {
                 let methods = if methods.is_empty() { "any".to_owned() } else { methods.join(" ") };
+                let headed: String =
+                    headers.iter().map(|(name, value)| format!(" with {name}: {value}")).collect();
                 let stripped = strip_prefix.map_or_else(String::new, |prefix| format!(" without {prefix}"));
                 table.row([
                     host.unwrap_or_else(|| "any".to_owned()),
-                    path,
+                    path + &headed,
                     methods,
                     name,
                     access.to_owned(),

@@ -793,6 +793,9 @@ pub struct RouteSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub methods: Vec<String>,
+    /// The header fields that a request must have, as a map from name to value.
+    #[serde(deserialize_with = "named_texts")]
+    pub headers: BTreeMap<String, String>,
     /// The name of the upstream.
     #[serde(deserialize_with = "text")]
     pub upstream: String,

@@ -16,6 +16,9 @@ pub enum Malformed {
     /// Some servers would assign the path to another route or to none. Such servers ignore case, decode twice, or
     /// remove path parameters (`;x`), a trailing slash, or dots and blanks at the end of a segment.
     OtherRoute,
+    /// Two servers could read a header field by which routes are chosen differently: the field is repeated, in another
+    /// spelling, named in `Connection`, or almost has the value that a route matches.
+    RouteField,
     /// The path contains a `%` that is not followed by two hexadecimal digits.
     PercentCode,
     /// The decoded path is not UTF-8.
@@ -55,6 +58,9 @@ impl Malformed {
             Self::EmptySegment => "the path contains an empty segment (//)",
             Self::OtherRoute => {
                 "the path is another route's except for case, a trailing slash, parameters (;), dots or blanks, or double encoding"
+            }
+            Self::RouteField => {
+                "a header that selects the route is repeated, in another spelling, named in Connection, or almost has a value that a route matches"
             }
             Self::PercentCode => "the path contains a % that does not begin a percent code",
             Self::NotUtf8 => "the path is not UTF-8",

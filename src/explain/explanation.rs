@@ -1,7 +1,7 @@
 //! The result of examining a request: a verdict, or an explanation of every step that led to the verdict. A verdict and
 //! an explanation own their data, so they can outlive the policy. An explanation can be serialized and deserialized.
 
-use super::describe::methods;
+use super::describe::{fields, methods};
 use super::near::NearRoute;
 use crate::authenticate::Principal;
 use crate::denial::Denial;
@@ -130,6 +130,9 @@ pub struct MatchedRoute {
     pub path: String,
     /// The methods; empty if the route matches all methods.
     pub methods: Vec<String>,
+    /// The header fields that the route requires, as pairs of name and value.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
     /// The parameters of the path, as pairs of name and value.
     pub params: Vec<(String, String)>,
 }
@@ -194,6 +197,7 @@ impl MatchedRoute {
             host: found.matcher.host.to_string(),
             path: found.matcher.path.to_string(),
             methods: methods(&found.matcher.methods),
+            headers: fields(&found.matcher.fields),
             params: names.zip(values).map(|(name, value)| (name.to_string(), (*value).to_owned())).collect(),
         }
     }

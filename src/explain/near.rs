@@ -7,7 +7,7 @@
 use super::describe::methods_and_place;
 use crate::denial::Denial;
 use crate::policy::Route;
-use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
+use crate::route::{Fields, Found, Head, HostPattern, Matcher, Methods, RouteTable};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -24,6 +24,8 @@ pub enum NearReason {
     Method,
     /// The route would match if the host were different.
     Host,
+    /// It would match if the request had other header fields.
+    Header,
     /// The route would match if a trailing slash were added to the path or removed from it.
     TrailingSlash,
     /// The route would match if the letter case of the path were different.
@@ -37,6 +39,7 @@ impl NearReason {
             Self::LessSpecific => "matches too, but is less specific",
             Self::Method => "does not match the method",
             Self::Host => "does not match the host",
+            Self::Header => "does not match the header fields",
             Self::TrailingSlash => "differs by a trailing slash, which makes a different path",
             Self::Case => "differs by upper and lower case, which makes a different path",
         }
@@ -103,6 +106,10 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     if alone(anywhere, head).is_ok() {
         return Some(NearReason::Host);
     }
+    let any_fields = Matcher { fields: Fields::default(), ..matcher.clone() };
+    if alone(any_fields, head).is_ok() {
+        return Some(NearReason::Header);
+    }
     let any_method = Matcher { methods: Methods::any(), ..matcher.clone() };
     let with_path = |path: String| Head {
         method: head.method,
@@ -159,7 +166,7 @@ mod tests {
         ) {
             let Ok(pattern) = PathPattern::parse(&pattern) else { return Ok(()) };
             let matcher =
-                Matcher { host: HostPattern::parse("h").unwrap(), path: pattern, methods: Methods::any() };
+                Matcher { host: HostPattern::parse("h").unwrap(), path: pattern, methods: Methods::any(), fields: Fields::default() };
             let path = if path.is_empty() { "/" } else { &path };
             let request = Request::builder().method(&*method).uri(path).header("host", host);
             let (parts, ()) = request.body(()).unwrap().into_parts();

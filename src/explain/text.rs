@@ -21,6 +21,9 @@ impl fmt::Display for Explanation {
                     Line(&route.name),
                     Line(&route.path)
                 )?;
+                for (name, value) in &route.headers {
+                    writeln!(f, "            {name}: {}", Line(value))?;
+                }
                 for (name, value) in &route.params {
                     writeln!(f, "            {{{name}}} = {}", Line(value))?;
                 }

@@ -78,6 +78,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("nothing_to_redirect_to", Kind::Fault),
     ("one_key_source", Kind::Fault),
     ("only_excludes", Kind::Weakness),
+    ("open_by_another_header", Kind::Weakness),
     ("open_by_another_host", Kind::Weakness),
     ("open_by_default", Kind::Weakness),
     ("optional_with_rule", Kind::Advice),

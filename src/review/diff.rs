@@ -3,13 +3,14 @@
 //! Both policies evaluate the same requests: sample requests to the routes of either policy, from the callers that the
 //! rules of either policy distinguish. The module `sample` explains why these samples are sufficient.
 
-use super::sample::{self, Caller, Grants};
+use super::sample::{self, Caller, Grants, Sample};
 use super::settings_diff::SettingChange;
 use crate::clock::Now;
-use crate::explain::describe::upstream_of;
+use crate::explain::describe::{upstream_of, with_fields};
 use crate::explain::text::Line;
 use crate::explain::{Examiner, Outcome, Verdict};
-use crate::policy::{Handler, Policy, Question};
+use crate::policy::{Handler, Policy};
+use crate::route::Fields;
 use http::Method;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
@@ -106,6 +107,7 @@ impl fmt::Display for Side {
 /// A URL for which the policies are compared, and the methods of the routes that match the URL.
 struct RequestTarget {
     url: String,
+    fields: Fields,
     covers: String,
     methods: Vec<Method>,
 }
@@ -124,15 +126,25 @@ pub(crate) fn difference(old: &Policy, new: &Policy) -> Difference {
 /// Returns the sample URLs of the new policy, followed by the sample URLs that only the old policy has.
 fn places(old: &Policy, new: &Policy) -> Vec<RequestTarget> {
     let mut places: Vec<RequestTarget> = Vec::new();
-    let mut known: HashMap<String, usize> = HashMap::new();
-    for sample in sample::requests(new).chain(sample::requests(old)) {
-        let at = *known.entry(sample.url.clone()).or_insert_with(|| {
-            places.push(RequestTarget { url: sample.url, covers: sample.covers, methods: Vec::new() });
+    let mut known: HashMap<(String, Fields), usize> = HashMap::new();
+    let mut add = |url: &str, fields: Fields, covers: &str, method: Method| {
+        let at = *known.entry((url.to_owned(), fields.clone())).or_insert_with(|| {
+            let (url, covers) = (url.to_owned(), covers.to_owned());
+            places.push(RequestTarget { url, fields, covers, methods: Vec::new() });
             places.len() - 1
         });
-        if !places[at].methods.contains(&sample.method) {
-            places[at].methods.push(sample.method);
+        if !places[at].methods.contains(&method) {
+            places[at].methods.push(method);
         }
+    };
+    for sample in sample::requests(new).chain(sample::requests(old)) {
+        let Sample { url, fields, covers, method, .. } = sample;
+        // A policy may lose or gain the only route that takes the request without the header fields.
+        if !fields.is_empty() {
+            let bare = covers.strip_suffix(&with_fields(&fields)).unwrap_or(&covers);
+            add(&url, Fields::default(), bare, method.clone());
+        }
+        add(&url, fields, &covers, method);
     }
     places
 }
@@ -154,9 +166,8 @@ struct MethodGroup {
 }
 
 impl Comparison<'_> {
-    fn ask(&self, method: &Method, url: &str, caller: &Caller) -> Option<(Verdict, Verdict)> {
-        // The URL of a sample is always valid.
-        let question = Question::new(method.as_str(), url).ok()?.at(self.now);
+    fn ask(&self, method: &Method, place: &RequestTarget, caller: &Caller) -> Option<(Verdict, Verdict)> {
+        let question = sample::question(method, &place.url, &place.fields)?.at(self.now);
         let ask =
             |examiner: &Examiner<'_>| examiner.verdict(&caller.question(examiner.policy(), question.clone()));
         Some((ask(&self.old), ask(&self.new)))
@@ -165,7 +176,7 @@ impl Comparison<'_> {
     fn compare(&self, place: &RequestTarget, difference: &mut Difference) {
         let mut groups: Vec<MethodGroup> = Vec::new();
         for method in &place.methods {
-            let Some((old, new)) = self.ask(method, &place.url, &Caller::Nobody) else { continue };
+            let Some((old, new)) = self.ask(method, place, &Caller::Nobody) else { continue };
             let nobody = (Side::of(self.old.policy(), &old), Side::of(self.new.policy(), &new));
             let routes = (old.route, new.route);
             match groups.iter_mut().find(|known| (known.routes, &known.nobody) == (routes, &nobody)) {
@@ -185,7 +196,7 @@ impl Comparison<'_> {
             .into_iter()
             .filter_map(|grants| {
                 let caller = Caller::WithToken(grants.clone());
-                let (old, new) = self.ask(methods.first()?, &place.url, &caller)?;
+                let (old, new) = self.ask(methods.first()?, place, &caller)?;
                 Some((grants, (Side::of(self.old.policy(), &old), Side::of(self.new.policy(), &new))))
             })
             .collect();
@@ -193,7 +204,7 @@ impl Comparison<'_> {
             caller,
             methods: methods.iter().map(ToString::to_string).collect(),
             covers: place.covers.clone(),
-            example: format!("{} {}", methods[0], place.url),
+            example: format!("{} {}{}", methods[0], place.url, with_fields(&place.fields)),
             before: before.clone(),
             after: after.clone(),
         };
@@ -381,6 +392,25 @@ mod tests {
     }
 
     #[test]
+    fn a_route_for_a_header_is_compared_with_and_without_it() {
+        let (plain, version) = (route("/a", "roles = [\"admin\"]"), "headers = { X-V = \"2\" }");
+        let open = route("/a", &format!("name = \"v2\"\naccess = \"public\"\n{version}"));
+        let found = between(&plain, &format!("{plain}{open}"));
+        let gain = "everyone, with or without a token | GET,HEAD /a with x-v: 2 | refused by \"/a\": missing_token | passed by \"v2\", to echo";
+        assert_eq!((read(&found.gains), found.losses.len()), (vec![gain.to_owned()], 0), "{found}");
+        assert!(found.gains[0].example.ends_with("/a with x-v: 2"), "{found}");
+        // The wider route takes the request without the header once the route for the header is gone.
+        let (wide, only) = (route("/{*r}", "access = \"public\""), route("/a", version));
+        let found = between(&format!("{wide}{only}"), &wide);
+        let places: Vec<_> = found.gains.iter().map(|gain| (&*gain.caller, &*gain.covers)).collect();
+        assert_eq!(
+            places,
+            [("everyone, with or without a token", "/a"), ("without a token", "/a with x-v: 2")],
+            "{found}"
+        );
+    }
+
+    #[test]
     fn an_excluded_role_is_a_loss_for_those_who_have_it() {
         let (open, closed) = (route("/a", ""), route("/a", "not_roles = [\"banned\"]"));
         let callers =
@@ -563,7 +593,7 @@ mod tests {
             let set = |changes: &[Change], swapped: bool| -> BTreeSet<String> {
                 let text = |change: &Change| {
                     let methods: BTreeSet<_> = change.methods.iter().collect();
-                    let url = change.example.split(' ').nth(1);
+                    let url = change.example.split_once(' ').map(|(_, url)| url);
                     let (before, after) =
                         if swapped { (&change.after, &change.before) } else { (&change.before, &change.after) };
                     format!("{} {methods:?} {url:?} {before} {after}", change.caller)
@@ -582,10 +612,10 @@ mod tests {
             let comparison = Comparison { old: Examiner::new(&old), new: Examiner::new(&new), now: Now::read() };
             for place in places(&old, &new) {
                 for method in &place.methods {
-                    let (before, after) = comparison.ask(method, &place.url, &caller).unwrap();
+                    let (before, after) = comparison.ask(method, &place, &caller).unwrap();
                     let text = |changes: &[Change]| {
                         changes.iter().any(|change| {
-                            change.example.ends_with(&format!(" {}", place.url))
+                            change.example.ends_with(&format!(" {}{}", place.url, with_fields(&place.fields)))
                                 && change.methods.iter().any(|known| known == method.as_str())
                         })
                     };

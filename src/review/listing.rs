@@ -1,7 +1,7 @@
 //! Lists the routes of a policy in matching order, with their requirements.
 
 use crate::authenticate::Access;
-use crate::explain::describe::upstream_of;
+use crate::explain::describe::{fields, upstream_of};
 use crate::policy::{Handler, Policy, Route};
 use crate::route::HostPattern;
 use serde::Serialize;
@@ -17,6 +17,8 @@ pub(crate) struct RouteSummary {
     pub path: String,
     /// The methods; empty if the route matches all methods.
     pub methods: Vec<String>,
+    /// The header fields that a request must have, as pairs of name and value.
+    pub headers: Vec<(String, String)>,
     /// `public`, `optional` or `authenticated`.
     pub access: &'static str,
     /// The requirements on the token, one text for each check.
@@ -63,6 +65,7 @@ impl RouteSummary {
                 true => Vec::new(),
                 false => route.matcher.methods.iter().map(ToString::to_string).collect(),
             },
+            headers: fields(&route.matcher.fields),
             access: match route.credential_policy.access {
                 Access::Public => "public",
                 Access::Optional => "optional",

@@ -174,7 +174,7 @@ impl MatrixBuilder<'_> {
         let mut met: Vec<(Verdict, Question, Vec<&Sample>)> = Vec::new();
         for sample in group {
             // The URL of a sample is always valid.
-            let Ok(question) = Question::new(sample.method.as_str(), &sample.url) else { continue };
+            let Some(question) = sample.question() else { continue };
             let question = question.at(self.now);
             let verdict = self.examiner.verdict(&question);
             match met.iter_mut().find(|(known, ..)| *known == verdict) {

@@ -129,6 +129,10 @@ fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> Replay
         LoggedCredential::Refused => question.token(REFUSED_TOKEN.to_owned()),
         LoggedCredential::Verified => question.claims(claims(policy, entry)),
     };
+    // The log keeps no header fields.
+    if policy.front.head(&question.parts).is_ok_and(|head| policy.table.is_by_fields(&head)) {
+        return ReplayVerdict::Unknown;
+    }
     let verdict = examiner.verdict(&question);
     let side = Side::of(policy, &verdict);
     match (&verdict.outcome, entry.credential) {
@@ -344,6 +348,23 @@ mod tests {
             (0, 1),
             "who it was is not kept"
         );
+    }
+
+    #[test]
+    fn what_a_header_decides_is_unknown() {
+        let (plain, other) = (route("/a", ""), route("/b", "access = \"public\""));
+        let version =
+            plain.clone() + &route("/a", "name = \"v2\"\nheaders = { X-V = \"2\" }\naccess = \"public\"");
+        let line = [verified("/a", &[], json!({}))];
+        assert_eq!(counts(&asked(&plain, &version, &line)), (0, 1));
+        assert_eq!(counts(&asked(&version, &version, &line)), (0, 1));
+        let compared = route("/a", "claims = { tenant = \"{header:X-T}\" }");
+        assert_eq!(
+            counts(&asked(&plain, &compared, &[verified("/a", &[], json!({ "tenant": "x" }))])),
+            (0, 1)
+        );
+        assert_eq!(counts(&asked(&version, &version, &[entry("/b", json!({}))])), (0, 0), "another path");
+        assert_eq!(counts(&asked(&other, &version, &[entry("/b", json!({}))])), (1, 0));
     }
 
     #[test]

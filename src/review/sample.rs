@@ -10,7 +10,7 @@ use crate::authenticate::ClaimValue;
 use crate::authorize::{Check, Expected};
 use crate::explain::describe::covers;
 use crate::policy::{Policy, Question, Route};
-use crate::route::{Head, HostPattern, Matcher};
+use crate::route::{Fields, Head, HostPattern, Matcher};
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value};
@@ -43,12 +43,28 @@ pub(super) struct Sample {
     pub method: Method,
     /// The URL.
     pub url: String,
+    /// The header fields that the route requires.
+    pub fields: Fields,
 }
 
 /// Returns one request for each host, path and method of the policy's routes, in the order of the route table. For a
 /// route that matches all methods, these are the standard methods and all other methods that the policy names.
 pub(super) fn requests(policy: &Policy) -> impl Iterator<Item = Sample> + '_ {
     requests_to(policy, |_| true)
+}
+
+impl Sample {
+    /// Returns the question whether the request is allowed, without a credential.
+    pub(super) fn question(&self) -> Option<Question> {
+        question(&self.method, &self.url, &self.fields)
+    }
+}
+
+/// Returns the question about a request with these header fields. The URL of a sample is always valid.
+pub(super) fn question(method: &Method, url: &str, fields: &Fields) -> Option<Question> {
+    let mut question = Question::new(method.as_str(), url).ok()?;
+    fields.set(&mut question.parts.headers);
+    Some(question)
 }
 
 /// Returns the sample requests of the routes for which `is_wanted` is true. An endpoint of the authority has requests
@@ -78,6 +94,7 @@ pub(super) fn requests_to<'p>(
             covers: covers.clone(),
             method,
             url: url.clone(),
+            fields: matcher.fields.clone(),
         })
     })
 }
@@ -88,7 +105,8 @@ fn url(policy: &Policy, matcher: &Matcher, route: usize) -> String {
     let method = matcher.methods.iter().next().cloned().unwrap_or(Method::GET);
     let candidates = candidates(matcher);
     let own = candidates.iter().find(|(host, path)| {
-        let headers = HeaderMap::new();
+        let mut headers = HeaderMap::new();
+        matcher.fields.set(&mut headers);
         let head = Head {
             method: &method,
             host: Some(Cow::Borrowed(&**host)),

@@ -19,7 +19,7 @@ use crate::denial::Denial;
 use crate::explain::Examiner;
 use crate::forward::{Delivery, Destination, Target};
 use crate::policy::{Handler, Policy, Question, Route};
-use crate::route::{HostPattern, lenient};
+use crate::route::{Fields, HostPattern, lenient};
 use http::header::HOST;
 use http::{HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
@@ -51,11 +51,12 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         policy,
         examiner: Examiner::new(policy),
         now: Now::read(),
+        fields: policy.table.iter().map(|(matcher, _)| &matcher.fields).collect(),
         callers: HashMap::new(),
         known: HashSet::new(),
         found: Vec::new(),
     };
-    let mut asked: HashSet<(usize, String)> = HashSet::new();
+    let mut asked: HashSet<(usize, String, Fields)> = HashSet::new();
     // The gateway's own endpoints are skipped, because the gateway answers these requests itself and no upstream can
     // read them differently.
     let is_forwarded = |route: &Route| !route.handler.is_own();
@@ -67,8 +68,8 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         }
         let Handler::Forward(delivery) = &policy.routes[sample.route].handler else { continue };
         for url in plain_urls(policy, &sample) {
-            if asked.insert((sample.route, url.clone())) {
-                attack.try_route(sample.route, delivery, &url, &methods);
+            if asked.insert((sample.route, url.clone(), sample.fields.clone())) {
+                attack.try_route(&sample, delivery, &url, &methods);
             }
         }
     }
@@ -96,6 +97,8 @@ struct Attack<'p> {
     policy: &'p Policy,
     examiner: Examiner<'p>,
     now: Now,
+    /// The sets of header fields by which routes are chosen.
+    fields: HashSet<&'p Fields>,
     /// The callers that are tried on each route, by the position of the route.
     callers: HashMap<usize, Vec<Caller>>,
     known: HashSet<(usize, SpellingKind)>,
@@ -125,10 +128,10 @@ enum TableMatch {
 }
 
 impl<'p> Attack<'p> {
-    fn try_route(&mut self, route: usize, delivery: &Delivery, url: &str, methods: &[Method]) {
+    fn try_route(&mut self, sample: &Sample, delivery: &Delivery, url: &str, methods: &[Method]) {
+        let route = sample.route;
         let Some(first) = methods.first() else { return };
-        // The URL of a sample is always valid.
-        let Ok(plain) = Question::new(first.as_str(), url) else { return };
+        let Some(plain) = sample::question(first, url, &sample.fields) else { return };
         let plain = plain.at(self.now);
         let verdict = self.examiner.verdict(&plain);
         // A route that allows everyone cannot be bypassed. If a more specific route matches the request, that route
@@ -160,6 +163,14 @@ impl<'p> Attack<'p> {
                 odd.parts.headers.insert(HOST, host);
                 self.try_methods(&mut request, kind, &mut odd, methods);
             }
+        }
+        for fields in self.fields.clone().into_iter().filter(|fields| **fields != sample.fields) {
+            odd.parts.headers = request.plain.parts.headers.clone();
+            for (name, _) in sample.fields.iter() {
+                odd.parts.headers.remove(name);
+            }
+            fields.set(&mut odd.parts.headers);
+            self.try_methods(&mut request, SpellingKind::OtherHeader, &mut odd, methods);
         }
         odd.parts.headers = request.plain.parts.headers.clone();
         for method in methods.iter().take(if matcher.methods.is_any() { 1 } else { methods.len() }) {
@@ -253,7 +264,10 @@ impl<'p> Attack<'p> {
 fn request_line(question: &Question) -> String {
     let host = question.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let origin = if host == sample::ANY_HOST { String::new() } else { format!("https://{host}") };
-    format!("{} {origin}{}", question.parts.method, question.parts.uri)
+    let fields = question.parts.headers.iter().filter(|(name, _)| **name != HOST);
+    let fields =
+        fields.map(|(name, value)| format!(" with {name}: {}", String::from_utf8_lossy(value.as_bytes())));
+    format!("{} {origin}{}{}", question.parts.method, question.parts.uri, fields.collect::<String>())
 }
 
 /// Returns callers that a route may allow: a caller without a token, a caller whose token contains no grants, and

@@ -21,6 +21,7 @@
 //! path.
 
 pub(crate) mod field;
+pub(crate) mod fields;
 pub mod head;
 pub mod host;
 pub(crate) mod lenient;
@@ -30,6 +31,7 @@ pub(crate) mod pattern;
 pub(crate) mod table;
 pub(crate) mod upgrade;
 
+pub use fields::Fields;
 pub use head::{Head, HeadBounds};
 pub use host::HostPattern;
 pub use methods::Methods;

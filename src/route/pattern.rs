@@ -240,6 +240,7 @@ fn reason(malformed: Malformed) -> &'static str {
         Malformed::PathTooLong => "too long a path",
         Malformed::Host
         | Malformed::HostMismatch
+        | Malformed::RouteField
         | Malformed::Framing
         | Malformed::OriginalMissing
         | Malformed::OriginalTwice

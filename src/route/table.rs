@@ -3,15 +3,18 @@
 //! The table is generic over its entries. Building it ensures that no two entries claim the same request. The cost of
 //! a look-up depends on the length of the request's host and path, not on the size of the table.
 
+mod by_fields;
 mod bypass;
 mod review;
 mod tree;
 
+use super::fields::{Fields, Overlap};
 use super::head::Head;
 use super::host::HostPattern;
 use super::methods::Methods;
 use super::pattern::{Params, PathPattern};
 use crate::denial::{Denial, Malformed};
+use by_fields::Group;
 use http::Method;
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -28,10 +31,12 @@ pub struct Matcher {
     pub path: PathPattern,
     /// The methods.
     pub methods: Methods,
+    /// The header fields that a request must have.
+    pub fields: Fields,
 }
 
 impl Matcher {
-    /// Whether this matcher covers every host and path that the other covers. Methods are ignored.
+    /// Whether this matcher covers every host and path that the other covers. Methods and header fields are ignored.
     pub(crate) fn includes(&self, other: &Self) -> bool {
         self.host.includes(&other.host) && self.path.includes(&other.path)
     }
@@ -41,7 +46,9 @@ impl Matcher {
     pub(crate) fn order(&self, other: &Self) -> Ordering {
         let methods = |matcher: &Self| matcher.methods.allow_value();
         let by_place = self.host.order(&other.host).then_with(|| self.path.order(&other.path));
-        by_place.then_with(|| methods(self).cmp(&methods(other)))
+        let by_fields = || other.fields.count().cmp(&self.fields.count());
+        let by_text = || self.fields.to_string().cmp(&other.fields.to_string());
+        by_place.then_with(by_fields).then_with(by_text).then_with(|| methods(self).cmp(&methods(other)))
     }
 }
 
@@ -81,6 +88,8 @@ pub(crate) struct Guard {
 struct Spot {
     entries: Vec<usize>,
     allow: Arc<str>,
+    /// The entries by the header fields that they require; `None` if none of them requires any.
+    groups: Option<Box<[Group]>>,
     /// Whether another entry may cover a path of this spot after a trailing slash is added or removed (see
     /// `is_way_around`). The value is computed once the guards are known.
     slash: bool,
@@ -95,6 +104,8 @@ pub struct Conflict {
     pub(crate) first: usize,
     /// The index of the later entry, which has the same host and path shape and shares a method.
     pub(crate) second: usize,
+    /// Whether the two require different header fields, and a request may have both.
+    pub(crate) by_fields: bool,
 }
 
 impl fmt::Display for Conflict {
@@ -145,12 +156,21 @@ impl<T> RouteTable<T> {
             });
             let spots = &mut table.spots;
             let spot = *table.trees.grow(&matcher.host, &matcher.path).get_or_insert_with(|| {
-                spots.push(Spot { entries: Vec::new(), allow: Arc::from(""), slash: false, place });
+                spots.push(Spot {
+                    entries: Vec::new(),
+                    allow: Arc::from(""),
+                    groups: None,
+                    slash: false,
+                    place,
+                });
                 places[place].push(spots.len() - 1);
                 spots.len() - 1
             });
-            if let Some(first) = taken.take(spot, &matcher.methods, index) {
-                conflicts.push(Conflict { first, second: index });
+            if let Some(first) = taken.take(spot, matcher, index) {
+                conflicts.push(Conflict { first, second: index, by_fields: false });
+            }
+            if let Some(first) = taken.ambiguous(spot, &matcher.fields, index) {
+                conflicts.push(Conflict { first, second: index, by_fields: true });
             }
             spots[spot].entries.push(index);
         }
@@ -161,6 +181,7 @@ impl<T> RouteTable<T> {
             let sets = spot.entries.iter().map(|&index| &table.entries[index].0.methods);
             spot.allow = Methods::union(sets).allow_value().into();
         }
+        table.group_by_fields();
         // Until the guards are set, each entry has a distinct guard, so that none can be bypassed.
         table.guards = (0..)
             .take(table.entries.len())
@@ -193,7 +214,11 @@ impl<T> RouteTable<T> {
         let host = head.host.as_deref();
         let spot = self.trees.find(host, &head.path, &mut params).ok_or(Denial::NoRoute)?;
         let spot = &self.spots[spot];
-        match self.by_method(spot, head.method) {
+        let index = match &spot.groups {
+            None => self.by_method(spot, head.method),
+            Some(groups) => Some(self.by_fields(spot, groups, head)?),
+        };
+        match index {
             Some(index) if self.is_way_around(host, head, spot, index) => {
                 Err(Denial::BadRequest(Malformed::OtherRoute))
             }
@@ -206,29 +231,28 @@ impl<T> RouteTable<T> {
         }
     }
 
-    fn by_method(&self, spot: &Spot, method: &Method) -> Option<usize> {
-        spot.entries.iter().copied().find(|&index| self.entries[index].0.methods.contains(method))
-    }
-
     /// Returns the entries, in the order in which they were added.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Matcher, &T)> {
         self.entries.iter().map(|(matcher, entry)| (matcher, entry))
     }
 }
 
-/// Indexes the entries of each spot by method while a table is built, so that ten thousand entries of one place need
-/// not be compared pairwise.
+/// Indexes the entries of each spot by header fields and method while a table is built, so that ten thousand entries of
+/// one place need not be compared pairwise.
 #[derive(Default)]
 struct Taken<'m> {
-    /// For each spot, its first entry and the first entry that covers every method.
-    all: HashMap<usize, (usize, Option<usize>)>,
-    one: HashMap<(usize, &'m Method), usize>,
+    /// For each spot and set of fields, the first entry and the first entry that covers every method.
+    all: HashMap<(usize, &'m Fields), (usize, Option<usize>)>,
+    one: HashMap<(usize, &'m Fields, &'m Method), usize>,
+    /// For each spot, the different sets of fields, each with its first entry.
+    sets: HashMap<usize, Vec<(&'m Fields, usize)>>,
 }
 
 impl<'m> Taken<'m> {
-    /// Adds an entry and returns the first entry that shares a method with it.
-    fn take(&mut self, spot: usize, methods: &'m Methods, entry: usize) -> Option<usize> {
-        let (first, any) = self.all.entry(spot).or_insert((entry, None));
+    /// Adds an entry and returns the first entry that requires the same fields and shares a method with it.
+    fn take(&mut self, spot: usize, matcher: &'m Matcher, entry: usize) -> Option<usize> {
+        let Matcher { fields, methods, .. } = matcher;
+        let (first, any) = self.all.entry((spot, fields)).or_insert((entry, None));
         if methods.is_any() {
             any.get_or_insert(entry);
             // Every set contains a method, so a set of all methods shares a method with the first entry.
@@ -236,12 +260,25 @@ impl<'m> Taken<'m> {
         }
         let mut before = *any;
         for method in methods.iter() {
-            let owner = *self.one.entry((spot, method)).or_insert(entry);
+            let owner = *self.one.entry((spot, fields, method)).or_insert(entry);
             if owner != entry {
                 before = Some(before.map_or(owner, |before| before.min(owner)));
             }
         }
         before
+    }
+
+    /// Returns the first entry of the spot whose fields a request can have together with these, although neither set
+    /// contains the other. The policy compiler bounds the number of sets.
+    fn ambiguous(&mut self, spot: usize, fields: &'m Fields, entry: usize) -> Option<usize> {
+        let sets = self.sets.entry(spot).or_default();
+        if sets.iter().any(|(known, _)| *known == fields) {
+            return None;
+        }
+        let other = sets.iter().find(|(known, _)| known.overlap(fields) == Overlap::Ambiguous);
+        let other = other.map(|(_, first)| *first);
+        sets.push((fields, entry));
+        other
     }
 }
 

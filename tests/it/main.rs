@@ -41,6 +41,7 @@ mod finality;
 mod forward_auth;
 mod forwarding;
 mod handshakes;
+mod headers;
 mod hostile;
 mod http2;
 mod issuer_keys;

@@ -9,7 +9,7 @@ use crate::authority::{Compat, Endpoint, EndpointSpec, IssuerSettings};
 use crate::authorize::Rule;
 use crate::config::file::File;
 use crate::policy::{Handler, Route};
-use crate::route::{HostPattern, Matcher, Methods, PathPattern};
+use crate::route::{Fields, HostPattern, Matcher, Methods, PathPattern};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -53,9 +53,15 @@ pub(super) fn compile(
                 host: HostPattern::Any,
                 path: pattern.clone(),
                 methods: methods.clone(),
+                fields: Fields::default(),
             });
             for host in &hosts {
-                let matcher = Matcher { host: host.clone(), path: pattern.clone(), methods: methods.clone() };
+                let matcher = Matcher {
+                    host: host.clone(),
+                    path: pattern.clone(),
+                    methods: methods.clone(),
+                    fields: Fields::default(),
+                };
                 entries.push((matcher, routes.len()));
             }
         }

@@ -10,7 +10,7 @@ use crate::policy::resource::{ProtectedResource, WELL_KNOWN};
 use crate::policy::{Handler, Route};
 use crate::route::host::{Authority, is_own_machine};
 use crate::route::path::canonical;
-use crate::route::{HostPattern, Matcher, Methods, PathPattern};
+use crate::route::{Fields, HostPattern, Matcher, Methods, PathPattern};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -223,6 +223,7 @@ fn route(
         host: HostPattern::parse(&resource.host).ok()?,
         path: PathPattern::parse(&format!("{WELL_KNOWN}{}", resource.path)).ok()?,
         methods: Methods::parse(&["GET", "HEAD", "OPTIONS"]).ok()?,
+        fields: Fields::default(),
     };
     Some(Route {
         counters: registry.of(&name),

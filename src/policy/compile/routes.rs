@@ -3,22 +3,25 @@
 use super::counters::CounterRegistry;
 use super::credential_policy::{check_login, sources};
 use super::limits::{NamedLimits, chosen_limits};
-use super::trust::Claims;
+use super::trust::{Claims, is_reserved};
 use super::upstreams::{Audiences, Upstreams};
 use super::{Faults, endpoints, resources, rule};
-use crate::authenticate::{Access, CredentialPolicy, Issuer, Sources, digest_of};
+use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Sources, digest_of};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
-use crate::forward::{Delivery, Destination};
+use crate::forward::{Delivery, Destination, strip};
 use crate::policy::{Handler, ProtectedResource, Route};
-use crate::route::{Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
-use http::Method;
+use crate::route::field::is_word;
+use crate::route::{Fields, Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
+use http::{HeaderName, HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The maximum number of different methods in a policy. About forty methods are registered (RFC 9110 section 16.1).
 const METHODS_MAX: usize = 100;
+/// The maximum number of different `headers` in a policy. They are compared pairwise, and a review tries each.
+const HEADERS_MAX: usize = 100;
 
 /// The parts of the policy that routes refer to. These parts are compiled before the routes.
 pub(super) struct References<'r> {
@@ -70,7 +73,7 @@ pub(super) fn compile(
         }
         // Every part is compiled before the route is skipped for a missing part, so that all faults of the route are
         // reported.
-        let matcher = matcher(&key, table, faults);
+        let matcher = matcher(&key, table, context.identity, faults);
         let destination = destination(&key, table, upstreams, faults);
         let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
         let sources = match &table.sources {
@@ -145,9 +148,32 @@ pub(super) fn compile(
     }
     let resources = resources::compile(file, issuers, counters, &mut routes, &mut entries, faults);
     positions.resize(entries.len(), None);
+    let sets: HashSet<&Fields> = entries.iter().map(|(matcher, _)| &matcher.fields).collect();
+    if sets.len() > HEADERS_MAX {
+        faults.fault(
+            "too_many",
+            "route",
+            format!("{} different sets of headers in the file", sets.len()),
+            format!("use at most {HEADERS_MAX}: each is compared with the others"),
+        );
+        return (routes, resources, None);
+    }
     let entry_routes: Vec<usize> = entries.iter().map(|(_, route)| *route).collect();
     let table = match RouteTable::build(entries) {
-        Ok(table) => Some(table.guarding(|index| guard(&routes[*index]))),
+        Ok(table) => {
+            for entries in table.grouped() {
+                let own = entries.iter().any(|&entry| positions[entry].is_none());
+                for index in entries.iter().filter(|_| own).filter_map(|&entry| positions[entry]) {
+                    faults.fault(
+                        "same_route",
+                        &format!("route[{index}].path"),
+                        "matches an endpoint of the gateway, whose path no headers divide",
+                        "use another path, or move the endpoint in [authority] paths",
+                    );
+                }
+            }
+            Some(table.guarding(|index| guard(&routes[*index])))
+        }
         Err(conflicts) => {
             for conflict in conflicts {
                 let (one, other) = match (positions[conflict.first], positions[conflict.second]) {
@@ -172,6 +198,15 @@ pub(super) fn compile(
                     }
                 };
                 let named = &routes[entry_routes[conflict.first]].name;
+                if conflict.by_fields {
+                    faults.fault(
+                        "same_route",
+                        &format!("route[{other}].headers"),
+                        format!("a request may have these headers and those of route \"{named}\", and neither route is more specific"),
+                        format!("let one of them require all headers of the other, or different values of one header (the other is route {})", one + 1),
+                    );
+                    continue;
+                }
                 faults.fault(
                     "same_route",
                     &format!("route[{other}].path"),
@@ -240,7 +275,51 @@ fn name<'t>(key: &str, table: &'t RouteSection, faults: &mut Faults<'_>) -> &'t 
     name
 }
 
-fn matcher(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Matcher> {
+/// Compiles the header fields that a route matches.
+fn fields(
+    key: &str,
+    table: &RouteSection,
+    identity: &IdentityHeaders,
+    faults: &mut Faults<'_>,
+) -> Option<Fields> {
+    let mut fields = Vec::new();
+    for (name, value) in &table.headers {
+        let at = format!("{key}.headers.{name}");
+        let Ok(parsed) = name.parse::<HeaderName>() else {
+            let hint = "for example { \"X-Api-Version\" = \"2\" }";
+            faults.fault("bad_header", &at, format!("\"{name}\" is not a header name"), hint);
+            return None;
+        };
+        if is_reserved(&parsed) || !strip::passes(&parsed, identity) {
+            let hint = "use a header that the upstream reads, such as \"X-Api-Version\"";
+            let found =
+                format!("the gateway removes or rewrites \"{name}\", so the upstream would not see it");
+            faults.fault("bad_header", &at, found, hint);
+            return None;
+        }
+        match HeaderValue::from_str(value) {
+            Ok(value) if is_word(value.as_bytes()) => fields.push((parsed, value)),
+            Ok(_) | Err(_) => {
+                let hint = "one word of visible ASCII without commas, semicolons, quotes and backslashes";
+                faults.fault("bad_value", &at, format!("\"{value}\""), hint);
+                return None;
+            }
+        }
+    }
+    Fields::new(fields)
+        .map_err(|name| {
+            let found = format!("\"{name}\" is listed twice");
+            faults.fault("same_header", &format!("{key}.headers"), found, "use each header once");
+        })
+        .ok()
+}
+
+fn matcher(
+    key: &str,
+    table: &RouteSection,
+    identity: &IdentityHeaders,
+    faults: &mut Faults<'_>,
+) -> Option<Matcher> {
     let path = if table.path.is_empty() {
         faults.fault("missing_key", &format!("{key}.path"), "nothing", "path = \"/orders/{id}\"");
         None
@@ -264,7 +343,8 @@ fn matcher(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<M
             })
             .ok()
     };
-    Some(Matcher { host: host?, path: path?, methods: methods? })
+    let fields = fields(key, table, identity, faults);
+    Some(Matcher { host: host?, path: path?, methods: methods?, fields: fields? })
 }
 
 fn destination(

@@ -42,8 +42,16 @@ fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -
         Caller::Nobody => "everyone".to_owned(),
         Caller::WithToken(grants) => format!("a caller with {grants}"),
     };
-    // The service may check the host itself, so a bypass by another host is never a reason to reject a policy.
-    let severity = if *kind == SpellingKind::OtherHost { Severity::Warning } else { severity };
+    // The service may check the host or the header itself, so such a bypass is never a reason to reject a policy.
+    let severity = match kind {
+        SpellingKind::OtherHost | SpellingKind::OtherHeader => Severity::Warning,
+        SpellingKind::Case
+        | SpellingKind::Slash
+        | SpellingKind::Parameter
+        | SpellingKind::Encoding
+        | SpellingKind::Host
+        | SpellingKind::Method => severity,
+    };
     let found = format!(
         "route \"{}\" ({}) allows `{odd}` for {who}, although `{plain}` is refused: an upstream that reads both alike \
          exposes what this route protects",
@@ -57,6 +65,7 @@ fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -
         | SpellingKind::Encoding
         | SpellingKind::Host
         | SpellingKind::Method => "use the same rule for both routes, or other servers for that one",
+        SpellingKind::OtherHeader => "use the same rule for both routes, or other servers for one of them",
         SpellingKind::OtherHost => {
             "add the host to that route, use the same rule for both, or other servers for one of them"
         }

@@ -231,3 +231,29 @@ proptest! {
         prop_assert_eq!(findings(&format!("{server}{text}")), vec![]);
     }
 }
+
+#[test]
+fn a_header_that_leads_to_a_weaker_route_is_a_way_around_and_only_a_weakness() {
+    let version = "headers = { X-V = \"2\" }";
+    let of =
+        |guarded: &str, other: &str| found(&[("/a", guarded), ("/a", &format!("name = \"other\"\n{other}"))]);
+    let (admin, clerk) = ("roles = [\"admin\"]", "roles = [\"admin\", \"clerk\"]");
+    let around = |route: usize| vec![(format!("route[{route}].path"), "open_by_another_header")];
+    assert_eq!(of(&format!("{admin}\n{version}"), PUBLIC), around(0), "without the header");
+    assert_eq!(of(admin, &format!("{PUBLIC}\n{version}")), around(0), "with the header");
+    assert_eq!(of(admin, &format!("{clerk}\n{version}")), around(0), "another role is weaker");
+    assert_eq!(
+        of(&format!("{admin}\n{version}"), &format!("{clerk}\nheaders = {{ X-V = \"3\" }}")),
+        around(0)
+    );
+    assert_eq!(of(admin, &format!("{admin}\n{version}")), []);
+    assert_eq!(of(admin, &format!("{PUBLIC}\n{version}\nupstream = \"site\"")), []);
+    let text = route("/a", admin) + &route("/a", &format!("name = \"other\"\n{PUBLIC}\n{version}"));
+    let finding = findings(&text).remove(0);
+    assert_eq!(finding.severity, Severity::Warning, "the service may check the header");
+    assert!(
+        finding.found.contains("allows `GET /a with x-v: 2` for everyone, although `GET /a` is refused"),
+        "{}",
+        finding.found
+    );
+}

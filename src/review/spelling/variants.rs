@@ -27,12 +27,22 @@ pub(super) enum SpellingKind {
     Method,
     /// The host itself: the request names a different host.
     OtherHost,
+    /// Other header fields by which routes are chosen.
+    OtherHeader,
 }
 
 impl SpellingKind {
     /// All kinds, in the order in which they are reported.
-    pub(super) const ALL: [Self; 7] =
-        [Self::Case, Self::Slash, Self::Parameter, Self::Encoding, Self::Host, Self::Method, Self::OtherHost];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Case,
+        Self::Slash,
+        Self::Parameter,
+        Self::Encoding,
+        Self::Host,
+        Self::Method,
+        Self::OtherHost,
+        Self::OtherHeader,
+    ];
 
     /// Returns the id of findings of this kind.
     pub(super) const fn id(self) -> &'static str {
@@ -44,6 +54,7 @@ impl SpellingKind {
             Self::Host => "spelling_host",
             Self::Method => "spelling_method",
             Self::OtherHost => "open_by_another_host",
+            Self::OtherHeader => "open_by_another_header",
         }
     }
 }

@@ -61,7 +61,7 @@ impl<T> RouteTable<T> {
         }
         let guards = |other: usize| {
             let other = &self.spots[other];
-            match self.by_method(other, head.method) {
+            match self.taken_by(other, head) {
                 Some(met) => self.guards[index].is_way_around(self.guards[met]),
                 // The other spot would reject this method.
                 None => {

@@ -12,6 +12,7 @@ fn matcher(host: &str, path: &str, methods: &[&str]) -> Matcher {
         host: if host.is_empty() { HostPattern::Any } else { HostPattern::parse(host).unwrap() },
         path: PathPattern::parse(path).unwrap(),
         methods: if methods.is_empty() { Methods::any() } else { Methods::parse(methods).unwrap() },
+        fields: Fields::default(),
     }
 }
 
@@ -379,15 +380,24 @@ fn entries_that_claim_the_same_requests_are_conflicts() {
             ("", "/a/{y}", &["HEAD"]),
             ("", "/a/{z}", &[])
         ]),
-        [Conflict { first: 0, second: 2 }, Conflict { first: 0, second: 3 }]
+        [
+            Conflict { first: 0, second: 2, by_fields: false },
+            Conflict { first: 0, second: 3, by_fields: false }
+        ]
     );
     assert_eq!(
         conflicts(&[("", "/", &["GET"]), ("", "/", &["PUT"]), ("", "/", &["POST", "PUT"]), ("", "/", &[])]),
-        [Conflict { first: 1, second: 2 }, Conflict { first: 0, second: 3 }]
+        [
+            Conflict { first: 1, second: 2, by_fields: false },
+            Conflict { first: 0, second: 3, by_fields: false }
+        ]
     );
     assert_eq!(
         conflicts(&[("", "/", &[]), ("", "/", &["PUT"]), ("", "/", &["PUT"])]),
-        [Conflict { first: 0, second: 1 }, Conflict { first: 0, second: 2 }]
+        [
+            Conflict { first: 0, second: 1, by_fields: false },
+            Conflict { first: 0, second: 2, by_fields: false }
+        ]
     );
     assert_eq!(conflicts(&[("A.b", "/", &[]), ("a.b.", "/", &[])]).len(), 1);
     assert!(conflicts(&[("a.b", "/", &[]), ("*.b", "/", &[]), ("", "/", &[])]).is_empty());
@@ -601,7 +611,7 @@ proptest! {
             let claims = |(earlier, ()): &(Matcher, ())| {
                 same(earlier, later) && overlaps(&earlier.methods, &later.methods)
             };
-            expected.extend(all[..second].iter().position(claims).map(|first| Conflict { first, second }));
+            expected.extend(all[..second].iter().position(claims).map(|first| Conflict { first, second, by_fields: false }));
         }
         prop_assert_eq!(RouteTable::build(all).err().unwrap_or_default(), expected);
     }
@@ -653,6 +663,117 @@ proptest! {
                     prop_assert!(!allow.split(", ").any(|one| one == method.as_str()));
                 }
             }
+        }
+    }
+}
+
+/// Builds a table of entries for `/a` with these methods and header fields.
+fn by_fields(
+    entries: &[(&[&str], &[(&'static str, &'static str)])],
+) -> Result<RouteTable<usize>, Vec<Conflict>> {
+    let entry = |(nth, (methods, list)): (usize, &(&[&str], &[(&'static str, &'static str)]))| {
+        let list = list.iter().map(|(name, value)| {
+            (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+        });
+        let fields = Fields::new(list.collect()).unwrap();
+        (Matcher { fields, ..matcher("", "/a", methods) }, nth)
+    };
+    let mut all: Vec<_> = entries.iter().enumerate().map(entry).collect();
+    all.push((matcher("", "/{*rest}", &[]), 99));
+    RouteTable::build(all)
+}
+
+fn met(table: &RouteTable<usize>, method: &Method, fields: &[(&str, &str)]) -> Result<usize, Denial> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+    }
+    let head =
+        Head { method, host: None, port: None, path: Cow::Borrowed("/a"), query: None, headers: &headers };
+    table.find(&head).map(|found| *found.entry)
+}
+
+#[test]
+fn more_header_fields_are_more_specific_and_none_falls_through() {
+    let (one, two, both) = (&[("x-v", "1")][..], &[("x-v", "2")][..], &[("x-b", "y"), ("x-v", "2")][..]);
+    let table = by_fields(&[(&[], one), (&["GET"], two), (&[], both)]).unwrap();
+    let odd = Err(Denial::BadRequest(Malformed::RouteField));
+    for (fields, found) in [
+        (one, Ok(0)),
+        (two, Ok(1)),
+        (both, Ok(2)),
+        (&[("x-b", "y"), ("x-v", "1")], Ok(0)),
+        (&[], Err(Denial::NoRoute)),
+        (&[("x-v", "3")], Err(Denial::NoRoute)),
+        (&[("x-b", "y")], Err(Denial::NoRoute)),
+        (&[("x-v", "2"), ("x-v", "2")], odd.clone()),
+        (&[("x-v", "2"), ("x_v", "1")], odd.clone()),
+        (&[("x_v", "2")], odd.clone()),
+        (&[("x-v", "1, 2")], odd.clone()),
+        (&[("x-v", "3, 2")], odd.clone()),
+        (&[("x-v", "2;q=1")], odd.clone()),
+        (&[("x-v", "\"2\"")], odd.clone()),
+        (&[("x-b", "Y")], odd.clone()),
+        (&[("x-v", "2"), ("connection", "x-v")], odd),
+    ] {
+        assert_eq!(met(&table, &Method::GET, fields), found, "{fields:?}");
+    }
+    let refused = met(&table, &Method::POST, two);
+    assert_eq!(
+        refused,
+        Err(Denial::MethodNotAllowed(Arc::from("GET, HEAD"))),
+        "a method chooses no laxer entry"
+    );
+    let table = by_fields(&[(&[], two), (&[], &[])]).unwrap();
+    for (fields, found) in [(two, Ok(0)), (&[], Ok(1)), (&[("x-v", "3")], Ok(1)), (&[("x-v", "")], Ok(1))] {
+        assert_eq!(met(&table, &Method::GET, fields), found, "{fields:?}");
+    }
+}
+
+#[test]
+fn entries_whose_header_fields_a_request_may_have_together_are_a_conflict() {
+    let conflict =
+        |entries: &[(&[&str], &[(&'static str, &'static str)])]| by_fields(entries).err().unwrap_or_default();
+    let (v1, v2, b) = (&[("x-v", "1")][..], &[("x-v", "2")][..], &[("x-b", "y")][..]);
+    let none: Vec<Conflict> = Vec::new();
+    assert_eq!(conflict(&[(&[], v1), (&[], v2), (&[], &[])]), none);
+    assert_eq!(conflict(&[(&[], v1), (&[], &[("x-v", "1"), ("x-b", "y")])]), none);
+    assert_eq!(conflict(&[(&["GET"], v1), (&["POST"], v1)]), none);
+    assert_eq!(conflict(&[(&["GET"], v1), (&[], v1)]), [Conflict { first: 0, second: 1, by_fields: false }]);
+    let by_fields = [Conflict { first: 0, second: 1, by_fields: true }];
+    assert_eq!(conflict(&[(&[], v1), (&[], b)]), by_fields);
+    assert_eq!(conflict(&[(&["GET"], v1), (&["POST"], b)]), by_fields, "a method chooses no entry");
+    assert_eq!(conflict(&[(&[], v1), (&[], &[("x-b", "y"), ("x-v", "2")])]), none);
+}
+
+proptest! {
+    #[test]
+    fn a_table_with_header_fields_finds_what_a_naive_search_finds(
+        sets in proptest::collection::vec(proptest::collection::btree_map("x-[ab]", "[12]", 0..3), 1..5),
+        sent in proptest::collection::vec(("x[-_][ab]", "[12]|1,2|2;x"), 0..4),
+    ) {
+        let entry = |set: &std::collections::BTreeMap<String, String>| {
+            let list = set.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            Matcher { fields: Fields::new(list).unwrap(), ..matcher("", "/a", &[]) }
+        };
+        let entries = sets.iter().map(entry).enumerate().map(|(nth, matcher)| (matcher, nth)).collect();
+        let Ok(table) = RouteTable::build(entries) else { return Ok(()) };
+        let fields: Vec<_> = sent.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let has = |name: &String, value: &String| fields.contains(&(name, value));
+        let fitting: Vec<usize> =
+            (0..sets.len()).filter(|nth| sets[*nth].iter().all(|(name, value)| has(name, value))).collect();
+        match met(&table, &Method::GET, &fields) {
+            Ok(found) => {
+                prop_assert!(fitting.contains(&found));
+                prop_assert!(fitting.iter().all(|other| sets[*other].len() <= sets[found].len()));
+                let named: std::collections::BTreeSet<&String> = sets.iter().flat_map(|set| set.keys()).collect();
+                for name in named {
+                    let folded = name.replace('-', "_");
+                    prop_assert!(fields.iter().filter(|(sent, _)| sent.replace('-', "_") == folded).count() <= 1);
+                }
+            }
+            Err(Denial::NoRoute) => prop_assert!(fitting.is_empty()),
+            Err(denial) => prop_assert_eq!(denial, Denial::BadRequest(Malformed::RouteField)),
         }
     }
 }
