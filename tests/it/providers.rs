@@ -77,7 +77,7 @@ impl Provider {
     /// Gets an access token with these fields of the form.
     fn token(&self, path: &str, fields: &str) -> String {
         let credential = STANDARD.encode("web:the-secret-of-a-test-client");
-        let request = Request::post(path, &format!("grant_type=client_credentials&{fields}"))
+        let request = Request::post(path, format!("grant_type=client_credentials&{fields}"))
             .header("content-type", "application/x-www-form-urlencoded")
             .header("authorization", &format!("Basic {credential}"));
         self.json(request)["access_token"].as_str().unwrap().to_owned()

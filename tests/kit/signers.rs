@@ -11,13 +11,16 @@ use aws_lc_rs::signature::{
 };
 use serde_json::{Value, json};
 
+/// Signs a message with a private key.
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// A key for one algorithm.
 pub struct Signer {
     /// The algorithm's name.
     pub algorithm: &'static str,
     /// The key for verification, with `kid` and `alg`.
     pub jwk: Value,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Sign,
 }
 
 impl Signer {

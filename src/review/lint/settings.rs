@@ -100,7 +100,13 @@ fn white_space(file: &File, faults: &mut Faults<'_>) {
         }
     };
     for (index, issuer) in file.issuer.iter().enumerate() {
-        names(&format!("issuer[{index}]"), &[("audience", &issuer.audience), ("types", &issuer.types)]);
+        let lists: [(&str, &[String]); 4] = [
+            ("audience", &issuer.audience),
+            ("types", &issuer.types),
+            ("required_claims", &issuer.required_claims),
+            ("tenants", &issuer.tenants),
+        ];
+        names(&format!("issuer[{index}]"), &lists);
     }
     if let Some(authority) = &file.authority {
         names("authority", &[("audience", &authority.audience)]);
@@ -115,9 +121,14 @@ fn white_space(file: &File, faults: &mut Faults<'_>) {
     }
     for (index, issuer) in file.issuer.iter().enumerate() {
         let kid = issuer.kid.as_deref().unwrap_or_default();
-        for (name, text) in
-            [("issuer", &*issuer.issuer), ("kid", kid), ("roles", &issuer.roles), ("scopes", &issuer.scopes)]
-        {
+        for (name, text) in [
+            ("issuer", &*issuer.issuer),
+            ("kid", kid),
+            ("roles", &issuer.roles),
+            ("scopes", &issuer.scopes),
+            ("subject", &issuer.subject),
+            ("audience_claim", &issuer.audience_claim),
+        ] {
             look(&|| format!("issuer[{index}].{name}"), text);
         }
     }
