@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const PUBLIC: &str = "https://public.test/";
@@ -295,8 +295,17 @@ fn cases(keys: &[Signer]) -> Vec<Case> {
     cases
 }
 
-/// Asks a library about all tokens. Returns a line for each: "ok", or why the token is refused.
-fn verdicts(command: &[&str], question: &Value, count: usize) -> Vec<String> {
+/// Installs the pinned packages, and returns the folder of the scripts and that of the packages.
+fn installed() -> (PathBuf, PathBuf) {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
+    let made = Command::new(scripts.join("install.sh")).arg(&folder).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    (scripts, folder)
+}
+
+/// Runs a script with this input, and returns the lines that it prints.
+fn ran(command: &[&str], question: &Value) -> Vec<String> {
     let mut child = Command::new(command[0])
         .args(&command[1..])
         .stdin(Stdio::piped())
@@ -310,18 +319,12 @@ fn verdicts(command: &[&str], question: &Value, count: usize) -> Vec<String> {
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    let lines: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
-    assert_eq!(lines.len(), count, "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    lines
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
 #[test]
 fn two_other_libraries_accept_every_token_that_the_gateway_accepts() {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
-    let made = Command::new(scripts.join("install.sh")).arg(&folder).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-
+    let (scripts, folder) = installed();
     let (public, secrets) = (signers::public(), signers::secrets());
     let set = |keys: &[Signer]| json!({ "keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>() });
     let names = |keys: &[Signer]| keys.iter().map(|key| key.algorithm).collect::<Vec<_>>();
@@ -348,8 +351,9 @@ fn two_other_libraries_accept_every_token_that_the_gateway_accepts() {
     });
     let python = folder.join("venv/bin/python").display().to_string();
     let (script, module) = (scripts.join("verify.py"), folder.join("verify.mjs"));
-    let joserfc = verdicts(&[&python, &script.display().to_string()], &question, cases.len());
-    let jose = verdicts(&["node", &module.display().to_string()], &question, cases.len());
+    let joserfc = ran(&[&python, &script.display().to_string()], &question);
+    let jose = ran(&["node", &module.display().to_string()], &question);
+    assert_eq!((joserfc.len(), jose.len()), (cases.len(), cases.len()), "a verdict on each token");
 
     let (mut accepted, mut faults, mut seen) = (0, Vec::new(), BTreeSet::new());
     for (case, others) in cases.iter().zip(joserfc.iter().zip(&jose)) {
@@ -378,4 +382,29 @@ fn two_other_libraries_accept_every_token_that_the_gateway_accepts() {
         all.flat_map(|(change, peers, _)| peers.iter().map(|peer| (*change, *peer))).collect();
     assert_eq!(seen, listed, "each entry of the lists is a difference that there is");
     assert!(accepted >= 13 * 8, "the good tokens are among {} cases: {accepted}", cases.len());
+}
+
+#[test]
+fn tokens_of_another_implementation_of_ml_dsa_are_accepted_as_they_were_signed() {
+    let (scripts, folder) = installed();
+    let python = folder.join("venv/bin/python").display().to_string();
+    let script = scripts.join("sign_ml_dsa.py").display().to_string();
+    let claims = json!({ "iss": PUBLIC, "sub": "ada", "aud": "orders", "iat": now(), "exp": now() + 300 });
+    let made: Value = serde_json::from_str(&ran(&[&python, &script], &claims)[0]).unwrap();
+    let policy = format!(
+        "[[issuer]]\nissuer = {PUBLIC:?}\naudience = \"orders\"\njwks = \"keys.json\"\n\
+         algorithms = [\"ML-DSA-44\", \"ML-DSA-65\", \"ML-DSA-87\"]\n{ROUTE}"
+    );
+    let gateway = Portcullis::with(&policy).file("keys.json", made.to_string()).start();
+    let tokens: Vec<&str> =
+        made["tokens"].as_array().unwrap().iter().map(|token| token.as_str().unwrap()).collect();
+    assert_eq!(tokens.len(), 3);
+    let ask = |token: &str| Request::get("/").bearer(token).to(gateway.http());
+    for token in tokens {
+        ask(token).is(200);
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let other = if signature.starts_with('A') { "B" } else { "A" };
+        ask(&format!("{message}.{other}{}", &signature[1..])).is_refusal(401, "bad_signature");
+        ask(&format!("{message}.{}", &signature[4..])).is_refusal(401, "malformed_token");
+    }
 }
