@@ -20,7 +20,7 @@ use people::people;
 const PAGE: &str = include_str!("../../docs/issuers.md");
 /// The shared secret of the issuers that have one: as Supabase shows its own, which looks like base64.
 const SECRET: &str = "Zm9yLXRlc3RzLW9ubHktSjNuOHFMMnZYN3dSNXRZOXVBNGI2Y0MxZEQ=";
-const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+const TENANT: &str = "aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb";
 const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
 
 const ROUTE: &str = r#"

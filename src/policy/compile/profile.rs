@@ -132,7 +132,7 @@ fn tenants(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<
     }
     if let Some(tenant) = table.tenants.iter().find(|tenant| !is_tenant(tenant)) {
         let hint =
-            "the id as tokens have it, such as \"72f988bf-86f1-41af-91ab-2d7cd011db47\"; or \"*\" alone";
+            "the id as tokens have it, such as \"aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb\"; or \"*\" alone";
         faults.fault("bad_value", &at("tenants"), format!("\"{tenant}\" is not the id of a tenant"), hint);
         return None;
     }

@@ -69,7 +69,7 @@ pub(super) fn people() -> Vec<Shape> {
             claims: entra(&format!("https://login.microsoftonline.com/{TENANT}/v2.0"), id),
             caller: [
                 "0f4c",
-                "https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0",
+                "https://login.microsoftonline.com/aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb/v2.0",
                 "clerk",
                 "orders.read,orders.write",
             ],
@@ -91,7 +91,7 @@ pub(super) fn people() -> Vec<Shape> {
             claims: entra(&format!("https://sts.windows.net/{TENANT}/"), &format!("api://{id}")),
             caller: [
                 "0f4c",
-                "https://sts.windows.net/72f988bf-86f1-41af-91ab-2d7cd011db47/",
+                "https://sts.windows.net/aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb/",
                 "clerk",
                 "orders.read,orders.write",
             ],
@@ -110,7 +110,7 @@ pub(super) fn people() -> Vec<Shape> {
             claims: entra(&format!("https://login.microsoftonline.com/{TENANT}/v2.0"), id),
             caller: [
                 "0f4c",
-                "https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0",
+                "https://login.microsoftonline.com/aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb/v2.0",
                 "clerk",
                 "orders.read,orders.write",
             ],
