@@ -22,7 +22,8 @@ use std::time::Instant;
 const TOKENS: usize = 16_384;
 /// The maximum size of a core's token cache in bytes: 2 KiB per token, which suffices unless tokens contain long lists.
 const TOKEN_BYTES: usize = 2048 * TOKENS;
-/// The size in bytes at which a batch of access lines is passed to the log. Each sweep passes on a smaller batch.
+/// The size in bytes at which a batch of access lines is passed to the log. A batch that is still smaller is passed to
+/// the log at the next sweep.
 const LOG_BATCH: usize = 32 * 1024;
 
 /// The parts that the cores share with each other and with the control thread.

@@ -36,8 +36,8 @@ pub enum Mark {
 
 /// The revocation marks, shared by all cores.
 ///
-/// Until the token lives are loaded from the store, the lives of tokens are not limited. A command that only inspects a
-/// policy opens no store and never loads them.
+/// Until the longest life of a token has been loaded from the store, tokens may have any life. A command that only
+/// inspects a policy opens no store and never loads the longest life.
 #[derive(Debug)]
 pub struct Revoked {
     /// A number that changes with every new mark. A principal checked at an older number is checked again.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The maximum number of requests without a token: more than the passwords that may wait for hashing, and about as many
-/// as a store on a slow disk processes in a few seconds.
+/// The maximum number of requests without a token that wait or are in progress. It is larger than the number of
+/// passwords that may wait for hashing. A store on a slow disk processes about this number of requests in a few
+/// seconds.
 const ANYBODY: usize = 256;
 /// The maximum number of requests with a valid access token.
 const CALLERS: usize = 64;

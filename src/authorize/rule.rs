@@ -95,8 +95,9 @@ impl Check {
     }
 }
 
-/// Whether the token's roles are all in [`Principal::roles`]. Roles in another form are not read, so their absence
-/// proves nothing. Text is one role: if it contains a separator, its author may have meant several.
+/// Whether [`Principal::roles`] certainly contains all roles of the token. If the gateway reads only a part of the
+/// claim, or nothing, the token may have a role that is missing there. Text is read as one role: if it contains a
+/// separator, its author may have meant several.
 fn are_all_roles_known(principal: &Principal) -> bool {
     match principal.shapes.roles {
         Shape::Absent | Shape::List | Shape::Names => true,

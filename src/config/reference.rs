@@ -23,8 +23,9 @@ fn load(text: &str) -> Result<File, Vec<String>> {
     loaded.map(|loaded| loaded.file).map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
-/// Returns the keys of the table at the placeholder, taken from the hint for an unknown key. Returns no keys if the
-/// placeholder is not in a table.
+/// Returns the keys that are known at the placeholder of `around`. Loads the file with an unknown key in place of the
+/// placeholder, and reads the known keys from the hint of the fault. Returns no keys if the placeholder is not in a
+/// table.
 fn known(around: &str) -> Vec<String> {
     let text = around.replace('@', &format!("{PROBE} = 1"));
     let faults = load_text("gateway.toml", text, PathBuf::new(), Vec::new()).err().unwrap_or_default();

@@ -117,7 +117,8 @@ denials! {
         code: "malformed_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
         detail: "The access token is malformed.",
-        // Each part has its own message (respond/compat.rs).
+        // This message is for `TokenPart::Shape`. For other malformed parts of a token, respond/compat.rs has other
+        // messages.
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Not enough segments")),
     }
     /// The token's algorithm differs from the key's algorithm, or is not in the issuer's list.

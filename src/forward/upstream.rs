@@ -101,8 +101,8 @@ impl Upstream {
     }
 
     /// Returns the servers in the order in which one request should try them: each request starts with the next
-    /// server, and servers that are set aside come last. These servers are still tried, because the alternative is a
-    /// certain 503. Each server occurs once, even if it fails in the meantime.
+    /// server, and servers that are set aside come last. These servers are still tried, because otherwise the request
+    /// would certainly be answered with a 503. Each server occurs once, even if it fails in the meantime.
     pub(crate) fn in_turn(&self, now: Instant) -> impl Iterator<Item = &Arc<Server>> {
         let count = self.servers.len();
         let start = if count == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % count };

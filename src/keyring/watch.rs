@@ -1,8 +1,8 @@
-//! Keeps a running gateway up to date with the folder. It applies changes by commands and other gateways, creates the
-//! next key in time, and removes the files of dead keys.
+//! Keeps a running gateway up to date with the folder. It applies the changes that commands and other gateways make in
+//! the folder, creates the next key in time, and removes the files of dead keys.
 //!
-//! If files become unreadable or are damaged, the keys that were read before remain in use. Only a revocation takes
-//! effect at once. A fault is reported when it first occurs and not at every poll.
+//! If files become unreadable or are damaged, the keys that were read before remain in use, except keys that the folder
+//! marks as revoked. A fault is reported when it first occurs and not at every poll.
 
 use super::fault::KeyringFault;
 use super::folder::{FileStamp, FolderContents, KeyFolder};

@@ -41,7 +41,7 @@ impl LivePolicy {
 #[allow(clippy::redundant_allocation, reason = "the outer count is the point: no other core touches it")]
 pub type PinnedPolicy = Rc<Arc<Policy>>;
 
-/// The view of the policy in force for one core. Each request changes the reference count of the core's own `Rc`. If it
+/// One core's view of the policy in force. Each request changes the reference count of the core's own `Rc`. If it
 /// changed the shared count of the `Arc`, the count's cache line would move between cores with every request.
 #[derive(Debug)]
 pub struct Pinned {

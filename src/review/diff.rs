@@ -399,7 +399,8 @@ mod tests {
         let gain = "everyone, with or without a token | GET,HEAD /a with x-v: 2 | refused by \"/a\": missing_token | passed by \"v2\", to echo";
         assert_eq!((read(&found.gains), found.losses.len()), (vec![gain.to_owned()], 0), "{found}");
         assert!(found.gains[0].example.ends_with("/a with x-v: 2"), "{found}");
-        // The wider route takes the request without the header once the route for the header is gone.
+        // As long as `/a` has a route for the header, requests to `/a` without the header are refused. Once that route
+        // is gone, the wider route takes them.
         let (wide, only) = (route("/{*r}", "access = \"public\""), route("/a", version));
         let found = between(&format!("{wide}{only}"), &wide);
         let places: Vec<_> = found.gains.iter().map(|gain| (&*gain.caller, &*gain.covers)).collect();

@@ -102,9 +102,10 @@ struct Spot {
 pub struct Conflict {
     /// The index of the earlier entry.
     pub(crate) first: usize,
-    /// The index of the later entry, which has the same host and path shape and shares a method.
+    /// The index of the later entry, which has the same host and path shape.
     pub(crate) second: usize,
-    /// Whether the two require different header fields, and a request may have both.
+    /// Whether the entries conflict because they require different header fields and one request may have the fields of
+    /// both entries. Otherwise, they share a method.
     pub(crate) by_fields: bool,
 }
 
@@ -268,8 +269,8 @@ impl<'m> Taken<'m> {
         before
     }
 
-    /// Returns the first entry of the spot whose fields a request can have together with these, although neither set
-    /// contains the other. The policy compiler bounds the number of sets.
+    /// Returns the first entry of the spot whose set of fields conflicts with `fields`: one request can match both
+    /// sets, and neither set is more specific. The policy compiler bounds the number of sets.
     fn ambiguous(&mut self, spot: usize, fields: &'m Fields, entry: usize) -> Option<usize> {
         let sets = self.sets.entry(spot).or_default();
         if sets.iter().any(|(known, _)| *known == fields) {

@@ -178,8 +178,9 @@ impl Node {
             || self.literals.values().chain(self.param.as_deref()).any(|node| node.any_below(true, asked))
     }
 
-    /// Reports each place of a `{*rest}` whose requests all go to more specific places, together with one of these
-    /// places. A node is visited once for each parameter above it, and a pattern has few parameters.
+    /// Reports each `{*rest}` that no request reaches, because more specific patterns take all requests. Reports the
+    /// place of the `{*rest}` and the place of one such pattern. A node is visited once for each parameter above it,
+    /// and a pattern has few parameters.
     pub(super) fn unreachable(&self, tell: &mut impl FnMut(usize, usize)) {
         if let (Some(lost), Some(winner)) = (self.rest, self.taken()) {
             tell(lost, winner);
