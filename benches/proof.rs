@@ -45,10 +45,10 @@ fn proofs(algorithm: Algorithm, binds: bool) -> Proofs {
 
 fn proving(c: &mut Criterion) {
     let (method, target) = (Method::GET, PathAndQuery::from_static("/orders/7?x=1"));
-    let audience = Audience {
-        name: Arc::from("orders"),
-        key: Some(hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef0123456789abcdef")),
-    };
+    let audience = Audience::new(
+        Arc::from("orders"),
+        Some(hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef0123456789abcdef")),
+    );
     let caller = principal();
     let now = Now::read();
     let write = |proofs: &Proofs| {

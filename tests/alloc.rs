@@ -164,7 +164,7 @@ fn an_assertion_that_is_given_again_allocates_nothing() {
         sign: Arc::new(|claims, _| Some(serde_json::Value::Object(claims.clone()).to_string())),
     };
     let proofs = Proofs { assertion: Some(assertor), signature: None };
-    let audience = Audience { name: Arc::from("orders"), key: None };
+    let audience = Audience::new(Arc::from("orders"), None);
     let caller = Principal { roles: Box::new(["clerk".into()]), ..Principal::for_tests() };
     let (method, target, now) = (Method::GET, PathAndQuery::from_static("/orders/7"), Now::read());
     let proof = Proof { proofs: &proofs, audience: &audience, method: &method, target: &target, now };

@@ -54,6 +54,16 @@ impl IdentityHeaders {
         Self { subject, roles, scopes, issuer, claims: claims.into(), others }
     }
 
+    /// Returns the headers for the subject, the roles, the scopes and the issuer, in this order.
+    pub fn facts(&self) -> [Option<&HeaderName>; 4] {
+        [&self.subject, &self.roles, &self.scopes, &self.issuer].map(Option::as_ref)
+    }
+
+    /// Returns the headers for other claims.
+    pub fn claims(&self) -> &[(HeaderName, ClaimId)] {
+        &self.claims
+    }
+
     /// Reserves another header name, so that clients may not send it.
     #[must_use]
     pub fn reserving(mut self, name: &HeaderName) -> Self {

@@ -832,6 +832,10 @@ pub struct RouteSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub issuers: Vec<String>,
+    /// The part of the caller's identity that the upstream receives; all of it if absent.
+    #[serde(deserialize_with = "optional_one_or_many", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub identity: Option<Vec<String>>,
     /// Names of rate limits.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]

@@ -226,9 +226,7 @@ fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue
 /// `write_csrf`, also writes the CSRF token of the session.
 pub(crate) fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csrf: bool, proof: &Proof<'_>) {
     if let Some(principal) = permit.principal() {
-        for (name, value) in &principal.headers {
-            headers.insert(name.clone(), value.clone());
-        }
+        proof.audience.write_headers(headers, principal);
         proof.write(headers, principal);
         // The upstream needs the token because the gateway removes the CSRF cookie from the request. A caller who is
         // not authenticated by a cookie needs no CSRF protection.

@@ -6,6 +6,7 @@
 //! request almost nothing, unless the policy binds each JWT to its request. The gateway does not accept the JWT as an
 //! access token, because its type is different.
 
+use super::identity_choice::IdentityChoice;
 use crate::authenticate::principal::Proven;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
 use crate::clock::Now;
@@ -67,6 +68,37 @@ pub struct Audience {
     pub name: Arc<str>,
     /// The secret that the upstream and the gateway share.
     pub key: Option<hmac::Key>,
+    /// The part of the identity that a route sends to the upstream; `None` for the whole identity.
+    choice: Option<IdentityChoice>,
+    /// The name under which an assertion is kept: that of the upstream and of the choice. Its first line is the choice,
+    /// so that no name of an upstream can be taken for another choice.
+    kept_as: Arc<str>,
+}
+
+impl Audience {
+    /// Creates the audience of an upstream, which receives the whole identity.
+    pub fn new(name: Arc<str>, key: Option<hmac::Key>) -> Self {
+        let kept_as = Arc::from(format!("\n{name}"));
+        Self { name, key, choice: None, kept_as }
+    }
+
+    /// Returns the audience of the same upstream for a route that sends only a part of the identity.
+    #[must_use]
+    pub fn receiving(&self, choice: IdentityChoice) -> Self {
+        let kept_as = Arc::from(format!("{}\n{}", choice.key(), self.name));
+        Self { name: self.name.clone(), key: self.key.clone(), choice: Some(choice), kept_as }
+    }
+
+    /// Writes the identity headers that the upstream receives.
+    pub(super) fn write_headers(&self, headers: &mut HeaderMap, principal: &Principal) {
+        let mut write = |(name, value): &(HeaderName, HeaderValue)| {
+            headers.insert(name.clone(), value.clone());
+        };
+        match &self.choice {
+            None => principal.headers.iter().for_each(write),
+            Some(choice) => choice.of(&principal.headers).for_each(&mut write),
+        }
+    }
 }
 
 /// A proof of the caller's identity for one request.
@@ -101,7 +133,7 @@ impl Proof<'_> {
         if assertor.binds {
             return self.made(assertor, principal).map(|(value, _)| value);
         }
-        let audience = &self.audience.name;
+        let audience = &self.audience.kept_as;
         let mut kept = principal.proofs.borrow_mut();
         if let Some(known) = kept.iter().find(|known| known.audience == *audience)
             && (known.made..known.until).contains(&self.now.unix)
@@ -110,7 +142,7 @@ impl Proof<'_> {
         }
         let (value, until) = self.made(assertor, principal)?;
         kept.retain(|known| known.audience != *audience);
-        // The list holds at most one assertion for each upstream of the policy.
+        // The list holds at most one assertion for each upstream of the policy and each part of the identity.
         let made = self.now.unix;
         kept.push(Proven { audience: audience.clone(), value: value.clone(), made, until });
         Some(value)
@@ -125,25 +157,39 @@ impl Proof<'_> {
         let mut id = [0; 16];
         rand::fill(&mut id).ok()?;
         let mut claims = Map::new();
-        for (name, claim) in &assertor.claims {
+        let whole = IdentityChoice {
+            subject: true,
+            roles: true,
+            scopes: true,
+            issuer: true,
+            ..IdentityChoice::default()
+        };
+        let choice = self.audience.choice.as_ref();
+        let sends_claim = |claim: &ClaimId| choice.is_none_or(|choice| choice.claims.contains(claim));
+        for (name, claim) in assertor.claims.iter().filter(|(_, claim)| sends_claim(claim)) {
             if let Some(value) = principal.claim(*claim).and_then(json) {
                 claims.insert(name.to_string(), value);
             }
         }
+        let sends = choice.unwrap_or(&whole);
         let names =
             |list: &[Box<str>]| Value::from(list.iter().map(|name| name.to_string()).collect::<Vec<_>>());
         claims.insert("iss".into(), (*assertor.issuer).into());
         claims.insert("aud".into(), (*self.audience.name).into());
-        claims.insert("sub".into(), (*principal.subject).into());
+        if sends.subject {
+            claims.insert("sub".into(), (*principal.subject).into());
+        }
         claims.insert("iat".into(), now.into());
         claims.insert("exp".into(), expires.into());
         claims.insert("jti".into(), URL_SAFE_NO_PAD.encode(id).into());
         // A service needs the issuer to identify the caller: two issuers may use the same subject.
-        claims.insert("idp".into(), (*principal.issuer).into());
-        if !principal.roles.is_empty() {
+        if sends.issuer {
+            claims.insert("idp".into(), (*principal.issuer).into());
+        }
+        if sends.roles && !principal.roles.is_empty() {
             claims.insert("roles".into(), names(&principal.roles));
         }
-        if !principal.scopes.is_empty() {
+        if sends.scopes && !principal.scopes.is_empty() {
             claims.insert("scope".into(), principal.scopes.join(" ").into());
         }
         if assertor.binds {
@@ -158,7 +204,10 @@ impl Proof<'_> {
     /// Returns `v1;t=TIME;h=NAMES;s=HMAC`, where the HMAC covers the lines that docs/identity.md specifies. No value
     /// can contain a line break: identity values are encoded, and methods and targets contain no line breaks.
     fn signature(&self, key: &hmac::Key, principal: &Principal) -> HeaderValue {
-        let mut fields: Vec<_> = principal.headers.iter().collect();
+        let mut fields: Vec<_> = match &self.audience.choice {
+            None => principal.headers.iter().collect(),
+            Some(choice) => choice.of(&principal.headers).collect(),
+        };
         fields.sort_unstable_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
         let mut text = format!("v1\n{}\n{}\n{}\n", self.now.unix, self.method, self.target).into_bytes();
         let mut names = String::new();
@@ -234,7 +283,7 @@ mod tests {
     }
 
     fn audience(name: &str) -> Audience {
-        Audience { name: Arc::from(name), key: Some(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32])) }
+        Audience::new(Arc::from(name), Some(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32])))
     }
 
     fn claims(headers: &HeaderMap) -> Value {
@@ -284,6 +333,35 @@ mod tests {
     }
 
     #[test]
+    fn proofs_for_a_part_of_the_identity_hold_no_more_and_are_not_mixed_up() {
+        let ((proofs, count), caller) = (proofs(false), principal(10_000));
+        let orders = audience("orders");
+        let part = |choice: IdentityChoice| orders.receiving(choice);
+        let roles = IdentityChoice { roles: true, ..IdentityChoice::default() };
+        let roles = part(IdentityChoice { headers: vec![HeaderName::from_static("x-auth-roles")], ..roles });
+        let tenant = part(IdentityChoice { claims: vec![ClaimId(0)], ..IdentityChoice::default() });
+        // An upstream whose name looks like the key of a choice is another audience.
+        let odd = audience(roles.kept_as.trim_start());
+        for _ in 0..2 {
+            let held = |audience: &Audience| {
+                let claims = claims(&written(&proofs, audience, &caller, 1000));
+                let about = ["sub", "roles", "idp", "tenant"].into_iter();
+                about.filter(|name| claims.get(*name).is_some()).collect::<Vec<_>>()
+            };
+            assert_eq!(held(&orders), ["sub", "roles", "idp", "tenant"]);
+            assert_eq!(held(&roles), ["roles"]);
+            assert_eq!(held(&tenant), ["tenant"]);
+            assert_eq!(held(&odd), ["sub", "roles", "idp", "tenant"]);
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 4, "each is kept under its own name");
+        let signed = |audience: &Audience| {
+            let headers = written(&proofs, audience, &caller, 1000);
+            headers["x-auth-signature"].to_str().unwrap().split(';').nth(2).unwrap().to_owned()
+        };
+        assert_eq!((signed(&roles), signed(&tenant)), ("h=x-auth-roles".to_owned(), "h=".to_owned()));
+    }
+
+    #[test]
     fn the_signature_covers_what_the_document_says() {
         let ((proofs, _), caller) = (proofs(false), principal(10_000));
         let headers = written(&proofs, &audience("orders"), &caller, 1000);
@@ -292,7 +370,7 @@ mod tests {
         let text = "v1\n1000\nGET\n/orders/7?x=1\nx-auth-roles:clerk,a%2Cb\nx-auth-subject:ada\n";
         let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
         hmac::verify(&key, text.as_bytes(), &URL_SAFE_NO_PAD.decode(tag).unwrap()).unwrap();
-        let keyless = Audience { name: Arc::from("x"), key: None };
+        let keyless = Audience::new(Arc::from("x"), None);
         assert!(!written(&proofs, &keyless, &caller, 1000).contains_key("x-auth-signature"));
     }
 }

@@ -12,6 +12,7 @@ mod counters;
 mod credential_policy;
 pub(crate) mod endpoint_limits;
 mod endpoints;
+mod identity_choice;
 mod limits;
 mod private;
 mod profile;

@@ -44,6 +44,7 @@ mod handshakes;
 mod headers;
 mod hostile;
 mod http2;
+mod identity_choice;
 mod issuer_keys;
 mod issuers;
 mod itself;

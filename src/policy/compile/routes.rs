@@ -5,7 +5,7 @@ use super::credential_policy::{check_login, sources};
 use super::limits::{NamedLimits, chosen_limits};
 use super::trust::{Claims, is_reserved};
 use super::upstreams::{Audiences, Upstreams};
-use super::{Faults, endpoints, resources, rule};
+use super::{Faults, endpoints, identity_choice, resources, rule};
 use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Sources, digest_of};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
@@ -95,6 +95,10 @@ pub(super) fn compile(
             );
         }
         let audience = audiences.get(&table.upstream).cloned();
+        let audience = match identity_choice::choice(&key, table, file, context.identity, faults) {
+            Some(choice) => audience.map(|audience| Arc::new(audience.receiving(choice))),
+            None => audience,
+        };
         let (Some(matcher), Some(destination), Some(rule), Some(audience)) =
             (matcher, destination, rule, audience)
         else {

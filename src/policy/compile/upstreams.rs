@@ -88,7 +88,7 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
                 faults.warn("same_secret", &at, format!("the same key as upstream.{first}"), hint);
             }
         }
-        audiences.insert(name.clone(), Arc::new(Audience { name: Arc::from(&**name), key }));
+        audiences.insert(name.clone(), Arc::new(Audience::new(Arc::from(&**name), key)));
     }
     audiences
 }

@@ -667,11 +667,12 @@ proptest! {
     }
 }
 
+/// The methods and the header fields of an entry.
+type Required<'e> = (&'e [&'e str], &'e [(&'static str, &'static str)]);
+
 /// Builds a table of entries for `/a` with these methods and header fields.
-fn by_fields(
-    entries: &[(&[&str], &[(&'static str, &'static str)])],
-) -> Result<RouteTable<usize>, Vec<Conflict>> {
-    let entry = |(nth, (methods, list)): (usize, &(&[&str], &[(&'static str, &'static str)]))| {
+fn by_fields(entries: &[Required<'_>]) -> Result<RouteTable<usize>, Vec<Conflict>> {
+    let entry = |(nth, (methods, list)): (usize, &Required<'_>)| {
         let list = list.iter().map(|(name, value)| {
             (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
         });
@@ -732,8 +733,7 @@ fn more_header_fields_are_more_specific_and_none_falls_through() {
 
 #[test]
 fn entries_whose_header_fields_a_request_may_have_together_are_a_conflict() {
-    let conflict =
-        |entries: &[(&[&str], &[(&'static str, &'static str)])]| by_fields(entries).err().unwrap_or_default();
+    let conflict = |entries: &[Required<'_>]| by_fields(entries).err().unwrap_or_default();
     let (v1, v2, b) = (&[("x-v", "1")][..], &[("x-v", "2")][..], &[("x-b", "y")][..]);
     let none: Vec<Conflict> = Vec::new();
     assert_eq!(conflict(&[(&[], v1), (&[], v2), (&[], &[])]), none);
