@@ -21,8 +21,14 @@ pub fn decide(
     now: Now,
     tokens: &mut TokenCache,
 ) -> Result<Permit, Refusal> {
-    let caller = authenticate(credential_policy, trust, credentials, now, tokens)
-        .map_err(|CredentialError { denial, detail }| Refusal { denial, detail, caller: None })?;
+    let caller = authenticate(credential_policy, trust, credentials, now, tokens).map_err(
+        |CredentialError { denial, detail, pending }| Refusal { denial, detail, caller: None, pending },
+    )?;
     let request = RequestFacts { head: credentials.head, params, now };
-    authorize(rule, caller.clone(), &request).map_err(|denial| Refusal { denial, detail: None, caller })
+    authorize(rule, caller.clone(), &request).map_err(|denial| Refusal {
+        denial,
+        detail: None,
+        caller,
+        pending: None,
+    })
 }

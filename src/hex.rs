@@ -6,6 +6,11 @@ pub(crate) const fn digits(byte: u8) -> [u8; 2] {
     [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
 }
 
+/// Returns the hexadecimal digits of bytes, in lower case.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| digits(*byte)).map(char::from).collect()
+}
+
 /// Appends the percent code of a byte, with its digits in upper case (RFC 3986 section 2.1).
 pub(crate) fn push_percent_code(out: &mut String, byte: u8) {
     let [high, low] = digits(byte);

@@ -122,6 +122,7 @@ pub mod config;
 pub(crate) mod control;
 pub mod decision_log;
 pub mod explain;
+pub mod key_source;
 pub mod keyring;
 pub mod outbound;
 pub mod policy;

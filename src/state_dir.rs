@@ -5,7 +5,36 @@ use aws_lc_rs::rand;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Writes a file atomically, in place of the last one. Creates its folder, for the gateway's user only.
+///
+/// # Errors
+/// Returns a sentence for the operator.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
+    let fault = |error: io::Error| format!("{}: cannot be written: {error}", path.display());
+    let folder = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fault)?;
+    let partial = partial(path)?;
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&partial);
+        fault(error)
+    })
+}
+
+/// Returns a name beside `path` that no other process uses.
+fn partial(path: &Path) -> Result<PathBuf, String> {
+    let mut nonce = [0; 8];
+    rand::fill(&mut nonce).map_err(|_| "the system's random numbers failed".to_owned())?;
+    Ok(path.with_extension(format!("{:016x}", u64::from_le_bytes(nonce))))
+}
 
 /// Creates a file in a state folder atomically, unless a file with that name exists. If several processes create the
 /// file at once, one file remains, so callers must read it back.
@@ -15,9 +44,7 @@ use std::path::Path;
 pub(crate) fn place_once(state: &Path, path: &Path, content: &[u8]) -> Result<(), String> {
     let fault = |path: &Path, error: io::Error| format!("{}: cannot be created: {error}", path.display());
     DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| fault(state, error))?;
-    let mut nonce = [0; 8];
-    rand::fill(&mut nonce).map_err(|_| "the system's random numbers failed".to_owned())?;
-    let partial = path.with_extension(format!("{:016x}", u64::from_le_bytes(nonce)));
+    let partial = partial(path)?;
     let place = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         file.write_all(content)?;

@@ -71,6 +71,7 @@ fn trust() -> Trust {
         audience_of_clients: Box::new([]),
         algorithms: vec![Algorithm::HS256],
         keys,
+        source: None,
         leeway: 0,
         // A local issuer, so that the decision also looks up revocations.
         local: true,

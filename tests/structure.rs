@@ -35,6 +35,7 @@ const MODULES: &[&str] = &[
     "respond",
     "keyring",
     "authenticate",
+    "key_source",
     "peer",
     "route",
     "outbound",

@@ -4,6 +4,7 @@
 //! one line, and a flood of forged tokens costs only a few short strings. The facts never include a token, a signature
 //! or a secret.
 
+use super::pending::Pending;
 use crate::denial::Denial;
 use serde_json::{Map, Value};
 use std::fmt::{self, Write};
@@ -15,11 +16,18 @@ pub struct CredentialError {
     pub denial: Denial,
     /// The value found and the value expected; `None` if the denial alone says enough.
     pub detail: Option<Box<str>>,
+    /// What a wait could change about it.
+    pub pending: Option<Box<Pending>>,
 }
 
 impl CredentialError {
     pub(super) fn because(denial: Denial, detail: impl Into<Box<str>>) -> Self {
-        Self { denial, detail: Some(detail.into()) }
+        Self { denial, detail: Some(detail.into()), pending: None }
+    }
+
+    /// Returns this refusal with what a wait could change about it.
+    pub(super) fn until(self, pending: Pending) -> Self {
+        Self { pending: Some(Box::new(pending)), ..self }
     }
 
     /// Returns the explanation for the operator: the detail of this refusal, otherwise the general explanation of its
@@ -31,7 +39,7 @@ impl CredentialError {
 
 impl From<Denial> for CredentialError {
     fn from(denial: Denial) -> Self {
-        Self { denial, detail: None }
+        Self { denial, detail: None, pending: None }
     }
 }
 

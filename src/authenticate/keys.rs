@@ -17,6 +17,7 @@ use aws_lc_rs::signature::{ParsedPublicKey, RsaPublicKeyComponents};
 use der::PublicKey;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 /// A verification key.
@@ -28,6 +29,8 @@ pub struct Key {
     material: Material,
     /// The length of the key's signatures in bytes.
     signature_bytes: usize,
+    /// When the key last verified a token, in seconds since 1970; 0 if never.
+    used: AtomicU64,
 }
 
 /// The key in the form that the library uses to verify signatures. The key is parsed only once.
@@ -69,7 +72,14 @@ impl Key {
         }
         let key = Box::new(hmac::Key::new(mac, secret));
         let material = Material::Secret { bytes: Zeroizing::new(secret.to_vec()), key };
-        Ok(Self { id: id.map(Into::into), issuer: None, algorithm, material, signature_bytes: bits })
+        Ok(Self {
+            id: id.map(Into::into),
+            issuer: None,
+            algorithm,
+            material,
+            signature_bytes: bits,
+            used: AtomicU64::new(0),
+        })
     }
 
     /// Creates a key from a public key, which must be of the algorithm's kind. Rejects an invalid key, such as a point
@@ -99,7 +109,14 @@ impl Key {
             }
         };
         let material = Material::Public(material);
-        Ok(Self { id: id.map(Into::into), issuer: None, algorithm, material, signature_bytes })
+        Ok(Self {
+            id: id.map(Into::into),
+            issuer: None,
+            algorithm,
+            material,
+            signature_bytes,
+            used: AtomicU64::new(0),
+        })
     }
 
     /// Returns the key's id (`kid`).
@@ -127,6 +144,18 @@ impl Key {
         match &self.material {
             Material::Secret { key, .. } => hmac::verify(key, message, signature).is_ok(),
             Material::Public(key) => key.verify_sig(message, signature).is_ok(),
+        }
+    }
+
+    /// Returns when the key last verified a token that was not cached, in seconds since 1970.
+    pub fn last_used(&self) -> Option<u64> {
+        Some(self.used.load(Ordering::Relaxed)).filter(|used| *used > 0)
+    }
+
+    /// Records that the key verified a token.
+    pub(super) fn record_use(&self, now: u64) {
+        if self.used.load(Ordering::Relaxed) < now {
+            self.used.store(now, Ordering::Relaxed);
         }
     }
 
@@ -198,6 +227,18 @@ impl KeySet {
     /// Returns the keys, for listing.
     pub fn iter(&self) -> impl Iterator<Item = &Key> + Clone {
         self.0.iter().map(Arc::as_ref)
+    }
+
+    /// Returns whether the set has no key.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns this set with the other set's objects for the keys that both have, so that these keep their last use.
+    #[must_use]
+    pub(super) fn keeping(&self, other: &Self) -> Self {
+        let known = |key: &Arc<Key>| other.0.iter().find(|known| known.is_same(key)).unwrap_or(key).clone();
+        Self(self.0.iter().map(known).collect())
     }
 
     /// Returns whether both sets contain the same keys.

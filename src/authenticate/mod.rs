@@ -9,6 +9,7 @@ mod identity;
 pub(crate) mod json;
 mod jws;
 mod keys;
+mod pending;
 pub mod principal;
 mod profile;
 mod revoked;
@@ -23,6 +24,7 @@ pub use credential::{CookieNames, Place, bearer, token};
 pub use error::CredentialError;
 pub use identity::{IdentityHeaders, fold_eq};
 pub use keys::{Algorithm, ED25519, Key, KeySet};
+pub use pending::Pending;
 pub use principal::Principal;
 pub use profile::{Profile, TENANT, Tenants, is_tenant};
 pub use revoked::{MARK_MARGIN, Mark, Revoked};
@@ -193,6 +195,7 @@ mod tests {
             audience_of_clients: Box::new([]),
             algorithms: vec![Algorithm::HS256],
             keys,
+            source: None,
             leeway: 5,
             local: false,
             roles: path("roles"),

@@ -7,6 +7,8 @@ use super::keys::{Algorithm, KeySet};
 use super::profile::Profile;
 use super::revoked::Revoked;
 use super::token_stats::TokenStats;
+use crate::clock::Now;
+use crate::key_source::KeySource;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +28,8 @@ pub struct Issuer {
     pub algorithms: Vec<Algorithm>,
     /// The verification keys.
     pub keys: KeySet,
+    /// Where the keys come from, if they are fetched. They are empty until the first fetch.
+    pub source: Option<Arc<KeySource>>,
     /// The tolerated clock difference in seconds.
     pub leeway: u64,
     /// The path of the claim that lists the roles.
@@ -93,6 +97,8 @@ impl Issuer {
             audience_of_clients,
             algorithms,
             keys,
+            // Only the keys that came from it verify.
+            source: _,
             leeway,
             roles,
             scopes,
@@ -156,9 +162,23 @@ impl Trust {
             if !keys.covers(&issuer.keys) {
                 changed.epoch = next_epoch();
             }
-            issuer.keys = keys.clone();
+            issuer.keys = keys.keeping(&issuer.keys);
         }
         changed
+    }
+
+    /// Returns this trust with the last good set of a source, for the issuers that have it. Without a good set they have
+    /// no keys.
+    #[must_use]
+    pub fn with_fetched(&self, source: &Arc<KeySource>, now: Now) -> Self {
+        let issuers = self.issuers.iter();
+        let ours =
+            issuers.filter(|issuer| issuer.source.as_ref().is_some_and(|known| Arc::ptr_eq(known, source)));
+        ours.fold(self.clone(), |trust, issuer| {
+            let keys =
+                source.good(now).and_then(|good| KeySet::from_jwks(&good.body, &issuer.algorithms).ok());
+            trust.with_keys(&issuer.name, &keys.map(|(keys, _)| keys).unwrap_or_default())
+        })
     }
 
     /// Takes over the statistics from the trust of the previous policy. If both trusts produce the same result for
@@ -169,6 +189,11 @@ impl Trust {
             let mut known = before.issuers.iter().zip(&before.seen);
             if let Some((_, known)) = known.find(|(known, _)| known.name == issuer.name) {
                 *seen = known.clone();
+            }
+        }
+        for issuer in &mut self.issuers {
+            if let Some(known) = before.issuers.iter().find(|known| known.name == issuer.name) {
+                issuer.keys = issuer.keys.keeping(&known.keys);
             }
         }
         let is_same = |(ours, theirs): (&Issuer, &Issuer)| ours.verifies_like(theirs);
@@ -336,6 +361,7 @@ mod tests {
             audience_of_clients: Box::new([]),
             algorithms: vec![Algorithm::HS256],
             keys: keys(&[("1", 1), ("2", 2)]),
+            source: None,
             leeway: 0,
             local: false,
             roles: ClaimPath::parse("roles").unwrap(),

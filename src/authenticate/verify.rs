@@ -9,6 +9,7 @@ use super::credential::REFRESH_TOKEN_PREFIX;
 use super::error::{ClaimText, CredentialError, Quoted, beside, quoted};
 use super::json;
 use super::jws::Jws;
+use super::pending;
 use super::principal::{Local, Principal, Shape, Shapes};
 use super::trust::{Issuer, Trust, canonical_type};
 use crate::clock::Now;
@@ -58,8 +59,10 @@ pub(super) fn verify_for(
         Some(_) => return Err(no_issuer()),
         None => trust.issuer_without_name(claims.get("sub")).ok_or_else(no_issuer)?,
     };
-    let key = jws.verify(&issuer.keys, &issuer.algorithms)?;
-    let algorithm = key.algorithm();
+    let key = jws.verify(&issuer.keys, &issuer.algorithms).map_err(|refused| {
+        let is_current = check_times(&claims, issuer, now).is_ok();
+        pending::unverified(refused, jws.header(), issuer, is_current)
+    })?;
     if !issuer.profile.tenants.admits_key(key.issuer(), &name) {
         let detail =
             format!("the key is for {}; iss is {}", Quoted(key.issuer().unwrap_or_default()), Quoted(&name));
@@ -122,7 +125,8 @@ pub(super) fn verify_for(
         CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail)
     })?;
     let age = claims.get("iat").and_then(date).map(|made| now.unix.saturating_sub(made.floor() as u64));
-    seen.record(algorithm, age, token.len());
+    key.record_use(now.unix);
+    seen.record(key.algorithm(), age, token.len());
     Ok(principal)
 }
 

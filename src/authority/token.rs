@@ -177,6 +177,7 @@ mod tests {
             audience_of_clients: Box::new([]),
             algorithms: vec![keyring.algorithm()],
             keys: keyring.key_set().unwrap(),
+            source: None,
             leeway: 0,
             local: false,
             roles: path("roles"),

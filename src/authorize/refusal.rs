@@ -1,7 +1,7 @@
 //! The refusal of a request, with the verified facts about its caller.
 
 use super::{RequestFacts, Rule};
-use crate::authenticate::{Place, Principal};
+use crate::authenticate::{Pending, Place, Principal};
 use crate::denial::Denial;
 use std::rc::Rc;
 
@@ -14,6 +14,8 @@ pub struct Refusal {
     pub detail: Option<Box<str>>,
     /// The verified principal and the place of its token; `None` if no token was verified before the refusal.
     pub caller: Option<(Rc<Principal>, Place)>,
+    /// What a wait could change about the refusal.
+    pub pending: Option<Box<Pending>>,
 }
 
 impl Refusal {

@@ -153,7 +153,7 @@ fn who_did_not_say_who_they_are_fails_any_check() {
 #[test]
 fn a_refusal_in_shadow_mode_is_recorded_before_there_is_a_permit() {
     let caller = Some((principal(&[], &[], None), Place::Cookie));
-    let refusal = Refusal { denial: Denial::InsufficientRole, detail: None, caller };
+    let refusal = Refusal { denial: Denial::InsufficientRole, detail: None, caller, pending: None };
     let mut recorded = None;
     let permit = Permit::in_shadow(refusal, &ShadowMode::new()).record(|refusal| recorded = Some(refusal));
     assert_eq!(recorded.map(|refusal| refusal.denial), Some(Denial::InsufficientRole));

@@ -1,10 +1,10 @@
 //! `portcullis key`: generates, rotates, revokes and lists the local authority's signing keys. Running gateways watch
 //! the state folder and use the changed keys within a second.
 
-use super::{BasicFormat, Failure, exit_code, load, print_error, print_line};
+use super::{BasicFormat, Failure, admin, exit_code, load, print_error, print_line};
 use crate::clock::Now;
+use crate::control::key_report;
 use crate::keyring::{KeyInfo, Keyring, KeyringFault, MissingKey, RotationStart};
-use crate::policy::Compiled;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -34,7 +34,11 @@ pub(super) enum Command {
         all: bool,
     },
     /// List the signing keys with their states, and the keys of every issuer.
-    List,
+    List {
+        /// Ask the running gateway, which knows when each issuer's keys were fetched, used, and will be fetched next.
+        #[arg(long)]
+        live: bool,
+    },
 }
 
 impl From<KeyringFault> for Failure {
@@ -51,7 +55,7 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
         }
         Command::Revoke { id: Some(id), .. } => revoke(path, format, &id),
         Command::Revoke { id: None, .. } => revoke_all(path, format),
-        Command::List => list(path, format),
+        Command::List { live } => list(path, format, live),
     };
     exit_code(result)
 }
@@ -130,25 +134,21 @@ fn revoke_all(path: &Path, format: BasicFormat) -> Result<(), Failure> {
     Ok(())
 }
 
-fn list(path: &Path, format: BasicFormat) -> Result<(), Failure> {
+fn list(path: &Path, format: BasicFormat, live: bool) -> Result<(), Failure> {
     let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
     // A key that was generated only to compile the policy is not one of the authority's keys.
     let keyring = compiled.policy.issuer_settings.as_ref().map(|authority| &authority.keyring);
     let listed = keyring.filter(|keyring| !keyring.is_ephemeral()).map(|keyring| keyring.list(Now::read()));
     let signing = listed.unwrap_or_default();
     let ours = compiled.policy.issuer_settings.as_ref().map(|authority| authority.issuer.as_str());
+    let mut issuers = match live {
+        true => issuers_of_gateway(path)?,
+        false => compiled.policy.trust.issuers().iter().map(key_report::issuer).collect(),
+    };
+    issuers.retain(|issuer| issuer["issuer"].as_str() != ours);
     match format {
         BasicFormat::Json => {
             let signing: Vec<_> = signing.iter().map(as_json).collect();
-            let issuers: Vec<_> = others(&compiled, ours)
-                .map(|(issuer, keys)| {
-                    let keys: Vec<_> = keys
-                        .iter()
-                        .map(|(id, algorithm)| json!({ "kid": id, "algorithm": algorithm }))
-                        .collect();
-                    json!({ "issuer": issuer, "keys": keys })
-                })
-                .collect();
             print_line(&format!(
                 "{:#}",
                 json!({ "authority": ours, "signing": signing, "issuers": issuers })
@@ -162,27 +162,59 @@ fn list(path: &Path, format: BasicFormat) -> Result<(), Failure> {
                 }
             }
             signing.iter().for_each(|key| print_line(&as_text(key)));
-            for (issuer, keys) in others(&compiled, ours) {
-                print_line(issuer);
-                for (id, algorithm) in keys {
-                    print_line(&format!("  {}  {algorithm}", id.unwrap_or("(without kid)")));
-                }
-            }
+            issuers.iter().for_each(print_issuer);
         }
     }
     Ok(())
 }
 
-/// Returns the ids and algorithms of the loaded keys, for each issuer except the local authority.
-fn others<'c>(
-    compiled: &'c Compiled,
-    ours: Option<&str>,
-) -> impl Iterator<Item = (&'c str, Vec<(Option<&'c str>, &'static str)>)> {
-    let issuers = compiled.policy.trust.issuers().iter();
-    issuers.filter(move |issuer| Some(&*issuer.name) != ours).map(|issuer| {
-        let keys = issuer.keys.iter().map(|key| (key.id(), key.algorithm().as_str()));
-        (&*issuer.name, keys.collect())
-    })
+/// Asks the running gateway for the keys of its issuers.
+fn issuers_of_gateway(path: &Path) -> Result<Vec<Value>, Failure> {
+    let (status, answer) = admin::get(path, "/keys")?;
+    if status != 200 {
+        return Err(format!("the gateway answered {status}: {}", answer.trim()).into());
+    }
+    let mut answer: Value = serde_json::from_str(&answer)
+        .map_err(|error| format!("the gateway's answer cannot be read: {error}"))?;
+    match answer["issuers"].take() {
+        Value::Array(issuers) => Ok(issuers),
+        _ => Err("the gateway's answer has no list of issuers".to_owned().into()),
+    }
+}
+
+/// Prints the keys of one issuer, and the state of their source if they are fetched.
+fn print_issuer(issuer: &Value) {
+    let text = |value: &Value| value.as_str().map(printable);
+    print_line(&text(&issuer["issuer"]).unwrap_or_default());
+    for key in issuer["keys"].as_array().into_iter().flatten() {
+        let id = text(&key["kid"]).unwrap_or_else(|| "(without kid)".to_owned());
+        let mut line = format!("  {id}  {}", text(&key["algorithm"]).unwrap_or_default());
+        for (name, label) in [("first_seen", "first seen"), ("last_used", "last used")] {
+            if let Some(at) = text(&key[name]) {
+                line.push_str(&format!("  {label} {at}"));
+            }
+        }
+        print_line(&line);
+    }
+    let source = &issuer["source"];
+    let Some(url) = text(&source["url"]) else { return };
+    let from_disk = if source["from_disk"] == true { ", from the copy on disk" } else { "" };
+    let fetched = text(&source["fetched"])
+        .map_or("not fetched yet".to_owned(), |at| format!("fetched {at}{from_disk}"));
+    let expires = text(&source["expires"]).map(|at| format!(", used until {at}")).unwrap_or_default();
+    let next = text(&source["next_fetch"]).map(|at| format!(", next fetch {at}")).unwrap_or_default();
+    print_line(&format!("  {url}: {fetched}{expires}{next}"));
+    if let (Some(at), Some(why)) = (text(&source["last_error"]["at"]), text(&source["last_error"]["why"])) {
+        print_line(&format!("  the last fetch failed at {at}: {why}"));
+    }
+    for why in source["not_used"].as_array().into_iter().flatten().filter_map(text) {
+        print_line(&format!("  {why}"));
+    }
+}
+
+/// Returns text of an issuer without control characters, which a terminal would obey.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn as_json(key: &KeyInfo) -> Value {

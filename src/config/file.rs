@@ -289,9 +289,27 @@ pub struct IssuerSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub algorithms: Vec<String>,
-    /// Path of the issuer's JSON Web Key Set.
+    /// The issuer's JSON Web Key Set: the path of a file, or an `https` URL.
     #[serde(deserialize_with = "optional_text")]
     pub jwks: Option<String>,
+    /// Whether the key set is found by the issuer's metadata (OpenID Connect Discovery, RFC 8414).
+    pub discovery: bool,
+    /// Maximum time between two fetches of the key set by URL.
+    pub jwks_refresh: Duration,
+    /// Maximum time for which a key set by URL is used after it was fetched.
+    pub jwks_max_age: Duration,
+    /// Minimum time between two fetches of the key set that tokens with an unknown `kid` cause.
+    pub jwks_cooldown: Duration,
+    /// Path of a PEM file with the certificate authorities to trust for the issuer's URLs instead of those of the
+    /// system.
+    #[serde(deserialize_with = "optional_text")]
+    pub ca: Option<String>,
+    /// Private networks in which the issuer's URLs may be. Without an entry they must have public addresses.
+    #[serde(deserialize_with = "networks")]
+    #[schemars(with = "OneOrMany<Cidr>")]
+    pub private_networks: Vec<Cidr>,
+    /// Whether the issuer's URLs may be `http`.
+    pub allow_http: bool,
     /// The secret that the issuer shares with the gateway, for HS256.
     pub secret: Option<Secret>,
     /// The encoding of the secret.
@@ -350,6 +368,13 @@ impl Default for IssuerSection {
             audience: Vec::new(),
             algorithms: Vec::new(),
             jwks: None,
+            discovery: false,
+            jwks_refresh: Duration::seconds(15 * 60),
+            jwks_max_age: Duration::seconds(24 * 3600),
+            jwks_cooldown: Duration::seconds(5),
+            ca: None,
+            private_networks: Vec::new(),
+            allow_http: false,
             secret: None,
             secret_encoding: SecretEncoding::Text,
             public_key: None,

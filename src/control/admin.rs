@@ -1,8 +1,8 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`, `/reload`. Only this listener answers
-//! health checks: the other listeners never answer a health check, whatever the path, the host or the user agent is.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/keys`, `/decisions`, `/explain`, `/reload`. Only this listener answers
+//! health checks: no path, host or user agent makes the other listeners answer one.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
-use super::{guard, metrics_page, queries};
+use super::{guard, key_report, metrics_page, queries};
 use crate::journal::Level;
 use crate::metrics;
 use crate::worker::Shared;
@@ -131,6 +131,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
         "/readyz" if state.draining.get() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
         "/readyz" if request.uri().query() == Some("verbose") => {
             let mut lines = format!("ready\n{}", state.status.lines());
+            lines.push_str(&key_report::lines(&state.shared.policy.load().trust));
             if let Some(authority) = &state.shared.policy.load().authority {
                 lines.push_str(&authority.health().line());
             }
@@ -147,13 +148,16 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             response
         }
+        "/keys" => {
+            let keys = key_report::json(&state.shared.policy.load().trust);
+            typed(queries::JSON, format!("{keys:#}\n").into_bytes())
+        }
         "/decisions" => match queries::decisions(&state.shared) {
             Ok(lines) => typed(queries::JSON_LINES, lines),
             Err((status, why)) => text(status, why),
         },
         _ => {
-            let known =
-                "available: /livez, /readyz, /metrics and /decisions; with POST, /explain and /reload\n";
+            let known = "available: /livez, /readyz, /metrics, /keys and /decisions; with POST, /explain and /reload\n";
             text(StatusCode::NOT_FOUND, known.into())
         }
     }

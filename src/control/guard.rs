@@ -75,8 +75,8 @@ mod tests {
         outcome.is_ok()
     }
 
-    const ALL: [&str; 7] =
-        ["/livez", "/readyz", "/readyz?verbose", "/metrics", "/decisions", "/explain", "/reload"];
+    const ALL: [&str; 8] =
+        ["/livez", "/readyz", "/readyz?verbose", "/metrics", "/keys", "/decisions", "/explain", "/reload"];
 
     #[test]
     fn operators_and_their_tools_may_ask() {
@@ -98,6 +98,7 @@ mod tests {
             ("/metrics", true),
             ("/readyz?verbose", true),
             ("/livez", true),
+            ("/keys", false),
             ("/decisions", false),
             ("/explain", false),
             ("/reload", false),

@@ -1,5 +1,6 @@
 //! Writes the metrics page: the counts of all cores and the current state of the gateway, in Prometheus's text format.
 
+use super::key_report;
 use super::reload::ReloadStatus;
 use crate::authenticate::Trust;
 use crate::authenticate::token_stats::{AGES, SIZES};
@@ -24,6 +25,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     );
     out.sample(&[], shared.journal.dropped());
     write_tokens(&mut out, &policy.trust);
+    key_report::write_metrics(&mut out, &policy.trust);
     status.write_metrics(&mut out);
     if let Some(ends) = shared.certificates.as_ref().and_then(Certificates::ends) {
         let help = "Expiry of the certificate in use, in seconds since 1970.";

@@ -5,6 +5,8 @@ mod admin;
 mod certificates;
 mod file_watch;
 mod guard;
+mod issuer_keys;
+pub(crate) mod key_report;
 mod keys;
 mod metrics_page;
 mod queries;

@@ -5,6 +5,7 @@
 //! reported and ignored.
 
 use super::file_watch::FileWatch;
+use super::issuer_keys::{self, KeyFetchers};
 use super::keys;
 use crate::authority::Authority;
 use crate::clock::Now;
@@ -152,6 +153,8 @@ pub(crate) struct Reloader {
     watching: Arc<Mutex<Option<FileWatch>>>,
     /// The task that watches the signing keys of the policy in force.
     keys: Option<JoinHandle<()>>,
+    /// Fetch the issuers' keys of the policy in force.
+    fetchers: KeyFetchers,
 }
 
 /// Requests a reload whenever the watched files have changed, for ever.
@@ -181,7 +184,7 @@ impl Reloader {
         read: Now,
     ) -> Self {
         let watching = Arc::new(Mutex::new(file_watch(&path, &settings, read)));
-        Self { shared, path, settings, status, watching, keys: None }
+        Self { shared, path, settings, status, watching, keys: None, fetchers: KeyFetchers::default() }
     }
 
     /// Returns a shared handle on the watched files; reloads replace its content.
@@ -227,7 +230,10 @@ impl Reloader {
         if let (Some(authority), Some(settings)) = (&policy.authority, &policy.issuer_settings) {
             authority.follow(settings.clone());
         }
-        self.shared.policy.update(|current| keys::with_current_keys(policy.clone(), current));
+        let now = Now::read();
+        self.shared.policy.update(|current| {
+            issuer_keys::with_fetched_keys(keys::with_current_keys(policy.clone(), current), now)
+        });
         if !policy.front.keeps_decisions {
             self.shared.recent.iter().for_each(|recent| recent.clear());
         }
@@ -305,6 +311,7 @@ impl Reloader {
         if let Some(task) = self.keys.take() {
             task.abort();
         }
+        self.fetchers.follow(&self.shared);
         let policy = self.shared.policy.load();
         if let Some(settings) = &policy.issuer_settings {
             let watcher = settings.keyring.watcher(Now::read());

@@ -225,11 +225,11 @@ denials! {
         detail: "The CSRF token does not belong to this session, or the request comes from another site.",
         flask: Some((StatusCode::UNAUTHORIZED, "CSRF double submit tokens do not match")),
     }
-    /// The gateway currently cannot check whether the token was revoked.
+    /// The gateway currently cannot check the token: revocations, or the issuer's keys, are missing.
     CheckUnavailable => {
         code: "check_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
-        detail: "The gateway cannot check now whether the access token was revoked.",
+        detail: "The gateway cannot check the access token now.",
         flask: None,
     }
 

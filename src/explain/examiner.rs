@@ -250,7 +250,16 @@ impl<'p> Examiner<'p> {
                     Evaluation { found: Some(routed.found), ..Evaluation::ended(refusal.denial.clone()) };
                 let mut note = |refusal: Refusal| {
                     evaluation.caller = refusal.caller;
-                    evaluation.detail = refusal.detail;
+                    evaluation.detail = match refusal.pending {
+                        Some(pending) => {
+                            let why = refusal.detail.unwrap_or_default();
+                            Some(
+                                format!("{why}{}{}", if why.is_empty() { "" } else { "; " }, pending.words())
+                                    .into(),
+                            )
+                        }
+                        None => refusal.detail,
+                    };
                 };
                 match &route.shadow {
                     Some(mode) => {

@@ -14,12 +14,13 @@ mod record;
 mod rejection;
 pub(crate) mod stages;
 pub(crate) mod unreadable;
+mod waiting;
 
 pub(crate) use body::Body;
 
 use crate::authenticate::Credentials;
 use crate::authority::{Compat, Endpoint};
-use crate::authorize::{Permit, RequestFacts};
+use crate::authorize::{Permit, Refusal, RequestFacts};
 use crate::denial::{Denial, Malformed};
 use crate::forward::{
     self, Answer, ConnectionHeaders, Inbound, PermittedRequest, Proof, RequestBody, Target,
@@ -267,27 +268,34 @@ async fn judge<'p, 'h>(
         (Some(_) | None, _) => None,
     };
     let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
-    let permit = permit(worker, policy, exchange, head, &routed, csrf_field, record)?;
+    let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
+    let shown = Credentials { head, scheme, relayed, csrf_field };
+    // A statement of its own: the loan of the cache of tokens must end before a wait.
+    let decision = routed.decide(&policy.trust, &shown, exchange.now, &mut worker.tokens());
+    let decision = match decision {
+        Err(refusal) if refusal.pending.is_some() => {
+            waiting::decide_after_wait(worker, policy, &routed, &shown, refusal).await
+        }
+        decided => decided,
+    };
+    let permit = permit(worker, policy, exchange, head, &routed, decision, record)?;
     limit_key.principal = permit.principal().map(Rc::as_ref);
     let admitted = limit::admit(&route.limits.by_caller, &limit_key, &mut progress.standing);
     admitted.or_else(|denial| unless_shadowed(route, denial, progress, record))?;
     Ok(Admitted { routed, permit, body })
 }
 
-/// Decides whether the caller may make the request, and records the decision.
+/// Records the decision. Turns a refusal into a rejection, unless the route is in shadow mode.
 fn permit(
     worker: &Worker,
     policy: &Policy,
     exchange: &Exchange,
     head: &Head<'_>,
     routed: &Routed<'_, '_>,
-    csrf_field: Option<&str>,
+    decision: Result<Permit, Refusal>,
     record: &mut Record,
 ) -> Result<Permit, Rejection> {
     let route = routed.route;
-    let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
-    let credentials = Credentials { head, scheme, relayed, csrf_field };
-    let decision = routed.decide(&policy.trust, &credentials, exchange.now, &mut worker.tokens());
     let (principal, denial) = match &decision {
         Ok(permit) => (permit.principal(), None),
         Err(refusal) => (refusal.caller.as_ref().map(|(principal, _)| principal), Some(&refusal.denial)),

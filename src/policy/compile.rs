@@ -3,6 +3,7 @@
 //! Makes a single pass over the file, beginning with the parts that other parts refer to. Compilation does not stop at
 //! the first fault: all faults are reported at once.
 
+mod authorities;
 mod authority;
 mod cases;
 mod certificate;
@@ -13,6 +14,7 @@ mod credential_policy;
 pub(crate) mod endpoint_limits;
 mod endpoints;
 mod identity_choice;
+mod key_sources;
 mod limits;
 mod private;
 mod profile;
@@ -101,7 +103,8 @@ fn compile_policy(
     let issuer_settings = authority::compile(file, missing_key, settings_before, &mut faults).map(Arc::new);
     let mut claims = trust::Claims::default();
     let (identity, proofs) = trust::identity(file, &mut claims, issuer_settings.as_deref(), &mut faults);
-    let issuers = trust::issuers(file, issuer_settings.as_deref(), &mut faults);
+    let issuers =
+        trust::issuers(file, issuer_settings.as_deref(), before.map(|before| &*before.trust), &mut faults);
     let counters = counters::CounterRegistry::after(before, settings.cores);
     let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
     let upstreams = upstreams::compile(file, upstreams_before, counters.cores(), &mut faults);

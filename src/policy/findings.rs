@@ -53,6 +53,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("impossible_test", Kind::Fault),
     ("issuer_in_cleartext", Kind::Weakness),
     ("issuer_not_told", Kind::Weakness),
+    ("keys_in_cleartext", Kind::Weakness),
     ("lax_cookies", Kind::Weakness),
     ("login_unlimited", Kind::Weakness),
     ("long_access_token", Kind::Weakness),

@@ -25,9 +25,11 @@ pub use waivers::{SortedFindings, WaivedFinding, Waivers};
 use crate::authenticate::{CredentialPolicy, KeySet, Trust};
 use crate::authority::{Authority, Compat, Endpoint, IssuerSettings};
 use crate::authorize::{Rule, ShadowMode};
+use crate::clock::Now;
 use crate::config::network::Cidr;
 use crate::denial::Denial;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
+use crate::key_source::KeySource;
 use crate::limit::{Limit, Limits};
 use crate::metrics::RouteCounters;
 use crate::peer::Scheme;
@@ -93,6 +95,12 @@ impl Policy {
     #[must_use]
     pub fn with_keys(&self, issuer: &str, keys: &KeySet) -> Self {
         Self { trust: Arc::new(self.trust.with_keys(issuer, keys)), ..self.clone() }
+    }
+
+    /// Returns this policy with the last good set of a source, for the issuers that have it.
+    #[must_use]
+    pub(crate) fn with_fetched(&self, source: &Arc<KeySource>, now: Now) -> Self {
+        Self { trust: Arc::new(self.trust.with_fetched(source, now)), ..self.clone() }
     }
 }
 

@@ -48,6 +48,8 @@ mod identity_choice;
 mod issuer_keys;
 mod issuers;
 mod itself;
+mod key_rotation;
+mod key_urls;
 mod keys;
 mod limits;
 mod lint;

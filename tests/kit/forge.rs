@@ -267,6 +267,12 @@ impl Token {
         signed(&message, signature)
     }
 
+    /// Signs with another key, whose `kid` the token names.
+    pub fn sign_with(self, kid: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+        let message = self.member("kid", json!(kid)).message();
+        signed(&message, sign(message.as_bytes()))
+    }
+
     /// Signs the token.
     pub fn sign(&self) -> String {
         let message = self.message();

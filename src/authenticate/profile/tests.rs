@@ -23,6 +23,7 @@ fn issuer(name: &str, profile: Profile) -> Issuer {
         audience_of_clients: Box::new([]),
         algorithms: vec![Algorithm::HS256],
         keys: KeySet::from_jwks(jwk.to_string().as_bytes(), &[Algorithm::HS256]).unwrap().0,
+        source: None,
         leeway: 0,
         local: false,
         roles: path("roles"),

@@ -19,6 +19,7 @@ fn issuer(name: &str, secret: &[u8]) -> Issuer {
         audience: Box::new(["orders".into(), "stock".into()]),
         algorithms: vec![Algorithm::HS256],
         keys,
+        source: None,
         leeway: 30,
         audience_of_clients: Box::new([]),
         local: false,

@@ -1,9 +1,12 @@
 //! Compiles `[[issuer]]` and `[identity]`: the issuers whose tokens are accepted, and the identity that upstreams
 //! receive.
 
+use super::key_sources::{self, KeySources};
 use super::secrets::{self, Flaw};
 use super::{Faults, private, profile};
-use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, Profile, fold_eq};
+use crate::authenticate::{
+    Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, Profile, Trust, fold_eq,
+};
 use crate::authority::{IssuerSettings, sign};
 use crate::config::file::{File, IssuerSection};
 use crate::config::secret::Secret;
@@ -214,8 +217,10 @@ pub(super) fn is_reserved(name: &HeaderName) -> bool {
 pub(super) fn issuers(
     file: &File,
     authority: Option<&IssuerSettings>,
+    before: Option<&Trust>,
     faults: &mut Faults<'_>,
 ) -> Vec<Issuer> {
+    let mut sources = KeySources::after(file, before);
     let mut issuers: Vec<Issuer> = Vec::new();
     if let Some(authority) = authority {
         match local_issuer(authority) {
@@ -239,7 +244,7 @@ pub(super) fn issuers(
             );
             continue;
         }
-        if let Some(issuer) = issuer(&key, table, faults) {
+        if let Some(issuer) = issuer(&key, table, &mut sources, faults) {
             profile::overlapping(&key, &issuer, &issuers, faults);
             issuers.push(issuer);
         }
@@ -262,6 +267,7 @@ fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
             .collect(),
         algorithms: vec![settings.keyring.algorithm()],
         keys: settings.keyring.key_set().map_err(|fault| fault.to_string())?,
+        source: None,
         leeway: 0,
         local: true,
         roles: path("roles")?,
@@ -271,7 +277,12 @@ fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
     })
 }
 
-fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<Issuer> {
+fn issuer<'f>(
+    key: &str,
+    table: &'f IssuerSection,
+    sources: &mut KeySources<'f>,
+    faults: &mut Faults<'_>,
+) -> Option<Issuer> {
     let at = |name: &str| format!("{key}.{name}");
     let before = faults.fault_count;
     if table.issuer.is_empty() {
@@ -316,7 +327,15 @@ fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<I
     let roles = claim_path(&at("roles"), &table.roles, faults);
     let scopes = claim_path(&at("scopes"), &table.scopes, faults);
     let profile = profile::compile(key, table, faults);
-    let keys = if algorithms.is_empty() { None } else { keys(key, table, &algorithms, faults) };
+    let is_by_url = table.discovery || table.jwks.as_deref().is_some_and(key_sources::is_url);
+    let (keys, source) = match (algorithms.is_empty(), is_by_url) {
+        (true, _) => (None, None),
+        (false, false) => (keys(key, table, &algorithms, faults), None),
+        (false, true) if one_source(key, table, faults) => {
+            sources.source(key, table, &algorithms, faults).unzip()
+        }
+        (false, true) => (None, None),
+    };
     if faults.fault_count > before {
         return None;
     }
@@ -326,6 +345,7 @@ fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<I
         audience_of_clients: Box::new([]),
         algorithms,
         keys: keys?,
+        source,
         leeway: Duration::from(table.leeway).as_secs(),
         local: false,
         roles: roles?,
@@ -350,14 +370,9 @@ pub(super) fn parse_algorithm(key: &str, text: &str, faults: &mut Faults<'_>) ->
     }
 }
 
-fn keys(
-    key: &str,
-    table: &IssuerSection,
-    algorithms: &[Algorithm],
-    faults: &mut Faults<'_>,
-) -> Option<KeySet> {
-    let at = |name: &str| format!("{key}.{name}");
-    let given = [table.jwks.is_some(), table.public_key.is_some(), table.secret.is_some()];
+/// Whether exactly one source of keys is set. Reports a fault otherwise.
+fn one_source(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> bool {
+    let given = [table.jwks.is_some(), table.discovery, table.public_key.is_some(), table.secret.is_some()];
     let sources = given.iter().filter(|given| **given).count();
     if sources != 1 {
         faults.fault(
@@ -368,10 +383,23 @@ fn keys(
             } else {
                 "more than one key source is set"
             },
-            "set exactly one of jwks = \"FILE\", public_key = \"file:FILE\", secret = \"env:NAME\"",
+            "set exactly one of jwks = \"FILE or URL\", discovery = true, public_key = \"file:FILE\", secret = \"env:NAME\"",
         );
+    }
+    sources == 1
+}
+
+fn keys(
+    key: &str,
+    table: &IssuerSection,
+    algorithms: &[Algorithm],
+    faults: &mut Faults<'_>,
+) -> Option<KeySet> {
+    let at = |name: &str| format!("{key}.{name}");
+    if !one_source(key, table, faults) {
         return None;
     }
+    key_sources::unused(key, table, faults);
     let kid = table.kid.as_deref();
     if let Some(secret) = &table.secret {
         if !algorithms.iter().all(|algorithm| algorithm.has_secret()) {
@@ -425,15 +453,6 @@ fn keys(
         };
     }
     let text = table.jwks.as_deref()?;
-    if text.starts_with("https://") || text.starts_with("http://") {
-        faults.fault(
-            "bad_value",
-            &at("jwks"),
-            "a URL",
-            "use the path of a file: key sets are not fetched over the network",
-        );
-        return None;
-    }
     let path = faults.path(text);
     let bytes = stable_file::read(&path, KEY_FILE_MAX).map_err(|why| why.to_string());
     let set = bytes

@@ -1,18 +1,14 @@
 //! Compiles `[upstream.NAME]`: the servers, and the certificate authorities with which servers are verified.
 
 use super::Faults;
+use super::authorities::Authorities;
 use super::trust::resolve;
-use crate::authenticate::digest_of;
 use crate::config::file::{File, UpstreamSection};
-use crate::config::stable_file;
-use crate::config::units::ByteSize;
 use crate::forward::{Audience, Server, Tls, Upstream, UpstreamCounters};
 use ::aws_lc_rs::hmac;
 use http::Uri;
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -52,7 +48,7 @@ pub(super) fn compile(
         counters: counters.collect(),
         cores: cores.max(1),
     };
-    let mut roots = Authorities::new();
+    let mut roots = Authorities::default();
     let upstream =
         |(name, table): (&String, _)| (name.clone(), upstream(name, table, &previous, &mut roots, faults));
     file.upstream.iter().map(upstream).collect()
@@ -203,13 +199,6 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
 }
 
-/// The certificate authorities of each PEM file. The key `None` is for the authorities of the system. Each list of
-/// authorities is read once for all upstreams. The value is `None` if a fault of the file has already been reported.
-type Authorities<'f> = BTreeMap<Option<&'f str>, Option<(Arc<RootCertStore>, [u8; 32])>>;
-
-/// The maximum size of a PEM file. A browser's list of authorities is many times smaller.
-const CA_FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
-
 /// Creates the TLS connector for an upstream. The connector uses TLS 1.2 or 1.3. It trusts the authorities in `ca`, or
 /// the authorities of the system if `ca` is not given. The server's name is always verified.
 fn connector<'f>(
@@ -218,9 +207,7 @@ fn connector<'f>(
     known: &mut Authorities<'f>,
     faults: &mut Faults<'_>,
 ) -> Option<Tls> {
-    let ca = table.ca.as_deref();
-    let (roots, authorities) =
-        known.entry(ca).or_insert_with(|| authorities(key, ca, faults).map(with_digest)).clone()?;
+    let (roots, authorities) = known.of(key, "servers", table.ca.as_deref(), faults)?;
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions();
     match config {
@@ -234,59 +221,6 @@ fn connector<'f>(
             None
         }
     }
-}
-
-/// Returns the authorities, and a digest of their subjects, keys and name constraints.
-fn with_digest(roots: RootCertStore) -> (Arc<RootCertStore>, [u8; 32]) {
-    let digest = digest_of(roots.roots.iter().fold(Vec::new(), |mut all, root| {
-        all.extend_from_slice(root.subject.as_ref());
-        all.extend_from_slice(root.subject_public_key_info.as_ref());
-        all.extend_from_slice(root.name_constraints.as_deref().unwrap_or_default());
-        all
-    }));
-    (Arc::new(roots), digest)
-}
-
-fn authorities(key: &str, ca: Option<&str>, faults: &mut Faults<'_>) -> Option<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(ca) => {
-            let key = format!("{key}.ca");
-            let path = faults.path(ca);
-            let hint = "use a PEM file with certificates";
-            let read = stable_file::read(&path, CA_FILE_MAX).map_err(|why| why.to_string()).and_then(|pem| {
-                let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-                certificates.map_err(|error| error.to_string())
-            });
-            match read {
-                Ok(certificates) => {
-                    roots.add_parsable_certificates(certificates);
-                }
-                Err(why) => {
-                    faults.fault("bad_file", &key, format!("{}: {why}", path.display()), hint);
-                    return None;
-                }
-            }
-            if roots.is_empty() {
-                let found = format!("{}: contains no certificate", path.display());
-                faults.fault("bad_file", &key, found, hint);
-                return None;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                faults.fault(
-                    "no_authorities",
-                    &format!("{key}.servers"),
-                    "https servers, but the system has no certificate authorities",
-                    "install the system's CA certificates, or set ca to a PEM file",
-                );
-                return None;
-            }
-        }
-    }
-    Some(roots)
 }
 
 #[cfg(test)]

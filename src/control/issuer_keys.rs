@@ -1,0 +1,174 @@
+//! The keys of issuers by URL, while the gateway runs: one task for each source fetches them, and puts them in force.
+
+use crate::authenticate::{Issuer, Key, KeySet};
+use crate::clock::Now;
+use crate::journal::Level;
+use crate::key_source::{Copy, FetchError, Fetched, GoodSet, KeySource};
+use crate::policy::Policy;
+use crate::worker::Shared;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// The tasks that fetch the keys of the policy in force.
+#[derive(Debug, Default)]
+pub(super) struct KeyFetchers(Vec<(Arc<KeySource>, JoinHandle<()>)>);
+
+impl KeyFetchers {
+    /// Fetches the keys of the policy in force, and of no other. A source that the policy kept is not disturbed.
+    pub(super) fn follow(&mut self, shared: &Arc<Shared>) {
+        let policy = shared.policy.load();
+        let wanted: Vec<_> =
+            policy.trust.issuers().iter().filter_map(|issuer| issuer.source.clone()).collect();
+        self.0.retain(|(source, task)| {
+            let stays = wanted.iter().any(|wanted| Arc::ptr_eq(wanted, source));
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for source in wanted {
+            if !self.0.iter().any(|(known, _)| Arc::ptr_eq(known, &source)) {
+                let task = tokio::task::spawn_local(keep_fetched(shared.clone(), source.clone()));
+                self.0.push((source, task));
+            }
+        }
+    }
+}
+
+/// Returns a policy that is to be published, with the keys that were fetched while it was compiled.
+pub(super) fn with_fetched_keys(policy: Policy, now: Now) -> Policy {
+    let sources: Vec<_> = policy.trust.issuers().iter().filter_map(|issuer| issuer.source.clone()).collect();
+    sources.iter().fold(policy, |policy, source| policy.with_fetched(source, now))
+}
+
+/// Fetches the keys of a source when they are due or wanted, for ever.
+async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
+    loop {
+        source.due().await;
+        let now = Now::read();
+        if source.expire(now) {
+            publish(&shared, &source, now);
+            let last = source.status().error.map(|(_, error)| error.why).unwrap_or_default();
+            let fields = [("issuer", &*source.settings().issuer), ("why", &*last)];
+            let event =
+                "the keys of an issuer have become too old; its tokens are refused until keys are fetched";
+            shared.journal.event(Level::Error, event, &fields);
+        }
+        if !source.begin_fetch(now) {
+            continue;
+        }
+        let fetched = source.fetch().await;
+        let now = Now::read();
+        let outcome = fetched.and_then(|fetched| accept(&shared, &source, fetched, now));
+        let is_good = outcome.is_ok();
+        match outcome {
+            Ok(good) => write_copy(&shared, &source, &good).await,
+            Err(error) => {
+                let why = error.why.clone();
+                if source.failed(error, now) {
+                    let fields = [("issuer", &*source.settings().issuer), ("why", &why)];
+                    let event = "cannot fetch the keys of an issuer; continuing with the last good set";
+                    shared.journal.event(Level::Warn, event, &fields);
+                }
+            }
+        }
+        source.end_fetch(is_good, now);
+    }
+}
+
+/// Checks a fetched set, and puts it in force. A set without a usable key never replaces a good one.
+fn accept(
+    shared: &Shared,
+    source: &Arc<KeySource>,
+    fetched: Fetched,
+    now: Now,
+) -> Result<Arc<GoodSet>, FetchError> {
+    let policy = shared.policy.load();
+    let issuer = policy.trust.issuers().iter().find(|issuer| is_of(issuer, source)).ok_or_else(|| {
+        // A reload has put a policy without this source in force. This task is about to end.
+        FetchError { kind: "content", why: "the policy no longer has this source".to_owned() }
+    })?;
+    let before = source.good(now);
+    let known = before.as_ref().map(|good| good.first_seen.clone()).unwrap_or_default();
+    let was_failing = source.status().error.is_some();
+    let (skipped, first_seen) = match &fetched {
+        Fetched::Set { body, url, .. } => {
+            let (keys, skipped) = KeySet::from_jwks(body, &issuer.algorithms).map_err(|why| FetchError {
+                kind: "content",
+                why: format!("{url}: {}", why.chars().take(500).collect::<String>()),
+            })?;
+            log_changes(shared, issuer, &keys, &skipped, before.is_some());
+            (Some(skipped), seen(&keys, &known, now))
+        }
+        Fetched::NotModified { .. } => (None, known),
+    };
+    let good = source.succeeded(fetched, skipped, first_seen, now)?;
+    if was_failing {
+        let fields = [("issuer", &*source.settings().issuer)];
+        shared.journal.event(Level::Info, "the keys of an issuer can be fetched again", &fields);
+    }
+    publish(shared, source, now);
+    Ok(good)
+}
+
+fn is_of(issuer: &Issuer, source: &Arc<KeySource>) -> bool {
+    issuer.source.as_ref().is_some_and(|known| Arc::ptr_eq(known, source))
+}
+
+fn name(key: &Key) -> String {
+    Copy::key_name(key.id(), key.algorithm().as_str())
+}
+
+/// Returns when each key was first seen: now, unless the last set had it.
+fn seen(keys: &KeySet, known: &BTreeMap<String, u64>, now: Now) -> BTreeMap<String, u64> {
+    let at = |name: &String| known.get(name).copied().unwrap_or(now.unix);
+    keys.iter().map(name).map(|name| (name.clone(), at(&name))).collect()
+}
+
+fn publish(shared: &Shared, source: &Arc<KeySource>, now: Now) {
+    shared.policy.update(|policy| policy.with_fetched(source, now));
+}
+
+/// Logs which keys came and went, and which are not used, if that changed.
+fn log_changes(shared: &Shared, issuer: &Issuer, keys: &KeySet, skipped: &[String], has_before: bool) {
+    let names = |keys: &KeySet| keys.iter().map(name).collect::<BTreeSet<_>>();
+    let (now, before) = (names(keys), names(&issuer.keys));
+    if has_before && keys.is_same(&issuer.keys) {
+        return;
+    }
+    let list = |names: Vec<&String>| {
+        let shown: Vec<&str> = names.iter().take(10).map(|name| name.as_str()).collect();
+        shown.join(", ")
+    };
+    shared.journal.event_with(
+        Level::Info,
+        "the keys of an issuer were fetched",
+        &[
+            ("issuer", (&*issuer.name).into()),
+            ("keys", now.len().into()),
+            ("new", (&list(now.difference(&before).collect())).into()),
+            ("gone", (&list(before.difference(&now).collect())).into()),
+            ("not_used", skipped.len().into()),
+        ],
+    );
+    for why in skipped.iter().take(5) {
+        let why: String = why.chars().take(300).collect();
+        let fields = [("issuer", &*issuer.name), ("why", &why)];
+        shared.journal.event(Level::Warn, "a key of an issuer is not used", &fields);
+    }
+}
+
+/// Writes the copy with which the next start begins, off the thread: the disk may be slow.
+async fn write_copy(shared: &Shared, source: &Arc<KeySource>, good: &Arc<GoodSet>) {
+    let (source, good) = (source.clone(), good.clone());
+    let issuer = source.settings().issuer.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        let copy = Copy::new(source.settings(), &good.body, good.fetched.unix, good.first_seen.clone());
+        copy.map_or(Ok(()), |copy| copy.write(&source.settings().copy))
+    });
+    if let Ok(Err(why)) = written.await {
+        let event = "cannot keep the keys of an issuer for the next start";
+        shared.journal.event(Level::Warn, event, &[("issuer", &issuer), ("why", &why)]);
+    }
+}

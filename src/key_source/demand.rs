@@ -1,0 +1,234 @@
+//! Requests whose token names a key that the gateway does not know yet: they wait for one shared fetch.
+//!
+//! A new fetch starts only after the cooldown since the last one, so a flood of invented `kid`s causes no more fetches
+//! than a single one does. A `kid` that a later fetch did not bring is remembered for a while and waits for nothing.
+//! When too many requests wait, further ones are answered that the check is unavailable: such an answer is never wrong.
+
+use super::KeySource;
+use crate::clock::Now;
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+/// The longest time for which a request waits.
+pub const WAIT_MAX: Duration = Duration::from_secs(10);
+/// How many requests may wait for the keys of one issuer.
+const WAITING_MAX: usize = 256;
+/// How many absent `kid`s are remembered for each issuer.
+const ABSENT_MAX: usize = 1024;
+/// For how many cooldowns an absent `kid` is remembered.
+const ABSENT_COOLDOWNS: u32 = 6;
+
+/// What a request waits for: a key of this source.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    source: Arc<KeySource>,
+    /// A keyed hash of the `kid`; that of `None` for a token that no `kid` leads to a key.
+    kid: u64,
+}
+
+impl PartialEq for Wanted {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source) && self.kid == other.kid
+    }
+}
+
+impl Eq for Wanted {}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// A fetch ended well: the token can be judged again.
+    Fetched,
+    /// The key was looked for after the token was seen, and the issuer does not have it.
+    Absent,
+    /// The key could not be looked for in time.
+    Unavailable,
+}
+
+/// The requests that wait for the keys of one source, and what they asked for.
+#[derive(Debug)]
+pub struct Demand {
+    inner: Mutex<Inner>,
+    hasher: RandomState,
+    /// Wakes the fetching task.
+    wanted: Notify,
+    /// The number of ended fetches, and whether the last one ended well.
+    ended: watch::Sender<(u64, bool)>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: usize,
+    /// The `kid`s that were asked for since the start of the last fetch.
+    asked: Vec<u64>,
+    /// Those that were asked for before it.
+    sought: Vec<u64>,
+    /// The `kid`s that a fetch after the question did not bring, with the time until which they are remembered.
+    absent: HashMap<u64, Instant>,
+    is_wanted: bool,
+    /// Whether a fetch is running, or was cut short.
+    in_flight: bool,
+    /// The requests by the outcome of their wait, in the order of [`Demand::OUTCOMES`].
+    outcomes: [u64; 3],
+}
+
+impl Default for Demand {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::default(),
+            hasher: RandomState::new(),
+            wanted: Notify::new(),
+            ended: watch::Sender::new((0, true)),
+        }
+    }
+}
+
+/// Counts a request as waiting for as long as it lives.
+struct Waiting<'d>(&'d Demand);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.inner().waiting -= 1;
+    }
+}
+
+impl Wanted {
+    /// Waits until the key may have come, `deadline` at the latest.
+    pub async fn wait(&self, deadline: Instant, now: Now) -> Waited {
+        let outcome = self.source.wait(self.kid, deadline, now).await;
+        self.source.demand.inner().outcomes[outcome as usize] += 1;
+        outcome
+    }
+
+    /// Returns the issuer.
+    pub fn issuer(&self) -> &Arc<str> {
+        &self.source.settings.issuer
+    }
+}
+
+impl KeySource {
+    /// Returns the wish for a key with this `kid`; without one for any new key.
+    pub fn wanted(self: &Arc<Self>, kid: Option<&str>) -> Wanted {
+        Wanted { source: self.clone(), kid: self.demand.hasher.hash_one(kid) }
+    }
+
+    async fn wait(&self, kid: u64, deadline: Instant, now: Now) -> Waited {
+        let allowed = self.state().allowed(self.settings.cooldown);
+        let mut ended = self.demand.ended.subscribe();
+        let _waiting = {
+            let mut inner = self.demand.inner();
+            if inner.absent.get(&kid).is_some_and(|until| now.steady < *until) {
+                return Waited::Absent;
+            }
+            if inner.waiting >= WAITING_MAX {
+                return Waited::Unavailable;
+            }
+            // A fetch that is running may bring the key. If it does not, the caller asks again.
+            if !inner.in_flight {
+                inner.is_wanted = true;
+                if inner.asked.len() < ABSENT_MAX && !inner.asked.contains(&kid) {
+                    inner.asked.push(kid);
+                }
+                self.demand.wanted.notify_one();
+                if allowed.is_some_and(|allowed| allowed > deadline) {
+                    return Waited::Unavailable;
+                }
+            }
+            inner.waiting += 1;
+            Waiting(&self.demand)
+        };
+        match tokio::time::timeout_at(deadline.into(), ended.changed()).await {
+            Ok(Ok(())) if ended.borrow().1 => Waited::Fetched,
+            Ok(Ok(()) | Err(_)) | Err(_) => Waited::Unavailable,
+        }
+    }
+
+    /// Returns once a fetch is due or was cut short, or the last good set becomes too old.
+    pub async fn due(&self) {
+        loop {
+            let (next, allowed, expires) = {
+                let state = self.state();
+                (state.next(), state.allowed(self.settings.cooldown), state.expires(self.settings.max_age))
+            };
+            let asked = {
+                let inner = self.demand.inner();
+                if inner.in_flight {
+                    return;
+                }
+                inner.is_wanted.then(|| allowed.unwrap_or(next))
+            };
+            let due = [Some(next), asked, expires].into_iter().flatten().min().unwrap_or(next);
+            if tokio::time::timeout_at(due.into(), self.demand.wanted.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Drops the last good set if it is too old. Returns whether it was dropped now.
+    pub fn expire(&self, now: Now) -> bool {
+        self.state().expire(self.settings.max_age, now)
+    }
+
+    /// Begins a fetch, unless none is due: [`due`](Self::due) also returns when a set becomes too old.
+    pub fn begin_fetch(&self, now: Now) -> bool {
+        let mut state = self.state();
+        let mut inner = self.demand.inner();
+        let allowed = state.allowed(self.settings.cooldown).is_none_or(|allowed| allowed <= now.steady);
+        if state.next() > now.steady && !(inner.is_wanted && allowed) && !inner.in_flight {
+            return false;
+        }
+        state.begin_fetch(now);
+        inner.is_wanted = false;
+        inner.in_flight = true;
+        // A fetch that a reload of the policy cut short leaves its questions open.
+        let asked = std::mem::take(&mut inner.asked);
+        inner.sought.extend(asked);
+        true
+    }
+
+    /// Ends a fetch and wakes the requests that wait. `now` is its end.
+    pub fn end_fetch(&self, is_good: bool, now: Now) {
+        let mut inner = self.demand.inner();
+        let sought = std::mem::take(&mut inner.sought);
+        inner.in_flight = false;
+        if is_good {
+            inner.absent.retain(|_, until| *until > now.steady);
+            let any = self.demand.hasher.hash_one(None::<&str>);
+            for kid in sought {
+                let cooldowns = if kid == any { 1 } else { ABSENT_COOLDOWNS };
+                if inner.absent.len() < ABSENT_MAX {
+                    inner.absent.insert(kid, now.steady + self.settings.cooldown * cooldowns);
+                }
+            }
+        }
+        drop(inner);
+        self.demand.ended.send_modify(|(count, was_good)| {
+            *count += 1;
+            *was_good = is_good;
+        });
+    }
+}
+
+impl Demand {
+    /// The names of the outcomes, in the order of [`Waited`].
+    const OUTCOMES: [&'static str; 3] = ["fetched", "absent", "unavailable"];
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the number of requests that wait now.
+    pub fn waiting(&self) -> usize {
+        self.inner().waiting
+    }
+
+    /// Returns the numbers of waits by their outcome.
+    pub fn outcomes(&self) -> [(&'static str, u64); 3] {
+        let counts = self.inner().outcomes;
+        std::array::from_fn(|at| (Self::OUTCOMES[at], counts[at]))
+    }
+}

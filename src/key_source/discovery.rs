@@ -1,0 +1,117 @@
+//! Finds an issuer's key set by its metadata: OpenID Connect Discovery 1.0 and RFC 8414.
+
+use crate::outbound::Url;
+use serde_json::{Map, Value};
+
+/// Returns the URLs of an issuer's metadata, in the order in which they are tried: that of OpenID Connect, which most
+/// issuers have, then that of RFC 8414 section 3. They differ in where the issuer's own path is.
+///
+/// # Errors
+/// If the issuer is not a URL, or has a query (RFC 8414 section 2).
+pub fn metadata_urls(issuer: &str) -> Result<Vec<Url>, String> {
+    let parsed = Url::parse(issuer)?;
+    if parsed.has_query() {
+        return Err("has a query".to_owned());
+    }
+    let (origin, path) = (parsed.origin(), parsed.path().trim_end_matches('/'));
+    [
+        format!("{origin}{path}/.well-known/openid-configuration"),
+        format!("{origin}/.well-known/oauth-authorization-server{path}"),
+    ]
+    .iter()
+    .map(|url| Url::parse(url))
+    .collect()
+}
+
+/// Returns the URL of the key set in an issuer's metadata.
+///
+/// # Errors
+/// If the metadata are not those of this issuer, character for character: otherwise one issuer could publish the keys of
+/// another (RFC 8414 section 3.3, OpenID Connect Discovery section 4.3).
+pub fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<Url, String> {
+    let metadata: Map<String, Value> = serde_json::from_slice(metadata)
+        .map_err(|error| format!("the metadata are not a JSON object: {error}"))?;
+    match metadata.get("issuer") {
+        Some(Value::String(named)) if *named == *issuer => {}
+        Some(Value::String(named)) => {
+            return Err(format!("the metadata are of the issuer {}, not of {issuer:?}", shown(named)));
+        }
+        Some(_) | None => return Err("the metadata have no issuer".to_owned()),
+    }
+    match metadata.get("jwks_uri") {
+        Some(Value::String(text)) => {
+            Url::parse(text).map_err(|why| format!("jwks_uri {}: {why}", shown(text)))
+        }
+        Some(_) | None => Err("the metadata have no jwks_uri".to_owned()),
+    }
+}
+
+/// Returns text of an issuer in quotes, escaped and truncated.
+pub(super) fn shown(text: &str) -> String {
+    let short: String = text.chars().take(200).collect();
+    format!("{short:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn both_forms_of_metadata_are_asked_for() {
+        for (issuer, openid, oauth) in [
+            (
+                "https://id.example.com",
+                "https://id.example.com/.well-known/openid-configuration",
+                "https://id.example.com/.well-known/oauth-authorization-server",
+            ),
+            (
+                "https://id.example.com/",
+                "https://id.example.com/.well-known/openid-configuration",
+                "https://id.example.com/.well-known/oauth-authorization-server",
+            ),
+            (
+                "https://id.example.com:8443/realms/a",
+                "https://id.example.com:8443/realms/a/.well-known/openid-configuration",
+                "https://id.example.com:8443/.well-known/oauth-authorization-server/realms/a",
+            ),
+        ] {
+            let urls: Vec<String> = metadata_urls(issuer).unwrap().iter().map(ToString::to_string).collect();
+            assert_eq!(urls, [openid, oauth], "{issuer}");
+        }
+        for issuer in ["orders", "https://id.example.com/?a=b", "https://id.example.com/#a", "urn:example:id"]
+        {
+            assert!(metadata_urls(issuer).is_err(), "{issuer}");
+        }
+    }
+
+    #[test]
+    fn only_metadata_of_the_issuer_itself_name_its_keys() {
+        const ISSUER: &str = "https://id.example.com";
+        let read = |value: Value| jwks_uri(value.to_string().as_bytes(), ISSUER);
+        let uri = "https://keys.example.com/jwks";
+        assert_eq!(read(json!({ "issuer": ISSUER, "jwks_uri": uri })).unwrap().to_string(), uri);
+        for wrong in [
+            json!({ "issuer": "https://id.example.com/", "jwks_uri": uri }),
+            json!({ "issuer": "https://ID.example.com", "jwks_uri": uri }),
+            json!({ "issuer": [ISSUER], "jwks_uri": uri }),
+            json!({ "jwks_uri": uri }),
+            json!({ "issuer": ISSUER }),
+            json!({ "issuer": ISSUER, "jwks_uri": "file:///etc/passwd" }),
+            json!({ "issuer": ISSUER, "jwks_uri": [uri] }),
+            json!([ISSUER, uri]),
+        ] {
+            assert!(read(wrong.clone()).is_err(), "{wrong}");
+        }
+        assert!(jwks_uri(b"<html>", ISSUER).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_metadata_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), issuer in "\\PC{0,60}") {
+            let _ = jwks_uri(&bytes, &issuer);
+            let _ = metadata_urls(&issuer);
+        }
+    }
+}

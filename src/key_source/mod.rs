@@ -1,0 +1,196 @@
+//! Keys that an issuer publishes at a URL: where they are, the last good set, and the requests that wait for the next.
+//!
+//! A request never fetches. `control` runs one fetch at a time for each source; requests with an unknown `kid` wait for
+//! it ([`demand`]), bounded in number and time. The last good set outlives reloads of the policy, and, on disk,
+//! restarts ([`copy`]), but never its maximum age.
+
+mod copy;
+mod demand;
+mod discovery;
+mod fetch;
+mod schedule;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use copy::Copy;
+pub use demand::{Demand, WAIT_MAX, Waited, Wanted};
+pub use discovery::{jwks_uri, metadata_urls};
+pub use fetch::{FetchError, Fetched};
+pub use state::{GoodSet, Status};
+
+use crate::clock::Now;
+use crate::outbound::{Client, Networks, Settings, Url};
+use rustls::RootCertStore;
+use state::State;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Where an issuer publishes its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// The key set itself.
+    KeySet(Url),
+    /// The issuer's metadata, which names the key set: the URLs to try, in order.
+    Metadata(Vec<Url>),
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeySet(url) => url.fmt(f),
+            Self::Metadata(urls) => match urls.first() {
+                Some(first) => first.fmt(f),
+                None => f.write_str("no metadata"),
+            },
+        }
+    }
+}
+
+/// How the keys of one issuer are fetched. Two equal values fetch the same keys from the same place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSettings {
+    /// The issuer's name, which its metadata must repeat.
+    pub issuer: Arc<str>,
+    /// Where the keys are.
+    pub location: Location,
+    /// A digest of the accepted certificate authorities.
+    pub authorities: [u8; 32],
+    /// The networks that may be reached besides the public Internet.
+    pub networks: Networks,
+    /// Whether the keys may be fetched in cleartext.
+    pub allows_http: bool,
+    /// The longest time between two fetches.
+    pub refresh: Duration,
+    /// The longest time for which a set is used after it was fetched.
+    pub max_age: Duration,
+    /// The shortest time between the starts of two fetches that requests ask for.
+    pub cooldown: Duration,
+    /// The file of the copy on disk.
+    pub copy: PathBuf,
+}
+
+impl SourceSettings {
+    /// Whether both fetch from the same place, whatever the times.
+    fn is_same_place(&self, other: &Self) -> bool {
+        // Destructures all fields, so that a new field cannot be forgotten here.
+        let Self {
+            issuer,
+            location,
+            authorities,
+            networks,
+            allows_http,
+            copy,
+            refresh: _,
+            max_age: _,
+            cooldown: _,
+        } = self;
+        *issuer == other.issuer
+            && *location == other.location
+            && *authorities == other.authorities
+            && *networks == other.networks
+            && *allows_http == other.allows_http
+            && *copy == other.copy
+    }
+}
+
+/// The keys of one issuer by URL. It outlives the policies that refer to it.
+pub struct KeySource {
+    settings: SourceSettings,
+    client: Client,
+    demand: Arc<Demand>,
+    state: Arc<Mutex<State>>,
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySource").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl KeySource {
+    /// Creates a source, or returns the one of the previous policy if nothing changed. A source at the same place takes
+    /// over the last good set and the counts. A new one begins with the copy on disk, unless that is too old.
+    ///
+    /// # Errors
+    /// If the TLS library rejects its own settings.
+    pub fn after(
+        settings: SourceSettings,
+        roots: Arc<RootCertStore>,
+        before: Option<&Arc<Self>>,
+        now: Now,
+    ) -> Result<Arc<Self>, String> {
+        if let Some(same) = before.filter(|before| before.settings == settings) {
+            return Ok(same.clone());
+        }
+        let client = Client::new(Settings {
+            roots,
+            networks: settings.networks.clone(),
+            allows_http: settings.allows_http,
+            idle: 0,
+        })?;
+        let (demand, state) = match before.filter(|before| before.settings.is_same_place(&settings)) {
+            Some(before) => (before.demand.clone(), before.state.clone()),
+            None => {
+                let copy = Copy::read(&settings, now);
+                (Arc::default(), Arc::new(Mutex::new(State::begin(copy, settings.max_age, now))))
+            }
+        };
+        Ok(Arc::new(Self { settings, client, demand, state }))
+    }
+
+    /// Returns the settings.
+    pub const fn settings(&self) -> &SourceSettings {
+        &self.settings
+    }
+
+    /// Returns the requests that wait.
+    pub fn demand(&self) -> &Demand {
+        &self.demand
+    }
+
+    /// Returns the last good set, unless it is older than the maximum age.
+    pub fn good(&self, now: Now) -> Option<Arc<GoodSet>> {
+        self.state().good(self.settings.max_age, now)
+    }
+
+    /// Returns what operators ask about.
+    pub fn status(&self) -> Status {
+        self.state().status(&self.settings)
+    }
+
+    /// Records a set that was found usable, or the confirmation of the last one. `skipped`: why keys of a new set are
+    /// not used. Returns the set that is to be in force.
+    ///
+    /// # Errors
+    /// If the last set, which the answer confirms, has become too old meanwhile.
+    pub fn succeeded(
+        &self,
+        fetched: Fetched,
+        skipped: Option<Vec<String>>,
+        first_seen: BTreeMap<String, u64>,
+        now: Now,
+    ) -> Result<Arc<GoodSet>, FetchError> {
+        let mut state = self.state();
+        state.succeeded(fetched, skipped, first_seen, &self.settings, now);
+        state.good(self.settings.max_age, now).ok_or_else(|| {
+            let why = "304 for a set that is no longer kept".to_owned();
+            FetchError { kind: "content", why }
+        })
+    }
+
+    /// Records a failed fetch. The last good set stays in use. Returns whether the reason differs from the last one.
+    pub fn failed(&self, error: FetchError, now: Now) -> bool {
+        let mut state = self.state();
+        let is_news = state.last_error().is_none_or(|last| *last != error);
+        state.failed(error, &self.settings, now);
+        is_news
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,225 @@
+//! What is known about the keys of one issuer: the last good set, the outcome of the last fetches, and when the next
+//! one is due.
+
+use super::copy::Copy;
+use super::schedule::{backoff, next_refresh};
+use super::{FetchError, Fetched, SourceSettings};
+use crate::clock::Now;
+use crate::outbound::Url;
+use bytes::Bytes;
+use http::HeaderValue;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The last set that was fetched and had a usable key.
+#[derive(Clone, Debug)]
+pub struct GoodSet {
+    /// Its text.
+    pub body: Bytes,
+    /// When it was fetched, or confirmed.
+    pub fetched: Now,
+    /// Whether it was read from the copy on disk and not confirmed since.
+    pub is_copy: bool,
+    /// When each key was first seen, in seconds since 1970, by [`super::Copy::key_name`].
+    pub first_seen: BTreeMap<String, u64>,
+    validator: Option<(Url, HeaderValue)>,
+}
+
+impl GoodSet {
+    fn age(&self, now: Now) -> Duration {
+        now.steady.saturating_duration_since(self.fetched.steady)
+    }
+}
+
+/// The state of one source.
+#[derive(Debug)]
+pub(super) struct State {
+    good: Option<Arc<GoodSet>>,
+    /// The URL of the key set according to the issuer's metadata, and when they were read.
+    pub(super) metadata: Option<(Url, Instant)>,
+    /// When the last fetch started.
+    started: Option<Instant>,
+    /// When the next fetch is due without a request for one.
+    next: Now,
+    /// How many fetches failed since the last good one.
+    failures: u32,
+    error: Option<(u64, FetchError)>,
+    /// Why keys of the last set are not used.
+    skipped: Vec<String>,
+    skipped_count: usize,
+    fetches: u64,
+    failed: BTreeMap<&'static str, u64>,
+}
+
+/// How many reasons for skipped keys are kept, and how many characters of each: an issuer writes part of the text.
+const SKIPPED_MAX: usize = 5;
+const REASON_MAX: usize = 200;
+
+/// The state for operators. Times are in seconds since 1970.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The issuer.
+    pub issuer: Arc<str>,
+    /// Where its keys or its metadata are.
+    pub location: String,
+    /// When the set in use was fetched or confirmed.
+    pub fetched: Option<u64>,
+    /// Until when it is used.
+    pub expires: Option<u64>,
+    /// Whether it is the copy on disk.
+    pub is_copy: bool,
+    /// When the next fetch is due.
+    pub next: u64,
+    /// When the last fetch failed, and why, if it did.
+    pub error: Option<(u64, FetchError)>,
+    /// Why keys of the set are not used: the first few reasons.
+    pub skipped: Vec<String>,
+    /// The number of keys of the set that are not used.
+    pub skipped_count: usize,
+    /// The number of fetches that gave a set or confirmed one.
+    pub fetches: u64,
+    /// The number of fetches that failed, by kind.
+    pub failed: BTreeMap<&'static str, u64>,
+}
+
+impl State {
+    /// Begins with the copy on disk, if there is one. The first fetch is due at once.
+    pub(super) fn begin(copy: Option<Copy>, max_age: Duration, now: Now) -> Self {
+        let good = copy.and_then(|copy| {
+            let age = Duration::from_secs(now.unix.saturating_sub(copy.fetched));
+            // The age counts from the fetch and not from the start, or each restart would make an old set young.
+            let steady = now.steady.checked_sub(age)?;
+            (age < max_age).then(|| {
+                let fetched = Now { unix: copy.fetched, subsec_nanos: 0, steady };
+                let body = Bytes::from(copy.body);
+                Arc::new(GoodSet {
+                    body,
+                    fetched,
+                    is_copy: true,
+                    first_seen: copy.first_seen,
+                    validator: None,
+                })
+            })
+        });
+        Self {
+            good,
+            metadata: None,
+            started: None,
+            next: now,
+            failures: 0,
+            error: None,
+            skipped: Vec::new(),
+            skipped_count: 0,
+            fetches: 0,
+            failed: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn good(&self, max_age: Duration, now: Now) -> Option<Arc<GoodSet>> {
+        self.good.clone().filter(|good| good.age(now) < max_age)
+    }
+
+    /// Drops the set once it is too old. Returns whether it was dropped now.
+    pub(super) fn expire(&mut self, max_age: Duration, now: Now) -> bool {
+        let is_old = self.good.as_ref().is_some_and(|good| good.age(now) >= max_age);
+        if is_old {
+            self.good = None;
+        }
+        is_old
+    }
+
+    /// Returns the `ETag` of the last set at this URL.
+    pub(super) fn validator(&self, url: &Url) -> Option<HeaderValue> {
+        let (known, etag) = self.good.as_ref()?.validator.as_ref()?;
+        (known == url).then(|| etag.clone())
+    }
+
+    /// Returns when a fetch that requests ask for may start: not before the cooldown, nor before the pause after a
+    /// failure.
+    pub(super) fn allowed(&self, cooldown: Duration) -> Option<Instant> {
+        self.started.map(|started| started + cooldown.max(backoff(self.failures)))
+    }
+
+    /// Returns when the next fetch is due by itself.
+    pub(super) const fn next(&self) -> Instant {
+        self.next.steady
+    }
+
+    /// Returns when the set becomes too old.
+    pub(super) fn expires(&self, max_age: Duration) -> Option<Instant> {
+        self.good.as_ref().map(|good| good.fetched.steady + max_age)
+    }
+
+    pub(super) fn begin_fetch(&mut self, now: Now) {
+        self.started = Some(now.steady);
+    }
+
+    /// Records a set that was put in force, or the confirmation of the last one. `first_seen` is that of its keys.
+    pub(super) fn succeeded(
+        &mut self,
+        fetched: Fetched,
+        skipped: Option<Vec<String>>,
+        first_seen: BTreeMap<String, u64>,
+        settings: &SourceSettings,
+        now: Now,
+    ) {
+        let fresh = match fetched {
+            Fetched::Set { body, url, etag, fresh } => {
+                let validator = etag.map(|etag| (url, etag));
+                let good = GoodSet { body, fetched: now, is_copy: false, first_seen, validator };
+                self.good = Some(Arc::new(good));
+                fresh
+            }
+            Fetched::NotModified { fresh } => {
+                if let Some(good) = &self.good {
+                    let good = GoodSet { fetched: now, is_copy: false, first_seen, ..GoodSet::clone(good) };
+                    self.good = Some(Arc::new(good));
+                }
+                fresh
+            }
+        };
+        if let Some(skipped) = skipped {
+            self.skipped_count = skipped.len();
+            let short = |why: &String| why.chars().take(REASON_MAX).flat_map(char::escape_debug).collect();
+            self.skipped = skipped.iter().take(SKIPPED_MAX).map(short).collect();
+        }
+        self.failures = 0;
+        self.error = None;
+        self.fetches += 1;
+        self.next = after(now, next_refresh(fresh, settings.refresh));
+    }
+
+    /// Records a failed fetch. The last good set stays.
+    pub(super) fn failed(&mut self, error: FetchError, settings: &SourceSettings, now: Now) {
+        self.failures = self.failures.saturating_add(1);
+        *self.failed.entry(error.kind).or_default() += 1;
+        self.error = Some((now.unix, error));
+        self.next = after(now, backoff(self.failures).min(settings.refresh));
+    }
+
+    pub(super) fn last_error(&self) -> Option<&FetchError> {
+        self.error.as_ref().map(|(_, error)| error)
+    }
+
+    pub(super) fn status(&self, settings: &SourceSettings) -> Status {
+        let fetched = self.good.as_ref().map(|good| good.fetched.unix);
+        Status {
+            issuer: settings.issuer.clone(),
+            location: settings.location.to_string(),
+            fetched,
+            expires: fetched.map(|fetched| fetched.saturating_add(settings.max_age.as_secs())),
+            is_copy: self.good.as_ref().is_some_and(|good| good.is_copy),
+            next: self.next.unix,
+            error: self.error.clone(),
+            skipped: self.skipped.clone(),
+            skipped_count: self.skipped_count,
+            fetches: self.fetches,
+            failed: self.failed.clone(),
+        }
+    }
+}
+
+fn after(now: Now, pause: Duration) -> Now {
+    now.later(now.steady + pause)
+}

@@ -1,0 +1,191 @@
+//! Compiles the keys of `[[issuer]]` by URL: `jwks = "https://…"` and `discovery = true`.
+
+use super::Faults;
+use super::authorities::Authorities;
+use crate::authenticate::{Algorithm, KeySet, Trust};
+use crate::clock::Now;
+use crate::config::file::{File, IssuerSection};
+use crate::key_source::{Copy, KeySource, Location, SourceSettings, metadata_urls};
+use crate::outbound::{Networks, Url};
+use crate::route::host::is_own_machine;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The bounds of `jwks_refresh`.
+const REFRESH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+/// The greatest `jwks_max_age`: an issuer that nobody could reach for a month is gone.
+const MAX_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The bounds of `jwks_cooldown`.
+const COOLDOWN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
+
+/// Whether `jwks` is a URL and not the path of a file.
+pub(super) fn is_url(jwks: &str) -> bool {
+    ["https:", "http:"]
+        .iter()
+        .any(|scheme| jwks.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
+}
+
+/// Reports keys that have a meaning only for keys by URL.
+pub(super) fn unused(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) {
+    let keys = [
+        ("ca", table.ca.is_some()),
+        ("private_networks", !table.private_networks.is_empty()),
+        ("allow_http", table.allow_http),
+    ];
+    for (name, _) in keys.iter().filter(|(_, is_set)| *is_set) {
+        let hint = "set jwks = \"https://…\" or discovery = true, or remove this";
+        faults.warn("unused", &format!("{key}.{name}"), "the issuer's keys are not fetched from a URL", hint);
+    }
+}
+
+/// The sources of the issuers' keys, with those of the previous policy.
+pub(super) struct KeySources<'f> {
+    before: Vec<Arc<KeySource>>,
+    state: &'f str,
+    authorities: Authorities<'f>,
+}
+
+impl<'f> KeySources<'f> {
+    pub(super) fn after(file: &'f File, before: Option<&Trust>) -> Self {
+        let issuers = before.map_or(&[][..], Trust::issuers);
+        let before = issuers.iter().filter_map(|issuer| issuer.source.clone()).collect();
+        Self { before, state: &file.state.dir, authorities: Authorities::default() }
+    }
+
+    /// Returns the source of an issuer's keys, and the keys of its last good set, of which there may be none yet.
+    pub(super) fn source(
+        &mut self,
+        key: &str,
+        table: &'f IssuerSection,
+        algorithms: &[Algorithm],
+        faults: &mut Faults<'_>,
+    ) -> Option<(KeySet, Arc<KeySource>)> {
+        let fault_count = faults.fault_count;
+        let (name, location) = location(key, table, faults)?;
+        check_times(key, table, faults);
+        if algorithms.iter().any(|algorithm| algorithm.has_secret()) {
+            faults.fault(
+                "mixed_keys",
+                &format!("{key}.algorithms"),
+                "a shared secret by URL: whoever can read the key set could sign tokens",
+                "use the issuer's public-key algorithms, such as [\"RS256\"] (RFC 8725 section 3.1)",
+            );
+        }
+        for (index, network) in table.private_networks.iter().enumerate() {
+            if network.is_everything() {
+                faults.fault(
+                    "bad_value",
+                    &format!("{key}.private_networks[{index}]"),
+                    format!("{network}: all addresses, including the metadata of cloud platforms"),
+                    "use the networks in which the issuer is, such as \"10.96.0.0/12\"",
+                );
+            }
+        }
+        let (roots, authorities) = self.authorities.of(key, name, table.ca.as_deref(), faults)?;
+        if faults.fault_count > fault_count {
+            return None;
+        }
+        let issuer: Arc<str> = Arc::from(&*table.issuer);
+        let state: PathBuf = faults.path(self.state);
+        let copy = Copy::path(&state, &issuer, &location);
+        let settings = SourceSettings {
+            issuer,
+            location,
+            authorities,
+            networks: Networks::new(table.private_networks.clone()),
+            allows_http: table.allow_http,
+            refresh: table.jwks_refresh.into(),
+            max_age: table.jwks_max_age.into(),
+            cooldown: table.jwks_cooldown.into(),
+            copy,
+        };
+        let before = self.before.iter().find(|before| before.settings().issuer == settings.issuer);
+        let now = Now::read();
+        match KeySource::after(settings, roots, before, now) {
+            Ok(source) => {
+                let good = source.good(now);
+                let keys = good.and_then(|good| KeySet::from_jwks(&good.body, algorithms).ok());
+                Some((keys.map(|(keys, _)| keys).unwrap_or_default(), source))
+            }
+            Err(why) => {
+                faults.fault("tls", key, why, "please report this: it is an error in the gateway");
+                None
+            }
+        }
+    }
+}
+
+/// Returns the place of an issuer's keys, and the name of the key that says so.
+fn location(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<(&'static str, Location)> {
+    let (name, place) = match &table.jwks {
+        Some(text) => ("jwks", Url::parse(text).map(|url| (url.clone(), Location::KeySet(url)))),
+        None => {
+            let urls = metadata_urls(&table.issuer);
+            let urls =
+                urls.and_then(|urls| Ok((urls.first().cloned().ok_or("no URL")?, Location::Metadata(urls))));
+            ("discovery", urls)
+        }
+    };
+    let at = format!("{key}.{name}");
+    let (url, location) = match place {
+        Ok(place) => place,
+        Err(why) if name == "jwks" => {
+            faults.fault(
+                "bad_value",
+                &at,
+                format!("the URL {why}"),
+                "jwks = \"https://id.example.com/jwks.json\"",
+            );
+            return None;
+        }
+        Err(why) => {
+            let found = format!("true, but the issuer \"{}\" {why}", table.issuer);
+            faults.fault("bad_value", &at, found, "set jwks to the URL or the file of the key set");
+            return None;
+        }
+    };
+    if !url.is_https() && !table.allow_http {
+        faults.fault(
+            "bad_value",
+            &at,
+            format!("{url}: whoever is on the path could replace the keys"),
+            "use https, with ca = \"FILE\" for an authority of your own (or set allow_http = true)",
+        );
+        return None;
+    }
+    if table.allow_http && (name == "discovery" || !url.is_https()) && is_far(url.host()) {
+        faults.warn(
+            "keys_in_cleartext",
+            &format!("{key}.allow_http"),
+            format!("true: whoever is on the path to {} can replace the keys and sign tokens", url.host()),
+            "use https, with ca = \"FILE\" for an authority of your own",
+        );
+    } else if table.allow_http && url.is_https() {
+        faults.warn("unused", &format!("{key}.allow_http"), "true, but the URL is https", "remove this");
+    }
+    Some((name, location))
+}
+
+fn check_times(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) {
+    let refresh = Duration::from(table.jwks_refresh);
+    let mut within = |name: &str, time: Duration, (least, most): (Duration, Duration), range: &str| {
+        if time < least || time > most {
+            faults.fault(
+                "bad_value",
+                &format!("{key}.{name}"),
+                format!("not within {range}"),
+                format!("use {range}"),
+            );
+        }
+    };
+    within("jwks_refresh", refresh, REFRESH, "\"1s\" to \"24h\"");
+    within("jwks_max_age", table.jwks_max_age.into(), (refresh, MAX_AGE_MAX), "jwks_refresh to \"30d\"");
+    within("jwks_cooldown", table.jwks_cooldown.into(), COOLDOWN, "\"100ms\" to \"5m\"");
+}
+
+/// Whether requests to a host cross a network.
+fn is_far(host: &str) -> bool {
+    !is_own_machine(host) && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
