@@ -11,6 +11,24 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| digits(*byte)).map(char::from).collect()
 }
 
+/// Parses exactly `N` bytes from hexadecimal digits in lower case.
+pub(crate) fn read<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(bytes)
+}
+
 /// Appends the percent code of a byte, with its digits in upper case (RFC 3986 section 2.1).
 pub(crate) fn push_percent_code(out: &mut String, byte: u8) {
     let [high, low] = digits(byte);
@@ -41,6 +59,15 @@ mod tests {
         for byte in 0..=u8::MAX {
             assert_eq!(digits(byte).map(char::from).iter().collect::<String>(), format!("{byte:02x}"));
             assert_eq!(percent_encoded(&[byte], |_| false), format!("%{byte:02X}"));
+        }
+    }
+
+    #[test]
+    fn digits_are_read_back_and_nothing_else_is() {
+        let bytes = [0, 9, 10, 0xaf, 0xff];
+        assert_eq!(read(&text(&bytes)), Some(bytes));
+        for digits in ["", "00", "000", "0000", "00FF", "00 f", "00+f", "0g00"] {
+            assert_eq!(read::<2>(digits), (digits == "0000").then_some([0, 0]), "{digits}");
         }
     }
 

@@ -87,6 +87,7 @@
 //! - `worker` contains the resources of one core. No request waits for another core.
 //! - [`authority`] is the local issuer, [`keyring`] contains its signing keys, and [`store`] contains its accounts,
 //!   sessions and revocations.
+//! - [`signals`] receives the security events and logout tokens of foreign issuers, which revoke their tokens.
 //! - [`decision_log`] keeps recent decisions, so that another policy can be evaluated for the same requests. `metrics`
 //!   counts events.
 //! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificate.
@@ -127,6 +128,7 @@ pub mod keyring;
 pub mod outbound;
 pub mod policy;
 pub mod review;
+pub mod signals;
 pub mod store;
 pub(crate) mod tls;
 pub(crate) mod worker;

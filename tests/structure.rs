@@ -25,6 +25,7 @@ const MODULES: &[&str] = &[
     "policy",
     "metrics",
     // The stages of a request, the last one first.
+    "signals",
     "authority",
     "forward",
     "decision",

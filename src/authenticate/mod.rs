@@ -13,7 +13,9 @@ mod pending;
 pub mod principal;
 mod profile;
 mod revoked;
+mod signal_marks;
 pub(crate) mod sources;
+mod statement;
 pub(crate) mod token_stats;
 mod trust;
 mod verify;
@@ -28,7 +30,12 @@ pub use pending::Pending;
 pub use principal::Principal;
 pub use profile::{Profile, TENANT, Tenants, is_tenant};
 pub use revoked::{MARK_MARGIN, Mark, Revoked};
+pub(crate) use signal_marks::seconds as mark_seconds;
+pub use signal_marks::{
+    MARK_DIGEST_BYTES, MarkDigest, MarkedClaim, SIGNAL_MARKS_MAX, SignalMark, SignalMarks, Signalled,
+};
 pub use sources::{NamedHeader, Source, Sources};
+pub use statement::{Statement, has_type};
 pub use trust::{Issuer, Trust};
 pub use verify::{claims_of, verify};
 
@@ -117,9 +124,7 @@ pub fn authenticate(
             principal
         }
     };
-    if let Some(local) = &principal.local {
-        trust.revoked().admit(&principal, local)?;
-    }
+    trust.revoked().admit_any(&principal)?;
     match (place, trust.cookies()) {
         (Place::Cookie, Some(names)) => {
             csrf::check(credentials, names, trust.origins(), principal.local.as_deref())?;
@@ -170,9 +175,7 @@ fn absent(
 /// Returns why the token was rejected.
 pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, CredentialError> {
     let principal = verify_for(Recipient::Anyone, token(text)?, trust, now)?;
-    if let Some(local) = &principal.local {
-        trust.revoked().admit(&principal, local)?;
-    }
+    trust.revoked().admit_any(&principal)?;
     Ok(principal)
 }
 

@@ -1,6 +1,7 @@
 //! The verified identity of a caller.
 
 use super::claims::{ClaimId, ClaimValue};
+use super::signal_marks::Signalled;
 use http::{HeaderName, HeaderValue};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub struct Principal {
     pub fresh: bool,
     /// The facts that only tokens of the local authority have.
     pub local: Option<Box<Local>>,
+    /// The facts by which signals revoke the token, if the issuer sends signals.
+    pub signalled: Option<Box<Signalled>>,
     /// Assertions of this identity that were made for upstreams and can be reused.
     pub proofs: RefCell<Vec<Proven>>,
     /// The identity headers for upstreams. They are built once, so that sending them only increments reference counts.
@@ -155,6 +158,7 @@ impl Principal {
             leeway: 0,
             fresh: false,
             local: None,
+            signalled: None,
             proofs: RefCell::default(),
             headers: Box::default(),
         }
@@ -185,6 +189,7 @@ impl Principal {
             + names(&self.scopes)
             + self.claims.iter().map(|claim| claim.as_ref().map_or(0, ClaimValue::bytes)).sum::<usize>()
             + local
+            + self.signalled.as_ref().map_or(0, |_| size_of::<Signalled>() + ALLOCATION)
             + headers.sum::<usize>()
     }
 

@@ -1,15 +1,16 @@
-//! The revocations of the local authority's tokens. They are checked for every request, even for cached tokens, without
-//! I/O.
+//! The revocations of tokens. They are checked for every request, even for cached tokens, without I/O. This module has
+//! the marks of the local authority's tokens; `signal_marks` has those of foreign issuers.
 //!
 //! A mark is set here before the gateway confirms the revocation to the client. The check usually reads only one
 //! number, the epoch, which all cores share and which changes only when something is revoked. A principal stores the
 //! epoch of its last check and is checked again only after the epoch has changed.
 
 use super::principal::{Local, Principal};
+use super::signal_marks::{SignalMark, SignalMarks};
 use crate::denial::Denial;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 /// How long a mark is kept after the last access token that it revokes has expired.
@@ -32,6 +33,8 @@ pub enum Mark {
         /// The first generation whose tokens are still valid.
         generation: i64,
     },
+    /// Tokens of a foreign issuer that a signal names. `until` is not part of the mark in the store.
+    Signal(SignalMark),
 }
 
 /// The revocation marks, shared by all cores.
@@ -47,6 +50,8 @@ pub struct Revoked {
     /// The longest recorded life of an access token, in seconds.
     longest: AtomicU64,
     marks: RwLock<Marks>,
+    /// The marks of foreign issuers' tokens.
+    signals: Arc<SignalMarks>,
 }
 
 impl Default for Revoked {
@@ -56,6 +61,7 @@ impl Default for Revoked {
             blind: AtomicBool::default(),
             longest: AtomicU64::new(u64::MAX),
             marks: RwLock::default(),
+            signals: Arc::default(),
         }
     }
 }
@@ -72,9 +78,23 @@ struct Marks {
 }
 
 impl Revoked {
+    /// Creates an empty set that shares the marks of foreign issuers' tokens with another set.
+    pub fn sharing(signals: Arc<SignalMarks>) -> Self {
+        Self { signals, ..Self::default() }
+    }
+
+    /// Returns the marks of foreign issuers' tokens.
+    pub fn signals(&self) -> &Arc<SignalMarks> {
+        &self.signals
+    }
+
     /// Adds a mark that is kept until `until` (seconds since 1970, exclusive). When the function returns, no core
     /// accepts a token that the mark revokes. Adding a mark again only extends the time until which it is kept.
     pub fn mark(&self, mark: &Mark, until: u64) {
+        if let Mark::Signal(mark) = mark {
+            let until = super::mark_seconds(until).max(mark.until);
+            return self.signals.mark(&SignalMark { until, ..*mark });
+        }
         let mut marks = self.write();
         let later = |known: &mut u64| *known = (*known).max(until);
         let new = match mark {
@@ -92,6 +112,8 @@ impl Revoked {
                     true
                 }
             },
+            // Added above.
+            Mark::Signal(_) => false,
         };
         // The epoch changes while the marks are locked. A core that reads the new epoch waits for the lock. A core that
         // reads the old epoch checks its principal again at the next request at the latest.
@@ -136,9 +158,11 @@ impl Revoked {
         marks.tokens.retain(|_, until| *until > now);
         marks.sessions.retain(|_, until| *until > now);
         marks.accounts.retain(|_, (_, until)| *until > now);
+        drop(marks);
+        self.signals.forget(now);
     }
 
-    /// Returns the number of marks.
+    /// Returns the number of marks of the local authority's tokens.
     pub fn len(&self) -> usize {
         let marks = self.read();
         marks.tokens.len() + marks.sessions.len() + marks.accounts.len()
@@ -149,7 +173,26 @@ impl Revoked {
         self.len() == 0
     }
 
-    /// Checks that the token of a principal has not been revoked.
+    /// Checks that the token of a principal has not been revoked, whoever issued it.
+    ///
+    /// # Errors
+    /// [`Denial::RevokedToken`] if a mark revokes the token; [`Denial::CheckUnavailable`] while marks may be missing.
+    #[inline]
+    pub fn admit_any(&self, principal: &Principal) -> Result<(), Denial> {
+        if let Some(local) = &principal.local {
+            self.admit(principal, local)
+        } else if let Some(signalled) = &principal.signalled {
+            // The marks of signals may be in the same store.
+            if self.blind.load(Ordering::Acquire) {
+                return Err(Denial::CheckUnavailable);
+            }
+            self.signals.admit(signalled)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Checks that the token of a local principal has not been revoked.
     ///
     /// # Errors
     /// [`Denial::RevokedToken`] if a mark revokes the token; [`Denial::CheckUnavailable`] while marks may be missing.

@@ -132,6 +132,8 @@ pub struct Trust {
     cookies: Option<CookieNames>,
     origins: Box<[Box<str>]>,
     revoked: Arc<Revoked>,
+    /// The names of the issuers that send signals.
+    signalled: Box<[Arc<str>]>,
     epoch: u64,
 }
 
@@ -149,6 +151,7 @@ impl Trust {
             cookies: None,
             origins: Box::new([]),
             revoked: Arc::default(),
+            signalled: Box::new([]),
             epoch: next_epoch(),
         }
     }
@@ -199,6 +202,7 @@ impl Trust {
         let is_same = |(ours, theirs): (&Issuer, &Issuer)| ours.verifies_like(theirs);
         if self.claims == before.claims
             && self.identity == before.identity
+            && self.signalled == before.signalled
             && self.issuers.len() == before.issuers.len()
             && self.issuers.iter().zip(&before.issuers).all(is_same)
         {
@@ -242,6 +246,19 @@ impl Trust {
         self
     }
 
+    /// Adds the issuers that send signals, and the marks.
+    #[must_use]
+    pub fn with_signals(mut self, signalled: Box<[Arc<str>]>, revoked: Arc<Revoked>) -> Self {
+        self.signalled = signalled;
+        self.revoked = revoked;
+        self
+    }
+
+    /// Returns whether signals revoke the tokens of an issuer.
+    pub(super) fn is_signalled(&self, issuer: &Issuer) -> bool {
+        self.signalled.contains(&issuer.name)
+    }
+
     /// Returns the names of the local authority's cookies, if it sets any.
     pub fn cookies(&self) -> Option<&CookieNames> {
         self.cookies.as_ref()
@@ -252,7 +269,7 @@ impl Trust {
         &self.origins
     }
 
-    /// Returns the revocations of the local authority.
+    /// Returns the revocations.
     pub fn revoked(&self) -> &Arc<Revoked> {
         &self.revoked
     }

@@ -11,6 +11,7 @@ use super::json;
 use super::jws::Jws;
 use super::pending;
 use super::principal::{Local, Principal, Shape, Shapes};
+use super::signal_marks::Signalled;
 use super::trust::{Issuer, Trust, canonical_type};
 use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
@@ -99,6 +100,7 @@ pub(super) fn verify_for(
             return Err(CredentialError::because(Denial::ExpiredToken, detail));
         }
     }
+    let signalled = trust.is_signalled(issuer).then(|| Box::new(signalled(&claims, &name, &subject)));
     let (roles, roles_shape) =
         names(&claims, &issuer.roles, issuer.profile.roles_are_keys, |text| Box::new(std::iter::once(text)))?;
     let (scopes, scopes_shape) = names(&claims, &issuer.scopes, false, |text| Box::new(text.split(' ')))?;
@@ -117,6 +119,7 @@ pub(super) fn verify_for(
         leeway: issuer.leeway,
         fresh: claims.get("fresh") == Some(&Value::Bool(true)),
         local,
+        signalled,
         proofs: Default::default(),
         headers: Box::new([]),
     };
@@ -171,6 +174,15 @@ fn local(claims: &Claims) -> Result<Local, Denial> {
     let client: Option<Box<str>> = text("client_id")?;
     let ends = claims.get("exp").and_then(date).map_or(u64::MAX, |time| time.floor() as u64);
     Ok(Local::new(text("sid")?, generation, text("csrf")?).of_service(client.is_some()).ending(ends))
+}
+
+/// Returns the facts by which signals revoke a token. The issuer has a `max_lifetime`, so the token has `iat`.
+fn signalled(claims: &Claims, issuer: &str, subject: &str) -> Signalled {
+    let text = |name| claims.get(name).and_then(Value::as_str);
+    // Signals name the claim `sub`, whatever claim the policy takes as the subject.
+    let subject = text("sub").unwrap_or(subject);
+    let issued = claims.get("iat").and_then(date).map_or(0, |time| time.floor() as u64);
+    Signalled::new(issuer, Some(subject), text("sid"), text("jti"), issued)
 }
 
 /// Checks the header's `typ`, so that an ID token is not accepted as an access token (RFC 8725 section 3.11).

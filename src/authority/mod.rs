@@ -29,6 +29,7 @@ mod runtime;
 mod service;
 mod session;
 mod settings;
+mod signals;
 mod start;
 mod sweeps;
 mod throttle;
@@ -53,6 +54,7 @@ pub use response::Refused;
 pub use runtime::Authority;
 pub use service::document;
 pub use settings::{Client, ClientSecret, Compat, Cookies, IssuerSettings, StoreLocation};
+pub(crate) use sweeps::Sweeps;
 pub use throttle::Throttle;
 pub use token::{AccessClaims, RESERVED_CLAIMS, mint, sign};
 pub use username::{

@@ -14,19 +14,19 @@ const LEAP_BELIEVED: Duration = MARK_MARGIN;
 /// is trusted only after it has advanced for another day, because the clock may be corrected later, and a deleted mark
 /// cannot be restored.
 #[derive(Debug)]
-pub(super) struct Sweeps {
+pub(crate) struct Sweeps {
     believed: Now,
     leapt: Option<Instant>,
 }
 
 impl Sweeps {
     /// Starts at `now`, and trusts the wall clock.
-    pub(super) fn from(now: Now) -> Self {
+    pub(crate) fn from(now: Now) -> Self {
         Self { believed: now, leapt: None }
     }
 
     /// Returns the time with which a sweep at `now` decides which marks have expired.
-    pub(super) fn time(&mut self, now: Now) -> Now {
+    pub(crate) fn time(&mut self, now: Now) -> Now {
         let expected = self.believed.later(now.steady);
         if now.unix <= expected.unix.saturating_add(LEAP.as_secs()) {
             self.leapt = None;

@@ -13,6 +13,7 @@ mod help;
 mod init;
 mod key;
 mod limits;
+mod marks;
 mod routes;
 mod run;
 mod token;

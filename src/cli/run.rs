@@ -79,6 +79,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         Some(settings) => Some(Authority::start(settings, cores, journal.clone())?),
         None => None,
     };
+    policy.signal_file = control::signal_file(&policy, None, &settings, journal)?;
     let shared = Arc::new(Shared {
         policy: LivePolicy::new(policy),
         certificates: bound.certificates,

@@ -1,6 +1,6 @@
 //! `portcullis token`: mints tokens for tests, and inspects tokens.
 
-use super::{BasicFormat, Failure, REFUSED, exit_code, load, print_error, print_line};
+use super::{BasicFormat, Failure, REFUSED, exit_code, load, marks, print_error, print_line};
 use crate::authenticate::{CredentialError, verify};
 use crate::authority::{AccessClaims, mint, record_long_token};
 use crate::clock::Now;
@@ -127,7 +127,11 @@ fn inspect(path: &Path, format: BasicFormat, token: &str) -> Result<(), Failure>
         token
     };
     let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
-    let verdict = verify(token, &compiled.policy.trust, Now::read());
+    let unread = marks::load(&compiled).err();
+    let trust = &compiled.policy.trust;
+    let verdict = verify(token, trust, Now::read());
+    let verdict =
+        verdict.and_then(|principal| Ok(trust.revoked().admit_any(&principal).map(|()| principal)?));
     let mut parts = token.split('.').map(part);
     let (header, claims) = (parts.next().flatten(), parts.next().flatten());
     match format {
@@ -139,6 +143,7 @@ fn inspect(path: &Path, format: BasicFormat, token: &str) -> Result<(), Failure>
                 "code": verdict.as_ref().err().map(|refused| refused.denial.code()),
                 "detail": verdict.as_ref().err().map(|refused| refused.denial.detail()),
                 "reason": verdict.as_ref().err().and_then(CredentialError::words),
+                "revocations_unread": unread,
             });
             print_line(&format!("{report:#}"));
         }
@@ -160,6 +165,9 @@ fn inspect(path: &Path, format: BasicFormat, token: &str) -> Result<(), Failure>
                 }
             }
         }
+    }
+    if let Some(why) = unread {
+        print_error(&format!("note: the token may be revoked, because revocations cannot be read: {why}"));
     }
     match verdict {
         Ok(_) => Ok(()),

@@ -6,7 +6,7 @@
 use super::Loaded;
 use super::file::{
     AuthoritySection, ClientSection, File, IssuerSection, RateLimitSection, ResourceSection, RouteSection,
-    TestSection, TlsSection, UpstreamSection,
+    SignalsSection, TestSection, TlsSection, UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
@@ -128,6 +128,7 @@ fn with_every_table() -> File {
         upstream: named::<UpstreamSection>(),
         rate_limit: named::<RateLimitSection>(),
         resource: named::<ResourceSection>(),
+        signals: named::<SignalsSection>(),
         route: vec![RouteSection::default()],
         test: vec![TestSection::default()],
         ..File::default()

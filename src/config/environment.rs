@@ -20,6 +20,7 @@ const VARIABLES_MAX: usize = 1000;
 pub(super) const TABLES: &[&str] = &[
     "POLICY",
     "SERVER",
+    "SIGNALS",
     "TLS",
     "ISSUER",
     "AUTHORITY",

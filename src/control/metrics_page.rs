@@ -8,6 +8,7 @@ use crate::authority::{Authority, ByOutcome, Counters, Outcome};
 use crate::clock::Now;
 use crate::keyring::{KeyState, Keyring};
 use crate::metrics::{self, Exposition, Kind};
+use crate::policy::Policy;
 use crate::tls::Certificates;
 use crate::worker::Shared;
 
@@ -44,6 +45,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
         write_authority(&mut out, authority.counters(), &policy.trust);
         write_store(&mut out, authority);
     }
+    write_signals(&mut out, &policy);
     out.family(
         "portcullis_ready",
         "Whether the gateway accepts new requests (1) or is draining (0).",
@@ -123,6 +125,48 @@ fn write_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
         Kind::Gauge,
     );
     out.sample(&[], u64::try_from(trust.revoked().len()).unwrap_or(u64::MAX));
+}
+
+/// Writes the counts of the receivers of signals.
+fn write_signals(out: &mut Exposition, policy: &Policy) {
+    if policy.receivers.is_empty() {
+        return;
+    }
+    let help = "Events in accepted signals, by kind.";
+    out.family("portcullis_signal_events_total", help, Kind::Counter);
+    for receiver in &*policy.receivers {
+        for (event, count) in receiver.state.counters.events() {
+            out.sample(&[("signals", &receiver.name), ("event", event)], count);
+        }
+    }
+    let help =
+        "Signals received, by outcome. failed: could not be kept, so that the transmitter must repeat it.";
+    out.family("portcullis_signals_total", help, Kind::Counter);
+    for receiver in &*policy.receivers {
+        for (outcome, count) in receiver.state.counters.outcomes() {
+            out.sample(&[("signals", &receiver.name), ("outcome", outcome)], count);
+        }
+    }
+    let help = "Time of the last accepted event, in seconds since 1970; 0 if there was none since the start.";
+    out.family("portcullis_signal_last_event_timestamp_seconds", help, Kind::Gauge);
+    for receiver in &*policy.receivers {
+        out.sample(&[("signals", &receiver.name)], receiver.state.counters.last_event());
+    }
+    let polled = || policy.receivers.iter().filter(|receiver| receiver.poll.is_some());
+    let help = "Polls of the transmitter of signals that failed.";
+    out.family("portcullis_signal_poll_errors_total", help, Kind::Counter);
+    for receiver in polled() {
+        out.sample(&[("signals", &receiver.name)], receiver.state.counters.poll_errors());
+    }
+    let help =
+        "Time of the last poll that succeeded, in seconds since 1970; 0 if there was none since the start.";
+    out.family("portcullis_signal_last_poll_timestamp_seconds", help, Kind::Gauge);
+    for receiver in polled() {
+        out.sample(&[("signals", &receiver.name)], receiver.state.counters.last_poll());
+    }
+    let help = "Marks that revoke tokens of issuers that send signals.";
+    out.family("portcullis_signal_marks", help, Kind::Gauge);
+    out.sample(&[], u64::try_from(policy.trust.revoked().signals().len()).unwrap_or(u64::MAX));
 }
 
 /// Writes the state of the store, and the number of requests that wait for the authority.

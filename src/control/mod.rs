@@ -11,9 +11,11 @@ mod keys;
 mod metrics_page;
 mod queries;
 mod reload;
+mod signals;
 
 pub(crate) use admin::Admin;
 pub(crate) use reload::{ReloadRequest, ReloadStatus, Reloader, log_finding};
+pub(crate) use signals::file as signal_file;
 
 use crate::accept::Gateway;
 use crate::journal::Level;

@@ -6,7 +6,7 @@
 
 use super::file_watch::FileWatch;
 use super::issuer_keys::{self, KeyFetchers};
-use super::keys;
+use super::{keys, signals};
 use crate::authority::Authority;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -155,6 +155,8 @@ pub(crate) struct Reloader {
     keys: Option<JoinHandle<()>>,
     /// Fetch the issuers' keys of the policy in force.
     fetchers: KeyFetchers,
+    /// The tasks that poll the transmitters of signals of the policy in force.
+    polls: Vec<JoinHandle<()>>,
 }
 
 /// Requests a reload whenever the watched files have changed, for ever.
@@ -184,7 +186,16 @@ impl Reloader {
         read: Now,
     ) -> Self {
         let watching = Arc::new(Mutex::new(file_watch(&path, &settings, read)));
-        Self { shared, path, settings, status, watching, keys: None, fetchers: KeyFetchers::default() }
+        Self {
+            shared,
+            path,
+            settings,
+            status,
+            watching,
+            keys: None,
+            fetchers: KeyFetchers::default(),
+            polls: Vec::new(),
+        }
     }
 
     /// Returns a shared handle on the watched files; reloads replace its content.
@@ -195,6 +206,7 @@ impl Reloader {
     /// Serves requests for reloads until the channel closes.
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Option<ReloadRequest>>) {
         self.watch_keys();
+        self.poll_signals();
         while let Some(reply) = requests.recv().await {
             let report = self.reload().await;
             if let Some(reply) = reply {
@@ -239,6 +251,7 @@ impl Reloader {
         }
         self.status.keep_previous(&before);
         self.watch_keys();
+        self.poll_signals();
 
         let generation = self.status.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.status.loaded.store(Now::read().unix, Ordering::Relaxed);
@@ -306,6 +319,13 @@ impl Reloader {
         }
     }
 
+    /// Polls the transmitters of the policy in force, and no longer those of the previous policy. A poll that is broken
+    /// off acknowledges nothing, so its signals are returned again.
+    fn poll_signals(&mut self) {
+        self.polls.drain(..).for_each(|task| task.abort());
+        self.polls = signals::poll_all(&self.shared);
+    }
+
     /// Watches the signing keys of the policy in force, and stops watching those of the previous policy.
     fn watch_keys(&mut self) {
         if let Some(task) = self.keys.take() {
@@ -358,6 +378,9 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
                 Err(why) => return Err(vec![file_fault(path, &why)]),
             },
         };
+    compiled.policy.signal_file =
+        signals::file(&compiled.policy, Some(&before), &compiled.settings, &shared.journal)
+            .map_err(|why| vec![file_fault(path, &why)])?;
     Ok(compiled)
 }
 

@@ -12,6 +12,7 @@ mod preflight;
 mod progress;
 mod record;
 mod rejection;
+mod signals;
 pub(crate) mod stages;
 pub(crate) mod unreadable;
 mod waiting;
@@ -187,6 +188,11 @@ async fn serve<'p>(
             Ok(answer.map(Body::whole))
         }
         Handler::Publish(resource) => Ok(resource.answer(head.method).map(Body::whole)),
+        Handler::Receive(receiver, kind) => {
+            let target = (&**receiver, *kind);
+            let answer = signals::answer(worker, policy, exchange, target, &head, admitted, record).await?;
+            Ok(answer.map(Body::whole))
+        }
     }
 }
 
@@ -219,7 +225,7 @@ async fn give_verdict<'p>(
             };
             Ok(forward_auth::granted(&admitted.permit, write_csrf, &proof).map(Body::whole))
         }
-        Handler::Answer(_) | Handler::Publish(_) => {
+        Handler::Answer(_) | Handler::Publish(_) | Handler::Receive(..) => {
             record.explained("an endpoint of the gateway: the proxy sends it here without asking".to_owned());
             Err(Denial::NoRoute.into())
         }

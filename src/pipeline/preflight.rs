@@ -37,7 +37,7 @@ impl Handler {
         match self {
             // An upstream decides itself whether scripts may read its answers. The answer with the metadata of a
             // resource sets its CORS fields itself.
-            Self::Forward(_) | Self::Publish(_) => false,
+            Self::Forward(_) | Self::Publish(_) | Self::Receive(..) => false,
             Self::Answer(endpoint) => match endpoint {
                 Endpoint::Login
                 | Endpoint::Refresh

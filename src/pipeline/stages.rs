@@ -70,7 +70,7 @@ impl Routed<'_, '_> {
             Handler::Forward(_) if upgrade::is_websocket(headers) => {
                 Err(Denial::BadRequest(Malformed::WebSocket))
             }
-            Handler::Forward(_) | Handler::Answer(_) | Handler::Publish(_) => Ok(()),
+            Handler::Forward(_) | Handler::Answer(_) | Handler::Publish(_) | Handler::Receive(..) => Ok(()),
         }
     }
 }

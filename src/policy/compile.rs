@@ -23,13 +23,14 @@ mod routes;
 mod rule;
 mod secrets;
 mod server;
+mod signals;
 mod trust;
 mod upstreams;
 mod waivers;
 
 use super::findings::{Kind, kind};
 use super::{Case, Faults, Policy, ServerSettings, Waivers};
-use crate::authenticate::Trust;
+use crate::authenticate::{Revoked, Trust};
 use crate::config::Loaded;
 use crate::config::file::{self, File};
 use crate::diagnostic::{Diagnostic, Place};
@@ -100,11 +101,15 @@ fn compile_policy(
     let settings = server::settings(file, &mut faults);
     let front = server::front(file, &mut faults);
     let settings_before = before.and_then(|before| before.issuer_settings.as_deref());
-    let issuer_settings = authority::compile(file, missing_key, settings_before, &mut faults).map(Arc::new);
+    // The marks of signals outlive every policy, whether they are kept in a store or in a file.
+    let marks = before.map(|before| before.trust.revoked().signals().clone()).unwrap_or_default();
+    let issuer_settings =
+        authority::compile(file, missing_key, settings_before, &marks, &mut faults).map(Arc::new);
     let mut claims = trust::Claims::default();
     let (identity, proofs) = trust::identity(file, &mut claims, issuer_settings.as_deref(), &mut faults);
-    let issuers =
+    let mut issuers =
         trust::issuers(file, issuer_settings.as_deref(), before.map(|before| &*before.trust), &mut faults);
+    let receivers = signals::compile(file, &mut issuers, before, &mut faults);
     let counters = counters::CounterRegistry::after(before, settings.cores);
     let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
     let upstreams = upstreams::compile(file, upstreams_before, counters.cores(), &mut faults);
@@ -117,6 +122,7 @@ fn compile_policy(
         rule: rule::RuleContext { file, identity: &identity },
         settings: issuer_settings.as_deref(),
         issuers: &issuers,
+        receivers: &receivers,
         counters,
     };
     let (routes, resources, table) = routes::compile(file, &references, &mut claims, &mut faults);
@@ -138,6 +144,11 @@ fn compile_policy(
     }
     let table = table.ok_or_else(Vec::new)?;
     let mut trust = Trust::new(issuers, claims.into_paths(), identity);
+    let revoked = match &issuer_settings {
+        Some(settings) => settings.revoked.clone(),
+        None => Arc::new(Revoked::sharing(marks)),
+    };
+    trust = trust.with_signals(signals::senders(&receivers), revoked);
     if let Some(issuer_settings) = &issuer_settings {
         let cookies = issuer_settings.cookies.as_ref().map(|cookies| cookies.names.clone());
         trust = trust.with_local(cookies, issuer_settings.origins.clone(), issuer_settings.revoked.clone());
@@ -156,6 +167,8 @@ fn compile_policy(
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
         resources: resources.into(),
+        receivers: receivers.into(),
+        signal_file: None,
     };
     let lenient = file.policy.tests == file::Tests::Warn;
     let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));

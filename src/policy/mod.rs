@@ -37,6 +37,7 @@ use crate::respond::compat::SearchedPlaces;
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::route::{Head, Matcher, RouteTable};
+use crate::signals::{FileWriter, Receiver, Recorder, SignalKind};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
@@ -65,6 +66,11 @@ pub struct Policy {
     pub limits: Arc<[Arc<Limit>]>,
     /// The protected resources whose metadata the gateway publishes.
     pub resources: Arc<[Arc<ProtectedResource>]>,
+    /// The receivers of signals.
+    pub receivers: Arc<[Arc<Receiver>]>,
+    /// The file that keeps the marks of signals, if this policy is served and has signals. The file outlives the
+    /// policies that refer to it.
+    pub signal_file: Option<Arc<FileWriter>>,
 }
 
 impl Policy {
@@ -84,11 +90,17 @@ impl Policy {
         let route = route.and_then(|route| self.routes.get(route));
         let refresh = route.is_some_and(|route| match route.handler {
             Handler::Answer(endpoint) => endpoint == Endpoint::Refresh,
-            Handler::Forward(_) | Handler::Publish(_) => false,
+            Handler::Forward(_) | Handler::Publish(_) | Handler::Receive(..) => false,
         });
         let cookies = self.trust.cookies();
         let cookie = cookies.map(|names| if refresh { &*names.refresh } else { &*names.access });
         SearchedPlaces { sources: route.map(|route| &route.credential_policy.sources), cookie, refresh }
+    }
+
+    /// Returns the place where the marks of signals are kept.
+    pub fn recorder(&self) -> Recorder {
+        let marks = self.trust.revoked().signals().clone();
+        Recorder::new(marks, self.authority.clone(), self.signal_file.clone())
     }
 
     /// Returns a copy of this policy with new keys for one issuer.
@@ -141,6 +153,8 @@ pub enum Handler {
     Answer(Endpoint),
     /// Answers the request with the metadata of this protected resource.
     Publish(Arc<ProtectedResource>),
+    /// Answers the request as this receiver of signals.
+    Receive(Arc<Receiver>, SignalKind),
 }
 
 impl Handler {
@@ -148,7 +162,7 @@ impl Handler {
     pub const fn is_own(&self) -> bool {
         match self {
             Self::Forward(_) => false,
-            Self::Answer(_) | Self::Publish(_) => true,
+            Self::Answer(_) | Self::Publish(_) | Self::Receive(..) => true,
         }
     }
 }

@@ -51,7 +51,7 @@ impl RouteSummary {
                 (upstream_of(delivery).0, delivery.strip_prefix.as_deref().map(str::to_owned))
             }
             Handler::Answer(_) => ("authority".to_owned(), None),
-            Handler::Publish(_) => ("gateway".to_owned(), None),
+            Handler::Publish(_) | Handler::Receive(..) => ("gateway".to_owned(), None),
         };
         let limits = route.limits.by_address.iter().chain(&route.limits.by_caller);
         Self {

@@ -2,7 +2,8 @@
 
 use super::text::{NAME_MAX, fit};
 use super::{Store, StoreError, Writing};
-use crate::authenticate::{MARK_MARGIN, Mark};
+use crate::authenticate::{MARK_DIGEST_BYTES, MARK_MARGIN, Mark, SignalMark};
+use crate::hex;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -59,7 +60,21 @@ impl Store {
         fit("jti", jti, NAME_MAX)?;
         let mut transaction = self.begin().await?;
         self.lock_marks(&mut transaction).await?;
-        insert(&mut transaction, &Mark::Token(jti.to_owned()), now, expires.max(now)).await?;
+        let kept = expires.max(now).saturating_add(MARGIN);
+        insert(&mut transaction, &Mark::Token(jti.to_owned()), now, kept).await?;
+        transaction.commit().await
+    }
+
+    /// Stores marks of foreign issuers' tokens, each until its own end. All of them are stored, or none.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be used.
+    pub async fn record_signals(&self, marks: &[SignalMark], now: i64) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        self.lock_marks(&mut transaction).await?;
+        for mark in marks {
+            insert(&mut transaction, &Mark::Signal(*mark), now, i64::from(mark.until) * 1000).await?;
+        }
         transaction.commit().await
     }
 
@@ -76,7 +91,7 @@ impl Store {
         }
         for mark in marks {
             let expired = expired(&mut transaction, mark, now).await?;
-            insert(&mut transaction, mark, now, expired).await?;
+            insert(&mut transaction, mark, now, expired.saturating_add(MARGIN)).await?;
         }
         transaction.commit().await
     }
@@ -101,6 +116,8 @@ async fn expired(transaction: &mut Writing, mark: &Mark, now: i64) -> Result<i64
     let (statement, value) = match mark {
         // The caller uses the token's own `exp`: see `revoke_token`.
         Mark::Token(_) => return Ok(now),
+        // A signal's mark has its own end: see `record_signals`.
+        Mark::Signal(mark) => return Ok((i64::from(mark.until) * 1000).saturating_sub(MARGIN)),
         Mark::Session(id) => (
             "SELECT COALESCE((SELECT longest FROM token_life), 0) AS longest,
              COALESCE((SELECT used FROM sessions WHERE id = $1), 0) AS used, CAST(0 AS BIGINT) AS until",
@@ -118,18 +135,23 @@ async fn expired(transaction: &mut Writing, mark: &Mark, now: i64) -> Result<i64
     Ok(number("used")?.max(now).saturating_add(number("longest")?).max(number("until")?))
 }
 
-async fn insert(transaction: &mut Writing, mark: &Mark, now: i64, expired: i64) -> Result<(), StoreError> {
+async fn insert(transaction: &mut Writing, mark: &Mark, now: i64, kept: i64) -> Result<(), StoreError> {
+    let digest;
     let (kind, value, generation) = match mark {
         Mark::Token(id) => ("token", id, 0),
         Mark::Session(id) => ("session", id, 0),
         Mark::Account { id, generation } => ("account", id, *generation),
+        Mark::Signal(mark) => {
+            digest = hex::text(&mark.digest);
+            ("signal", &digest, i64::from(mark.before))
+        }
     };
     transaction
         .query("INSERT INTO marks (kind, value, generation, kept, made) VALUES ($1, $2, $3, $4, $5)")
         .bind(kind)
         .bind(value)
         .bind(generation)
-        .bind(expired.saturating_add(MARGIN))
+        .bind(kept)
         .bind(now)
         .execute(&mut **transaction)
         .await?;
@@ -143,6 +165,14 @@ pub(super) fn marked(row: &AnyRow) -> Result<StoredMark, StoreError> {
         "token" => Mark::Token(value),
         "session" => Mark::Session(value),
         "account" => Mark::Account { id: value, generation: row.try_get("generation")? },
+        "signal" => {
+            let digest = hex::read::<MARK_DIGEST_BYTES>(&value);
+            let digest =
+                digest.ok_or_else(|| StoreError::Broken("a mark of a signal without digest".to_owned()))?;
+            let before = u32::try_from(row.try_get::<i64, _>("generation")?).unwrap_or(u32::MAX);
+            // The end is that of the row, which the caller knows.
+            Mark::Signal(SignalMark { digest, before, until: 0 })
+        }
         other => return Err(StoreError::Broken(format!("a mark of kind {other}"))),
     };
     Ok(StoredMark { seq: row.try_get("seq")?, mark, kept: row.try_get("kept")? })

@@ -70,6 +70,7 @@ mod rules;
 mod services;
 mod sessions;
 mod shadow;
+mod signals;
 mod sources;
 mod stopping;
 mod store_trouble;

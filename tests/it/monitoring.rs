@@ -24,13 +24,15 @@ fn promtool(arguments: &[&str]) {
     assert!(output.status.success(), "promtool {arguments:?}: {text}");
 }
 
-/// Returns the metric families of a gateway that has every feature: TLS, an authority, an upstream, a limit.
+/// Returns the metric families of a gateway that has every feature: TLS, an authority, an upstream, a limit, signals.
 fn families() -> BTreeSet<String> {
     let upstream = Upstream::start();
     let limit = "[rate_limit.one]\nby = \"route\"\nrate = \"1000/s\"\n";
+    let signals =
+        "[signals.idp]\nissuer = \"https://id.test/\"\naudience = \"g\"\npoll = \"https://127.0.0.1:1/\"\n";
     let policy = format!(
         "[server]\nhttps = \"127.0.0.1:0\"\n{AUTHORITY}cookies = true\n{}",
-        policy(&upstream, &format!("{limit}{PUBLIC}"))
+        policy(&upstream, &format!("{limit}{signals}{PUBLIC}"))
     );
     let gateway = Portcullis::with(&policy).start();
     Request::get("/").to(gateway.http()).is(200);

@@ -196,7 +196,8 @@ impl Wire {
         Ok(self.buffer.drain(..count).collect())
     }
 
-    fn seen(&self) -> Seen {
+    /// Returns the request that is being answered, with the part of its body that was read.
+    pub fn seen(&self) -> Seen {
         self.shared.requests.lock().unwrap()[self.request].clone()
     }
 

@@ -27,8 +27,8 @@ impl Examiner<'_> {
         let route = &self.policy.routes[*found.entry];
         let delivery = match &route.handler {
             Handler::Forward(delivery) => delivery,
-            own @ (Handler::Answer(_) | Handler::Publish(_)) => {
-                let is_published = matches!(own, Handler::Publish(_));
+            own @ (Handler::Answer(_) | Handler::Publish(_) | Handler::Receive(..)) => {
+                let is_published = !matches!(own, Handler::Answer(_));
                 return Some(UpstreamRequest {
                     upstream: if is_published { "gateway" } else { "authority" }.to_owned(),
                     servers: Vec::new(),

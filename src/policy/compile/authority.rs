@@ -2,7 +2,7 @@
 
 use super::trust::{parse_algorithm, resolve};
 use super::{Faults, private};
-use crate::authenticate::{CookieNames, ED25519, Revoked};
+use crate::authenticate::{CookieNames, ED25519, Revoked, SignalMarks};
 use crate::authority::{
     Client, ClientSecret, Compat, Cookies, Endpoint, IssuerSettings, RESERVED_CLAIMS, StoreLocation,
 };
@@ -28,11 +28,12 @@ const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
 const KEYS_AT_ONCE: u32 = 16;
 
 /// Compiles the settings of the local authority. Keys and revocations are carried over from the previous policy
-/// (`before`).
+/// (`before`), the marks of signals also from a policy without an authority (`marks`).
 pub(super) fn compile(
     file: &File,
     missing_key: MissingKey,
     before: Option<&IssuerSettings>,
+    marks: &Arc<SignalMarks>,
     faults: &mut Faults<'_>,
 ) -> Option<IssuerSettings> {
     let table = file.authority.as_ref()?;
@@ -58,7 +59,10 @@ pub(super) fn compile(
         issuer: table.issuer.clone(),
         audience: table.audience.clone(),
         keyring,
-        revoked: before.map_or_else(Arc::<Revoked>::default, |before| before.revoked.clone()),
+        revoked: match before {
+            Some(before) => before.revoked.clone(),
+            None => Arc::new(Revoked::sharing(marks.clone())),
+        },
         access_expires: table.access_expires.into(),
         refresh_expires: table.refresh_expires.into(),
         refresh_grace: table.refresh_grace.into(),

@@ -3,15 +3,15 @@
 use super::Faults;
 use super::limits::{NamedLimits, chosen_limits};
 use crate::authority::{Endpoint, EndpointSpec};
-use crate::config::file::{AuthoritySection, File, RateLimitSection};
+use crate::config::file::{AuthoritySection, File, RateLimitSection, SignalsSection};
 use crate::config::place::nearest;
 use crate::limit::Limits;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A default limit by `client_ip`, for endpoints without a limit in the policy. If the policy has a `[rate_limit.NAME]`
 /// with the same name, that limit replaces the default.
-struct Preset {
-    name: &'static str,
+pub(super) struct Preset {
+    pub(super) name: &'static str,
     rate: &'static str,
 }
 
@@ -23,7 +23,10 @@ const SESSION: Preset = Preset { name: "auth_session", rate: "600/m" };
 /// The default limit of endpoints that services use. A service may send requests for many people from one address.
 const SERVICE: Preset = Preset { name: "auth_service", rate: "6000/m" };
 
-const PRESETS: [Preset; 3] = [LOGIN, SESSION, SERVICE];
+/// The default limit of the endpoints for signals: each signal costs a signature check.
+pub(super) const SIGNALS: Preset = Preset { name: "signals", rate: "6000/m" };
+
+const PRESETS: [Preset; 4] = [LOGIN, SESSION, SERVICE, SIGNALS];
 
 /// Returns the default limit of an endpoint, if it has one.
 const fn preset(endpoint: Endpoint) -> Option<Preset> {
@@ -77,12 +80,22 @@ pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitSection> {
 
 /// Returns the names of the default limits in use, including limits that the policy redefines.
 pub(crate) fn preset_names(file: &File) -> BTreeSet<&'static str> {
-    let Some(table) = &file.authority else { return BTreeSet::new() };
-    let chosen = Endpoint::ALL.into_iter().filter_map(|facts| match choice(table, facts) {
-        Choice::Policy(..) => None,
-        Choice::Preset(preset) => preset.map(|preset| preset.name),
-    });
-    chosen.collect()
+    let mut used = BTreeSet::new();
+    if let Some(table) = &file.authority {
+        used.extend(Endpoint::ALL.into_iter().filter_map(|facts| match choice(table, facts) {
+            Choice::Policy(..) => None,
+            Choice::Preset(preset) => preset.map(|preset| preset.name),
+        }));
+    }
+    if file.signals.values().any(|table| table.rate_limits.is_none() && has_endpoint(table)) {
+        used.insert(SIGNALS.name);
+    }
+    used
+}
+
+/// Whether the signals of a table arrive at an endpoint of the gateway.
+fn has_endpoint(table: &SignalsSection) -> bool {
+    table.push.is_some() || table.logout.is_some()
 }
 
 /// Returns the limits of an endpoint.
@@ -121,6 +134,14 @@ pub(crate) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
         Choice::Policy(key, []) => Some(key),
         Choice::Policy(..) | Choice::Preset(_) => None,
     }
+}
+
+/// Returns all lists of rate limits under `[signals]`, each with its key.
+pub(crate) fn signal_lists(file: &File) -> impl Iterator<Item = (String, &[String])> {
+    let tables = file.signals.iter();
+    tables.filter_map(|(name, table)| {
+        Some((format!("signals.{name}.rate_limits"), &table.rate_limits.as_ref()?[..]))
+    })
 }
 
 /// Returns all lists of rate limits under `[authority]`, each with its key.

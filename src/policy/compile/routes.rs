@@ -5,7 +5,7 @@ use super::credential_policy::{check_login, sources};
 use super::limits::{NamedLimits, chosen_limits};
 use super::trust::{Claims, is_reserved};
 use super::upstreams::{Audiences, Upstreams};
-use super::{Faults, endpoints, identity_choice, resources, rule};
+use super::{Faults, endpoints, identity_choice, resources, rule, signals};
 use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Sources, digest_of};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
@@ -14,6 +14,7 @@ use crate::forward::{Delivery, Destination, strip};
 use crate::policy::{Handler, ProtectedResource, Route};
 use crate::route::field::is_word;
 use crate::route::{Fields, Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
+use crate::signals::Receiver;
 use http::{HeaderName, HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub(super) struct References<'r> {
     pub(super) rule: rule::RuleContext<'r>,
     pub(super) settings: Option<&'r IssuerSettings>,
     pub(super) issuers: &'r [Issuer],
+    pub(super) receivers: &'r [Arc<Receiver>],
     pub(super) counters: CounterRegistry,
 }
 
@@ -41,7 +43,8 @@ pub(super) fn compile(
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> (Vec<Route>, Vec<Arc<ProtectedResource>>, Option<RouteTable<usize>>) {
-    let References { upstreams, audiences, limits, rule: context, settings, issuers, counters } = references;
+    let References { upstreams, audiences, limits, rule: context, settings, issuers, receivers, counters } =
+        references;
     let (settings, limits) = (*settings, *limits);
     if file.route.is_empty() {
         faults.fault(
@@ -150,6 +153,7 @@ pub(super) fn compile(
     if let Some(settings) = settings {
         endpoints::compile(file, settings, limits, counters, &mut routes, &mut entries, faults);
     }
+    signals::routes(file, receivers, limits, counters, &mut routes, &mut entries, faults);
     let resources = resources::compile(file, issuers, counters, &mut routes, &mut entries, faults);
     positions.resize(entries.len(), None);
     let sets: HashSet<&Fields> = entries.iter().map(|(matcher, _)| &matcher.fields).collect();
@@ -187,7 +191,7 @@ pub(super) fn compile(
                             "same_route",
                             &format!("route[{index}].path"),
                             "matches an endpoint of the gateway",
-                            "use another path, or move the endpoint in [authority] paths; the metadata of a [resource] cannot move",
+                            "use another path, or move the endpoint in [authority] paths or [signals]; the metadata of a [resource] cannot move",
                         );
                         continue;
                     }
@@ -236,6 +240,7 @@ fn guard(route: &Route) -> Guard {
     let before = match &route.handler {
         Handler::Answer(endpoint) => vec![format!("{endpoint:?}")],
         Handler::Publish(resource) => vec![resource.metadata_url.to_string()],
+        Handler::Receive(receiver, kind) => vec![format!("{} {kind:?}", receiver.name)],
         Handler::Forward(delivery) => match &delivery.destination {
             Destination::Echo => vec!["echo".to_owned()],
             Destination::Upstream(upstream) => {

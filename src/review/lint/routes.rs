@@ -199,7 +199,8 @@ fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
     let of_routes = file.route.iter().flat_map(|route| &route.rate_limits);
     let of_authority = file.authority.iter().flat_map(lists).flat_map(|(_, names)| names);
-    let named = of_routes.chain(of_authority).map(String::as_str);
+    let of_signals = file.signals.values().flat_map(|table| &table.rate_limits).flatten();
+    let named = of_routes.chain(of_authority).chain(of_signals).map(String::as_str);
     let limits: BTreeSet<&str> = named.chain(preset_names(file)).collect();
     for name in file.rate_limit.keys().filter(|name| !limits.contains(name.as_str())) {
         let key = format!("rate_limit.{name}");

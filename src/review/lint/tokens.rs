@@ -6,7 +6,7 @@ use crate::config::requirements::Requirements;
 use crate::config::secret::Secret;
 use crate::config::values::RoleLimit;
 use crate::policy::Faults;
-use crate::policy::endpoint_limits::{lists, preset_names, unlimited_login};
+use crate::policy::endpoint_limits::{lists, preset_names, signal_lists, unlimited_login};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -233,10 +233,13 @@ fn evadable(file: &File, faults: &mut Faults<'_>) {
         for (key, names) in lists(authority) {
             look(key, names);
         }
-        // The policy may redefine a default limit, so the redefined limit is checked too.
-        for name in preset_names(file) {
-            look(format!("rate_limit.{name}"), &[name.to_owned()]);
-        }
+    }
+    for (key, names) in signal_lists(file) {
+        look(key, names);
+    }
+    // The policy may redefine a default limit, so the redefined limit is checked too.
+    for name in preset_names(file) {
+        look(format!("rate_limit.{name}"), &[name.to_owned()]);
     }
     for (index, route) in file.route.iter().enumerate() {
         look(format!("route[{index}].rate_limits"), &route.rate_limits);

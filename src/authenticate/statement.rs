@@ -1,0 +1,62 @@
+//! Statements that an issuer signs and that are not access tokens: security event tokens (RFC 8417) and logout tokens
+//! (OpenID Connect Back-Channel Logout). Their claims are checked in `signals`.
+
+use super::error::CredentialError;
+use super::json;
+use super::jws::Jws;
+use super::keys::{Algorithm, KeySet};
+use super::trust::canonical_type;
+use crate::denial::{Denial, TokenPart};
+use serde_json::{Map, Value};
+
+/// A statement that was parsed but not yet verified.
+#[derive(Debug)]
+pub struct Statement<'t> {
+    jws: Jws<'t>,
+    claims: Map<String, Value>,
+}
+
+impl<'t> Statement<'t> {
+    /// Parses a statement.
+    ///
+    /// # Errors
+    /// [`Denial::MalformedToken`] with the part that cannot be parsed.
+    pub fn read(text: &'t str) -> Result<Self, CredentialError> {
+        let jws = Jws::read(text)?;
+        let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
+        Ok(Self { jws, claims })
+    }
+
+    /// Returns the header, which is not yet verified.
+    pub fn header(&self) -> &Map<String, Value> {
+        self.jws.header()
+    }
+
+    /// Returns the claims, which are not yet verified.
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
+    /// Verifies the signature, and returns the claims.
+    ///
+    /// # Errors
+    /// Returns the first fault. The checks run in this order: algorithm, key, length of the signature, signature.
+    pub fn verify(
+        self,
+        keys: &KeySet,
+        accepted: &[Algorithm],
+    ) -> Result<Map<String, Value>, CredentialError> {
+        self.jws.verify(keys, accepted)?;
+        Ok(self.claims)
+    }
+}
+
+/// Returns whether a header has one of these types. The types are in lower case and without `application/`; `""` accepts
+/// a header without `typ`.
+pub fn has_type(header: &Map<String, Value>, accepted: &[&str]) -> bool {
+    match header.get("typ") {
+        None => accepted.contains(&""),
+        Some(Value::String(kind)) if !kind.is_empty() => accepted.contains(&&*canonical_type(kind)),
+        Some(_) => false,
+    }
+}

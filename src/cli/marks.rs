@@ -1,0 +1,30 @@
+//! Reads the revocations that running gateways have recorded, for commands that judge a token.
+
+use crate::authority::apply_marks;
+use crate::policy::Compiled;
+use crate::signals::read_marks;
+use crate::store::Store;
+use std::path::Path;
+
+/// Puts the revocations in the store and in the state folder into force in a compiled policy.
+///
+/// # Errors
+/// Says why they cannot be read. The policy then accepts tokens that may have been revoked.
+pub(super) fn load(compiled: &Compiled) -> Result<(), String> {
+    let revoked = compiled.policy.trust.revoked();
+    if !compiled.policy.receivers.is_empty() {
+        read_marks(&compiled.settings.state_dir, revoked.signals())?;
+    }
+    let Some(settings) = &compiled.policy.issuer_settings else { return Ok(()) };
+    // A store that no gateway has made yet has no revocations, and a command that only reads must not make it.
+    if settings.store.0.strip_prefix("sqlite:").is_some_and(|path| !Path::new(path).exists()) {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let applied = runtime.block_on(async {
+        let store = Store::open(&settings.store.0, Path::new("")).await?;
+        apply_marks(&mut store.feed(), revoked, 0).await
+    });
+    applied.map(drop).map_err(|error| format!("[authority] store: {error}"))
+}

@@ -1,0 +1,53 @@
+//! Polls transmitters of signals, and opens the file that keeps the marks of signals.
+
+use crate::journal::Journal;
+use crate::policy::{Policy, ServerSettings};
+use crate::signals::{FileWriter, Poller, Receiver};
+use crate::worker::Shared;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// Returns the file of marks for a policy that will be served. With an authority, new marks go to its store, and the file
+/// is only read, if it exists: a policy without an authority may have written it.
+///
+/// # Errors
+/// A sentence for the operator. Marks may be missing, so the policy must not be served.
+pub(crate) fn file(
+    policy: &Policy,
+    before: Option<&Policy>,
+    settings: &ServerSettings,
+    journal: &Journal,
+) -> Result<Option<Arc<FileWriter>>, String> {
+    if policy.receivers.is_empty() {
+        return Ok(None);
+    }
+    if let Some(file) = before.and_then(|before| before.signal_file.clone()) {
+        return Ok(Some(file));
+    }
+    let marks = policy.trust.revoked().signals();
+    FileWriter::start(&settings.state_dir, marks, policy.issuer_settings.is_some(), journal)
+        .map_err(|why| format!("[signals] the marks of signals: {why}"))
+}
+
+/// Starts a task for each transmitter that the policy in force polls.
+pub(super) fn poll_all(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
+    let policy = shared.policy.load();
+    let polled = policy.receivers.iter().filter(|receiver| receiver.poll.is_some());
+    polled.map(|receiver| tokio::task::spawn_local(poll(shared.clone(), receiver.clone()))).collect()
+}
+
+/// Polls a transmitter for ever.
+async fn poll(shared: Arc<Shared>, receiver: Arc<Receiver>) {
+    let Some(poll) = &receiver.poll else { return };
+    let mut poller = Poller::default();
+    loop {
+        // The keys of the issuer may have changed since the last poll.
+        let issuer = || {
+            let policy = shared.policy.load();
+            policy.trust.issuers().iter().find(|issuer| issuer.name == receiver.issuer).cloned()
+        };
+        let recorder = shared.policy.load().recorder();
+        let pause = poller.poll(&receiver, poll, &recorder, &shared.journal, issuer).await;
+        tokio::time::sleep(pause).await;
+    }
+}

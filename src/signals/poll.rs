@@ -1,0 +1,186 @@
+//! Polls a transmitter for security event tokens (RFC 8936). A signal is acknowledged only after its marks are durable:
+//! one that could not be kept is neither acknowledged nor refused, so the transmitter returns it again.
+
+use super::receiver::{Receiver, SignalKind};
+use super::recorder::Recorder;
+use crate::authenticate::Issuer;
+use crate::clock::Now;
+use crate::denial::Denial;
+use crate::journal::{Journal, Level};
+use crate::outbound::{Answer, Bounds, Client, Error, Url};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::{Map, Value, json};
+use std::fmt;
+use std::time::Duration;
+
+/// The maximum number of signals that one answer may have. The rest of a larger answer is not acknowledged.
+const EVENTS_MAX: usize = 64;
+/// The bounds of a poll. The transmitter may hold it until there is a signal (RFC 8936 section 2.1).
+const BOUNDS: Bounds = Bounds { time: Duration::from_secs(60), body: 2 << 20 };
+/// The pause after an answer without signals, so that a transmitter that never holds a poll is asked at this rate.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The pause after the first error. It doubles with every further error.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// The endpoint of a transmitter that is polled.
+pub struct Poll {
+    /// The URL.
+    pub url: Url,
+    /// The value of `Authorization`; sensitive.
+    pub authorization: Option<HeaderValue>,
+    /// The client.
+    pub client: Client,
+}
+
+impl fmt::Debug for Poll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poll").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// The state of a poller between two polls.
+#[derive(Debug, Default)]
+pub struct Poller {
+    /// The signals to acknowledge with the next poll.
+    acknowledged: Vec<String>,
+    /// The signals to refuse with the next poll, each with its code and description.
+    refused: Map<String, Value>,
+    errors: u32,
+}
+
+/// Why a poll failed.
+enum Failure {
+    Outbound(Error),
+    Answer(&'static str),
+}
+
+impl Poller {
+    /// Makes one poll and handles its signals. Returns how long to wait until the next one.
+    pub async fn poll(
+        &mut self,
+        receiver: &Receiver,
+        poll: &Poll,
+        recorder: &Recorder,
+        journal: &Journal,
+        issuer: impl Fn() -> Option<Issuer>,
+    ) -> Duration {
+        let answered = self.exchange(poll).await;
+        let now = Now::read();
+        let counters = &receiver.state.counters;
+        match answered {
+            Ok((sets, has_more)) => {
+                counters.polled(true, now.unix);
+                if std::mem::take(&mut self.errors) > 0 {
+                    journal.event(
+                        Level::Info,
+                        "the transmitter of signals answers again",
+                        &[("signals", &receiver.name)],
+                    );
+                }
+                let is_empty = sets.is_empty();
+                let mut kept = true;
+                for (id, set) in sets {
+                    kept &= self.handle(receiver, &id, &set, recorder, journal, issuer()).await;
+                }
+                match (kept, is_empty) {
+                    (false, _) => RETRY_MIN,
+                    (true, true) if !has_more => PAUSE,
+                    (true, _) => Duration::ZERO,
+                }
+            }
+            Err(why) => {
+                counters.polled(false, now.unix);
+                let why = match why {
+                    Failure::Outbound(error) => error.to_string(),
+                    Failure::Answer(why) => why.to_owned(),
+                };
+                if self.errors == 0 {
+                    journal.event(
+                        Level::Error,
+                        "cannot poll the transmitter of signals",
+                        &[("signals", &receiver.name), ("url", &poll.url.to_string()), ("error", &why)],
+                    );
+                }
+                let pause = RETRY_MIN.saturating_mul(1 << self.errors.min(6)).min(RETRY_MAX);
+                self.errors = self.errors.saturating_add(1);
+                pause
+            }
+        }
+    }
+
+    /// Sends a poll. Returns the signals, and whether the transmitter has more.
+    async fn exchange(&mut self, poll: &Poll) -> Result<(Vec<(String, String)>, bool), Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(authorization) = &poll.authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        // A poll that acknowledges is not held, so that the acknowledgement takes effect at once.
+        let acknowledges = !self.acknowledged.is_empty() || !self.refused.is_empty();
+        let request = json!({
+            "maxEvents": EVENTS_MAX,
+            "returnImmediately": acknowledges,
+            "ack": self.acknowledged,
+            "setErrs": self.refused,
+        });
+        let body = Bytes::from(request.to_string());
+        let answer = poll.client.post(&poll.url, headers, body, BOUNDS).await;
+        let answer = answer.and_then(Answer::ok).map_err(Failure::Outbound)?;
+        // The transmitter has received the acknowledgements. If the answer is unusable, it returns what it holds again.
+        self.acknowledged.clear();
+        self.refused.clear();
+        let Ok(Value::Object(mut answer)) = serde_json::from_slice::<Value>(&answer.body) else {
+            return Err(Failure::Answer("the answer is not a JSON object"));
+        };
+        let has_more = answer.get("moreAvailable") == Some(&Value::Bool(true));
+        let sets = match answer.remove("sets") {
+            None => Map::new(),
+            Some(Value::Object(sets)) => sets,
+            Some(_) => return Err(Failure::Answer("sets is not an object")),
+        };
+        let sets = sets.into_iter().take(EVENTS_MAX).map(|(id, set)| match set {
+            Value::String(set) => Ok((id, set)),
+            _ => Err(Failure::Answer("a signal is not text")),
+        });
+        Ok((sets.collect::<Result<_, _>>()?, has_more))
+    }
+
+    /// Handles one signal. Returns whether it is settled.
+    async fn handle(
+        &mut self,
+        receiver: &Receiver,
+        id: &str,
+        set: &str,
+        recorder: &Recorder,
+        journal: &Journal,
+        issuer: Option<Issuer>,
+    ) -> bool {
+        let Some(issuer) = issuer else { return false };
+        let kind = SignalKind::EventToken;
+        match receiver.accept(kind, set, &issuer, recorder, journal, Now::read()).await {
+            Ok(()) => {
+                self.acknowledged.push(id.to_owned());
+                true
+            }
+            // Neither acknowledged nor refused: the transmitter returns it again. A key may be in the next key set.
+            Err(error) if matches!(error.denial, Denial::StoreUnavailable) => false,
+            Err(error) => {
+                journal.event(
+                    Level::Warn,
+                    "a polled signal is refused",
+                    &[
+                        ("signals", &receiver.name),
+                        ("code", error.denial.code()),
+                        ("detail", error.detail.as_deref().unwrap_or_default()),
+                    ],
+                );
+                let error = json!({ "err": error.code, "description": error.description });
+                self.refused.insert(id.to_owned(), error);
+                true
+            }
+        }
+    }
+}
