@@ -86,7 +86,7 @@
 //!
 //! - `worker` contains the resources of one core. No request waits for another core.
 //! - [`authority`] is the local issuer, [`keyring`] contains its signing keys, and [`store`] contains its accounts,
-//!   sessions and revocations.
+//!   sessions and revocations. [`api_key_file`] contains the API keys of programs.
 //! - [`signals`] receives the security events and logout tokens of foreign issuers, which revoke their tokens.
 //! - [`decision_log`] keeps recent decisions, so that another policy can be evaluated for the same requests. `metrics`
 //!   counts events.
@@ -117,6 +117,7 @@ pub(crate) mod metrics;
 pub(crate) mod pipeline;
 pub(crate) mod respond;
 
+pub mod api_key_file;
 pub mod authority;
 pub mod cli;
 pub mod config;

@@ -35,6 +35,7 @@ const MODULES: &[&str] = &[
     "decision_log",
     "respond",
     "keyring",
+    "api_key_file",
     "authenticate",
     "key_source",
     "peer",

@@ -64,6 +64,9 @@ pub enum Place {
     Named,
     /// Among the subprotocols of a WebSocket handshake.
     WebSocket,
+    /// In the header field of API keys, or in `Authorization` with the scheme `ApiKey`. The credential is an API key and
+    /// never a token.
+    ApiKey,
     /// In the query.
     Query,
 }
@@ -74,6 +77,7 @@ impl From<&Source> for Place {
             Source::Header(_) => Self::Named,
             Source::Cookie(_) => Self::ForeignCookie,
             Source::WebSocket(_) => Self::WebSocket,
+            Source::ApiKey(_) => Self::ApiKey,
             Source::Query(_) => Self::Query,
         }
     }

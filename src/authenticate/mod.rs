@@ -1,5 +1,6 @@
 //! Authenticates callers: finds the credential of a request, verifies it and returns the principal.
 
+mod api_key;
 mod cache;
 pub mod claims;
 pub mod credential;
@@ -20,6 +21,10 @@ pub(crate) mod token_stats;
 mod trust;
 mod verify;
 
+pub use api_key::{
+    API_KEY_ISSUER, API_KEY_PREFIX, API_KEY_SUBJECT, ApiKey, ApiKeyFacts, ApiKeys,
+    check_form as check_api_key, generate as generate_api_key, hint_of,
+};
 pub use cache::{Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
 pub use credential::{CookieNames, Place, bearer, token};
@@ -115,6 +120,9 @@ pub fn authenticate(
             Access::Authenticated => Err(absent(Denial::MissingToken, head, credential_policy, trust)),
         };
     };
+    if place == Place::ApiKey {
+        return Ok(Some((api_key::authenticate(credential, trust, now, tokens)?, place)));
+    }
     let digest = digest_of(credential);
     let principal = match tokens.get(&digest, trust.epoch(), now) {
         Some(principal) => principal,
@@ -130,7 +138,10 @@ pub fn authenticate(
             csrf::check(credentials, names, trust.origins(), principal.local.as_deref())?;
         }
         (Place::ForeignCookie, _) => csrf::check_foreign(credentials, trust.origins())?,
-        (Place::Header | Place::Cookie | Place::Named | Place::WebSocket | Place::Query, _) => {}
+        (
+            Place::Header | Place::Cookie | Place::Named | Place::WebSocket | Place::ApiKey | Place::Query,
+            _,
+        ) => {}
     }
     Ok(Some((principal, place)))
 }

@@ -144,9 +144,14 @@ impl Principal {
     /// claims, valid at any time. Callers replace the fields that matter to them.
     #[doc(hidden)]
     pub fn for_tests() -> Self {
+        Self { issuer: Arc::from("https://id.example.com"), subject: "ada".into(), ..Self::nobody() }
+    }
+
+    /// Returns a principal without any fact, valid at any time. Callers set the facts that they have verified.
+    pub(super) fn nobody() -> Self {
         Self {
-            issuer: Arc::from("https://id.example.com"),
-            subject: "ada".into(),
+            issuer: Arc::from(""),
+            subject: "".into(),
             token_id: None,
             roles: Box::default(),
             scopes: Box::default(),

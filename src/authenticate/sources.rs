@@ -31,15 +31,7 @@ impl Sources {
     pub fn queries(&self) -> impl Iterator<Item = &str> {
         self.others.iter().filter_map(|source| match source {
             Source::Query(name) => Some(&**name),
-            Source::Header(_) | Source::Cookie(_) | Source::WebSocket(_) => None,
-        })
-    }
-
-    /// Returns the names of the cookies of other programs that may contain a token.
-    pub fn foreign_cookies(&self) -> impl Iterator<Item = &str> {
-        self.others.iter().filter_map(|source| match source {
-            Source::Cookie(name) => Some(&**name),
-            Source::Header(_) | Source::Query(_) | Source::WebSocket(_) => None,
+            Source::Header(_) | Source::Cookie(_) | Source::WebSocket(_) | Source::ApiKey(_) => None,
         })
     }
 }
@@ -54,6 +46,8 @@ pub enum Source {
     /// The name of the subprotocol before the token in `Sec-WebSocket-Protocol`. No other header field of a WebSocket
     /// handshake can be set by a script in a browser.
     WebSocket(Box<str>),
+    /// An API key in this header field, or in `Authorization` with the scheme `ApiKey`.
+    ApiKey(HeaderName),
     /// A query field with this name. Many systems log queries (RFC 6750 section 5.3).
     Query(Box<str>),
 }
@@ -92,6 +86,28 @@ impl NamedHeader {
             }
         }
         Err(Denial::MalformedToken(TokenPart::Field))
+    }
+}
+
+/// Returns the API key of a request, in the field with this name or in `Authorization: ApiKey`.
+///
+/// # Errors
+/// [`Denial::AmbiguousCredentials`] if there are two. [`Denial::MalformedToken`] if something other than one space
+/// follows the scheme.
+fn api_key<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]>, Denial> {
+    const SCHEME: &[u8] = b"apikey";
+    let mut fields = headers.get_all(name).iter();
+    let own = fields.next().map(HeaderValue::as_bytes);
+    if fields.next().is_some() {
+        return Err(Denial::AmbiguousCredentials);
+    }
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let is_ours = |field: &&[u8]| field[..scheme_end(field)].eq_ignore_ascii_case(SCHEME);
+    let Some(field) = fields.next().filter(is_ours) else { return Ok(own) };
+    match field[SCHEME.len()..] {
+        _ if own.is_some() || fields.next().is_some() => Err(Denial::AmbiguousCredentials),
+        [b' ', ref key @ ..] => Ok(Some(key)),
+        _ => Err(Denial::MalformedToken(TokenPart::Field)),
     }
 }
 
@@ -178,6 +194,7 @@ impl Source {
             Self::Header(named) => named.find(head.headers),
             Self::Cookie(name) => cookie(head.headers, name),
             Self::WebSocket(marker) => subprotocol(head.headers, marker),
+            Self::ApiKey(name) => api_key(head.headers, name),
             Self::Query(name) => query_field(head.query, name),
         }
     }
@@ -188,6 +205,7 @@ impl Source {
             Self::Header(named) => head.headers.contains_key(&named.name),
             Self::Cookie(name) => !matches!(cookie(head.headers, name), Ok(None)),
             Self::WebSocket(marker) => !matches!(subprotocol(head.headers, marker), Ok(None)),
+            Self::ApiKey(name) => !matches!(api_key(head.headers, name), Ok(None)),
             Self::Query(name) => !matches!(query_field(head.query, name), Ok(None)),
         }
     }
@@ -270,6 +288,34 @@ mod tests {
             strip_subprotocol(&mut headers, "bearer");
             let stays = headers.get("sec-websocket-protocol").map(|field| field.to_str().unwrap());
             assert_eq!(stays, left, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn an_api_key_has_a_field_of_its_own_or_a_scheme() {
+        let name = HeaderName::from_static("x-api-key");
+        let find = |fields: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, value.parse().unwrap());
+            }
+            api_key(&headers, &name).map(|key| key.map(|key| String::from_utf8(key.to_vec()).unwrap()))
+        };
+        let key = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(find(&[("x-api-key", "k")]), key("k"));
+        assert_eq!(find(&[("authorization", "ApiKey k")]), key("k"));
+        assert_eq!(find(&[("authorization", "apikey  k")]), key(" k"));
+        assert_eq!(find(&[("authorization", "Bearer k")]), Ok(None));
+        assert_eq!(find(&[("authorization", "ApiKeys k")]), Ok(None));
+        assert_eq!(find(&[]), Ok(None));
+        assert_eq!(find(&[("authorization", "ApiKey")]), Err(MALFORMED));
+        assert_eq!(find(&[("authorization", "ApiKey:k")]), Err(MALFORMED));
+        for fields in [
+            [("x-api-key", "k"), ("x-api-key", "k")],
+            [("x-api-key", "k"), ("authorization", "ApiKey k")],
+            [("authorization", "ApiKey k"), ("authorization", "ApiKey k")],
+        ] {
+            assert_eq!(find(&fields), Err(Denial::AmbiguousCredentials), "{fields:?}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The trusted issuers: their keys, and the paths of the claims in their tokens.
 
+use super::api_key::ApiKeys;
 use super::claims::ClaimPath;
 use super::credential::CookieNames;
 use super::identity::IdentityHeaders;
@@ -134,6 +135,7 @@ pub struct Trust {
     revoked: Arc<Revoked>,
     /// The names of the issuers that send signals.
     signalled: Box<[Arc<str>]>,
+    api_keys: Option<Arc<ApiKeys>>,
     epoch: u64,
 }
 
@@ -152,6 +154,7 @@ impl Trust {
             origins: Box::new([]),
             revoked: Arc::default(),
             signalled: Box::new([]),
+            api_keys: None,
             epoch: next_epoch(),
         }
     }
@@ -267,6 +270,17 @@ impl Trust {
     /// Returns the additional origins from which requests with cookies are accepted.
     pub(super) fn origins(&self) -> &[Box<str>] {
         &self.origins
+    }
+
+    /// Returns this trust with these API keys. The epoch stays, because each request looks its key up.
+    #[must_use]
+    pub fn with_api_keys(&self, keys: Arc<ApiKeys>) -> Self {
+        Self { api_keys: Some(keys), ..self.clone() }
+    }
+
+    /// Returns the API keys in force; `None` if the policy accepts none.
+    pub fn api_keys(&self) -> Option<&ApiKeys> {
+        self.api_keys.as_deref()
     }
 
     /// Returns the revocations.

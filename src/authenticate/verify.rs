@@ -4,6 +4,7 @@
 //! the only claim in use is `iss`, which selects the issuer whose keys are tried. In a token without `iss`, `sub`
 //! selects the issuer.
 
+use super::api_key::{API_KEY_PREFIX, API_KEY_SUBJECT};
 use super::claims::{ClaimPath, ClaimValue};
 use super::credential::REFRESH_TOKEN_PREFIX;
 use super::error::{ClaimText, CredentialError, Quoted, beside, quoted};
@@ -52,6 +53,10 @@ pub(super) fn verify_for(
     if token.starts_with(REFRESH_TOKEN_PREFIX) {
         return Err(CredentialError::because(Denial::WrongType, "a refresh token of this gateway (pcr_…)"));
     }
+    if token.starts_with(API_KEY_PREFIX) {
+        let detail = "an API key (pck_…), which has its own header field or the scheme ApiKey";
+        return Err(CredentialError::because(Denial::WrongType, detail));
+    }
     let jws = Jws::read(token)?;
     let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
     let no_issuer = || missing(RequiredClaim::Issuer, "iss", &claims, &[]);
@@ -89,6 +94,11 @@ pub(super) fn verify_for(
     check_audience(&claims, issuer, recipient)?;
     issuer.profile.check(&claims, &name)?;
     let subject = issuer.profile.subject(&claims)?;
+    // Services that look only at the subject could take the caller for an API key.
+    if subject.starts_with(API_KEY_SUBJECT) && trust.api_keys().is_some() {
+        let detail = format!("sub is {}: such a subject is that of an API key", Quoted(&subject));
+        return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail));
+    }
     let local = if issuer.local { Some(Box::new(local(&claims)?)) } else { None };
     if local.is_some() {
         // A token is accepted only for the longest recorded life of a token, even if its `exp` is later, because

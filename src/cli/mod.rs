@@ -4,6 +4,7 @@
 //! usage.
 
 mod admin;
+mod apikey;
 mod check;
 mod config;
 mod diff;
@@ -108,6 +109,9 @@ enum Command {
     /// Generate, rotate, revoke and list the local authority's signing keys.
     #[command(subcommand)]
     Key(key::Command),
+    /// Create, list and revoke the API keys of programs.
+    #[command(subcommand)]
+    Apikey(apikey::Command),
     /// Add, change, remove, list and import the local authority's accounts.
     #[command(subcommand)]
     User(user::Command),
@@ -202,6 +206,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => config::run(&config, format, command),
         Command::Token(command) => token::run(&config, format, command),
         Command::Key(command) => key::run(&config, format, command),
+        Command::Apikey(command) => apikey::run(&config, format, command),
         Command::User(command) => user::run(&config, format, command),
         Command::Healthcheck => healthcheck::run(&config, format),
         Command::Help(topic) => help::run(format, &topic),

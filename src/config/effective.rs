@@ -5,8 +5,8 @@
 
 use super::Loaded;
 use super::file::{
-    AuthoritySection, ClientSection, File, IssuerSection, RateLimitSection, ResourceSection, RouteSection,
-    SignalsSection, TestSection, TlsSection, UpstreamSection,
+    ApiKeysSection, AuthoritySection, ClientSection, File, IssuerSection, RateLimitSection, ResourceSection,
+    RouteSection, SignalsSection, TestSection, TlsSection, UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
@@ -125,6 +125,7 @@ fn with_every_table() -> File {
         tls: Some(TlsSection::default()),
         issuer: vec![IssuerSection::default()],
         authority: Some(AuthoritySection { client: named::<ClientSection>(), ..AuthoritySection::default() }),
+        api_keys: Some(ApiKeysSection::default()),
         upstream: named::<UpstreamSection>(),
         rate_limit: named::<RateLimitSection>(),
         resource: named::<ResourceSection>(),

@@ -24,6 +24,7 @@ pub(super) const TABLES: &[&str] = &[
     "TLS",
     "ISSUER",
     "AUTHORITY",
+    "API_KEYS",
     "STATE",
     "LOG",
     "UPSTREAM",

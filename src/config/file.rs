@@ -37,6 +37,9 @@ pub struct File {
     /// The issuer that the gateway itself runs.
     #[serde(deserialize_with = "optional_table")]
     pub authority: Option<AuthoritySection>,
+    /// API keys of programs; if absent, the gateway accepts none.
+    #[serde(deserialize_with = "optional_table")]
+    pub api_keys: Option<ApiKeysSection>,
     /// The folder where the gateway keeps its files.
     #[serde(deserialize_with = "table")]
     pub state: StateSection,
@@ -541,6 +544,21 @@ impl Default for AuthoritySection {
             client: BTreeMap::new(),
             compat: None,
         }
+    }
+}
+
+/// `[api_keys]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiKeysSection {
+    /// The header that carries an API key.
+    #[serde(deserialize_with = "text")]
+    pub header: String,
+}
+
+impl Default for ApiKeysSection {
+    fn default() -> Self {
+        Self { header: "X-API-Key".to_owned() }
     }
 }
 

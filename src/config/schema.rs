@@ -232,7 +232,7 @@ written_as! {
     });
     TokenSource: json_schema!({
         "anyOf": [
-            { "enum": ["header", "cookie", "query", "websocket"] },
+            { "enum": ["header", "cookie", "query", "websocket", "api_key"] },
             named("header", Some("prefix")),
             named("cookie", None),
             named("websocket", None),

@@ -97,6 +97,8 @@ pub enum TokenSource {
     ForeignCookie(String),
     /// The subprotocol that follows the subprotocol of this name in `Sec-WebSocket-Protocol`.
     WebSocket(String),
+    /// The header field of API keys, and `Authorization: ApiKey`.
+    ApiKey,
     /// The query field of this name.
     Query(String),
     /// The header of this name, with this text before the token.
@@ -112,7 +114,7 @@ impl<'de> Deserialize<'de> for TokenSource {
             Table(BTreeMap<String, String>),
         }
         let error = || {
-            let expected = "\"header\", \"cookie\", \"query\", \"websocket\", { header = \"X-Api-Token\" }, \
+            let expected = "\"header\", \"cookie\", \"query\", \"websocket\", \"api_key\", { header = \"X-Api-Token\" }, \
                             { header = \"X-Api-Token\", prefix = \"Token \" }, { cookie = \"CF_Authorization\" } \
                             or { query = \"token\" }";
             ValueError::new("not a source of tokens", expected).into_serde()
@@ -123,6 +125,7 @@ impl<'de> Deserialize<'de> for TokenSource {
                 "cookie" => Ok(Self::Cookie),
                 "query" => Ok(Self::Query("access_token".to_owned())),
                 "websocket" => Ok(Self::WebSocket("bearer".to_owned())),
+                "api_key" => Ok(Self::ApiKey),
                 _ => Err(error()),
             },
             Written::Table(table) => {

@@ -2,8 +2,8 @@
 
 use super::key_report;
 use super::reload::ReloadStatus;
-use crate::authenticate::Trust;
 use crate::authenticate::token_stats::{AGES, SIZES};
+use crate::authenticate::{ApiKeys, Trust};
 use crate::authority::{Authority, ByOutcome, Counters, Outcome};
 use crate::clock::Now;
 use crate::keyring::{KeyState, Keyring};
@@ -37,6 +37,9 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
             out.family(name, help, Kind::Gauge);
             out.sample(&[], ends);
         }
+    }
+    if let Some(keys) = policy.trust.api_keys() {
+        write_api_keys(&mut out, keys);
     }
     if let Some(settings) = &policy.issuer_settings {
         write_signing_keys(&mut out, &settings.keyring);
@@ -188,6 +191,22 @@ fn write_store(out: &mut Exposition, authority: &Authority) {
     let help = "Requests refused because too many were waiting for the authority.";
     out.family("portcullis_authority_shed_total", help, Kind::Counter);
     out.sample(&[], authority.queue().shed());
+}
+
+fn write_api_keys(out: &mut Exposition, keys: &ApiKeys) {
+    let now = Now::read().unix;
+    let all = keys.iter().count();
+    let expired = keys.iter().filter(|key| key.facts().expires.is_some_and(|expires| expires <= now)).count();
+    out.family("portcullis_api_keys", "API keys, by their current state.", Kind::Gauge);
+    for (state, count) in [("valid", all - expired), ("expired", expired)] {
+        out.sample(&[("state", state)], u64::try_from(count).unwrap_or(u64::MAX));
+    }
+    let next = keys.iter().filter_map(|key| key.facts().expires).filter(|expires| *expires > now).min();
+    if let Some(next) = next {
+        let help = "Time at which the next API key expires, in seconds since 1970.";
+        out.family("portcullis_api_key_next_expiry_timestamp_seconds", help, Kind::Gauge);
+        out.sample(&[], next);
+    }
 }
 
 fn write_signing_keys(out: &mut Exposition, keyring: &Keyring) {

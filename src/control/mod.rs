@@ -2,6 +2,7 @@
 //! thread's own runtime, so they do not delay the requests on a core.
 
 mod admin;
+mod api_keys;
 mod certificates;
 mod file_watch;
 mod guard;

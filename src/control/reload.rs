@@ -4,6 +4,7 @@
 //! is reported in the log, in the metrics and at `/readyz?verbose`. A change of a setting that is fixed at start is
 //! reported and ignored.
 
+use super::api_keys;
 use super::file_watch::FileWatch;
 use super::issuer_keys::{self, KeyFetchers};
 use super::{keys, signals};
@@ -157,6 +158,8 @@ pub(crate) struct Reloader {
     fetchers: KeyFetchers,
     /// The tasks that poll the transmitters of signals of the policy in force.
     polls: Vec<JoinHandle<()>>,
+    /// The task that watches the API keys of the policy in force.
+    api_keys: Option<JoinHandle<()>>,
 }
 
 /// Requests a reload whenever the watched files have changed, for ever.
@@ -193,6 +196,7 @@ impl Reloader {
             status,
             watching,
             keys: None,
+            api_keys: None,
             fetchers: KeyFetchers::default(),
             polls: Vec::new(),
         }
@@ -326,13 +330,21 @@ impl Reloader {
         self.polls = signals::poll_all(&self.shared);
     }
 
-    /// Watches the signing keys of the policy in force, and stops watching those of the previous policy.
+    /// Watches the signing keys and the API keys of the policy in force, and stops watching those of the previous
+    /// policy.
     fn watch_keys(&mut self) {
         if let Some(task) = self.keys.take() {
             task.abort();
         }
         self.fetchers.follow(&self.shared);
+        if let Some(task) = self.api_keys.take() {
+            task.abort();
+        }
         let policy = self.shared.policy.load();
+        if let Some(file) = &policy.api_key_file {
+            self.api_keys =
+                Some(tokio::task::spawn_local(api_keys::watch(self.shared.clone(), file.clone())));
+        }
         if let Some(settings) = &policy.issuer_settings {
             let watcher = settings.keyring.watcher(Now::read());
             let issuer: Arc<str> = settings.issuer.as_str().into();

@@ -201,6 +201,13 @@ denials! {
         detail: "The access token has been revoked.",
         flask: Some((StatusCode::UNAUTHORIZED, "Token has been revoked")),
     }
+    /// No API key in force is the key of the request: it was revoked or never existed.
+    UnknownApiKey => {
+        code: "unknown_api_key", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
+        detail: "The API key is unknown or was revoked.",
+        flask: None,
+    }
     /// The route requires a token from a recent login with a password.
     FreshTokenRequired {
         /// The maximum age of the login in seconds; 0 if any age is accepted.

@@ -86,7 +86,7 @@ impl<'p> Examiner<'p> {
         let (parts, trust, cache) = self.prepare(question);
         let read = self.policy.front.head(&parts);
         let evaluation = match &read {
-            Ok(head) => self.follow(head, &self.sender(question, &parts), question, trust, cache),
+            Ok(head) => self.follow(head, &self.sender(question, &parts), question, &trust, cache),
             Err(denial) => Evaluation::ended(denial.clone()),
         };
         evaluation.verdict()
@@ -100,7 +100,7 @@ impl<'p> Examiner<'p> {
         let read = self.policy.front.head(&parts);
         let (evaluation, outgoing) = match &read {
             Ok(head) => {
-                let evaluation = self.follow(head, &sender, question, trust, cache);
+                let evaluation = self.follow(head, &sender, question, &trust, cache);
                 let outgoing = self.outgoing(head, &evaluation, &parts, &sender, question);
                 (evaluation, outgoing)
             }
@@ -114,7 +114,7 @@ impl<'p> Examiner<'p> {
         let (parts, trust, cache) = self.prepare(question);
         let read = self.policy.front.head(&parts);
         let evaluation = match &read {
-            Ok(head) => self.follow(head, &self.sender(question, &parts), question, trust, cache),
+            Ok(head) => self.follow(head, &self.sender(question, &parts), question, &trust, cache),
             Err(denial) => Evaluation::ended(denial.clone()),
         };
         self.why(read.as_ref().ok(), &evaluation, question.now)
@@ -163,7 +163,7 @@ impl<'p> Examiner<'p> {
         };
         let read = policy.front.head(&parts);
         let evaluation = match &read {
-            Ok(head) => self.follow(head, &sender, question, trust, cache),
+            Ok(head) => self.follow(head, &sender, question, &trust, cache),
             Err(denial) => Evaluation::ended(denial.clone()),
         };
         if let Ok(head) = &read {

@@ -50,9 +50,14 @@ impl Target {
     ) -> Self {
         let may_hold_token = match permit.place() {
             Some(Place::Query) | None => sources.queries().next().is_some(),
-            Some(Place::Header | Place::Cookie | Place::ForeignCookie | Place::Named | Place::WebSocket) => {
-                false
-            }
+            Some(
+                Place::Header
+                | Place::Cookie
+                | Place::ForeignCookie
+                | Place::Named
+                | Place::WebSocket
+                | Place::ApiKey,
+            ) => false,
         };
         Self::of(head, uri, strip_prefix, Some(sources).filter(|_| may_hold_token))
     }
@@ -163,6 +168,8 @@ pub(crate) fn head(
             Source::Header(named) => drop(headers.remove(&named.name)),
             Source::Cookie(name) => strip::cookie(&mut headers, name),
             Source::WebSocket(marker) => strip_subprotocol(&mut headers, marker),
+            // `Authorization: ApiKey` is handled below, like every `Authorization`.
+            Source::ApiKey(name) => drop(headers.remove(name)),
             // `Target` already removed the query field.
             Source::Query(_) => {}
         }

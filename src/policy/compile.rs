@@ -3,6 +3,7 @@
 //! Makes a single pass over the file, beginning with the parts that other parts refer to. Compilation does not stop at
 //! the first fault: all faults are reported at once.
 
+mod api_keys;
 mod authorities;
 mod authority;
 mod cases;
@@ -110,6 +111,7 @@ fn compile_policy(
     let mut issuers =
         trust::issuers(file, issuer_settings.as_deref(), before.map(|before| &*before.trust), &mut faults);
     let receivers = signals::compile(file, &mut issuers, before, &mut faults);
+    let api_keys = api_keys::compile(file, before, &mut faults);
     let counters = counters::CounterRegistry::after(before, settings.cores);
     let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
     let upstreams = upstreams::compile(file, upstreams_before, counters.cores(), &mut faults);
@@ -123,6 +125,7 @@ fn compile_policy(
         settings: issuer_settings.as_deref(),
         issuers: &issuers,
         receivers: &receivers,
+        api_key_header: api_keys.as_ref().map(|settings| &settings.header),
         counters,
     };
     let (routes, resources, table) = routes::compile(file, &references, &mut claims, &mut faults);
@@ -153,6 +156,9 @@ fn compile_policy(
         let cookies = issuer_settings.cookies.as_ref().map(|cookies| cookies.names.clone());
         trust = trust.with_local(cookies, issuer_settings.origins.clone(), issuer_settings.revoked.clone());
     }
+    if let Some(settings) = &api_keys {
+        trust = trust.with_api_keys(settings.keys.clone());
+    }
     if let Some(before) = before {
         trust = trust.carry_over(&before.trust);
     }
@@ -166,6 +172,7 @@ fn compile_policy(
         proofs: Arc::new(proofs),
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
+        api_key_file: api_keys.map(|settings| settings.file),
         resources: resources.into(),
         receivers: receivers.into(),
         signal_file: None,
@@ -188,7 +195,7 @@ fn compile_policy(
 /// Reports a fault if a route requires a token but the policy trusts no issuer, because the route would refuse every
 /// request.
 fn nobody_to_trust(file: &File, faults: &mut Faults<'_>) {
-    let trusts = !file.issuer.is_empty() || file.authority.is_some();
+    let trusts = !file.issuer.is_empty() || file.authority.is_some() || file.api_keys.is_some();
     let guarded = file.route.iter().position(|route| route.access == file::Access::Authenticated);
     if let (false, Some(index)) = (trusts, guarded) {
         faults.fault(

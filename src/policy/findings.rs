@@ -18,6 +18,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("admin_exposed", Kind::Weakness),
     ("any_audience", Kind::Weakness),
     ("any_tenant", Kind::Weakness),
+    ("bad_api_keys", Kind::Fault),
     ("bad_certificate", Kind::Fault),
     ("bad_claim_path", Kind::Fault),
     ("bad_file", Kind::Fault),

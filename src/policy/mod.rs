@@ -22,7 +22,8 @@ pub use resource::ProtectedResource;
 pub use server_settings::ServerSettings;
 pub use waivers::{SortedFindings, WaivedFinding, Waivers};
 
-use crate::authenticate::{CredentialPolicy, KeySet, Trust};
+use crate::api_key_file::ApiKeyFile;
+use crate::authenticate::{ApiKeys, CredentialPolicy, KeySet, Trust};
 use crate::authority::{Authority, Compat, Endpoint, IssuerSettings};
 use crate::authorize::{Rule, ShadowMode};
 use crate::clock::Now;
@@ -64,6 +65,8 @@ pub struct Policy {
     pub upstreams: Arc<[Arc<Upstream>]>,
     /// The limits, listed for reports on their refusals.
     pub limits: Arc<[Arc<Limit>]>,
+    /// The file of the API keys in `trust`, if the policy accepts API keys.
+    pub api_key_file: Option<Arc<ApiKeyFile>>,
     /// The protected resources whose metadata the gateway publishes.
     pub resources: Arc<[Arc<ProtectedResource>]>,
     /// The receivers of signals.
@@ -101,6 +104,12 @@ impl Policy {
     pub fn recorder(&self) -> Recorder {
         let marks = self.trust.revoked().signals().clone();
         Recorder::new(marks, self.authority.clone(), self.signal_file.clone())
+    }
+
+    /// Returns a copy of this policy with these API keys.
+    #[must_use]
+    pub fn with_api_keys(&self, keys: Arc<ApiKeys>) -> Self {
+        Self { trust: Arc::new(self.trust.with_api_keys(keys)), ..self.clone() }
     }
 
     /// Returns a copy of this policy with new keys for one issuer.

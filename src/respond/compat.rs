@@ -100,7 +100,8 @@ impl TokenSearch<'_> {
                 }
                 Source::Header(NamedHeader { name, .. }) => ("headers", format!("Missing {name} Header")),
                 Source::Cookie(name) => ("cookies", format!("Missing cookie \"{name}\"")),
-                // The library reads no subprotocols.
+                // The library knows no API keys and reads no subprotocols.
+                Source::ApiKey(name) => ("headers", format!("Missing {name} Header")),
                 Source::WebSocket(_) => ("headers", "Missing sec-websocket-protocol Header".to_owned()),
                 // The misspelling is the library's.
                 Source::Query(name) => ("query_string", format!("Missing '{name}' query paramater")),

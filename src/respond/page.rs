@@ -125,7 +125,8 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
         | Denial::WrongAudience
         | Denial::LifetimeTooLong
         | Denial::WrongType
-        | Denial::MissingClaim(_) => (
+        | Denial::MissingClaim(_)
+        | Denial::UnknownApiKey => (
             "Your login is not accepted here",
             "Your session is not valid for this site. Log in again to continue.",
         ),

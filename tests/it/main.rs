@@ -17,6 +17,7 @@ mod kit;
 mod admin;
 mod admin_guard;
 mod answers;
+mod api_keys;
 mod assertion;
 mod authentication;
 mod authorization;

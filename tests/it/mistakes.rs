@@ -301,6 +301,30 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             &["X_U", "x-u"],
         ),
         (
+            format!("{}{ECHO}{ROUTE}sources = [\"api_key\"]\n", issuer("")),
+            "fault",
+            "bad_value",
+            11,
+            &["[api_keys]"],
+        ),
+        (
+            format!("[api_keys]\nheader = \"Authorization\"\n{}{route}", issuer("")),
+            "fault",
+            "bad_header",
+            2,
+            &["Authorization"],
+        ),
+        (
+            format!(
+                "[api_keys]\nheader = \"X-K\"\n{}{ECHO}{ROUTE}sources = [\"api_key\", {{ header = \"X-K\" }}]\n",
+                issuer("")
+            ),
+            "fault",
+            "bad_value",
+            13,
+            &["twice"],
+        ),
+        (
             format!("{}{ECHO}{ROUTE}sources = [{{ header = \"Authorization\" }}]\n", issuer("")),
             "fault",
             "bad_header",

@@ -3,7 +3,10 @@
 
 use super::Examiner;
 use crate::authenticate::csrf::{SEC_FETCH_SITE, is_unsafe, names_site};
-use crate::authenticate::{CookieNames, NamedHeader, Source, TokenCache, Trust, claims_of};
+use crate::authenticate::{
+    API_KEY_ISSUER, API_KEY_PREFIX, API_KEY_SUBJECT, ApiKeyFacts, ApiKeys, CookieNames, NamedHeader, Source,
+    TokenCache, Trust, claims_of, digest_of, generate_api_key, hint_of,
+};
 use crate::clock::Now;
 use crate::explain::matched_route;
 use crate::policy::{Credential, Question};
@@ -11,27 +14,52 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Uri, header};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::sync::Arc;
 
 /// The lifetime in seconds of a token that is created from claims without `exp`.
 const LIFE: u64 = 60;
 
 impl Examiner<'_> {
     /// Returns the request with its credential inserted, and the trust and the cache for verifying the credential.
-    pub(super) fn prepare(&self, question: &Question) -> (Parts, &Trust, &RefCell<TokenCache>) {
+    pub(super) fn prepare(&self, question: &Question) -> (Parts, Cow<'_, Trust>, &RefCell<TokenCache>) {
         let mut parts = question.parts.clone();
+        let ours = || Cow::Borrowed(&self.trust);
         match &question.credential {
-            Credential::AsSent => (parts, &self.trust, &self.tokens),
+            Credential::AsSent => (parts, ours(), &self.tokens),
+            Credential::Token(key) if key.starts_with(API_KEY_PREFIX) => {
+                self.place_api_key(&mut parts, question, key);
+                (parts, ours(), &self.tokens)
+            }
+            Credential::Claims(claims) if claims.get("iss").is_some_and(|iss| iss == API_KEY_ISSUER) => {
+                // Without random numbers the key is malformed, and the request is refused.
+                let key = generate_api_key().unwrap_or_default();
+                self.place_api_key(&mut parts, question, &key);
+                let keys = ApiKeys::after([described_key(claims, &key)], None);
+                (parts, Cow::Owned(self.assuming.with_api_keys(Arc::new(keys))), &self.described)
+            }
             Credential::Token(token) => {
                 let csrf = claims_of(token).and_then(|claims| Some(claims.get("csrf")?.as_str()?.to_owned()));
                 self.place(&mut parts, question, token, csrf.as_deref());
-                (parts, &self.trust, &self.tokens)
+                (parts, ours(), &self.tokens)
             }
             Credential::Claims(claims) => {
                 let (token, csrf) = self.token_of(claims.clone(), question.now);
                 self.place(&mut parts, question, &token, Some(&csrf));
-                (parts, &self.assuming, &self.described)
+                (parts, Cow::Borrowed(&self.assuming), &self.described)
             }
+        }
+    }
+
+    /// Inserts an API key where the matching route looks for API keys. A route that accepts none ignores the key, so it
+    /// is not inserted there.
+    fn place_api_key(&self, parts: &mut Parts, question: &Question, key: &str) {
+        let Some(route) = matched_route(self.policy, question) else { return };
+        let sources = &self.policy.routes[route].credential_policy.sources.others;
+        if let Some(Source::ApiKey(name)) = sources.iter().find(|source| matches!(source, Source::ApiKey(_)))
+        {
+            append(parts, name.clone(), key.to_owned());
         }
     }
 
@@ -87,7 +115,8 @@ impl Examiner<'_> {
             }
             (Some(_) | None, _) => {}
         }
-        match named.or(sources.others.first()) {
+        let is_for_tokens = |source: &&Source| !matches!(source, Source::ApiKey(_));
+        match named.or_else(|| sources.others.iter().find(is_for_tokens)) {
             Some(Source::Header(NamedHeader { name, prefix })) => {
                 append(parts, name.clone(), format!("{prefix}{token}"));
             }
@@ -106,8 +135,28 @@ impl Examiner<'_> {
                 let target = format!("{}{separator}{name}={token}", parts.uri);
                 parts.uri = target.parse::<Uri>().unwrap_or_else(|_| parts.uri.clone());
             }
-            None => {}
+            Some(Source::ApiKey(_)) | None => {}
         }
+    }
+}
+
+/// Returns the facts of an API key with these claims.
+fn described_key(claims: &Map<String, Value>, key: &str) -> ApiKeyFacts {
+    let names = |claim: &str| match claims.get(claim) {
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(Into::into).collect(),
+        Some(Value::String(names)) => names.split(' ').map(Into::into).collect(),
+        Some(_) | None => Box::default(),
+    };
+    let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("described");
+    ApiKeyFacts {
+        name: subject.strip_prefix(API_KEY_SUBJECT).unwrap_or(subject).into(),
+        digest: digest_of(key),
+        hint: hint_of(key).into(),
+        roles: names("roles"),
+        scopes: names("scope"),
+        claims: claims.clone(),
+        created: 0,
+        expires: claims.get("exp").and_then(Value::as_u64),
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) fn sources(
     key: &str,
     list: &[TokenSource],
     settings: Option<&IssuerSettings>,
+    api_key_header: Option<&HeaderName>,
     faults: &mut Faults<'_>,
 ) -> Sources {
     let mut sources = Sources { header: false, cookie: false, others: Box::new([]) };
@@ -46,6 +47,13 @@ pub(super) fn sources(
                     faults.fault("bad_value", &key, found, "use \"websocket\" or { websocket = \"bearer\" }");
                 }
                 Some(Source::WebSocket(name.as_str().into()))
+            }
+            TokenSource::ApiKey => {
+                if api_key_header.is_none() {
+                    let hint = "add an [api_keys] section, or remove \"api_key\"";
+                    faults.fault("bad_value", &key, "the policy has no [api_keys]", hint);
+                }
+                api_key_header.map(|name| Source::ApiKey(name.clone()))
             }
             TokenSource::Query(name) => {
                 let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
@@ -86,6 +94,9 @@ fn is_same_place(one: &Source, other: &Source) -> bool {
         (Source::Header(one), Source::Header(other)) => {
             one.name == other.name
                 && (one.name != header::AUTHORIZATION || one.prefix.eq_ignore_ascii_case(&other.prefix))
+        }
+        (Source::Header(named), Source::ApiKey(name)) | (Source::ApiKey(name), Source::Header(named)) => {
+            named.name == *name
         }
         (one, other) => one == other,
     }

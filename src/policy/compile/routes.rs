@@ -6,7 +6,7 @@ use super::limits::{NamedLimits, chosen_limits};
 use super::trust::{Claims, is_reserved};
 use super::upstreams::{Audiences, Upstreams};
 use super::{Faults, endpoints, identity_choice, resources, rule, signals};
-use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Sources, digest_of};
+use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Source, Sources, digest_of};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
@@ -33,6 +33,8 @@ pub(super) struct References<'r> {
     pub(super) settings: Option<&'r IssuerSettings>,
     pub(super) issuers: &'r [Issuer],
     pub(super) receivers: &'r [Arc<Receiver>],
+    /// The header field of API keys, if the policy accepts them.
+    pub(super) api_key_header: Option<&'r HeaderName>,
     pub(super) counters: CounterRegistry,
 }
 
@@ -43,9 +45,18 @@ pub(super) fn compile(
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> (Vec<Route>, Vec<Arc<ProtectedResource>>, Option<RouteTable<usize>>) {
-    let References { upstreams, audiences, limits, rule: context, settings, issuers, receivers, counters } =
-        references;
-    let (settings, limits) = (*settings, *limits);
+    let References {
+        upstreams,
+        audiences,
+        limits,
+        rule: context,
+        settings,
+        issuers,
+        receivers,
+        api_key_header,
+        counters,
+    } = references;
+    let (settings, limits, api_key_header) = (*settings, *limits, *api_key_header);
     if file.route.is_empty() {
         faults.fault(
             "no_routes",
@@ -55,8 +66,11 @@ pub(super) fn compile(
         );
     }
     let usual_sources = match &file.policy.sources {
-        Some(list) => sources("policy.sources", list, settings, faults),
-        None => Sources::default(),
+        Some(list) => sources("policy.sources", list, settings, api_key_header, faults),
+        None => Sources {
+            others: api_key_header.iter().map(|name| Source::ApiKey((*name).clone())).collect(),
+            ..Sources::default()
+        },
     };
     let rules = rule::named(context, claims, faults);
     let mut routes = Vec::new();
@@ -80,7 +94,7 @@ pub(super) fn compile(
         let destination = destination(&key, table, upstreams, faults);
         let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
         let sources = match &table.sources {
-            Some(list) => sources(&format!("{key}.sources"), list, settings, faults),
+            Some(list) => sources(&format!("{key}.sources"), list, settings, api_key_header, faults),
             None => usual_sources.clone(),
         };
         let route = rule::RouteContext { matcher: matcher.as_ref(), sources: &sources };

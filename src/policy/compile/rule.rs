@@ -8,7 +8,7 @@ use super::claim_values::{Wanted, wanted};
 use super::profile::tenant_names;
 use super::trust::{Claims, claim_path};
 use super::{Faults, contradictions};
-use crate::authenticate::{ClaimId, IdentityHeaders, Source, Sources};
+use crate::authenticate::{API_KEY_ISSUER, ClaimId, IdentityHeaders, Source, Sources};
 use crate::authorize::{Check, Expected, Rule};
 use crate::config::file::{self, File, RouteSection};
 use crate::config::requirements::Requirements;
@@ -232,6 +232,7 @@ fn resolve(
 fn is_source(sources: &Sources, header: &HeaderName) -> bool {
     sources.others.iter().any(|source| match source {
         Source::Header(field) => field.name == *header,
+        Source::ApiKey(name) => name == header,
         Source::WebSocket(_) => *header == SEC_WEBSOCKET_PROTOCOL,
         Source::Cookie(_) | Source::Query(_) => false,
     })
@@ -280,7 +281,8 @@ fn issuers(
     let file = context.file;
     let known = || {
         let own = file.authority.iter().map(|authority| authority.issuer.as_str());
-        own.chain(file.issuer.iter().map(|issuer| issuer.issuer.as_str()))
+        let of_keys = file.api_keys.iter().map(|_| API_KEY_ISSUER);
+        own.chain(file.issuer.iter().map(|issuer| issuer.issuer.as_str())).chain(of_keys)
     };
     let mut accepted = Vec::new();
     for (index, name) in table.issuers.iter().enumerate() {

@@ -5,7 +5,7 @@ use super::key_sources::{self, KeySources};
 use super::secrets::{self, Flaw};
 use super::{Faults, private, profile};
 use crate::authenticate::{
-    Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, Profile, Trust, fold_eq,
+    API_KEY_ISSUER, Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, Profile, Trust, fold_eq,
 };
 use crate::authority::{IssuerSettings, sign};
 use crate::config::file::{File, IssuerSection};
@@ -292,6 +292,10 @@ fn issuer<'f>(
             "nothing",
             "issuer = \"https://id.example.com/\", exactly as in the `iss` claim",
         );
+    }
+    if table.issuer == API_KEY_ISSUER {
+        let hint = "use the issuer's own name: API keys have this one";
+        faults.fault("bad_value", &at("issuer"), format!("\"{}\" is reserved", table.issuer), hint);
     }
     let lacks_audience = table.may_lack.iter().any(|claim| claim == "aud");
     if table.audience.is_empty() && !lacks_audience {
