@@ -16,7 +16,10 @@ const CA_FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 /// The authorities of each PEM file and of the system, read once for all that accept them. `None` if the file's fault
 /// has already been reported.
 #[derive(Default)]
-pub(super) struct Authorities<'f>(BTreeMap<Option<&'f str>, Option<(Arc<RootCertStore>, [u8; 32])>>);
+pub(super) struct Authorities<'f>(BTreeMap<Option<&'f str>, Option<Known>>);
+
+/// A list of authorities, with a digest that is equal only for equal lists.
+type Known = (Arc<RootCertStore>, [u8; 32]);
 
 impl<'f> Authorities<'f> {
     /// Returns the authorities of the file `ca`, or of the system, with a digest that is equal only for equal
@@ -27,13 +30,13 @@ impl<'f> Authorities<'f> {
         servers: &str,
         ca: Option<&'f str>,
         faults: &mut Faults<'_>,
-    ) -> Option<(Arc<RootCertStore>, [u8; 32])> {
+    ) -> Option<Known> {
         self.0.entry(ca).or_insert_with(|| read(key, servers, ca, faults).map(with_digest)).clone()
     }
 }
 
 /// Returns the authorities, and a digest of their subjects, keys and name constraints.
-fn with_digest(roots: RootCertStore) -> (Arc<RootCertStore>, [u8; 32]) {
+fn with_digest(roots: RootCertStore) -> Known {
     let digest = digest_of(roots.roots.iter().fold(Vec::new(), |mut all, root| {
         all.extend_from_slice(root.subject.as_ref());
         all.extend_from_slice(root.subject_public_key_info.as_ref());
