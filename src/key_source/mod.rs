@@ -1,8 +1,8 @@
 //! Keys that an issuer publishes at a URL: where they are, the last good set, and the requests that wait for the next.
 //!
 //! A request never fetches. `control` runs one fetch at a time for each source; requests with an unknown `kid` wait for
-//! it ([`demand`]), bounded in number and time. The last good set outlives reloads of the policy, and, on disk,
-//! restarts ([`copy`]), but never its maximum age.
+//! it (`demand`), bounded in number and time. The last good set outlives reloads of the policy, and, on disk,
+//! restarts (`copy`), but never its maximum age.
 
 mod copy;
 mod demand;
