@@ -405,15 +405,14 @@ fn a_foreign_name_or_a_missing_way_is_a_fault() {
         ("audience = \"https://gateway.test\"", "", "no_audience"),
         ("push     = \"/signals/idp\"\nlogout   = \"/signals/idp/logout\"", "", "missing_key"),
         ("push     = \"/signals/idp\"", "push = \"/{a}\"", "bad_path"),
-        ("push     = \"/signals/idp\"", "push = \"/any\"", ""),
         ("push     = \"/signals/idp\"", "poll = \"http://ssf.test/\"", "bad_value"),
     ] {
-        let text = policy("").replace("issuer   =", "issuer =").replace("audience =", "audience =");
+        let text = policy("");
         assert!(text.contains(from), "{from}");
         let dir = crate::kit::dir::Dir::new();
         crate::kit::portcullis::write_policy(&dir, &text.replacen(from, to, 1));
         let checked = command(&dir, &["check"]);
         let said = checked.text();
-        assert_eq!(said.contains(fault) && !fault.is_empty(), !fault.is_empty(), "{fault}: {said}");
+        assert!(said.contains(fault), "{fault}: {said}");
     }
 }
