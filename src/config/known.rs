@@ -59,7 +59,9 @@ pub(super) fn help(name: &str, siblings: &[&str]) -> String {
     let begins = |known: &&str| lower.len() >= BEGINNING_MIN && known.starts_with(&lower);
     let comparable = name.len() <= 64;
     let one = |found: Option<&&str>| found.map(|known| format!("did you mean \"{known}\"?"));
-    if let Some(help) = one(siblings.iter().find(|known| comparable && is_near(known))) {
+    // A key that completes the given name is preferred: `role` means `roles`, not `rule`.
+    let near = siblings.iter().filter(|known| comparable && is_near(known));
+    if let Some(help) = one(near.min_by_key(|known| !known.starts_with(&lower))) {
         return help;
     }
     let owners: Vec<&str> = tables()
