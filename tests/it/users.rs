@@ -4,7 +4,7 @@
 use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair, login, try_login, try_refresh};
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, command_with, write_policy};
-use crate::kit::{Portcullis, Request, eventually};
+use crate::kit::{Answer, Portcullis, Request, eventually};
 use serde_json::{Value, json};
 
 const ROUTES: &str = "
@@ -398,18 +398,26 @@ fn guessing_is_slowed_for_accounts_that_exist_and_for_those_that_do_not_alike() 
     // Only the throttle: this client sends more attempts than an address's default limit allows.
     let gateway = Portcullis::with(&format!("{AUTHORITY}limits = {{ login = [] }}\n{ROUTES}")).start();
     account::add(gateway.dir(), "ada", &["clerk"]);
-    let guesses =
-        |name: &str| -> Vec<_> { (0..6).map(|_| try_login(gateway.http(), name, "a wrong one")).collect() };
+    // The wait begins with the attempt. On a slow machine one attempt may take longer than the first wait of a second, but
+    // the waits double, so that one of them is met.
+    let guesses = |name: &str| -> Vec<_> {
+        let mut answers = Vec::new();
+        while answers.len() < 12 && answers.last().is_none_or(|last: &Answer| last.status == 401) {
+            answers.push(try_login(gateway.http(), name, "a wrong one"));
+        }
+        answers
+    };
     let (of_ada, of_nobody) = (guesses("ada"), guesses("nobody"));
-    for (of_ada, of_nobody) in of_ada.iter().zip(&of_nobody) {
-        assert_eq!((of_ada.status, of_ada.code()), (of_nobody.status, of_nobody.code()));
+    for answers in [&of_ada, &of_nobody] {
+        let (last, before) = answers.split_last().unwrap();
+        assert!(before.len() >= 5, "five attempts are free");
+        assert!(before.iter().all(|answer| answer.code() == "bad_credentials"));
+        assert_eq!((last.status, &*last.code()), (429, "too_many_attempts"));
+        let wait: u64 = last.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=1 << (before.len() - 5)).contains(&wait), "{wait} s after {}", before.len());
     }
-    let statuses: Vec<_> = of_ada.iter().map(|answer| answer.status).collect();
-    assert_eq!(statuses, [401, 401, 401, 401, 401, 429]);
-    let wait: u64 = of_ada[5].header("retry-after").unwrap().parse().unwrap();
-    assert_eq!(wait, 1);
     // The right password has to wait too; otherwise the answer would reveal that it is right.
     eventually("it may be tried again", || try_login(gateway.http(), "ada", PASSWORD).status == 200);
     // From an address known for the account, earlier wrong attempts do not count, and the login has cleared them.
-    assert_eq!(guesses("ada").iter().filter(|answer| answer.status == 401).count(), 5);
+    assert!(guesses("ada").iter().filter(|answer| answer.status == 401).count() >= 5);
 }
