@@ -7,16 +7,14 @@ use crate::authenticate::{ApiKeyFacts, ApiKeys, Digest, digest_of, generate_api_
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
 use crate::hex;
-use crate::state_dir::replace;
+use crate::state_dir::{self, Lock, LockFault, replace};
 use crate::timestamp::{parse_rfc3339, rfc3339};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The maximum size of the file.
@@ -157,7 +155,7 @@ impl ApiKeyFile {
     fn write(&self, keys: &[ApiKeyFacts]) -> Result<(), String> {
         let content = Content { version: VERSION, keys: keys.iter().map(row).collect() };
         let text = serde_json::to_vec_pretty(&content).map_err(|error| error.to_string())?;
-        // What is written can be read: otherwise the next start would fail.
+        // A gateway cannot start with a file that it cannot read, so the text is parsed before it replaces the file.
         parse(&text)?;
         replace(&self.path(), &text)
     }
@@ -195,51 +193,22 @@ impl ApiKeyFile {
         replace(&self.used_path(), &text)
     }
 
-    fn lock(&self) -> Result<File, String> {
+    fn lock(&self) -> Result<Lock, String> {
         let path = self.state.join("api-keys.lock");
-        let fault = |error: std::io::Error| format!("{}: {error}", path.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.state).map_err(fault)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(fault)?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    #[expect(clippy::disallowed_methods, reason = "only commands change API keys")]
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err("another command is changing the API keys: try again".to_owned());
-                }
-                Err(TryLockError::Error(error)) => return Err(fault(error)),
-            }
-        }
+        state_dir::lock(&path, PATIENCE).map_err(|fault| match fault {
+            LockFault::Held => "another command is changing the API keys: try again".to_owned(),
+            LockFault::Io(error) => format!("{}: {error}", path.display()),
+        })
     }
 }
 
-/// Writes the hash of a key as the file does.
+/// Returns the text that represents the hash of a key in the file.
 pub fn written_hash(digest: &Digest) -> String {
-    let digits = digest.iter().flat_map(|byte| hex::digits(*byte)).map(char::from);
-    "sha256:".chars().chain(digits).collect()
+    format!("sha256:{}", hex::text(digest))
 }
 
 fn read_hash(text: &str) -> Option<Digest> {
-    let digits = text.strip_prefix("sha256:")?.as_bytes();
-    let mut digest = [0; 32];
-    if digits.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(digest)
+    hex::read(&text.strip_prefix("sha256:")?.to_ascii_lowercase())
 }
 
 /// Parses the content of the file.

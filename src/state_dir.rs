@@ -1,11 +1,52 @@
-//! Creates files in the state folder. The gateway generates these files at its first start and keeps them. Only the
+//! Creates, replaces and locks files in the state folder. The gateway generates these files at its first start and keeps them. Only the
 //! gateway's user can read them.
 
 use aws_lc_rs::rand;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The exclusive right to change certain files of a state folder. The right ends when the value is dropped or the
+/// process ends.
+#[derive(Debug)]
+pub(crate) struct Lock(#[allow(dead_code, reason = "closing the file releases the lock")] File);
+
+/// A fault in locking a state folder.
+#[derive(Debug)]
+pub(crate) enum LockFault {
+    /// Another process held the lock during the whole wait.
+    Held,
+    /// The lock file could not be opened or locked.
+    Io(io::Error),
+}
+
+impl From<io::Error> for LockFault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Locks the lock file at `path` and waits up to `patience` for another process to release it. Blocks the thread.
+/// Creates the file and its folder, for the gateway's user only.
+pub(crate) fn lock(path: &Path, patience: Duration) -> Result<Lock, LockFault> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Lock(file)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                #[expect(clippy::disallowed_methods, reason = "callers run in a command or may block")]
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => return Err(LockFault::Held),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+    }
+}
 
 /// Writes a file atomically, in place of the last one. Creates its folder, for the gateway's user only.
 ///

@@ -4,6 +4,30 @@ use crate::route::path::decoded_eq;
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
+/// The greatest accepted NumericDate, in seconds since 1970: the end of the year 9999.
+pub(super) const DATE_MAX: f64 = 253_402_300_799.0;
+
+/// The member of `events` that identifies a logout token (OpenID Connect Back-Channel Logout section 2.4).
+pub(crate) const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+
+/// Parses a NumericDate (RFC 7519 section 2): a number of seconds between 1970 and the year 9999. A numeric string is
+/// not accepted (CVE-2026-25537).
+pub(crate) fn numeric_date(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|seconds| (0.0..=DATE_MAX).contains(seconds))
+}
+
+/// Returns whether an audience contains an accepted value (RFC 7519 section 4.1.3); `None` if `aud` is neither text nor
+/// a non-empty list of text.
+pub(crate) fn audience_matches<'c>(aud: &'c Value, is_accepted: impl Fn(&'c str) -> bool) -> Option<bool> {
+    match aud {
+        Value::String(audience) => Some(is_accepted(audience)),
+        Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_string) => {
+            Some(list.iter().filter_map(Value::as_str).any(is_accepted))
+        }
+        Value::Array(_) | Value::Object(_) | Value::Number(_) | Value::Bool(_) | Value::Null => None,
+    }
+}
+
 /// The index of a claim that a policy uses, both in the paths of `Trust` and in `Principal::claims`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimId(pub u16);

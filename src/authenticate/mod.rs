@@ -27,6 +27,7 @@ pub use api_key::{
 };
 pub use cache::{Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
+pub(crate) use claims::{LOGOUT_EVENT, audience_matches, numeric_date};
 pub use credential::{CookieNames, Place, bearer, token};
 pub use error::CredentialError;
 pub use identity::{IdentityHeaders, fold_eq};

@@ -1,7 +1,7 @@
 //! The profile of an issuer's tokens: which claims contain the subject and the audience, which claims a token may lack,
 //! and which checks apply in addition to the checks of every token.
 
-use super::claims::{ClaimPath, ClaimValue};
+use super::claims::{ClaimPath, ClaimValue, audience_matches};
 use super::error::{ClaimText, CredentialError, Listed, Quoted, quoted};
 use crate::denial::{Denial, RequiredClaim};
 use serde_json::{Map, Value};
@@ -190,14 +190,8 @@ impl Profile {
             CredentialError::because(Denial::MissingClaim(RequiredClaim::Audience), detail)
         };
         let check = |path: &dyn std::fmt::Display, value: &'c Value, instead: &[&str]| {
-            let meant = match value {
-                Value::String(audience) => is_ours(audience),
-                Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_string) => {
-                    list.iter().filter_map(Value::as_str).any(&is_ours)
-                }
-                Value::Array(_) | Value::Object(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {
-                    return Err(missing(path, Some(value), instead));
-                }
+            let Some(meant) = audience_matches(value, &is_ours) else {
+                return Err(missing(path, Some(value), instead));
             };
             if meant {
                 return Ok(());

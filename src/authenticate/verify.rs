@@ -5,12 +5,12 @@
 //! selects the issuer.
 
 use super::api_key::{API_KEY_PREFIX, API_KEY_SUBJECT};
-use super::claims::{ClaimPath, ClaimValue};
+use super::claims::{ClaimPath, ClaimValue, DATE_MAX, LOGOUT_EVENT, numeric_date};
 use super::credential::REFRESH_TOKEN_PREFIX;
 use super::error::{ClaimText, CredentialError, Quoted, beside, quoted};
 use super::json;
 use super::jws::Jws;
-use super::pending;
+use super::pending::Pending;
 use super::principal::{Local, Principal, Shape, Shapes};
 use super::signal_marks::Signalled;
 use super::trust::{Issuer, Trust, canonical_type};
@@ -67,7 +67,7 @@ pub(super) fn verify_for(
     };
     let key = jws.verify(&issuer.keys, &issuer.algorithms).map_err(|refused| {
         let is_current = check_times(&claims, issuer, now).is_ok();
-        pending::unverified(refused, jws.header(), issuer, is_current)
+        unverified(refused, jws.header(), issuer, is_current)
     })?;
     if !issuer.profile.tenants.admits_key(key.issuer(), &name) {
         let detail =
@@ -103,7 +103,7 @@ pub(super) fn verify_for(
     if local.is_some() {
         // A token is accepted only for the longest recorded life of a token, even if its `exp` is later, because
         // revocations are not kept for longer.
-        let issued = claims.get("iat").and_then(date).map_or(0, |time| time.floor() as u64);
+        let issued = claims.get("iat").and_then(numeric_date).map_or(0, |time| time.floor() as u64);
         expires = expires.min(trust.revoked().accepted_until(issued, &subject));
         if now.unix >= expires {
             let detail = format!("accepted only until {expires}, since revocations are kept no longer");
@@ -125,7 +125,7 @@ pub(super) fn verify_for(
         claims: trust.claims().iter().map(|path| path.find(&claims).map(ClaimValue::from)).collect(),
         not_before,
         expires,
-        authenticated: claims.get("auth_time").and_then(date).map(|time| time.floor() as u64),
+        authenticated: claims.get("auth_time").and_then(numeric_date).map(|time| time.floor() as u64),
         leeway: issuer.leeway,
         fresh: claims.get("fresh") == Some(&Value::Bool(true)),
         local,
@@ -137,10 +137,47 @@ pub(super) fn verify_for(
         let detail = "the subject, the roles or the scopes are too long for a header field";
         CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail)
     })?;
-    let age = claims.get("iat").and_then(date).map(|made| now.unix.saturating_sub(made.floor() as u64));
+    let age =
+        claims.get("iat").and_then(numeric_date).map(|made| now.unix.saturating_sub(made.floor() as u64));
     key.record_use(now.unix);
     seen.record(key.algorithm(), age, token.len());
     Ok(principal)
+}
+
+/// Adds to the refusal of an unverified token that the issuer's next key set may bring its key. `is_current`: the token
+/// is within its times. Nobody waits for the key of another.
+#[cold]
+fn unverified(
+    refused: CredentialError,
+    header: &Claims,
+    issuer: &Issuer,
+    is_current: bool,
+) -> CredentialError {
+    let Some(source) = &issuer.source else { return refused };
+    let kid = header.get("kid").and_then(Value::as_str);
+    let is_known = kid.is_some() && issuer.keys.iter().any(|key| key.id() == kid);
+    let refused = match &refused.denial {
+        Denial::UnknownKey if issuer.keys.is_empty() => {
+            let status = source.status();
+            let why = status.error.map_or("not tried yet".to_owned(), |(_, error)| error.to_string());
+            let detail = format!("no keys of the issuer could be fetched: {why}");
+            CredentialError::because(Denial::CheckUnavailable, detail)
+        }
+        Denial::UnknownKey => refused,
+        // Keys without `kid` are tried for tokens that no `kid` leads to a key, and their successors look the same.
+        Denial::BadSignature if !is_known => refused,
+        _ => return refused,
+    };
+    if is_current {
+        refused.until(Pending::Keys(source.wanted(kid.filter(|_| !has_bare_keys(issuer)))))
+    } else {
+        refused
+    }
+}
+
+/// Whether the issuer publishes keys without `kid`.
+fn has_bare_keys(issuer: &Issuer) -> bool {
+    issuer.keys.iter().any(|key| key.id().is_none())
 }
 
 /// Returns the error for a required claim that is missing or has the wrong type. `instead` lists the claims in which
@@ -182,7 +219,7 @@ fn local(claims: &Claims) -> Result<Local, Denial> {
         Some(value) => value.as_i64().ok_or(Denial::MalformedToken(TokenPart::Claims))?,
     };
     let client: Option<Box<str>> = text("client_id")?;
-    let ends = claims.get("exp").and_then(date).map_or(u64::MAX, |time| time.floor() as u64);
+    let ends = claims.get("exp").and_then(numeric_date).map_or(u64::MAX, |time| time.floor() as u64);
     Ok(Local::new(text("sid")?, generation, text("csrf")?).of_service(client.is_some()).ending(ends))
 }
 
@@ -191,7 +228,7 @@ fn signalled(claims: &Claims, issuer: &str, subject: &str) -> Signalled {
     let text = |name| claims.get(name).and_then(Value::as_str);
     // Signals name the claim `sub`, whatever claim the policy takes as the subject.
     let subject = text("sub").unwrap_or(subject);
-    let issued = claims.get("iat").and_then(date).map_or(0, |time| time.floor() as u64);
+    let issued = claims.get("iat").and_then(numeric_date).map_or(0, |time| time.floor() as u64);
     Signalled::new(issuer, Some(subject), text("sid"), text("jti"), issued)
 }
 
@@ -226,9 +263,6 @@ const OTHER_KINDS: [(&str, &[&str]); 5] = [
     ("type", &["refresh", "refresh_token", "id_token"]),
 ];
 
-/// The member of `events` that identifies a logout token (OpenID Connect Back-Channel Logout section 2.4).
-const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-
 /// Rejects a token that is marked as a refresh, ID or logout token. A refresh token accepted as an access token would
 /// be valid for weeks and survive a logout. An ID token is intended only for the client.
 fn check_kind(claims: &Claims) -> Result<(), CredentialError> {
@@ -254,7 +288,7 @@ fn check_kind(claims: &Claims) -> Result<(), CredentialError> {
 fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64), CredentialError> {
     let leeway = issuer.leeway;
     // Fractions of a second never extend the validity: `exp` is rounded down, and `nbf` is rounded up.
-    let expires = match claims.get("exp").map(|value| (date(value), value.as_f64())) {
+    let expires = match claims.get("exp").map(|value| (numeric_date(value), value.as_f64())) {
         Some((Some(expires), _)) => expires.floor() as u64,
         // A date before 1970 is a valid date (RFC 7519 section 2) and lies in the past.
         Some((None, Some(seconds))) if seconds < 0.0 => {
@@ -265,7 +299,7 @@ fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64),
     };
     let (mut begins, mut by) = (0, "nbf");
     for name in ["nbf", "iat"] {
-        match claims.get(name).map(date) {
+        match claims.get(name).map(numeric_date) {
             None => {}
             Some(Some(time)) => {
                 let time = time.ceil() as u64;
@@ -292,7 +326,7 @@ fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64),
 fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> CredentialError {
     let why = match claims.get(name).and_then(Value::as_f64) {
         Some(seconds) if seconds < 0.0 => ", before 1970",
-        Some(seconds) if seconds < YEAR_9999 * 1000.0 => ", out of range (milliseconds?)",
+        Some(seconds) if seconds < DATE_MAX * 1000.0 => ", out of range (milliseconds?)",
         Some(_) => ", out of range",
         None if claims.contains_key(name) => ", not a number of seconds",
         None => "",
@@ -301,14 +335,6 @@ fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> CredentialError
         Denial::MissingClaim(claim),
         format!("{name} is {}{why}", ClaimText(claims.get(name))),
     )
-}
-
-const YEAR_9999: f64 = 253_402_300_799.0;
-
-/// Parses a NumericDate (RFC 7519 section 2): a number of seconds between 1970 and the year 9999. A numeric string is
-/// not accepted (CVE-2026-25537).
-fn date(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|seconds| (0.0..=YEAR_9999).contains(seconds))
 }
 
 fn check_audience(claims: &Claims, issuer: &Issuer, recipient: Recipient) -> Result<(), CredentialError> {

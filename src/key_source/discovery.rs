@@ -1,6 +1,6 @@
 //! Finds an issuer's key set by its metadata: OpenID Connect Discovery 1.0 and RFC 8414.
 
-use crate::outbound::Url;
+use crate::outbound::{Url, quoted};
 use serde_json::{Map, Value};
 
 /// Returns the URLs of an issuer's metadata, in the order in which they are tried: that of OpenID Connect, which most
@@ -34,22 +34,19 @@ pub fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<Url, String> {
     match metadata.get("issuer") {
         Some(Value::String(named)) if *named == *issuer => {}
         Some(Value::String(named)) => {
-            return Err(format!("the metadata are of the issuer {}, not of {issuer:?}", shown(named)));
+            return Err(format!(
+                "the metadata are of the issuer {}, not of {issuer:?}",
+                quoted(named.as_bytes())
+            ));
         }
         Some(_) | None => return Err("the metadata have no issuer".to_owned()),
     }
     match metadata.get("jwks_uri") {
         Some(Value::String(text)) => {
-            Url::parse(text).map_err(|why| format!("jwks_uri {}: {why}", shown(text)))
+            Url::parse(text).map_err(|why| format!("jwks_uri {}: {why}", quoted(text.as_bytes())))
         }
         Some(_) | None => Err("the metadata have no jwks_uri".to_owned()),
     }
-}
-
-/// Returns text of an issuer in quotes, escaped and truncated.
-pub(super) fn shown(text: &str) -> String {
-    let short: String = text.chars().take(200).collect();
-    format!("{short:?}")
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Fetches a key set: the metadata first, if they name it, then the set itself, with the validator of the last one.
 
-use super::discovery::{jwks_uri, shown};
+use super::discovery::jwks_uri;
 use super::{KeySource, Location};
-use crate::outbound::{self, Answer, Bounds, Error, Url};
+use crate::outbound::{self, Answer, Bounds, Error, Url, quoted};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use std::fmt;
@@ -108,7 +108,8 @@ impl KeySource {
                 };
             match outcome {
                 Ok(found) if !found.is_https() && !self.settings.allows_http => {
-                    let why = format!("jwks_uri {}: {}", shown(&found.to_string()), Error::Cleartext);
+                    let why =
+                        format!("jwks_uri {}: {}", quoted(found.to_string().as_bytes()), Error::Cleartext);
                     return Err(FetchError::of_content(url, &why));
                 }
                 Ok(found) => {

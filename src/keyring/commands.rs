@@ -2,11 +2,12 @@
 //! holds the folder's lock; running gateways apply the change through their [`Watcher`](super::Watcher).
 
 use super::fault::KeyringFault;
-use super::folder::{KeyFolder, Lock};
+use super::folder::KeyFolder;
 use super::folder_ring::{add_key, read_usable};
 use super::ring::{KeyState, LEAD, Ring, Slot};
 use super::{Keyring, Source};
 use crate::clock::Now;
+use crate::state_dir::Lock;
 use std::time::Duration;
 
 /// How long a command waits for the lock.

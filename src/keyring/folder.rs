@@ -9,15 +9,15 @@ use super::fault::{FileFault, KeyringFault};
 use super::key::{SigningKey, generate_pem};
 use super::ring::Slot;
 use crate::authenticate::Algorithm;
-use crate::state_dir::place_once;
+use crate::state_dir::{self, Lock, LockFault, place_once};
 use crate::timestamp;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The beginning of every file name.
 const STEM: &str = "signing-key";
@@ -70,10 +70,6 @@ impl FileKind {
         }
     }
 }
-
-/// The exclusive right to change the folder, held until the value is dropped or the process ends.
-#[derive(Debug)]
-pub(super) struct Lock(#[allow(dead_code, reason = "closing the file releases the lock")] File);
 
 impl KeyFolder {
     pub(super) fn new(path: &Path) -> Self {
@@ -243,31 +239,12 @@ impl KeyFolder {
     pub(super) fn lock(&self, timeout: Duration) -> Result<Lock, KeyringFault> {
         let path = self.0.join(LOCK);
         let fault = |error: io::Error| KeyringFault::io(&path, &error);
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(fault)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(fault)?;
-        let deadline = Instant::now() + timeout;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    #[expect(
-                        clippy::disallowed_methods,
-                        reason = "keys are changed by a command or on a blocking thread"
-                    )]
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(TryLockError::WouldBlock) => return Err(KeyringFault::Locked),
-                Err(TryLockError::Error(error)) => return Err(fault(error)),
-            }
-        }
+        let lock = state_dir::lock(&path, timeout).map_err(|held| match held {
+            LockFault::Held => KeyringFault::Locked,
+            LockFault::Io(error) => fault(error),
+        })?;
         self.clean_up().map_err(fault)?;
-        Ok(Lock(file))
+        Ok(lock)
     }
 
     /// Removes partial files and the private keys of revoked keys. An unused private key must not stay on disk.

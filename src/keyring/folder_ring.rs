@@ -1,10 +1,11 @@
 //! Reads the ring from the key folder, creates its first key, and adds keys to it.
 
 use super::fault::KeyringFault;
-use super::folder::{KEYS_MAX, KeyFolder, Lock};
+use super::folder::{KEYS_MAX, KeyFolder};
 use super::ring::Ring;
 use crate::authenticate::Algorithm;
 use crate::clock::Now;
+use crate::state_dir::Lock;
 
 /// The state of the ring in a folder.
 pub(super) enum FolderRing {

@@ -2,7 +2,7 @@
 
 use super::address::Networks;
 use super::connector::Connector;
-use super::error::{Error, shown};
+use super::error::{Error, quoted};
 use super::url::Url;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -70,7 +70,7 @@ impl Answer {
                 let target = self.headers.get(header::LOCATION).map_or(&[][..], HeaderValue::as_bytes);
                 // A query may hold a secret.
                 let target = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-                Err(Error::Redirect(status, shown(target)))
+                Err(Error::Redirect(status, quoted(target)))
             }
             status => Err(Error::Status(status)),
         }
@@ -199,5 +199,5 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(inner) = reason.source() {
         reason = inner;
     }
-    shown(reason.to_string().as_bytes())
+    quoted(reason.to_string().as_bytes())
 }

@@ -89,12 +89,12 @@ impl std::error::Error for Error {}
 const SHOWN_MAX: usize = 120;
 
 /// Returns a server's text in quotes, escaped and truncated.
-pub(super) fn shown(text: &[u8]) -> String {
+pub(crate) fn quoted(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut characters = text.chars();
-    let mut shown: String = characters.by_ref().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    let mut quoted: String = characters.by_ref().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
     if characters.next().is_some() {
-        shown.push('…');
+        quoted.push('…');
     }
-    format!("'{shown}'")
+    format!("'{quoted}'")
 }

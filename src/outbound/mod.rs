@@ -16,4 +16,5 @@ mod url;
 pub use address::Networks;
 pub use client::{Answer, Bounds, Client, Settings};
 pub use error::Error;
+pub(crate) use error::quoted;
 pub use url::Url;

@@ -21,7 +21,7 @@ pub(super) fn decide_after_wait<'w>(
     worker: &'w Worker,
     policy: &'w Policy,
     routed: &'w Routed<'_, '_>,
-    shown: &'w Credentials<'_>,
+    credentials: &'w Credentials<'_>,
     first: Refusal,
 ) -> Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + 'w>> {
     Box::pin(async move {
@@ -38,7 +38,7 @@ pub(super) fn decide_after_wait<'w>(
             let trust = current_trust(worker, policy, &pending);
             // The core's cache belongs to the trust of the policy in force, which may be another one by now.
             let mut tokens = TokenCache::new(1);
-            refusal = match routed.decide(&trust, shown, worker.now(), &mut tokens) {
+            refusal = match routed.decide(&trust, credentials, worker.now(), &mut tokens) {
                 Ok(permit) => return Ok(permit),
                 Err(refusal) => refusal,
             };

@@ -1,5 +1,6 @@
 //! The kinds of events, and what the gateway does about each.
 
+use crate::authenticate::LOGOUT_EVENT;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A kind of event. Kinds that the gateway does not know are one kind.
@@ -41,9 +42,6 @@ pub enum Effect {
     /// The event is acknowledged and counted.
     None,
 }
-
-/// The member of `events` that identifies a logout token (Back-Channel Logout section 2.4).
-pub(super) const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 /// The kinds with their names in metrics and their URIs.
 const KINDS: [(EventKind, &str, &[&str]); 12] = [

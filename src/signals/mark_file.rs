@@ -9,16 +9,20 @@
 //! record before a good one means that the disk has lost a mark, so the file is rejected and not repaired.
 
 use crate::authenticate::{MARK_DIGEST_BYTES, SignalMark, SignalMarks, digest_of};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use crate::state_dir::{self, Lock, LockFault};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The name of the file in the state folder.
 const NAME: &str = "signal-marks";
 const LOCK: &str = "signal-marks.lock";
 const NEW: &str = "signal-marks.new";
+/// How long a writer waits for the lock. Each holder only writes a batch.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The first bytes of the file.
 const HEADER: &[u8; 16] = b"portcullis-sig1\n";
 /// Digest, `before`, `until`, and the first bytes of the digest of these.
@@ -69,12 +73,7 @@ impl MarkFile {
     /// Opens or creates the file, and adds its marks to `marks`.
     pub(super) fn open(folder: &Path, marks: Arc<SignalMarks>) -> Result<Self, String> {
         let mut this = Self { folder: folder.to_owned(), marks, open: None };
-        let opened = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .and_then(|()| this.lock())
-            .and_then(|_lock| this.catch_up());
+        let opened = this.lock().and_then(|_lock| this.catch_up());
         opened.map_err(|error| format!("{}: {error}", folder.join(NAME).display()))?;
         Ok(this)
     }
@@ -121,16 +120,11 @@ impl MarkFile {
         usize::try_from(bytes).unwrap_or(usize::MAX) / RECORD
     }
 
-    fn lock(&self) -> io::Result<File> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.folder.join(LOCK))?;
-        // Each holder only writes a batch, so the wait is short.
-        file.lock()?;
-        Ok(file)
+    fn lock(&self) -> io::Result<Lock> {
+        state_dir::lock(&self.folder.join(LOCK), PATIENCE).map_err(|fault| match fault {
+            LockFault::Held => io::Error::new(ErrorKind::TimedOut, "another process holds the lock"),
+            LockFault::Io(error) => error,
+        })
     }
 
     /// Reads the records after those that this process knows. The caller holds the lock.

@@ -4,11 +4,11 @@
 //! The checks run in this order: form, type, issuer, signature, audience, times, events. Nothing before the signature
 //! has an effect.
 
-use super::event::{Effect, EventKind, LOGOUT_EVENT};
+use super::event::{Effect, EventKind};
 use super::subject::{Opaque, Reading, Target, targets};
 use crate::authenticate::{
-    Algorithm, CredentialError, KeySet, MARK_MARGIN, MarkedClaim, SignalMark, Statement, has_type,
-    mark_seconds,
+    Algorithm, CredentialError, KeySet, LOGOUT_EVENT, MARK_MARGIN, MarkedClaim, SignalMark, Statement,
+    audience_matches, has_type, mark_seconds, numeric_date,
 };
 use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
@@ -18,8 +18,6 @@ use serde_json::{Map, Value};
 const EVENTS_MAX: usize = 8;
 /// The maximum length of `jti`, `sub` and `sid` in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
-/// The latest time that a claim may name: the end of the year 9999.
-const TIME_MAX: f64 = 253_402_300_799.0;
 
 /// What a receiver expects of a token, and the keys that verify it.
 #[derive(Clone, Copy, Debug)]
@@ -237,13 +235,7 @@ fn signed(statement: Statement<'_>, issuer: &str, terms: &Terms<'_>) -> Result<C
     }
     let claims = statement.verify(terms.keys, terms.algorithms)?;
     let ours = |text: &str| terms.audience.iter().any(|audience| **audience == *text);
-    let is_meant = match claims.get("aud") {
-        Some(Value::String(audience)) => ours(audience),
-        Some(Value::Array(list)) => {
-            list.iter().all(Value::is_string) && list.iter().filter_map(Value::as_str).any(ours)
-        }
-        Some(_) | None => false,
-    };
+    let is_meant = claims.get("aud").and_then(|aud| audience_matches(aud, ours)).unwrap_or(false);
     if !is_meant {
         let error =
             SignalError::new("invalid_audience", "The audience is not this receiver.", Denial::WrongAudience);
@@ -281,8 +273,7 @@ fn is_short(text: &str) -> bool {
 
 /// Returns a NumericDate, rounded down.
 fn time(claims: &Claims, name: &str) -> Option<u64> {
-    let seconds = claims.get(name)?.as_f64().filter(|seconds| (0.0..=TIME_MAX).contains(seconds))?;
-    Some(seconds.floor() as u64)
+    numeric_date(claims.get(name)?).map(|seconds| seconds.floor() as u64)
 }
 
 /// Returns the time of an event, which is not later than the token. Some transmitters write milliseconds, which are

@@ -5,6 +5,7 @@
 //! only change that a library refuses alone is in [`LAXER`]. Each entry of the lists must occur: a list that says too
 //! much would hide a change of a verdict.
 
+use crate::ECHO_ROOT;
 use crate::kit::forge::{base64url, now};
 use crate::kit::signers::{self, Signer};
 use crate::kit::{Portcullis, Request};
@@ -18,15 +19,6 @@ use std::process::{Command, Stdio};
 
 const PUBLIC: &str = "https://public.test/";
 const SHARED: &str = "https://shared.test/";
-
-const ROUTE: &str = r#"
-[upstream.app]
-builtin = "echo"
-
-[[route]]
-path     = "/"
-upstream = "app"
-"#;
 
 type Difference = (&'static str, &'static [&'static str], &'static str);
 
@@ -334,7 +326,8 @@ fn two_other_libraries_accept_every_token_that_the_gateway_accepts() {
             names(keys)
         )
     };
-    let policy = issuer(PUBLIC, &public, "public.json") + &issuer(SHARED, &secrets, "shared.json") + ROUTE;
+    let policy =
+        issuer(PUBLIC, &public, "public.json") + &issuer(SHARED, &secrets, "shared.json") + ECHO_ROOT;
     let gateway = Portcullis::with(&policy)
         .file("public.json", set(&public).to_string())
         .file("shared.json", set(&secrets).to_string())
@@ -393,7 +386,7 @@ fn tokens_of_another_implementation_of_ml_dsa_are_accepted_as_they_were_signed()
     let made: Value = serde_json::from_str(&ran(&[&python, &script], &claims)[0]).unwrap();
     let policy = format!(
         "[[issuer]]\nissuer = {PUBLIC:?}\naudience = \"orders\"\njwks = \"keys.json\"\n\
-         algorithms = [\"ML-DSA-44\", \"ML-DSA-65\", \"ML-DSA-87\"]\n{ROUTE}"
+         algorithms = [\"ML-DSA-44\", \"ML-DSA-65\", \"ML-DSA-87\"]\n{ECHO_ROOT}"
     );
     let gateway = Portcullis::with(&policy).file("keys.json", made.to_string()).start();
     let tokens: Vec<&str> =

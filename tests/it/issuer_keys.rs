@@ -1,6 +1,7 @@
 //! The keys of `[[issuer]]` that say how an issuer's tokens differ from the usual ones: their faults, what `explain` and
 //! `token inspect` make of them, and a reload.
 
+use crate::ECHO_ROOT;
 use crate::kit::dir::Dir;
 use crate::kit::forge::{base64url, now};
 use crate::kit::portcullis::{command, write_policy};
@@ -13,20 +14,11 @@ use serde_json::{Value, json};
 
 const SECRET: &[u8; 48] = b"k7Qz1k8Wv3Jq0ZpLmX2v5T9rY4uB6nHc-dE_gAiSoPfKlMxC";
 
-const ROUTE: &str = r#"
-[upstream.app]
-builtin = "echo"
-
-[[route]]
-path     = "/"
-upstream = "app"
-"#;
-
 /// A policy with one issuer. Its secret is in base64 in a file.
 fn policy(issuer: &str) -> String {
     format!(
         "[[issuer]]\naudience = \"orders\"\nalgorithms = \"HS256\"\nsecret = \"file:issuer.secret\"\n\
-         secret_encoding = \"base64\"\n{issuer}\n{ROUTE}"
+         secret_encoding = \"base64\"\n{issuer}\n{ECHO_ROOT}"
     )
 }
 

@@ -6,6 +6,7 @@
 mod machines;
 mod people;
 
+use crate::ECHO_ROOT;
 use crate::kit::forge::{base64url, now};
 use crate::kit::{Portcullis, Request};
 use jsonwebtoken::jwk::Jwk;
@@ -22,15 +23,6 @@ const PAGE: &str = include_str!("../../docs/issuers.md");
 const SECRET: &str = "Zm9yLXRlc3RzLW9ubHktSjNuOHFMMnZYN3dSNXRZOXVBNGI2Y0MxZEQ=";
 const TENANT: &str = "aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb";
 const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
-
-const ROUTE: &str = r#"
-[upstream.app]
-builtin = "echo"
-
-[[route]]
-path     = "/"
-upstream = "app"
-"#;
 
 /// A key pair of this run, with a self-signed certificate.
 struct Pair {
@@ -145,7 +137,7 @@ impl Shape {
     }
 
     fn check(&self) {
-        let gateway = Portcullis::with(&format!("{}{ROUTE}", self.recipe()))
+        let gateway = Portcullis::with(&format!("{}{ECHO_ROOT}", self.recipe()))
             .file("keys.json", self.keys.to_string())
             .file("issuer.secret", SECRET)
             .start();

@@ -142,6 +142,16 @@ path     = \"/any\"
 upstream = \"echo\"
 ";
 
+/// The gateway's built-in echo service at `/`.
+const ECHO_ROOT: &str = r#"
+[upstream.app]
+builtin = "echo"
+
+[[route]]
+path     = "/"
+upstream = "app"
+"#;
+
 /// The routes that the forward-auth tests request through a proxy, with the rate limit of one of them.
 const ASKED_ROUTES: &str = r#"
 [rate_limit.few]

@@ -13,8 +13,7 @@ use crate::route::{Fields, HostPattern, Matcher, Methods, PathPattern};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Adds a route for each endpoint, on every host that the file names. A route with a host takes precedence over a route
-/// without a host, so a catch-all route of a host would otherwise hide the endpoints.
+/// Adds a route for each endpoint, on every host that the file names.
 pub(super) fn compile(
     file: &File,
     settings: &IssuerSettings,
@@ -24,8 +23,7 @@ pub(super) fn compile(
     entries: &mut Vec<(Matcher, usize)>,
     faults: &mut Faults<'_>,
 ) {
-    let named = entries.iter().map(|(matcher, _)| matcher.host.clone());
-    let hosts: HashSet<HostPattern> = named.chain([HostPattern::Any]).collect();
+    let hosts = hosts_of(entries);
     let Some(table) = &file.authority else { return };
     endpoint_limits::unknown_endpoints(table, faults);
     for facts in Endpoint::ALL {
@@ -82,6 +80,13 @@ pub(super) fn compile(
             counters: registry.of(&name),
         });
     }
+}
+
+/// Returns the hosts on which the gateway's own endpoints have routes: every host that a route names, and any other
+/// host. A route with a host takes precedence over a route without a host, so a catch-all route of a host would
+/// otherwise hide the endpoints.
+pub(super) fn hosts_of(entries: &[(Matcher, usize)]) -> HashSet<HostPattern> {
+    entries.iter().map(|(matcher, _)| matcher.host.clone()).chain([HostPattern::Any]).collect()
 }
 
 /// Returns the methods of an endpoint, including methods that only clients of the imitated issuer use.

@@ -4,6 +4,7 @@ use super::Faults;
 use super::authorities::Authorities;
 use super::counters::CounterRegistry;
 use super::endpoint_limits;
+use super::endpoints::hosts_of;
 use super::limits::{NamedLimits, chosen_limits};
 use super::trust::resolve;
 use crate::authenticate::{Access, Issuer, KeySet, Tenants, digest_of};
@@ -17,7 +18,7 @@ use crate::policy::{Handler, Policy, Route};
 use crate::route::{Fields, HostPattern, Matcher, Methods, PathPattern};
 use crate::signals::{Opaque, Poll, Receiver, SignalKind};
 use http::HeaderValue;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The maximum number of receivers. Each that polls has a connection and a task.
@@ -236,8 +237,7 @@ fn poll<'f>(
     }
 }
 
-/// Adds the routes of the endpoints, on every host that the file names. A route with a host takes precedence over a
-/// route without a host, so a catch-all route of a host would otherwise hide the endpoints.
+/// Adds the routes of the endpoints, on every host that the file names.
 pub(super) fn routes(
     file: &File,
     receivers: &[Arc<Receiver>],
@@ -247,8 +247,7 @@ pub(super) fn routes(
     entries: &mut Vec<(Matcher, usize)>,
     faults: &mut Faults<'_>,
 ) {
-    let named = entries.iter().map(|(matcher, _)| matcher.host.clone());
-    let hosts: HashSet<HostPattern> = named.chain([HostPattern::Any]).collect();
+    let hosts = hosts_of(entries);
     for (name, table) in &file.signals {
         let limits = match &table.rate_limits {
             Some(names) => chosen_limits(&format!("signals.{name}.rate_limits"), names, limits, faults),
