@@ -1,17 +1,17 @@
-//! Counters of each upstream: connections, their failures, the time to an answer, and the failures of answers.
+//! Counts each upstream's connections, connection failures, response times and response failures.
 
 use super::faults::{ConnectError, ResponseErrorKind};
 use crate::counter::{Counter, Durations, Sharded};
 use std::sync::Arc;
 
-/// The counters of one upstream, with a shard for each core. They survive a reload if the upstream keeps its name.
+/// The counters of one upstream, with one shard per core. They survive a reload if the upstream keeps its name.
 #[derive(Debug)]
 pub struct UpstreamCounters {
     name: Arc<str>,
     shards: Sharded<UpstreamShard>,
 }
 
-/// One core's counters of one upstream. Their alignment keeps two cores from writing to the same cache line.
+/// One core's counters of an upstream. The alignment keeps two cores from writing to the same cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct UpstreamShard {
@@ -21,23 +21,22 @@ pub struct UpstreamShard {
     pub(crate) open: Counter,
     /// The number of requests that wait for a connection now.
     pub(crate) waiting: Counter,
-    /// The number of requests that were sent a second time.
+    /// The number of retried requests.
     pub(crate) retries: Counter,
-    /// The number of `Set-Cookie` fields that were removed because they named a cookie of the gateway.
+    /// The number of `Set-Cookie` fields that were removed because they set a cookie of the gateway.
     pub(crate) cookies_removed: Counter,
-    /// The times from the head of a request to the head of its answer.
+    /// The times from the head of a request to the head of its response.
     pub(crate) durations: Durations,
     connect_failures: [Counter; ConnectError::REASONS.len()],
     broken: [Counter; ResponseErrorKind::REASONS.len()],
 }
 
 impl UpstreamCounters {
-    /// Creates the counters of the upstream with this name, for this many cores (at least one).
+    /// Creates the counters of an upstream for this number of cores (at least one).
     pub(crate) fn new(name: Arc<str>, cores: usize) -> Self {
         Self { name, shards: Sharded::new(cores) }
     }
 
-    /// Returns the upstream's name.
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -47,7 +46,7 @@ impl UpstreamCounters {
         self.shards.of(core)
     }
 
-    /// Returns the shards of the cores that have counted something.
+    /// Returns the shards that have counted something.
     pub(crate) fn used(&self) -> impl Iterator<Item = &UpstreamShard> + Clone {
         self.shards.used()
     }
@@ -64,7 +63,7 @@ impl UpstreamCounters {
         ConnectError::REASONS.into_iter().zip(counts)
     }
 
-    /// Returns the number of answers that ended early after their head, by reason.
+    /// Returns the number of responses that ended early after their head, by reason.
     pub(crate) fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts = (0..ResponseErrorKind::REASONS.len()).map(|at| self.sum(|shard| shard.broken[at].get()));
         ResponseErrorKind::REASONS.into_iter().zip(counts)
@@ -77,7 +76,7 @@ impl UpstreamShard {
         count(&self.connect_failures, &ConnectError::REASONS, fault.reason());
     }
 
-    /// Counts an answer that ended early after its head.
+    /// Counts a response that ended early after its head.
     pub(crate) fn count_response_error(&self, broken: ResponseErrorKind) {
         count(&self.broken, &ResponseErrorKind::REASONS, broken.reason());
     }

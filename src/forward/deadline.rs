@@ -1,5 +1,5 @@
-//! Enforces the deadlines of exchanges with upstreams, with the help of the core's periodic sweep. An exchange that
-//! is answered in time, as nearly all are, starts no timer and reads no clock.
+//! Enforces the deadlines of requests to upstreams with the core's periodic sweep. Nearly all responses arrive in time,
+//! and then start no timer and read no clock.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -8,25 +8,24 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A timeout shorter than this uses a timer of its own, which is exact to the millisecond. The sweep runs only a few
-/// times a second, which is too coarse for a short timeout.
+/// A timeout below this value uses an exact timer. The sweep runs only a few times a second, which is too coarse.
 const COARSE: Duration = Duration::from_secs(2);
 
-/// The maximum lag of the core's coarse clock, in milliseconds: the time between two sweeps.
+/// Maximum lag of the core's coarse clock, in milliseconds. It is the time between two sweeps.
 const LATE: u64 = 250;
 
-/// The peer for which a request to a server currently waits: its client or the server.
+/// The peer that a forwarded request waits for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WaitingFor {
-    /// The client, which must send more of its body. Separate bounds apply to the client.
+    /// The client, which must send more of its body. The bounds of the request's body apply.
     Client,
-    /// The server, which has received all data so far and must accept more data or answer. The wait began at this time.
+    /// The server, which must accept more data or respond. The wait began at this time.
     Server(Instant),
 }
 
 impl WaitingFor {
-    /// Returns the server's remaining time, or `None` if the time is over. While the request waits for its client,
-    /// the server keeps its whole time.
+    /// Returns the server's remaining time, or `None` if it has passed. While the request waits for the client, all of
+    /// the server's time remains.
     pub(super) fn left(self, timeout: Duration) -> Option<Duration> {
         match self {
             Self::Client => Some(timeout.max(Duration::from_millis(LATE))),
@@ -38,7 +37,7 @@ impl WaitingFor {
 /// The deadlines of one core.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
-    /// Milliseconds on the core's coarse clock.
+    /// The core's coarse clock, in milliseconds.
     now: Cell<u64>,
     waiting: RefCell<Vec<Slot>>,
     free: RefCell<Vec<usize>>,
@@ -50,14 +49,12 @@ struct Slot {
     waker: Option<Waker>,
 }
 
-/// The error of a wait whose deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Elapsed;
 
 impl Deadlines {
-    /// Waits for a server's answer to a request. The wait lasts up to `timeout` (plus up to two sweeps) after the
-    /// server received the whole request. If the request has a body, `upload` returns whether the request waits for its
-    /// client or for the server.
+    /// Waits for a server's response. The wait lasts up to `timeout` (plus up to two sweeps) after the server has
+    /// received the whole request. `upload` tells whether a request with a body waits for the client or for the server.
     pub(super) async fn answer_within<F: Future>(
         &self,
         timeout: Duration,
@@ -74,7 +71,7 @@ impl Deadlines {
         }
     }
 
-    /// Waits for a future, for up to `timeout` (plus up to two sweeps).
+    /// Waits for a future for up to `timeout` (plus up to two sweeps).
     pub(super) async fn within<F: Future>(&self, timeout: Duration, future: F) -> Result<F::Output, Elapsed> {
         self.wait(timeout, pin!(future)).await
     }
@@ -97,7 +94,7 @@ impl Deadlines {
         .await
     }
 
-    /// Advances the coarse clock and wakes the tasks whose deadlines have passed.
+    /// Advances the coarse clock, and wakes the tasks whose deadline has passed.
     pub(super) fn advance(&self, now: u64) {
         self.now.set(now);
         for slot in self.waiting.borrow_mut().iter_mut().filter(|slot| slot.due <= now) {
@@ -119,8 +116,8 @@ impl Deadline<'_> {
         let mut waiting = self.all.waiting.borrow_mut();
         let Some(place) = self.slot else {
             let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            // The clock shows the time of the last sweep, which may be up to one interval ago. Without an additional
-            // interval, the deadline could pass too early.
+            // The clock shows the time of the last sweep, which may be one interval old. The extra interval keeps the
+            // deadline from passing too early.
             let due = self.all.now.get().saturating_add(millis).saturating_add(LATE);
             let slot = Slot { due, waker: Some(cx.waker().clone()) };
             self.slot = Some(match self.all.free.borrow_mut().pop() {
@@ -173,7 +170,7 @@ mod tests {
         assert!(deadlines.waiting.borrow().is_empty());
     }
 
-    /// The coarse clock may lag by up to one sweep when a wait begins.
+    /// The coarse clock may lag by one sweep when a wait begins.
     #[test]
     fn a_wait_ends_a_sweep_after_its_deadline_and_not_before() {
         let deadlines = Deadlines::default();

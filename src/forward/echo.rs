@@ -1,4 +1,4 @@
-//! The built-in upstream, which answers with a description of the request that an upstream would receive.
+//! The built-in upstream. It responds with a description of the request as an upstream would receive it.
 
 use super::request_body::{BodyError, RequestBody};
 use bytes::Bytes;
@@ -7,10 +7,9 @@ use http::{HeaderMap, HeaderValue, Method, Response, header};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 
-/// Reads the body to its end and describes the request as JSON: its method, target, fields and body size.
+/// Reads the body to its end, and returns the request's method, target, fields and body size as JSON.
 ///
-/// # Errors
-/// Returns the error that occurred while the body was read.
+/// # Errors Returns the error if the body cannot be read to its end.
 pub(super) async fn answer(
     method: &Method,
     target: &PathAndQuery,

@@ -1,5 +1,5 @@
-//! Defines how an upstream can fail, with a name in the metrics for each reason: a connection cannot be opened, or an
-//! answer ends early.
+//! Defines the failures of upstreams: a connection that cannot be opened, and a response that ends early. Each reason
+//! has a name in the metrics.
 
 use rustix::io::Errno;
 use std::fmt;
@@ -9,26 +9,26 @@ use std::time::Duration;
 /// The reason why a connection to a server could not be opened.
 #[derive(Debug)]
 pub(super) enum ConnectError {
-    /// The server's host refused the connection.
+    /// The host refused the connection.
     Refused,
     /// The attempt timed out.
     Timeout(Duration),
     /// The server's name has no address.
     Name(io::Error),
-    /// The TLS handshake failed because of the certificate or the protocol version, or because the server does not
-    /// speak TLS.
+    /// The TLS handshake failed: because of the certificate or the protocol version, or because the server does not use
+    /// TLS.
     Tls(io::Error),
-    /// The gateway itself lacks a file descriptor, a local port or memory. The server is not at fault.
+    /// The gateway has no free file descriptor, local port or memory. The server is not at fault.
     Own(io::Error),
     /// Any other reason, such as a network without a route.
     Other(io::Error),
 }
 
 impl ConnectError {
-    /// All reasons, as named in the metrics.
+    /// The names of all reasons in the metrics.
     pub(super) const REASONS: [&str; 6] = ["refused", "timeout", "dns", "tls", "own", "other"];
 
-    /// Returns the reason as named in the metrics.
+    /// Returns the name of the reason in the metrics.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -40,7 +40,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether the server, or the network to it, may be at fault.
+    /// Returns whether the server or the network may be at fault.
     pub(super) fn blames_server(&self) -> bool {
         !matches!(self, Self::Own(_))
     }
@@ -72,14 +72,13 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// Whether the error is due to the gateway's own resources. EADDRNOTAVAIL means that no local port is left for this
-/// destination.
+/// Returns whether the gateway lacks a resource. EADDRNOTAVAIL means that no local port is left for this destination.
 pub(super) fn is_own(error: &io::Error) -> bool {
     let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
     error.raw_os_error().is_some_and(|code| own.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// Whether the server answered a `ClientHello` with something other than a TLS record.
+/// Returns whether the server answered a `ClientHello` with something other than a TLS record.
 fn speaks_no_tls(error: &io::Error) -> bool {
     use rustls::{Error, InvalidMessage};
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
@@ -94,12 +93,12 @@ fn speaks_no_tls(error: &io::Error) -> bool {
     )
 }
 
-/// The reason why an upstream's body ended early. The client must be able to see that the body is incomplete.
+/// The reason why an upstream's body ended early. The client must be able to detect that the body is incomplete.
 #[derive(Debug)]
 pub(crate) enum ResponseError {
-    /// The upstream closed the connection, or the framing of its answer is invalid.
+    /// The upstream closed the connection, or the response's framing is invalid.
     Broken(hyper::Error),
-    /// The upstream sent nothing within its timeout.
+    /// The upstream sent nothing for the length of its timeout.
     Silent,
 }
 
@@ -112,24 +111,24 @@ impl fmt::Display for ResponseError {
     }
 }
 
-/// The way in which an upstream's answer failed after its head, for the metrics.
+/// The kind of failure after the head of a response, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResponseErrorKind {
     /// The upstream closed the connection before the announced end.
     Closed,
     /// The connection was reset.
     Reset,
-    /// A chunk is malformed.
+    /// The framing of a chunk is invalid.
     Invalid,
-    /// No data arrived within the timeout.
+    /// No data arrived for the length of the timeout.
     Stalled,
 }
 
 impl ResponseErrorKind {
-    /// All reasons, as named in the metrics.
+    /// The names of all reasons in the metrics.
     pub(crate) const REASONS: [&str; 4] = ["closed", "reset", "invalid", "stalled"];
 
-    /// Returns the reason as named in the metrics.
+    /// Returns the name of the reason in the metrics.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -141,7 +140,6 @@ impl ResponseErrorKind {
 }
 
 impl ResponseError {
-    /// Returns the way in which the answer failed.
     pub(crate) fn kind(&self) -> ResponseErrorKind {
         let Self::Broken(error) = self else { return ResponseErrorKind::Stalled };
         let mut cause = std::error::Error::source(error);
@@ -162,7 +160,7 @@ impl ResponseError {
 }
 
 impl std::error::Error for ResponseError {}
-/// Returns an error and its causes in one line.
+/// Returns an error and all its causes on one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

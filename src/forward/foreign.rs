@@ -1,39 +1,39 @@
-//! Lists header fields with which a client could impersonate another client, another request or a proxy. Each entry of
-//! the table names the product that writes or reads the field.
+//! Lists the header fields with which a client could impersonate another client, another request or a proxy. Each entry
+//! of the table names a product that writes or reads the field.
 //!
-//! The gateway removes these fields from requests. It writes its own facts about the client (see [`super::client`]),
-//! and a service that also reads another product's field would believe any client that sends the field. The policy
-//! can let a trusted proxy's own fields pass by name (`[identity] pass`). In forward-auth, where the gateway cannot
-//! remove fields, it refuses a request that has a field for another request or another caller
+//! The gateway removes these fields from requests, because a service that reads such a field would believe any client.
+//! The gateway writes its own facts about the client ([`super::client`]). `[identity] pass` can name fields that a
+//! trusted proxy may send.
+//!
+//! Forward-auth cannot remove fields. It refuses a request with a field that names another request or another caller
 //! (`pipeline::forward_auth`).
 //!
-//! Names are compared *folded*: all characters other than letters and digits are equal, because a CGI-style backend
-//! reads `X_Real_IP` and `X.Real.IP` as `X-Real-IP`.
+//! Names are compared *folded*: all characters other than letters and digits are equal. A CGI-style backend reads
+//! `X_Real_IP` and `X.Real.IP` as `X-Real-IP`.
 
 use Kind::{Address, Identity, Method, Proxy, Relay, Target};
 
-/// The false fact that a service could read from a field.
+/// The kind of false fact that a client could state in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A way in which the request did not arrive. The gateway itself states to the upstream how the request arrived.
+    /// A false route of the request, such as another scheme, port or proxy. The gateway writes the true route.
     Relay,
-    /// A method other than the request's own.
+    /// A method other than the method of the request.
     Method,
-    /// A target other than the request's own.
+    /// A target other than the target of the request.
     Target,
-    /// A proxy for the service's own requests (httpoxy, CVE-2016-5385).
+    /// A proxy for the service's outgoing requests (httpoxy, CVE-2016-5385).
     Proxy,
-    /// An address other than the client's own.
+    /// An address other than the client's address.
     Address,
-    /// A caller other than the verified one.
+    /// A caller other than the verified caller.
     Identity,
 }
 
-/// A name in lower case with dashes, the kind of the field, and the product. A `*` at the end makes the name a
-/// prefix.
+/// The name in lower case with dashes, the kind, and the product. A `*` at the end marks a prefix.
 type Entry = (&'static str, Kind, &'static str);
 
-/// The table, sorted by name. If two entries cover a name, the longer one applies.
+/// The table, sorted by name. If several entries match a name, the longest entry applies.
 const TABLE: [Entry; 105] = [
     ("base-url", Target, "Zend, Symfony"),
     ("cf-access-*", Identity, "Cloudflare Access"),
@@ -142,11 +142,11 @@ const TABLE: [Entry; 105] = [
     ("x-webauth-*", Identity, "Grafana"),
 ];
 
-/// The endings of further names that state an address, such as `Fastly-Client-IP` and `DO-Connecting-IP`.
+/// Endings of other names that state an address, such as `Fastly-Client-IP` and `DO-Connecting-IP`.
 const ADDRESS_ENDS: [&str; 2] = ["-client-ip", "-connecting-ip"];
 
-/// The range of entries in `TABLE` for each letter. The first array is indexed by the first letter of a name. The
-/// second array is for names that begin with `x-` and is indexed by their third letter.
+/// The range of `TABLE` for each letter. `PLACES[0]` is indexed by the first letter of a name. `PLACES[1]` is for names
+/// that begin with `x-`, and is indexed by the third letter.
 static PLACES: [[(u8, u8); 26]; 2] = places();
 
 const fn places() -> [[(u8, u8); 26]; 2] {
@@ -166,7 +166,7 @@ const fn places() -> [[(u8, u8); 26]; 2] {
     places
 }
 
-/// Returns the two indexes at which `PLACES` contains the range for a name.
+/// Returns the two indexes of a name's range in `PLACES`.
 const fn key(name: &[u8]) -> Option<(usize, usize)> {
     let (by_third, letter) = match name {
         [b'x', separator, third, ..] if !separator.is_ascii_alphanumeric() => (1, *third),
@@ -176,8 +176,8 @@ const fn key(name: &[u8]) -> Option<(usize, usize)> {
     if letter.is_ascii_lowercase() { Some((by_third, (letter - b'a') as usize)) } else { None }
 }
 
-/// Returns the kind of a field that a service could misread, and the name of its entry; `None` for nearly all names.
-/// `name` is in lower case, as in `http::HeaderName`.
+/// Returns the kind of a field that a service could misread, and the name of its entry. `name` must be in lower case,
+/// as in `http::HeaderName`.
 pub(crate) fn classify(name: &str) -> Option<(Kind, &'static str)> {
     let bytes = name.as_bytes();
     match longest(bytes) {
@@ -193,12 +193,12 @@ pub(crate) fn classify(name: &str) -> Option<(Kind, &'static str)> {
     }
 }
 
-/// Returns the longest entry that covers a name.
+/// Returns the longest entry that matches a name.
 fn longest(name: &[u8]) -> Option<&'static Entry> {
     let (by_third, letter) = key(name)?;
     let (start, end) = PLACES[by_third][letter];
-    // A comparison of the next character rules out nearly all entries. This function runs for each field of each
-    // forwarded request.
+    // This function runs for each field of each forwarded request. Comparing one more character excludes nearly all
+    // entries.
     let next = 2 * by_third + 1;
     TABLE[usize::from(start)..usize::from(end)]
         .iter()
@@ -213,7 +213,7 @@ fn covers(pattern: &str, name: &[u8]) -> bool {
     }
 }
 
-/// Whether a lower-case name is equal to a known name when folded.
+/// Returns whether a lower-case name equals a known name when folded.
 fn folds_to(known: &[u8], name: &[u8]) -> bool {
     known.len() == name.len()
         && known

@@ -1,11 +1,12 @@
-//! The part of the caller's identity that one route's upstream receives.
+//! Selects the part of the caller's identity that a route sends to its upstream.
 //!
-//! A choice only ever sends less. Clients' fields of all identity headers are removed on every route, chosen or not.
+//! A choice only affects the fields that the gateway sends. The gateway removes all identity fields of the client on
+//! every route.
 
 use crate::authenticate::ClaimId;
 use http::{HeaderName, HeaderValue};
 
-/// What a route's upstream receives of the caller's identity, in header fields and in proofs.
+/// The part of the caller's identity that an upstream receives, in header fields and in proofs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityChoice {
     /// Whether the upstream receives the subject.
@@ -18,12 +19,12 @@ pub struct IdentityChoice {
     pub issuer: bool,
     /// The claims that the upstream receives.
     pub claims: Vec<ClaimId>,
-    /// The header fields that carry all of these.
+    /// The header fields for this part of the identity.
     pub headers: Vec<HeaderName>,
 }
 
 impl IdentityChoice {
-    /// Returns the fields of an identity that the choice includes.
+    /// Returns the identity fields that the choice includes.
     pub(super) fn of<'p>(
         &self,
         all: &'p [(HeaderName, HeaderValue)],
@@ -31,7 +32,7 @@ impl IdentityChoice {
         all.iter().filter(|(name, _)| self.headers.contains(name))
     }
 
-    /// Returns a text that differs for each choice. It contains no line break.
+    /// Returns a text without line breaks that is different for each choice.
     pub(super) fn key(&self) -> String {
         let Self { subject, roles, scopes, issuer, claims, headers } = self;
         let claims: Vec<u16> = claims.iter().map(|claim| claim.0).collect();

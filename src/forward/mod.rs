@@ -1,7 +1,7 @@
-//! Sends a permitted request to an upstream and returns its answer.
+//! Sends a permitted request to an upstream and returns the response.
 //!
-//! The function `forward` takes the [`Permit`] by value. An unauthorized request has no permit, and each permit sends
-//! only one request.
+//! The function `forward` consumes the [`Permit`], so each permit sends only one request. A request that is not
+//! authorized has no permit.
 
 mod attempts;
 pub(crate) mod client;
@@ -56,50 +56,47 @@ pub enum Destination {
     Echo,
 }
 
-/// The settings by which a route forwards its requests.
+/// The forwarding settings of a route.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// The destination of the requests.
     pub(crate) destination: Destination,
     /// The prefix to remove from the path for the upstream.
     pub(crate) strip_prefix: Option<Box<str>>,
-    /// Whether the client's `Authorization` is forwarded unchanged.
+    /// Whether the client's `Authorization` header is forwarded unchanged.
     pub(crate) pass_authorization: bool,
-    /// The route's own timeout, which replaces that of the upstream.
+    /// The timeout of the route. It overrides the upstream's timeout.
     pub(crate) timeout: Option<Duration>,
-    /// The upstream as the receiver of proofs of identity.
+    /// The upstream's audience, for the proofs of identity.
     pub(crate) audience: Arc<Audience>,
 }
 
-/// An answer for the client.
+/// A response for the client.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// An answer whose whole body is in memory.
+    /// A response whose whole body is in memory.
     Whole(Response<Bytes>),
-    /// An answer whose body streams from an upstream.
+    /// A response whose body streams from an upstream.
     Streamed(Response<ResponseBody>),
 }
 
-/// A request to forward, together with its permit.
 #[derive(Debug)]
 pub(crate) struct PermittedRequest<'m> {
-    /// The proof that the request is allowed.
+    /// The proof that the request is authorized.
     pub(crate) permit: Permit,
     /// The head as the client sent it.
     pub(crate) parts: Parts,
     /// The path and host that the upstream receives.
     pub(crate) target: Target,
-    /// The body.
     pub(crate) body: RequestBody,
-    /// Measures the body while it is forwarded; `None` if there is no body.
+    /// Measures the body while it is forwarded. `None` if the request has no body.
     pub(crate) meter: Option<&'m Rc<Meter>>,
 }
 
 /// Forwards a request and returns the upstream's response.
 ///
-/// # Errors
-/// Returns [`Denial::UpstreamUnavailable`], [`Denial::UpstreamTimeout`], [`Denial::UpstreamFailed`] or
-/// `Denial::Overloaded`, or the refusal that the client's body caused while it was forwarded.
+/// # Errors Returns [`Denial::UpstreamUnavailable`], [`Denial::UpstreamTimeout`], [`Denial::UpstreamFailed`] or
+/// `Denial::Overloaded`. If the client's body failed while it was forwarded, returns the denial for that failure
+/// instead.
 pub(crate) async fn forward(
     pools: &Rc<Pools>,
     delivery: &Delivery,
@@ -143,8 +140,8 @@ pub(crate) async fn forward(
                 counts.inspect(|counts| counts.cookies_removed.add(reframed.cookies_removed));
                 report_cookies(pools, upstream);
             }
-            // The answer may start before the client has sent its whole body. While the gateway waits for the client's
-            // body, the server's timeout does not run.
+            // The response may begin before the client has sent its whole body. The server's timeout does not run while
+            // the gateway waits for the client's body.
             let upload = meter.filter(|meter| !meter.is_ended()).cloned();
             let body = ResponseBody::new(body, lease, timeout, upload);
             Ok(Answer::Streamed(Response::from_parts(parts, body)))
@@ -152,7 +149,7 @@ pub(crate) async fn forward(
     }
 }
 
-/// Records why an answer cannot be forwarded, and returns the denial.
+/// Records why a response cannot be forwarded, and returns the denial.
 #[cold]
 fn reject(bad: &reframe::BadResponse, server: Option<&Server>, notes: &mut Notes) -> Denial {
     notes.detail = Some(match server {
@@ -162,7 +159,7 @@ fn reject(bad: &reframe::BadResponse, server: Option<&Server>, notes: &mut Notes
     Denial::UpstreamFailed
 }
 
-/// Logs the first time that an upstream sets a cookie with one of the gateway's names. The upstream may be
+/// Logs a warning when an upstream first sets a cookie with one of the gateway's names. The upstream may be
 /// compromised, or may be another gateway. The metrics count every such cookie.
 #[cold]
 fn report_cookies(pools: &Pools, upstream: &Upstream) {
@@ -179,8 +176,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Returns the refusal that the client's body caused, if any, and records its reason. The upstream is then not at
-/// fault.
+/// Returns the denial if the client's body failed, and records the reason. In that case the upstream is not at fault.
 fn body_denial(meter: Option<&Rc<Meter>>, notes: &mut Notes) -> Option<Denial> {
     let denial = meter?.denial()?;
     notes.detail = meter?.detail();

@@ -1,17 +1,17 @@
-//! The outcome of forwarding a request, in addition to its answer.
+//! Defines the notes about a forwarded request.
 
 use super::upstream::Server;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The outcome of forwarding, for the log.
+/// The facts about a forwarded request that the log records.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    /// The server to which the request was sent last.
+    /// The last server to which the request was sent.
     pub(crate) server: Option<Arc<Server>>,
-    /// The reason of a failure, for the operator.
+    /// The reason for a failure, for the operator.
     pub(crate) detail: Option<String>,
-    /// The time from the reading of the request to the head of the upstream's answer.
+    /// The time from reading the request to receiving the head of the upstream's response.
     pub(crate) took: Option<Duration>,
     /// The number of identity fields that the client sent and the gateway removed.
     pub(crate) forged: u64,

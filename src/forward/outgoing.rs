@@ -1,4 +1,4 @@
-//! The head of the request that an upstream receives: the canonical target, and the fields that the gateway adds.
+//! Builds the head of a forwarded request: the canonical target, and the fields that the gateway adds.
 
 use super::client::{self, ConnectionHeaders};
 use super::proof::{Audience, Proof, Proofs};
@@ -15,21 +15,20 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use std::borrow::Cow;
 
-/// `X-Request-Id`.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// `X-Forwarded-Prefix`: the prefix removed from the client's path.
+/// The prefix that the gateway removed from the client's path.
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-/// `X-Auth-Csrf`: the token that a page of the upstream writes into the CSRF field of its forms.
+/// The CSRF token, which the upstream's pages write into their forms.
 const X_AUTH_CSRF: HeaderName = HeaderName::from_static("x-auth-csrf");
-/// `traceparent`: the trace of a request (W3C Trace Context).
+/// The trace of a request (W3C Trace Context).
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// The target of the forwarded request. Its path is the canonical path that was matched, without the removed prefix.
+/// The target of the forwarded request.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// The canonical path without the removed prefix, and the client's query. A query field that may hold a token is
-    /// removed; the rest of the query is unchanged.
+    /// The canonical path without the removed prefix, and the client's query. Query fields that may hold a token are
+    /// removed.
     pub(crate) path: PathAndQuery,
     /// The canonical host and port. `None` only if an HTTP/1.0 client sent no host.
     pub(crate) authority: Option<HeaderValue>,
@@ -38,9 +37,10 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Returns the target for a request that a route with these token sources permitted. Removes the query fields that
-    /// the route searches for a token, whether or not their values are tokens. If the token was found outside the
-    /// query, the fields are kept.
+    /// Returns the target of a request that a route with these token sources permitted.
+    ///
+    /// Removes every query field in which the route looks for a token, whatever the value. If the token was found
+    /// outside the query, all query fields are kept.
     pub(crate) fn of_route(
         head: &Head<'_>,
         uri: &Uri,
@@ -62,8 +62,7 @@ impl Target {
         Self::of(head, uri, strip_prefix, Some(sources).filter(|_| may_hold_token))
     }
 
-    /// Returns the target of a head. If `sources` is given, the query fields that may hold the caller's token are
-    /// removed.
+    /// Returns the target of a head. If `sources` is given, removes the query fields that may hold a token.
     pub(crate) fn of(
         head: &Head<'_>,
         uri: &Uri,
@@ -90,7 +89,7 @@ impl Target {
     }
 }
 
-/// Returns the rest of a path below a prefix, with a leading slash. The prefix matches only at the end of a segment.
+/// Returns the part of a path below a prefix, with a leading slash. The prefix must end at the end of a segment.
 fn strip<'p>(path: &'p str, prefix: &str) -> Option<Cow<'p, str>> {
     let rest = path.strip_prefix(prefix.trim_end_matches('/'))?;
     match rest.as_bytes().first() {
@@ -108,42 +107,40 @@ fn join(path: &str, query: Option<&str>) -> PathAndQuery {
     PathAndQuery::try_from(text).expect("a canonical path and the query of a URI make a URI")
 }
 
-/// The facts of one request from which the upstream's header fields are written.
+/// The facts about a request that determine the upstream's header fields.
 #[derive(Debug)]
 pub(crate) struct ForwardContext<'a> {
     /// The client that sent the request.
     pub(crate) caller: Caller,
     /// The facts that a trusted proxy states about the request.
     pub(crate) relayed: Option<&'a Relayed>,
-    /// The field values prepared by the client's connection.
+    /// The field values that are prepared once per connection.
     pub(crate) connection: ConnectionHeaders<'a>,
-    /// The request's id.
     pub(crate) id: RequestId,
-    /// The request's id as a field value.
+    /// The request id as a field value.
     pub(crate) id_header: &'a HeaderValue,
-    /// The names of the fields that state the caller's identity.
+    /// The names of the identity fields.
     pub(crate) identity: &'a IdentityHeaders,
     /// Whether a verified token is forwarded in `Authorization`.
     pub(crate) forward_token: bool,
-    /// Whether `Authorization` is forwarded unchanged, as on a public route where the gateway does not check it.
+    /// Whether `Authorization` is forwarded unchanged. This is for public routes, where the gateway does not check it.
     pub(crate) pass_authorization: bool,
-    /// The fields of [`super::foreign`] that are forwarded if a trusted proxy sent them.
+    /// The fields of [`super::foreign`] that a trusted proxy may send.
     pub(crate) pass: &'a [HeaderName],
-    /// The names of the local authority's cookies, which are not forwarded.
+    /// The names of the local authority's cookies. These cookies are never forwarded.
     pub(crate) cookies: Option<&'a CookieNames>,
-    /// Whether the route accepts the CSRF token in a form field. The upstream then receives the token, to write it
-    /// into its forms.
+    /// Whether the route accepts the CSRF token in a form field. If so, the upstream receives the token for its forms.
     pub(crate) write_csrf: bool,
-    /// The places that may hold the caller's token, which is not forwarded.
+    /// The places in which the route looks for a token. The token is not forwarded.
     pub(crate) sources: &'a Sources,
     /// The proofs of identity for upstreams.
     pub(crate) proofs: &'a Proofs,
-    /// When the request was read.
+    /// The time at which the request was read.
     pub(crate) now: Now,
 }
 
-/// Returns the method, target and header fields for the upstream, and the number of removed identity fields. The
-/// permit proves that the request is allowed, and contains the caller's identity.
+/// Returns the method, target and header fields for the upstream, and the number of removed identity fields. The permit
+/// contains the caller's identity.
 pub(crate) fn head(
     parts: Parts,
     target: Target,
@@ -163,18 +160,18 @@ pub(crate) fn head(
     }
     for source in &context.sources.others {
         match source {
-            // The code after this loop decides whether to remove `Authorization`.
+            // The code after this loop handles `Authorization`.
             Source::Header(named) if named.name == header::AUTHORIZATION => {}
             Source::Header(named) => drop(headers.remove(&named.name)),
             Source::Cookie(name) => strip::cookie(&mut headers, name),
             Source::WebSocket(marker) => strip_subprotocol(&mut headers, marker),
-            // `Authorization: ApiKey` is handled below, like every `Authorization`.
+            // The code after this loop handles `Authorization: ApiKey`.
             Source::ApiKey(name) => drop(headers.remove(name)),
             // `Target` already removed the query field.
             Source::Query(_) => {}
         }
     }
-    // With `forward_token`, only a verified token from the header is forwarded.
+    // `forward_token` forwards only a verified token, and only in `Authorization`.
     let verified = context.forward_token && permit.place() == Some(Place::Header);
     if !verified && !context.pass_authorization {
         headers.remove(header::AUTHORIZATION);
@@ -206,7 +203,7 @@ pub(crate) fn head(
     headers.insert(X_REQUEST_ID, context.id_header.clone());
     if headers.get(TRACEPARENT).and_then(trace_id_of).is_none() {
         headers.insert(TRACEPARENT, context.id.traceparent());
-        // A `tracestate` without its `traceparent` has no meaning (W3C Trace Context, section 3.3.1.1).
+        // A `tracestate` has no meaning without its `traceparent` (W3C Trace Context, section 3.3.1.1).
         headers.remove(TRACESTATE);
     }
     let proof = Proof {
@@ -220,8 +217,8 @@ pub(crate) fn head(
     (parts.method, target.path, headers, forged)
 }
 
-/// Appends the prefix that the gateway removed to the prefix that a trusted proxy removed before. The latter is
-/// present only if the policy lets that field pass.
+/// Appends the gateway's removed prefix to the prefix that a trusted proxy removed. `before` is present only if the
+/// policy lets the proxy's field pass.
 fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue {
     let Some(before) = before else { return ours };
     let before = before.as_bytes();
@@ -229,14 +226,14 @@ fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue
     HeaderValue::from_bytes(&whole).unwrap_or(ours)
 }
 
-/// Writes the identity of the caller into the fields for an upstream, or for a proxy that asks for a verdict. With
-/// `write_csrf`, also writes the CSRF token of the session.
+/// Writes the caller's identity into the fields for an upstream, or into a forward-auth response. With `write_csrf`,
+/// also writes the CSRF token of the session.
 pub(crate) fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csrf: bool, proof: &Proof<'_>) {
     if let Some(principal) = permit.principal() {
         proof.audience.write_headers(headers, principal);
         proof.write(headers, principal);
-        // The upstream needs the token because the gateway removes the CSRF cookie from the request. A caller who is
-        // not authenticated by a cookie needs no CSRF protection.
+        // The gateway removes the CSRF cookie, so the upstream needs the token in a field. CSRF protection applies only
+        // to callers with a session cookie.
         if write_csrf
             && permit.place() == Some(Place::Cookie)
             && let Some(csrf) = principal.local.as_deref().and_then(|local| local.csrf.as_deref())
@@ -248,8 +245,8 @@ pub(crate) fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csr
     }
 }
 
-/// Joins the pieces into which an HTTP/2 client may split `Cookie`, because HTTP/1.1 allows only one such field (RFC
-/// 9113 section 8.2.3).
+/// Joins the `Cookie` fields of an HTTP/2 request. HTTP/2 allows several, but HTTP/1.1 allows only one (RFC 9113
+/// section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut pieces = headers.get_all(header::COOKIE).iter();
     if pieces.nth(1).is_some() {

@@ -1,10 +1,11 @@
-//! Creates proofs of the caller's identity, for upstreams that share their network with other services. A proof is
-//! either a JWT for the upstream, signed by the local authority, or an HMAC over the identity fields. A service can
-//! check the HMAC in ten lines without a library.
+//! Creates proofs of the caller's identity, for upstreams that share a network with other services.
 //!
-//! The JWT is created once for each caller and upstream, and is reused for half its life. It therefore costs a
-//! request almost nothing, unless the policy binds each JWT to its request. The gateway does not accept the JWT as an
-//! access token, because its type is different.
+//! A proof is a JWT signed by the local authority, or an HMAC over the identity fields. A service can check the HMAC in
+//! ten lines of code, without a library.
+//!
+//! The gateway creates one JWT per caller and upstream, and reuses it for half its life. If the policy binds the JWT to
+//! the request, it creates one per request. The gateway does not accept the JWT as an access token, because the JWT has
+//! a different type.
 
 use super::identity_choice::IdentityChoice;
 use crate::authenticate::principal::Proven;
@@ -19,13 +20,12 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::sync::Arc;
 
-/// The maximum lifetime of an assertion, in seconds. It allows for a slow network and for small differences between
-/// clocks.
+/// Maximum lifetime of an assertion, in seconds. It allows for a slow network and small clock differences.
 const LIFE: u64 = 60;
 /// The `typ` of assertions (RFC 8725 section 3.11).
 pub const TYPE: &str = "assertion+jwt";
 
-/// Signs claims as a JWT of [`TYPE`] with the key that is in use at the given time. Returns `None` if signing fails.
+/// Signs claims as a JWT of [`TYPE`], with the key in use at the given time. Returns `None` if signing fails.
 pub type Signer = Arc<dyn Fn(&Map<String, Value>, Now) -> Option<String> + Send + Sync>;
 
 /// The proofs of identity that the policy configures.
@@ -33,20 +33,19 @@ pub type Signer = Arc<dyn Fn(&Map<String, Value>, Now) -> Option<String> + Send 
 pub struct Proofs {
     /// Creates the JWT.
     pub assertion: Option<Assertor>,
-    /// The name of the HMAC's field, for upstreams that have a key.
+    /// The name of the header field for the HMAC. Only upstreams with a key receive it.
     pub signature: Option<HeaderName>,
 }
 
-/// Creates assertions, the JWTs that prove a caller's identity to an upstream.
+/// Creates assertions: JWTs that prove a caller's identity to an upstream.
 pub struct Assertor {
-    /// The name of the field that holds the assertion.
+    /// The name of the header field for the assertion.
     pub header: HeaderName,
     /// The value of `iss`.
     pub issuer: Box<str>,
-    /// The callers' claims that the assertions contain.
+    /// The claims of the caller to copy into the assertion, with their names.
     pub claims: Box<[(Box<str>, ClaimId)]>,
-    /// Whether each assertion is bound to one request by `htm` and `htu` (the names of RFC 9449), so that it is not
-    /// valid for another request.
+    /// Whether each assertion is bound to one request by `htm` and `htu`, the names of RFC 9449.
     pub binds: bool,
     /// Signs with the authority's key.
     pub sign: Signer,
@@ -61,35 +60,35 @@ impl fmt::Debug for Assertor {
     }
 }
 
-/// The upstream that receives a proof.
+/// The receiver of a proof: an upstream.
 #[derive(Debug)]
 pub struct Audience {
     /// The value of `aud`: the upstream's name in the policy.
     pub name: Arc<str>,
     /// The secret that the upstream and the gateway share.
     pub key: Option<hmac::Key>,
-    /// The part of the identity that a route sends to the upstream; `None` for the whole identity.
+    /// The part of the identity that the upstream receives on this route. `None` means the whole identity.
     choice: Option<IdentityChoice>,
-    /// The name under which an assertion is kept: that of the upstream and of the choice. Its first line is the choice,
-    /// so that no name of an upstream can be taken for another choice.
+    /// The cache key of an assertion: the choice, a line break, and the upstream's name. A choice contains no line
+    /// break, so two audiences never have the same key.
     kept_as: Arc<str>,
 }
 
 impl Audience {
-    /// Creates the audience of an upstream, which receives the whole identity.
+    /// Creates the audience of an upstream that receives the whole identity.
     pub fn new(name: Arc<str>, key: Option<hmac::Key>) -> Self {
         let kept_as = Arc::from(format!("\n{name}"));
         Self { name, key, choice: None, kept_as }
     }
 
-    /// Returns the audience of the same upstream for a route that sends only a part of the identity.
+    /// Returns the same audience for a route that sends only a part of the identity.
     #[must_use]
     pub fn receiving(&self, choice: IdentityChoice) -> Self {
         let kept_as = Arc::from(format!("{}\n{}", choice.key(), self.name));
         Self { name: self.name.clone(), key: self.key.clone(), choice: Some(choice), kept_as }
     }
 
-    /// Writes the identity headers that the upstream receives.
+    /// Writes the identity fields that the upstream receives.
     pub(super) fn write_headers(&self, headers: &mut HeaderMap, principal: &Principal) {
         let mut write = |(name, value): &(HeaderName, HeaderValue)| {
             headers.insert(name.clone(), value.clone());
@@ -101,14 +100,12 @@ impl Audience {
     }
 }
 
-/// A proof of the caller's identity for one request.
+/// The inputs for the proofs of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Proof<'r> {
     /// The proofs that the policy configures.
     pub proofs: &'r Proofs,
-    /// The upstream that receives the proof.
     pub audience: &'r Audience,
-    /// The request's method.
     pub method: &'r Method,
     /// The path and query that the upstream receives.
     pub target: &'r PathAndQuery,
@@ -117,7 +114,7 @@ pub struct Proof<'r> {
 }
 
 impl Proof<'_> {
-    /// Writes the configured proofs of the caller's identity into the header fields.
+    /// Writes the configured proofs into the header fields.
     pub fn write(&self, headers: &mut HeaderMap, principal: &Principal) {
         if let Some(assertor) = &self.proofs.assertion
             && let Some(value) = self.assertion(assertor, principal)
@@ -142,17 +139,16 @@ impl Proof<'_> {
         }
         let (value, until) = self.made(assertor, principal)?;
         kept.retain(|known| known.audience != *audience);
-        // The list holds at most one assertion for each upstream of the policy and each part of the identity.
+        // The list holds at most one assertion for each upstream and each choice.
         let made = self.now.unix;
         kept.push(Proven { audience: audience.clone(), value: value.clone(), made, until });
         Some(value)
     }
 
-    /// Creates an assertion. Returns the assertion, and the time until which it may be reused, which is halfway through
-    /// its life.
+    /// Creates an assertion. Also returns the time until which the assertion may be reused: half of its life.
     fn made(&self, assertor: &Assertor, principal: &Principal) -> Option<(HeaderValue, u64)> {
         let now = self.now.unix;
-        // The assertion expires no later than the caller's token.
+        // An assertion never outlives the caller's token.
         let expires = now.saturating_add(LIFE).min(principal.expires);
         let mut id = [0; 16];
         rand::fill(&mut id).ok()?;
@@ -182,7 +178,7 @@ impl Proof<'_> {
         claims.insert("iat".into(), now.into());
         claims.insert("exp".into(), expires.into());
         claims.insert("jti".into(), URL_SAFE_NO_PAD.encode(id).into());
-        // A service needs the issuer to identify the caller: two issuers may use the same subject.
+        // The subject alone does not identify the caller, because two issuers may use the same subject.
         if sends.issuer {
             claims.insert("idp".into(), (*principal.issuer).into());
         }
@@ -201,8 +197,8 @@ impl Proof<'_> {
         Some((value, now + expires.saturating_sub(now) / 2))
     }
 
-    /// Returns `v1;t=TIME;h=NAMES;s=HMAC`, where the HMAC covers the lines that docs/identity.md specifies. No value
-    /// can contain a line break: identity values are encoded, and methods and targets contain no line breaks.
+    /// Returns `v1;t=TIME;h=NAMES;s=HMAC`. The HMAC covers the lines that docs/identity.md specifies. No value contains
+    /// a line break: identity values are encoded, and a method or target cannot contain a line break.
     fn signature(&self, key: &hmac::Key, principal: &Principal) -> HeaderValue {
         let mut fields: Vec<_> = match &self.audience.choice {
             None => principal.headers.iter().collect(),
@@ -256,7 +252,7 @@ mod tests {
         }
     }
 
-    /// Returns proofs whose signer returns the claims unsigned, and a counter of the signer's calls.
+    /// Returns proofs that are not signed, and a counter of the signer's calls.
     fn proofs(binds: bool) -> (Proofs, Arc<AtomicU64>) {
         let count = Arc::new(AtomicU64::new(0));
         let counted = count.clone();
@@ -340,7 +336,7 @@ mod tests {
         let roles = IdentityChoice { roles: true, ..IdentityChoice::default() };
         let roles = part(IdentityChoice { headers: vec![HeaderName::from_static("x-auth-roles")], ..roles });
         let tenant = part(IdentityChoice { claims: vec![ClaimId(0)], ..IdentityChoice::default() });
-        // An upstream whose name looks like the key of a choice is another audience.
+        // The upstream's name looks like the key of a choice, but the audience is another.
         let odd = audience(roles.kept_as.trim_start());
         for _ in 0..2 {
             let held = |audience: &Audience| {

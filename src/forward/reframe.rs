@@ -1,17 +1,16 @@
-//! Reframes an upstream's answer for the client, before anything else inspects it.
+//! Reframes an upstream's response for the client.
 //!
-//! The framing of one connection does not apply to another. The client's connection gets its own framing, and fields
-//! that describe the upstream's framing are kept only if they are correct for the client too. The gateway does not
-//! forward an answer whose end is uncertain.
+//! Framing applies to one connection only. The gateway frames the response again for the client, and rejects a response
+//! whose end is uncertain.
 //!
 //! | the upstream sends | the client gets | source |
 //! | --- | --- | --- |
-//! | `Transfer-Encoding: chunked` beside `Content-Length` | the chunked body, without `Content-Length` | RFC 9112 6.3 |
-//! | `Content-Length` repeated or listed, all equal | one `Content-Length` | RFC 9110 8.6 |
-//! | `Content-Length` repeated or listed, unequal, or not a number | 502 | RFC 9110 8.6 |
+//! | `Transfer-Encoding: chunked` and `Content-Length` | the chunked body, without `Content-Length` | RFC 9112 6.3 |
+//! | several equal `Content-Length` values | one `Content-Length` | RFC 9110 8.6 |
+//! | several different `Content-Length` values, or a value that is not a number | 502 | RFC 9110 8.6 |
 //! | `Content-Length` on 204 | no `Content-Length` | RFC 9110 8.6 |
-//! | `Content-Length` on 304, and in an answer to HEAD | the same, if it is one number; else none | RFC 9110 8.6 |
-//! | any coding other than a single `chunked` | 502: without its label nobody could decode the body | RFC 9112 6.1 |
+//! | `Content-Length` on 304 or in a response to HEAD | the same if it is one number, otherwise none | RFC 9110 8.6 |
+//! | a transfer coding other than `chunked` | 502: the client could not decode the body | RFC 9112 6.1 |
 //! | white space between a field's name and its colon | the field without it (`connect::settings`) | RFC 9112 5.1 |
 //! | 101 | 502: no upgrade was requested | RFC 9110 15.2.2 |
 //! | 100, 102 to 199 | nothing: the HTTP library skips them and cannot send any | RFC 9110 15.2 |
@@ -22,14 +21,14 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use std::fmt;
 
-/// The reason why an answer cannot be forwarded.
+/// The reason why a response cannot be forwarded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BadResponse {
-    /// An interim answer arrived in place of the final answer.
+    /// An interim response arrived instead of the final response.
     Interim(StatusCode),
-    /// The transfer codings cannot be forwarded.
+    /// The response has a transfer coding other than a single `chunked`.
     Codings(String),
-    /// The lengths are not one number.
+    /// The `Content-Length` fields do not contain one number.
     Length(String),
 }
 
@@ -51,17 +50,17 @@ impl fmt::Display for BadResponse {
     }
 }
 
-/// The result of reframing an answer that can be forwarded.
+/// The result of reframing a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reframing {
-    /// Whether the end of the answer is certain, so that the upstream's connection can be reused.
+    /// Whether the upstream's connection can be reused, because the end of the response is certain.
     pub(super) keep: bool,
     /// The number of removed `Set-Cookie` fields that named a cookie of the gateway.
     pub(super) cookies_removed: u64,
 }
 
-/// Reframes an answer to a request with this method for the client. Removes the fields that apply to the upstream's
-/// connection, keeps at most one correct length, and removes cookies with the gateway's names.
+/// Reframes a response to a request with this method. Removes hop-by-hop fields, repeated or wrong lengths, and cookies
+/// with the gateway's names.
 pub(super) fn answer(
     parts: &mut Parts,
     method: &Method,
@@ -77,8 +76,8 @@ pub(super) fn answer(
     let without_body = without_content || parts.status == StatusCode::NOT_MODIFIED || *method == Method::HEAD;
     let mut keep = true;
     if seen.length && (chunked || without_content) {
-        // Except for a 204 with a length of 0, the length contradicts the framing. If the server sent a body of that
-        // length, the rest of the body would be read as the next answer (RFC 9112 section 6.3). The connection is
+        // The length contradicts the framing, except for a length of 0 in a 204. If the server did send a body of that
+        // length, the rest of the body would be read as the next response (RFC 9112 section 6.3). The connection is
         // therefore not reused.
         keep = headers.get(header::CONTENT_LENGTH).is_some_and(|length| !chunked && length == "0");
         headers.remove(header::CONTENT_LENGTH);
@@ -91,7 +90,7 @@ pub(super) fn answer(
         Ok(Some(length)) => {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        // An answer without a body needs no length, so the invalid one is removed.
+        // A response without a body needs no length.
         Err(_) if without_body => {
             headers.remove(header::CONTENT_LENGTH);
         }
@@ -108,14 +107,14 @@ pub(super) fn answer(
     Ok(Reframing { keep, cookies_removed })
 }
 
-/// Records, in one pass over all names, which fields of an answer need further work. An ordinary answer has hardly any
-/// such field, and then needs no further look-ups.
+/// The fields of a response that need further work, found in one pass over all names. An ordinary response has almost
+/// none of them.
 #[derive(Default)]
 struct RelevantFields {
     length: bool,
     coding: bool,
     connection: bool,
-    /// Whether the answer has a field that is hop-by-hop by its name.
+    /// Whether the response has a hop-by-hop field.
     hop: bool,
     cookie: bool,
 }
@@ -124,7 +123,7 @@ impl RelevantFields {
     fn of(headers: &HeaderMap) -> Self {
         let mut seen = Self::default();
         for name in headers.keys() {
-            // The length alone rules out nearly all names.
+            // The length alone excludes nearly all names.
             match name.as_str().len() {
                 10 if *name == header::CONNECTION => seen.connection = true,
                 10 if *name == header::SET_COOKIE => seen.cookie = true,
@@ -138,8 +137,8 @@ impl RelevantFields {
     }
 }
 
-/// Rejects an answer whose coding is not exactly `chunked`. The client could not decode any other coding:
-/// `Transfer-Encoding` applies to one connection only and is removed, while the HTTP library decodes only `chunked`.
+/// Rejects a transfer coding other than `chunked`. The HTTP library decodes only `chunked`, and `Transfer-Encoding` is
+/// removed. The client could therefore not decode any other coding.
 fn only_chunked(headers: &HeaderMap) -> Result<(), BadResponse> {
     let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
     let first = values.next().map_or(&b""[..], HeaderValue::as_bytes);
@@ -149,7 +148,7 @@ fn only_chunked(headers: &HeaderMap) -> Result<(), BadResponse> {
     Err(BadResponse::Codings(listed(headers, header::TRANSFER_ENCODING)))
 }
 
-/// Returns the length to write if the answer's length is not canonical; `None` if it is canonical or absent.
+/// Returns the length to write, or `None` if `Content-Length` is absent or already canonical.
 fn one_length(headers: &HeaderMap) -> Result<Option<u64>, BadResponse> {
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = values.next() else { return Ok(None) };
@@ -170,7 +169,7 @@ fn one_length(headers: &HeaderMap) -> Result<Option<u64>, BadResponse> {
     Ok(length)
 }
 
-/// Whether the text is a number in canonical form: at most 18 digits without leading zeros.
+/// Returns whether the value is a canonical number: at most 18 digits, and no leading zero.
 fn is_written_well(value: &[u8]) -> bool {
     matches!(value, [b'0'] | [b'1'..=b'9', ..]) && value.len() <= 18 && value.iter().all(u8::is_ascii_digit)
 }
@@ -180,7 +179,7 @@ fn digits(value: &[u8]) -> Option<u64> {
     digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
 }
 
-/// Returns all values of a field, shortened to 100 characters, for the operator.
+/// Returns all values of a field for the operator, cut to 100 characters.
 fn listed(headers: &HeaderMap, name: HeaderName) -> String {
     let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let mut text = values.collect::<Vec<_>>().join(", ");
@@ -188,9 +187,9 @@ fn listed(headers: &HeaderMap, name: HeaderName) -> String {
     text
 }
 
-/// Removes fields that trailers must not contain (RFC 9110 section 6.5.1). Such fields affect the framing, the routing
-/// or the interpretation of the answer, and the gateway has already decided about these. Removes cookies too, because
-/// cookies are checked only in the head.
+/// Removes the fields that trailers must not contain (RFC 9110 section 6.5.1). The gateway has already used the head to
+/// decide about framing, routing and content. Also removes cookies, because the gateway checks cookies only in the
+/// head.
 pub(super) fn trailers(trailers: &mut HeaderMap) {
     strip::hop_by_hop(trailers);
     for name in [
@@ -230,7 +229,8 @@ mod tests {
     const TE: &str = "transfer-encoding";
     const CL: &str = "content-length";
 
-    /// Checks the table of this module: the remaining length and whether the connection is reused, or the error.
+    /// Checks each row of the table in this module: the resulting length and whether the connection is reused, or the
+    /// error.
     #[test]
     fn every_framing_is_either_made_plain_or_refused() {
         type Fields = &'static [(&'static str, &'static str)];
@@ -290,7 +290,7 @@ mod tests {
         assert!(answer(&mut parts(103, &[]), &Method::GET, None).is_err());
     }
 
-    /// The quick check of the names finds every field that the full removal removes.
+    /// The pass over the names finds every field that the full removal would remove.
     #[test]
     fn fields_of_one_connection_do_not_pass_whatever_stands_beside_them() {
         for name in
@@ -332,7 +332,7 @@ mod tests {
     }
 
     proptest! {
-        /// With any framing fields from an upstream, the client gets at most one length and no coding.
+        /// With any combination of framing fields, the client gets at most one length and no transfer coding.
         #[test]
         fn the_client_never_gets_two_framings(
             status in proptest::sample::select(vec![200_u16, 204, 205, 206, 304, 404, 500]),

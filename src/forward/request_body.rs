@@ -1,8 +1,8 @@
-//! The bodies of requests, which the gateway counts and streams to an upstream within bounds on size and time.
+//! Streams request bodies to an upstream, within bounds on size and time.
 //!
-//! Each pause of a client that sends a body may last `timeout`. All pauses together may last `timeout` plus one
-//! second for each `min_rate` bytes received, as in Apache's `RequestReadTimeout`. Only the time that the gateway
-//! waits for the client counts, so a slow upstream does not make a client late.
+//! Each pause of the client may last `timeout`. All pauses together may last `timeout` plus one second for each
+//! `min_rate` bytes received, as in Apache's `RequestReadTimeout`. Only the time spent waiting for the client counts. A
+//! slow upstream does not make a client late.
 
 use super::deadline::WaitingFor;
 use crate::denial::{Denial, Malformed};
@@ -31,21 +31,20 @@ pub struct BodyBounds {
 }
 
 impl BodyBounds {
-    /// Returns the total waiting time allowed to a client that has sent `bytes` bytes; `None` if it is unlimited.
+    /// Returns the total waiting time allowed to a client that has sent `bytes` bytes. `None` means unlimited.
     fn allowance(&self, bytes: u64) -> Option<Duration> {
         let seconds = bytes.checked_div(self.min_rate)?;
         Some(self.timeout.saturating_add(Duration::from_secs(seconds)))
     }
 }
 
-/// The owner of a connection, which receives a body that was not read to its end.
+/// The owner of a connection. It takes back a body that was not read to its end.
 pub(crate) trait BodyOwner: fmt::Debug {
-    /// Accepts a body that was not read to its end. `expects_continue` is true if the client waits for `100 Continue`
-    /// before it sends any of the body.
+    /// Takes back an unread body. `expects_continue` is true if the client still waits for `100 Continue`.
     fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool);
 }
 
-/// A client's body as it arrives. A body that is dropped before its end returns to the owner of its connection.
+/// A client's body as it arrives. If the body is dropped before its end, it returns to the connection's owner.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     incoming: Option<Incoming>,
@@ -54,7 +53,7 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    /// Wraps the body of a request on this owner's connection. Returns `None` if the body is empty.
+    /// Wraps the body of a request. Returns `None` if the body is empty.
     pub(crate) fn new(incoming: Incoming, owner: Rc<dyn BodyOwner>, headers: &HeaderMap) -> Option<Self> {
         let is_empty = incoming.is_end_stream();
         let expects_continue = !is_empty && headers.contains_key(header::EXPECT);
@@ -63,7 +62,7 @@ impl Inbound {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        // Reading the body makes hyper send `100 Continue`.
+        // hyper sends `100 Continue` when the body is first read.
         self.expects_continue = false;
         let polled = ready!(Pin::new(incoming).poll_frame(cx));
         if matches!(polled, None | Some(Err(_))) {
@@ -115,18 +114,18 @@ impl Meter {
         self.bytes.get()
     }
 
-    /// Whether the body has ended, or is no longer read.
+    /// Returns whether the body has ended or is no longer read.
     pub(crate) fn is_ended(&self) -> bool {
         self.ended.get()
     }
 
-    /// Returns whether the exchange waits for the client or for the server.
+    /// Returns whether the request waits for the client or for the server.
     pub(super) fn waiting(&self) -> WaitingFor {
         self.waiting.get()
     }
 
-    /// Whether the server has accepted none of the body for `time`, although the gateway had data for the server. Also
-    /// true if the last wait was for the client, but the gateway no longer reads the client's body.
+    /// Returns whether the server has accepted no data for `time`, although data was available. Also returns true if
+    /// the request waited for the client, and the gateway has stopped reading the client's body.
     pub(super) fn is_stuck(&self, time: Duration) -> bool {
         match self.waiting.get() {
             WaitingFor::Client => self.is_ended(),
@@ -134,7 +133,7 @@ impl Meter {
         }
     }
 
-    /// Describes the failure of the body for the operator.
+    /// Describes why the body failed, for the operator.
     pub(crate) fn detail(&self) -> Option<String> {
         let BodyBounds { size, timeout, min_rate } = self.bounds;
         self.fault.get().map(|fault| match fault {
@@ -147,7 +146,7 @@ impl Meter {
         })
     }
 
-    /// Returns the refusal that the body caused, if any.
+    /// Returns the denial if the body failed.
     pub(crate) fn denial(&self) -> Option<Denial> {
         self.fault.get().map(BodyError::denial)
     }
@@ -158,14 +157,13 @@ impl Meter {
 pub(crate) enum BodyError {
     /// The body has more bytes than allowed.
     TooLarge,
-    /// The client sent no bytes for too long, or sent too few.
+    /// The client sent no bytes for too long, or too few bytes.
     TooSlow,
     /// The client disconnected, or the framing of the body is invalid.
     Broken,
 }
 
 impl BodyError {
-    /// Returns the refusal for this error.
     const fn denial(self) -> Denial {
         match self {
             Self::TooLarge => Denial::BodyTooLarge,
@@ -187,37 +185,34 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
-/// A client's body as the upstream receives it. Trailers are dropped, because an identity field in a trailer would
-/// not be checked.
+/// A client's body as the upstream receives it. Trailers are dropped, because the gateway does not check them for
+/// identity fields.
 #[derive(Debug, Default)]
 pub(crate) enum RequestBody {
-    /// No body.
     #[default]
     Empty,
-    /// A body in memory, which was read before the decision.
+    /// A body in memory that was read before the decision.
     Whole(Bytes),
     /// A body that streams from the client.
     Streamed(Box<Streamed>),
 }
 
-/// A body that streams from the client.
 #[derive(Debug)]
 pub(crate) struct Streamed {
     incoming: Inbound,
     bounds: BodyBounds,
     meter: Rc<Meter>,
-    /// The waiting time of all completed pauses.
+    /// The total length of all completed pauses.
     waited: Duration,
     pause: Option<Instant>,
-    /// The timer of a pause. It is created for the first pause and reused for later ones.
+    /// The timer of a pause. The first pause creates it, and later pauses reuse it.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl RequestBody {
-    /// Admits a body whose announced length is within bounds.
+    /// Accepts a body whose announced length is within the bounds.
     ///
-    /// # Errors
-    /// Returns [`Denial::BodyTooLarge`], before any byte of the body is read.
+    /// # Errors Returns [`Denial::BodyTooLarge`] before any byte of the body is read.
     pub(crate) fn admit(incoming: Inbound, bounds: BodyBounds) -> Result<(Self, Rc<Meter>), Denial> {
         if incoming.size_hint().lower() > bounds.size {
             return Err(Denial::BodyTooLarge);
@@ -242,11 +237,10 @@ impl RequestBody {
         Ok(self)
     }
 
-    /// Reads the whole body, within the bounds with which it was admitted. The whole body must arrive within the time
-    /// of one pause: bodies that are read before the decision are small, and no answer can begin in the meantime.
+    /// Reads the whole body. It must arrive within the time of one pause: only small bodies are read before the
+    /// decision.
     ///
-    /// # Errors
-    /// Returns the refusal that the body caused.
+    /// # Errors Returns the denial if the body failed.
     pub(crate) async fn gather(mut self) -> Result<Bytes, Denial> {
         let timeout = match &self {
             Self::Empty => return Ok(Bytes::new()),
@@ -273,7 +267,7 @@ impl RequestBody {
         }
     }
 
-    /// Returns a copy of the body for a retry; `None` for a streamed body, which is not kept.
+    /// Returns a copy of the body for a retry, or `None` for a streamed body, which is not stored.
     pub(super) fn copy(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
@@ -320,7 +314,6 @@ impl Body for RequestBody {
 
 impl Drop for Streamed {
     fn drop(&mut self) {
-        // The unread rest of the body returns to the connection.
         self.meter.ended.set(true);
     }
 }
@@ -341,7 +334,7 @@ impl Streamed {
                 return Poll::Ready(None);
             }
         };
-        // Trailers end the body. The gateway drops them.
+        // Trailers end the body and are dropped.
         let Some(data) = frame.data_ref() else {
             self.meter.ended.set(true);
             return Poll::Ready(None);
@@ -351,14 +344,15 @@ impl Streamed {
         if bytes > self.bounds.size {
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
         }
-        // After the last byte of an announced length, hyper does not poll the body again, so its end is recorded here.
+        // hyper does not poll the body again after the last byte of an announced length. The end is therefore recorded
+        // here.
         if self.incoming.size_hint().exact() == Some(0) {
             self.meter.ended.set(true);
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
-    /// Waits for the client within the bounds. Fails if the pause is too long.
+    /// Waits for the client. Fails if the pause is too long.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.pause.is_none() {
             let now = Instant::now();

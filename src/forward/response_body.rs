@@ -1,4 +1,4 @@
-//! The body of an upstream's answer, as it streams to the client.
+//! Streams the body of an upstream's response to the client.
 
 use super::faults::ResponseError;
 use super::pool::Lease;
@@ -12,15 +12,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// The body of an upstream's answer. A body that is read to its end returns its connection to the pool. Dropping the
-/// body before its end closes the connection.
+/// The body of an upstream's response. At the end of the body, its connection returns to the pool. If the body is
+/// dropped before its end, the connection closes.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     incoming: Incoming,
     lease: Option<Lease>,
     timeout: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
-    /// The meter of the request's body, if the client was still sending it when the answer began.
+    /// The meter of the request's body, if the client was still sending when the response began.
     upload: Option<Rc<Meter>>,
 }
 
@@ -83,8 +83,7 @@ impl Body for ResponseBody {
                 let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
                 loop {
                     ready!(waiting.as_mut().poll(cx));
-                    // While the gateway waits for the client to send the rest of the request's body, the server's
-                    // timeout does not run.
+                    // The server's timeout does not run while the gateway waits for the client's body.
                     match this.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
                         Some(left) => waiting.as_mut().reset(Instant::now() + left),
                         None => return Poll::Ready(Some(Err(ResponseError::Silent))),

@@ -1,25 +1,27 @@
-//! Removes fields that must not be forwarded: hop-by-hop fields, forged identity, fields of other proxies and
-//! products, and the gateway's own credentials.
+//! Removes header fields that must not be forwarded: hop-by-hop fields, forged identity fields, fields of other proxies
+//! and products, and the gateway's own credentials.
 //!
-//! The gateway removes fields before it adds its own, so that a `Connection` field from the client cannot remove a
-//! field that the gateway adds (CVE-2024-45410 and similar). Names are compared *folded*: all characters other than
-//! letters and digits are equal, because a CGI-style backend reads `X_Auth_Subject` and `X.Auth.Subject` as
-//! `X-Auth-Subject`.
+//! The gateway removes fields before it adds its own. Otherwise a client could name an added field in `Connection` and
+//! have it removed (CVE-2024-45410 and similar).
+//!
+//! Names are compared *folded*: all characters other than letters and digits are equal. A CGI-style backend reads
+//! `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`.
 
 use super::foreign;
 use crate::authenticate::{CookieNames, IdentityHeaders};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// `Keep-Alive`.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// `Proxy-Connection`, a non-standard field that some clients send.
+/// A non-standard field that some clients send.
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// `HTTP2-Settings` (RFC 7540 section 3.2.1), which requests an upgrade to HTTP/2 and must not be forwarded.
+/// Requests an upgrade to HTTP/2 and must not be forwarded (RFC 7540 section 3.2.1).
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Removes all fields of a client's request that must not reach an upstream, except `Authorization`, which the caller
-/// of this function handles. `pass` lists the fields of `foreign` to keep. Returns the number of removed identity
+/// Removes the fields of a client's request that must not reach an upstream. Returns the number of removed identity
 /// fields.
+///
+/// `pass` lists the fields of `foreign` to keep. `Authorization` is not removed here: the caller of this function
+/// decides about it.
 pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[HeaderName]) -> u64 {
     hop_by_hop(headers);
     let mut forged = 0;
@@ -35,9 +37,9 @@ pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[Head
 
 /// Rewrites the scheme of a verified bearer token as `Bearer`.
 ///
-/// The gateway accepts the scheme in any case (RFC 9110 section 11.1), but Flask-JWT-Extended 4.7.4 and
-/// djangorestframework-simplejwt 5.5.1 accept only this spelling. With any other spelling, the former refuses a
-/// caller that the gateway has permitted, and the latter treats the caller as anonymous.
+/// The gateway accepts the scheme in any case (RFC 9110 section 11.1), but some libraries accept only `Bearer`. With
+/// another spelling, Flask-JWT-Extended 4.7.4 rejects the request. djangorestframework-simplejwt 5.5.1 treats the
+/// caller as anonymous.
 pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
     const SCHEME: &[u8] = b"Bearer ";
     if let Some(field) = headers.get_mut(header::AUTHORIZATION)
@@ -50,17 +52,19 @@ pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the local authority's cookies from `Cookie`. All other cookies are kept unchanged and in order.
+/// Removes the local authority's cookies from `Cookie`. All other cookies stay unchanged and in order.
 ///
-/// A cookie of the authority is removed even if it has white space around its name or has no value: the gateway does
-/// not read such a cookie, but an upstream might. Such a cookie is also removed inside quotes. Some servers read
-/// `a="x; __Host-portcullis=TOKEN; y"` as one cookie, and would reveal the token to anyone who can read that cookie.
+/// An authority cookie is also removed if white space surrounds its name or if it has no value. The gateway ignores
+/// such a cookie, but an upstream might read it.
+///
+/// An authority cookie inside quotes is removed too. Some servers read `a="x; __Host-portcullis=TOKEN; y"` as one
+/// cookie. Anyone who can read that cookie could then read the token.
 pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     cookies_where(headers, |name| ours.includes(name));
 }
 
-/// Removes a cookie that another program sets and in which a route looks for tokens. Like `cookies`, this function also
-/// removes the cookie if it is in quotes or has white space around its name.
+/// Removes a cookie in which a route looks for tokens, but which another program sets. As in `cookies`, quotes and
+/// white space around the name do not matter.
 pub fn cookie(headers: &mut HeaderMap, name: &str) {
     cookies_where(headers, |found| found == name.as_bytes());
 }
@@ -73,15 +77,14 @@ fn cookies_where(headers: &mut HeaderMap, is_unwanted: impl Fn(&[u8]) -> bool) {
     fn pairs(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
         field.as_bytes().split(|byte| *byte == b';')
     }
-    // Most requests carry no such cookie and stay unchanged.
+    // Most requests have no such cookie and stay unchanged.
     if !headers.get_all(header::COOKIE).iter().flat_map(pairs).any(|pair| is_ours(&pair)) {
         return;
     }
     let mut left = Vec::new();
     for field in headers.get_all(header::COOKIE) {
         let others: Vec<&[u8]> = pairs(field).filter(|pair| !is_ours(pair)).collect();
-        // If the first cookie was removed, the rest begins with the space that separated this cookie from the next
-        // cookie.
+        // If the first cookie was removed, the rest begins with a space.
         let others = others.join(&b";"[..]);
         if !others.trim_ascii().is_empty() {
             let others = HeaderValue::from_bytes(others.trim_ascii());
@@ -94,11 +97,11 @@ fn cookies_where(headers: &mut HeaderMap, is_unwanted: impl Fn(&[u8]) -> bool) {
     }
 }
 
-/// Removes `Set-Cookie` fields that name a cookie of the local authority from an upstream's answer: a service behind
-/// the gateway must not start or end a session of its visitor. Returns the number of removed fields.
+/// Removes each `Set-Cookie` field of an upstream's response that sets a cookie of the local authority. A service
+/// behind the gateway must not start or end a visitor's session. Returns the number of removed fields.
 pub fn set_cookies(headers: &mut HeaderMap, ours: &CookieNames) -> u64 {
     let is_ours = |field: &HeaderValue| ours.includes(cookie_name(field.as_bytes()));
-    // Most answers set none of the gateway's cookies and stay unchanged.
+    // Most responses set none of the gateway's cookies and stay unchanged.
     if !headers.get_all(header::SET_COOKIE).iter().any(is_ours) {
         return 0;
     }
@@ -115,10 +118,11 @@ pub fn set_cookies(headers: &mut HeaderMap, ours: &CookieNames) -> u64 {
     removed
 }
 
-/// Returns the name under which a browser may later send the cookie of this `Set-Cookie` value. Some browsers store
-/// `=NAME=VALUE` or `NAME` as a cookie without a name and send the text back unchanged, which servers then read as a
-/// cookie with that name. RFC 6265bis section 5.7 asks browsers to reject some of these cookies, but older browsers
-/// accept them.
+/// Returns the name of the cookie that a `Set-Cookie` value sets.
+///
+/// Some browsers store `=NAME=VALUE` or `NAME` as a cookie without a name. They later send the text unchanged, and
+/// servers read it as the cookie NAME. RFC 6265bis section 5.7 tells browsers to reject some of these cookies, but
+/// older browsers accept them.
 fn cookie_name(field: &[u8]) -> &[u8] {
     let pair = field.split(|byte| *byte == b';').next().unwrap_or_default();
     let mut pair = pair.trim_ascii();
@@ -128,8 +132,7 @@ fn cookie_name(field: &[u8]) -> &[u8] {
     pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
 }
 
-/// Removes the fields that apply to one connection only: the fields of RFC 9110 section 7.6.1, and the fields that
-/// `Connection` names.
+/// Removes hop-by-hop fields: the fields of RFC 9110 section 7.6.1, and the fields that `Connection` names.
 pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
     connection(headers);
     remove_where(headers, is_hop_by_hop);
@@ -139,7 +142,7 @@ pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
 pub(super) fn connection(headers: &mut HeaderMap) {
     let mut values = headers.get_all(header::CONNECTION).iter();
     let first = values.next();
-    // `keep-alive` is the most common value, and does not name another field.
+    // `keep-alive` is the most common value, and names no field to remove.
     let only_keep_alive = first.is_some_and(|value| value == "keep-alive") && values.next().is_none();
     if only_keep_alive {
         headers.remove(header::CONNECTION);
@@ -158,9 +161,9 @@ pub(super) fn connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a field is hop-by-hop by its name. `Connection` is handled separately.
+/// Returns whether a field is hop-by-hop. `Connection` is handled separately.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // The length alone rules out nearly all names. This check runs for each field of each request and answer.
+    // This check runs for each field of each request and response. The length alone excludes nearly all names.
     match name.as_str().len() {
         2 => name == header::TE,
         7 => name == header::TRAILER || name == header::UPGRADE,
@@ -171,10 +174,10 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
-/// Whether a field is addressed to the gateway and not to the upstream.
+/// Returns whether a field is meant for the gateway and not for the upstream.
 fn is_for_us(name: &HeaderName) -> bool {
     match name.as_str().len() {
-        // The gateway itself asks the client to send the body, so the upstream must not do the same.
+        // The gateway handles `Expect: 100-continue`, so the upstream must not handle it again.
         6 => name == header::EXPECT,
         14 => *name == HTTP2_SETTINGS,
         19 => name == header::PROXY_AUTHORIZATION,
@@ -182,8 +185,7 @@ fn is_for_us(name: &HeaderName) -> bool {
     }
 }
 
-/// Whether the gateway forwards a client's field of this name unchanged. The gateway may still overwrite the field with
-/// its own value.
+/// Returns whether the gateway forwards a client's field with this name. The gateway may still overwrite the value.
 pub(crate) fn passes(name: &HeaderName, identity: &IdentityHeaders) -> bool {
     let is_removed = identity.reserved(name)
         || is_hop_by_hop(name)
@@ -194,7 +196,7 @@ pub(crate) fn passes(name: &HeaderName, identity: &IdentityHeaders) -> bool {
 }
 
 fn remove_where(headers: &mut HeaderMap, mut unwanted: impl FnMut(&HeaderName) -> bool) {
-    // An ordinary request has none of these fields, and the empty list does not allocate.
+    // Most requests have none of these fields. An empty list does not allocate.
     let doomed: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
     for name in doomed {
         headers.remove(name);

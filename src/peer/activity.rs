@@ -1,8 +1,7 @@
-//! Tracks what a connection is waiting for, and since when.
+//! Tracks what each connection waits for, and since when.
 //!
-//! One periodic sweep per core (`accept::core`) enforces all deadlines. It examines every connection a few times a
-//! second, so that a request neither starts a timer nor reads a clock. A deadline takes effect up to two [`SWEEP`]
-//! intervals late, never early.
+//! One periodic sweep per core (`accept::core`) enforces all deadlines, so a request starts no timer and reads no
+//! clock. A deadline takes effect up to two [`SWEEP`] intervals late, but never early.
 
 use super::coarse::CoarseMillis;
 use super::streams::Pace;
@@ -11,15 +10,13 @@ use std::fmt;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-/// Interval at which a core examines its connections.
+/// Interval at which a core checks the deadlines of its connections.
 pub(crate) const SWEEP: Duration = Duration::from_millis(250);
 
-/// An instruction to the task of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Finish the requests in progress or in transit, then close.
+    /// Finish the current requests and any request in transit, then close.
     Drain,
-    /// Close now.
     Close(Timeout),
 }
 
@@ -28,51 +25,51 @@ pub(crate) enum Command {
 pub(crate) enum Timeout {
     /// The client did not complete the head of a request.
     Head,
-    /// The client did not send a first or another request.
+    /// The client did not send another request, or sent no first byte.
     Idle,
     /// The client read responses too slowly.
     Reader,
-    /// The drain period ended.
+    /// The graceful shutdown took too long.
     Drain,
-    /// The connection waited for a request in transit before it closed, and no request arrived in time.
+    /// The closing connection waited for a request in transit, but no request arrived.
     Farewell,
 }
 
 /// The limits of a connection, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// Maximum time from the first byte of a head to its last.
+    /// Maximum time to receive a head. For the first head, the time starts when the connection is ready.
     pub(crate) head: CoarseMillis,
     /// Maximum time between two requests.
     pub(crate) idle: CoarseMillis,
-    /// How long a connection that is about to close waits for a request in transit.
+    /// How long a closing connection waits for a request that may be in transit.
     pub(crate) farewell: CoarseMillis,
     /// The slowest acceptable reading rate.
     pub(crate) pace: Pace,
 }
 
-/// What a connection is waiting for, apart from requests in progress.
+/// The input that a connection waits for. Requests in progress are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
     /// The first byte of the connection.
     First,
-    /// The end of the TLS handshake, which has a timer of its own.
+    /// The end of the TLS handshake. The handshake has a separate timer.
     Handshake,
-    /// The rest of a head.
+    /// The rest of a request's head.
     Head,
     /// Another request.
     Next,
 }
 
-/// The progress of one connection. Its task, its requests and its core's sweep share it, all on one thread.
+/// The progress of one connection. The connection's task, its requests and the core's sweep share it on one thread.
 pub(crate) struct Activity {
     http2: Cell<bool>,
     active: Cell<u32>,
     wait: Cell<Wait>,
     since: Cell<CoarseMillis>,
     blocked: Cell<Option<CoarseMillis>>,
-    /// Total time for which writes were blocked since the connection was last idle. If a write is blocked now, its time
-    /// is not included.
+    /// Total time that writes were blocked since the connection was last idle. The current blocked write is not
+    /// included.
     stalled: Cell<CoarseMillis>,
     /// Number of bytes written since the connection was last idle.
     written: Cell<u64>,
@@ -93,7 +90,7 @@ impl fmt::Debug for Activity {
 }
 
 impl Activity {
-    /// Creates the state of a connection that was just accepted. The deadline of its first head already runs.
+    /// Creates the state of a new connection. The deadline of the first head starts now.
     pub(crate) fn new(now: CoarseMillis) -> Self {
         Self {
             http2: Cell::new(false),
@@ -111,12 +108,11 @@ impl Activity {
         }
     }
 
-    /// Records that a TLS handshake begins.
     pub(crate) fn begin_handshake(&self) {
         self.wait.set(Wait::Handshake);
     }
 
-    /// Records that the connection is ready for requests, over HTTP/2 or HTTP/1.1.
+    /// Records that the connection is ready for requests. `http2` is false for HTTP/1.1.
     pub(crate) fn begin_serving(&self, http2: bool, now: CoarseMillis) {
         self.http2.set(http2);
         if self.wait.replace(Wait::First) == Wait::Handshake {
@@ -124,7 +120,7 @@ impl Activity {
         }
     }
 
-    /// Records that HTTP/1.1 bytes arrived. Returns whether they begin the head of a request.
+    /// Records that HTTP/1.1 bytes arrived. Returns whether they begin a new head.
     pub(crate) fn receive(&self, now: CoarseMillis) -> bool {
         if self.active.get() > 0 || self.wait.get() == Wait::Head {
             return false;
@@ -133,15 +129,14 @@ impl Activity {
         true
     }
 
-    /// Records the first bytes of a head. The deadline of the first head has run since the connection was ready.
+    /// Records the first bytes of a head. They do not restart the deadline of a connection's first head.
     pub(crate) fn begin_head(&self, now: CoarseMillis) {
         if self.wait.replace(Wait::Head) != Wait::First {
             self.since.set(now);
         }
     }
 
-    /// Records the end of an HTTP/2 frame, and whether it completes a head. The library decides whether the head
-    /// becomes a request.
+    /// Records the end of an HTTP/2 frame. `ends_head` says whether the frame completes a head.
     pub(crate) fn end_frame(&self, ends_head: bool, now: CoarseMillis) {
         if ends_head || self.wait.get() == Wait::First {
             self.wait.set(Wait::Next);
@@ -149,7 +144,7 @@ impl Activity {
         }
     }
 
-    /// Records that the head of a request is complete.
+    /// Records that a head is complete and its request begins.
     pub(crate) fn begin_request(&self) {
         if self.active.replace(self.active.get() + 1) == 0 {
             self.stalled.set(0);
@@ -161,7 +156,7 @@ impl Activity {
         }
     }
 
-    /// Records that a request has ended. Its response was passed to the HTTP library in full, or was aborted.
+    /// Records the end of a request: its response was passed to the HTTP library, or was aborted.
     pub(crate) fn end_request(&self, now: CoarseMillis) {
         self.active.set(self.active.get().saturating_sub(1));
         if self.wait.get() != Wait::Head {
@@ -169,7 +164,7 @@ impl Activity {
         }
     }
 
-    /// Records that the client did not accept more output.
+    /// Records that a write was blocked because the client reads too slowly.
     pub(crate) fn record_blocked_write(&self, now: CoarseMillis) {
         if self.blocked.get().is_none() {
             self.blocked.set(Some(now));
@@ -182,7 +177,7 @@ impl Activity {
         if let Some(since) = self.blocked.take() {
             let now = now();
             self.stalled.set(self.stalled.get() + now.saturating_sub(since));
-            // The client received the end of the response only now, so the idle period begins now.
+            // The client has just received the end of the response. The idle period begins now.
             if self.active.get() == 0 && self.wait.get() != Wait::Head {
                 self.since.set(now);
             }
@@ -196,23 +191,22 @@ impl Activity {
         }
     }
 
-    /// Returns whether the pipeline may be writing a response. Otherwise all output is the HTTP library's own response
-    /// to input that it cannot parse.
+    /// Returns whether the pipeline may be writing a response. If not, all output is an error response of the HTTP
+    /// library to input that it cannot parse.
     pub(crate) fn is_answering(&self) -> bool {
         self.answering.get()
     }
 
-    /// Returns whether a request is in progress.
     pub(crate) fn is_active(&self) -> bool {
         self.active.get() > 0
     }
 
-    /// Returns whether the connection closes after the requests in progress.
+    /// Returns whether the connection closes after its current requests.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.get()
     }
 
-    /// Returns whether the connection closes because it was idle for too long.
+    /// Returns whether the connection closes because it was idle too long.
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.get()
     }
@@ -227,10 +221,10 @@ impl Activity {
                 return self.issue(Command::Close(Timeout::Reader), now);
             }
         }
-        // A client that has not accepted the end of its response yet is a slow reader, not an idle client.
+        // A client that has not yet accepted the end of its response is a slow reader, not an idle client.
         let (http2, idle) = (self.http2.get(), self.active.get() == 0 && self.blocked.get().is_none());
         match self.wait.get() {
-            // An incomplete HTTP/2 head blocks all streams of its connection, so the deadline applies even while other
+            // An incomplete HTTP/2 head blocks all streams of the connection. The deadline therefore applies even while
             // requests are in progress.
             Wait::Head if (idle || http2) && expired(self.since.get(), timeouts.head) => {
                 self.issue(Command::Close(Timeout::Head), now);
@@ -245,8 +239,8 @@ impl Activity {
             }
             Wait::Next if idle && expired(self.since.get(), timeouts.idle) => {
                 if http2 {
-                    // Over HTTP/2, the gateway sends GOAWAY before it closes the connection, so that a request in
-                    // transit is still served (RFC 9113 section 6.8).
+                    // Over HTTP/2, the gateway sends GOAWAY before it closes. A request in transit is then still served
+                    // (RFC 9113 section 6.8).
                     self.retired.set(true);
                     self.issue(Command::Drain, now);
                 } else {
@@ -271,8 +265,8 @@ impl Activity {
         }
     }
 
-    /// Returns the command in force. Unless the command is [`Command::Close`], the next command wakes the task of
-    /// `cx`.
+    /// Returns the current command. Registers the task of `cx` to be woken by the next command, unless the command is
+    /// [`Command::Close`].
     pub(crate) fn command(&self, cx: &Context<'_>) -> Option<Command> {
         let command = self.command.get();
         if !matches!(command, Some(Command::Close(_))) {
@@ -353,7 +347,7 @@ mod tests {
         assert_eq!(command_after(&activity, 77_000), Some(Command::Close(Timeout::Farewell)));
     }
 
-    /// The last bytes of a response may still be in the library's buffer when the response counts as ended.
+    /// A response counts as ended while its last bytes may still be in the HTTP library's buffer.
     #[test]
     fn a_client_that_has_not_read_the_end_of_its_response_is_not_idle() {
         let activity = served_once(false, 0);
@@ -436,7 +430,8 @@ mod tests {
         for second in 0..40 {
             activity.record_blocked_write(second * 1_000);
             let command = command_after(&activity, second * 1_000 + 999);
-            // The client reads 10 bytes/s, the minimum is 500 bytes/s: the connection closes after the grace of 30 s.
+            // The client reads 10 bytes/s, and the minimum is 500 bytes/s. The connection closes when the 30 s of grace
+            // are used up.
             let closed = second * 1_000 + 999 >= 30_000 + second * 20;
             assert_eq!(command.is_some(), closed, "second {second}");
             if closed {

@@ -1,9 +1,9 @@
-//! Defines the coarse clock of a core, which measures connection deadlines, and the core state that connections read.
+//! Defines the coarse clock of a core, and the core's state that connections read.
 
 use std::cell::Cell;
 use std::time::Duration;
 
-/// A time or duration in milliseconds on a core's coarse clock, which its sweep advances.
+/// Milliseconds on a core's coarse clock. The core's sweep advances the clock.
 pub(crate) type CoarseMillis = u64;
 
 /// Converts a duration to milliseconds, rounded down.
@@ -23,7 +23,7 @@ pub(crate) struct CoreState {
 }
 
 impl CoreState {
-    /// Creates the state of a core that starts: its clock is at 0.
+    /// Creates the state of a new core, with its clock at 0.
     pub(crate) fn new(body_timeout: Duration) -> Self {
         Self { coarse_now: Cell::new(0), is_closing: Cell::new(false), body_timeout }
     }

@@ -1,4 +1,4 @@
-//! Defines a client connection: the facts and the state that all its requests share.
+//! Defines a client connection: the facts and the state that all requests of the connection share.
 
 use super::activity::Activity;
 use super::coarse::{CoarseMillis, CoreState};
@@ -9,10 +9,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A client connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// The other end of the connection.
+    /// The remote end of the connection.
     pub(crate) peer: Peer,
     /// What the connection is waiting for, and since when.
     pub(crate) activity: Activity,
@@ -20,12 +19,13 @@ pub(crate) struct Connection {
     pub(crate) redirect: Option<u16>,
     /// The peer's address as the value of `X-Forwarded-For`.
     pub(crate) forwarded_for: HeaderValue,
-    /// The host and the `Forwarded` value of the last request: the host rarely changes on a connection.
+    /// The host and the `Forwarded` value of the last request. They are kept because the host rarely changes on a
+    /// connection.
     pub(crate) forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
     /// The connection's open HTTP/2 streams.
     pub(crate) streams: Streams,
     has_fragment: Cell<bool>,
-    /// The start of the most recent head. The log needs it if the request cannot be parsed.
+    /// The start of the most recent head, for the log entry of a request that cannot be parsed.
     head_start: RefCell<Vec<u8>>,
     has_unread_body: Cell<bool>,
     http2: Cell<bool>,
@@ -57,9 +57,8 @@ impl Connection {
 
     /// Stores the start of a head, and checks the request target for a fragment.
     ///
-    /// RFC 9112 section 3.2 does not allow a fragment, so a client that sends one is broken or attempts an attack. The
-    /// HTTP library silently drops it; the decision and the forwarded request both use the remaining target. This check
-    /// does not cover pipelined requests or HTTP/2.
+    /// RFC 9112 section 3.2 does not allow a fragment: the client is broken, or attacks. The HTTP library removes the
+    /// fragment silently, before the decision and before forwarding. Pipelined requests and HTTP/2 are not checked.
     pub(crate) fn inspect_head(&self, bytes: &[u8]) {
         let line = first_line(bytes);
         self.has_fragment.set(line.contains(&b'#'));
@@ -68,13 +67,12 @@ impl Connection {
         head_start.extend_from_slice(&line[..line.len().min(HEAD_START_MAX)]);
     }
 
-    /// Returns up to [`HEAD_START_MAX`] bytes of the first line of the most recent head. The result is empty over
-    /// HTTP/2.
+    /// Returns the first line of the most recent head, up to [`HEAD_START_MAX`] bytes. Returns nothing over HTTP/2.
     pub(crate) fn head_start(&self) -> Vec<u8> {
         self.head_start.borrow().clone()
     }
 
-    /// Returns whether the most recent request target had a fragment, and clears that state.
+    /// Returns whether the most recent request target had a fragment, and clears the flag.
     pub(crate) fn take_fragment(&self) -> bool {
         self.has_fragment.take()
     }
@@ -96,25 +94,25 @@ impl Connection {
         self.core.body_timeout
     }
 
-    /// Records that the gateway leaves a request body unread, so that the next response closes the connection.
+    /// Records that the gateway does not read a request's body. The next response then closes the connection.
     pub(crate) fn mark_body_unread(&self) {
         self.has_unread_body.set(true);
     }
 
-    /// Whether the connection closes after the next HTTP/1.1 response. That response must then announce the close (RFC
-    /// 9112 section 9.6).
+    /// Returns whether the next HTTP/1.1 response closes the connection. The response must then announce it (RFC 9112
+    /// section 9.6).
     pub(crate) fn must_close(&self) -> bool {
         self.has_unread_body.get() || self.activity.is_closing() || self.core.is_closing.get()
     }
 }
 
-/// Returns the received part of the request line. Skips empty lines before it (RFC 9112 section 2.2).
+/// Returns the request line as far as received, without empty lines before it (RFC 9112 section 2.2).
 fn first_line(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     bytes[start..].split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
-/// Maximum number of bytes of a head's first line to keep for the log.
+/// Maximum number of bytes of a head that are kept for the log.
 const HEAD_START_MAX: usize = 128;
 
 #[cfg(test)]

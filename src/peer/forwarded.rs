@@ -1,7 +1,6 @@
 //! Determines the client behind trusted proxies.
 //!
-//! The gateway reads `X-Forwarded-*` and `Forwarded` only if the peer's address is in `[server] trusted_proxies`, and
-//! ignores them otherwise.
+//! The gateway reads `X-Forwarded-*` and `Forwarded` only if `[server] trusted_proxies` contains the peer's address.
 
 use super::{Caller, Peer, Relayed, Scheme};
 use crate::config::network::Cidr;
@@ -9,24 +8,21 @@ use crate::route::host::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};
 
-/// `X-Forwarded-For`.
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// `X-Forwarded-Proto`.
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// `X-Forwarded-Host`.
 pub(crate) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// `X-Forwarded-Port`.
 pub(crate) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-/// Maximum number of addresses to keep of a chain, counted from the right. Real chains have only a few, but a client
-/// can send as many as fit into a head.
+/// Maximum number of addresses of a chain that the gateway reads, from the right. Real chains have only a few
+/// addresses.
 const CHAIN_MAX: usize = 32;
 
-/// Determines the sender of a request, and reads the facts that a trusted proxy states about it.
+/// Determines the client of a request, and reads the facts that a trusted proxy states about the request.
 ///
-/// The addresses are read from right to left, because each proxy appends an address on the right. The first address
-/// that does not belong to a trusted proxy is the client's. The addresses to the left of it are ignored, because the
-/// client may have invented them. The search also stops at an element that is not an address. The client's address is
-/// then the last one that was read before it.
+/// Each proxy appends an address on the right, so the addresses are read from right to left. The first address that is
+/// not a trusted proxy is the client's. The addresses to its left are ignored, because the client may have invented
+/// them.
+///
+/// If an element is not an address, reading stops there. The address to its right is then the client's.
 pub(crate) fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Option<Box<Relayed>>) {
     let mut caller = Caller { address: peer.address, scheme: peer.scheme, by_trusted_proxy: false };
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
@@ -48,8 +44,8 @@ pub(crate) fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Calle
     (caller, Some(Box::new(relayed)))
 }
 
-/// Reads the facts that a trusted proxy states about a request, except the scheme. `X-Forwarded-*` take precedence over
-/// `Forwarded`: most proxies write the former, and forward a client's own `Forwarded` unchanged.
+/// Reads the facts that a trusted proxy states about a request, except the scheme. `X-Forwarded-*` takes precedence
+/// over `Forwarded`, because most proxies write `X-Forwarded-*` and forward a client's `Forwarded` unchanged.
 fn read_relayed(headers: &HeaderMap) -> Relayed {
     let mut chain: Vec<Option<IpAddr>> = if headers.contains_key(X_FORWARDED_FOR) {
         elements_from_the_right(headers, &X_FORWARDED_FOR).take(CHAIN_MAX).map(parse_address).collect()
@@ -70,7 +66,7 @@ fn read_relayed(headers: &HeaderMap) -> Relayed {
     Relayed { chain, host, port }
 }
 
-/// Returns the value that the nearest proxy wrote: the last element of the field, or the parameter of the last
+/// Returns the value that the nearest proxy wrote: the last element of the field `name`, or the parameter in the last
 /// element of `Forwarded`.
 fn nearest_value<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) -> Option<&'h str> {
     if headers.contains_key(name) {
@@ -81,7 +77,7 @@ fn nearest_value<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: 
     }
 }
 
-/// Parses the scheme that a proxy names. Traefik sends `ws` or `wss` for WebSockets (RFC 6455 section 3).
+/// Parses a scheme. Traefik sends `ws` or `wss` for WebSockets (RFC 6455 section 3).
 pub(crate) fn parse_scheme(text: &str) -> Option<Scheme> {
     let matches = |name: &str| text.eq_ignore_ascii_case(name);
     if matches("https") || matches("wss") {
@@ -93,8 +89,8 @@ pub(crate) fn parse_scheme(text: &str) -> Option<Scheme> {
     }
 }
 
-/// Returns the comma-separated elements of all fields of this name, last first. A field that is not ASCII counts as
-/// one empty element.
+/// Returns the comma-separated elements of all fields with this name, from last to first. A field that is not ASCII
+/// counts as one empty element.
 fn elements_from_the_right<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let fields: Vec<&HeaderValue> = headers.get_all(name).iter().filter(|value| !value.is_empty()).collect();
     fields
@@ -104,8 +100,8 @@ fn elements_from_the_right<'h>(headers: &'h HeaderMap, name: &HeaderName) -> imp
         .map(|element| element.trim_matches([' ', '\t']))
 }
 
-/// Returns the value of a parameter of one `Forwarded` element, without quotes (RFC 7239 section 4). Valid values of
-/// the parameters read here do not contain a comma, so splitting at commas ignores quotes.
+/// Returns a parameter of one `Forwarded` element, without its quotes (RFC 7239 section 4). The valid values of the
+/// parameters that are read here contain no comma.
 fn parameter<'e>(element: &'e str, name: &str) -> Option<&'e str> {
     element.split(';').find_map(|pair| {
         let (key, value) = pair.split_once('=')?;

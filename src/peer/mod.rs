@@ -1,4 +1,4 @@
-//! Describes clients: the facts that a connection establishes, and the facts that a trusted proxy adds to a request.
+//! Describes clients: the facts known from a connection, and the facts that a trusted proxy adds to a request.
 
 pub(crate) mod activity;
 mod coarse;
@@ -21,7 +21,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// Returns the scheme as spelled in a URI.
+    /// Returns the scheme as it is written in a URI.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -29,8 +29,7 @@ impl Scheme {
         }
     }
 
-    /// Returns the default port of the scheme, which applies if an authority contains no port (RFC 9110 sections 4.2.1
-    /// and 4.2.2).
+    /// Returns the default port of the scheme (RFC 9110 sections 4.2.1 and 4.2.2).
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -39,17 +38,16 @@ impl Scheme {
     }
 }
 
-/// The version of HTTP that a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
-/// Returns the network that represents one client when addresses are counted.
+/// Returns the network that counts as one client.
 ///
-/// For IPv6 this is the /64 network, because one household or host may use any address in it. For IPv4, including
-/// IPv4-mapped IPv6, it is the address itself.
+/// For IPv6 this is the /64 network, because one household or host may use any address in it. For IPv4 and IPv4-mapped
+/// IPv6, it is the IPv4 address.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -60,7 +58,7 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The other end of a connection, as established by the connection alone.
+/// The remote end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The remote address of the socket. An IPv4-mapped IPv6 address is converted to IPv4.
@@ -69,26 +67,26 @@ pub struct Peer {
     pub scheme: Scheme,
 }
 
-/// The client that sends a request: the peer itself, or the client that a trusted proxy names. Only the module
-/// `forwarded` creates this value.
+/// The client that sends a request: the peer, or the client that a trusted proxy names. Only the module `forwarded`
+/// creates this value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The client's address, as used by limits and logs.
+    /// The client's address, for limits and logs.
     pub address: IpAddr,
     /// The scheme that the client used.
     pub scheme: Scheme,
-    /// Whether the peer is a trusted proxy. The forwarding fields that a trusted proxy sends are kept and extended.
+    /// Whether the peer is a trusted proxy. If so, the gateway keeps and extends the peer's forwarding fields.
     pub by_trusted_proxy: bool,
 }
 
-/// The facts that a trusted proxy states about the request that it forwards. The module `forwarded` reads them once per
-/// request. Every forwarding field sent to an upstream is derived from them.
+/// The facts that a trusted proxy states about a request. They are read once per request, by the module `forwarded`.
+/// All forwarding fields for the upstream are written from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relayed {
-    /// The addresses of the client and of the proxies through which the request passed, in this order. The last proxy
-    /// is the peer and is not included. An element is `None` if its address is obfuscated or invalid.
+    /// The addresses of the client and of the proxies, in the order in which the request passed them. The peer is not
+    /// included. An element is `None` if its address is obfuscated or invalid.
     pub chain: Vec<Option<IpAddr>>,
-    /// The host that the client requested, in canonical spelling, followed by `:port` if the field names a port.
+    /// The host that the client requested, in canonical spelling, with `:port` if the field names a port.
     pub host: Option<Box<str>>,
     /// The port that the client connected to, from `X-Forwarded-Port`.
     pub port: Option<u16>,

@@ -1,9 +1,9 @@
 //! Tracks how fast a client reads the responses on its HTTP/2 streams.
 //!
-//! A client that does not open a stream's window holds up the response, and with it an upstream connection, while it
-//! keeps its own connection busy with other frames (CVE-2019-9511, CVE-2019-9517). The HTTP library does not poll the
-//! body of such a response, so the body cannot enforce a deadline itself. The core's sweep does: when a client is too
-//! slow, the sweep ends the stream's task, and the HTTP library sends RST_STREAM(CANCEL).
+//! A client can keep a stream's window closed to hold a response and its upstream connection, and keep the connection
+//! busy with other frames (CVE-2019-9511, CVE-2019-9517). The HTTP library does not poll a blocked body, so the body
+//! cannot enforce a deadline. The core's sweep enforces it: the sweep ends the stream's task, and the HTTP library
+//! sends RST_STREAM(CANCEL).
 
 use super::coarse::CoarseMillis;
 use std::cell::{Cell, RefCell};
@@ -14,7 +14,8 @@ use std::task::{Context, Poll, Waker};
 /// The slowest reading rate that the gateway accepts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Maximum pause in milliseconds, and the total waiting time allowed in addition to the minimum rate.
+    /// Maximum pause in milliseconds. The client may also wait this long in total, in addition to the time for the
+    /// minimum rate.
     pub(crate) grace: CoarseMillis,
     /// Minimum rate in bytes per second once `grace` is used up. 0 disables the minimum.
     pub(crate) bytes_per_second: u64,
@@ -29,9 +30,10 @@ impl Pace {
         }
     }
 
-    /// Returns the maximum length of a pause after a burst of `burst` bytes. Clients report progress in steps of half
-    /// a window, which are megabytes in browsers, so each 16 KiB of the burst extends the pause by one second, up to
-    /// ten times the grace.
+    /// Returns the maximum pause after a burst of `burst` bytes.
+    ///
+    /// A client reports progress only after it has read half of its window, which is several megabytes in a browser.
+    /// Each 16 KiB of the burst therefore extends the pause by one second, up to ten times the grace.
     fn max_pause(&self, burst: u64) -> CoarseMillis {
         const BURST_BYTES_PER_SECOND: u64 = 16 * 1024;
         let earned = burst.saturating_mul(1000) / BURST_BYTES_PER_SECOND;
@@ -39,14 +41,14 @@ impl Pace {
     }
 }
 
-/// Whether a stream waits for its client.
+/// Whether a stream waits for its client to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The stream does not wait for the client.
+    /// The HTTP library is ready for more data.
     Idle,
-    /// The client got data to read after the last sweep.
+    /// Data was delivered to the client after the last sweep.
     Delivered,
-    /// The client has had data to read since the sweep at this time.
+    /// The client has had unread data since the sweep at this time.
     WaitingSince(CoarseMillis),
 }
 
@@ -91,27 +93,26 @@ impl Reader {
         self.waker.set(None);
     }
 
-    /// Records that the HTTP library requests more data, because the client has accepted the data that was delivered
-    /// before.
+    /// Records that the HTTP library wants more data: the client has accepted all data delivered so far.
     pub(crate) fn request_data(&self) {
         if matches!(self.state.replace(State::Idle), State::WaitingSince(_)) {
             self.burst.set(0);
         }
     }
 
-    /// Records that `bytes` more bytes for the client were passed to the HTTP library.
+    /// Records that `bytes` more bytes were passed to the HTTP library for the client.
     pub(crate) fn deliver(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes as u64);
         self.burst.set(self.burst.get() + bytes as u64);
         self.state.set(State::Delivered);
     }
 
-    /// Returns whether the client was too slow and the stream ends.
+    /// Returns whether the client read too slowly. Its stream then ends.
     pub(crate) fn is_timed_out(&self) -> bool {
         self.timed_out.get()
     }
 
-    /// Ends the stream if its client is too slow. Returns whether this call ended it.
+    /// Ends the stream if the client reads too slowly. Returns whether this call ended the stream.
     fn examine(&self, now: CoarseMillis, pace: Pace) -> bool {
         match self.state.get() {
             State::Idle => return false,
@@ -149,7 +150,7 @@ impl Reader {
     }
 }
 
-/// The open streams of one connection. Slots are reused, so a new stream usually does not allocate here.
+/// The open streams of one connection. Slots are reused, so a new stream usually allocates nothing here.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     readers: RefCell<Vec<Rc<Reader>>>,
@@ -164,7 +165,7 @@ impl Streams {
         self.current.get().map(|index| self.readers.borrow()[index].clone())
     }
 
-    /// Examines all streams, and returns the number of streams that it ended.
+    /// Checks all streams, and returns the number of streams that it ended.
     pub(crate) fn examine(&self, now: CoarseMillis, pace: Pace) -> u64 {
         self.readers.borrow().iter().map(|reader| u64::from(reader.examine(now, pace))).sum()
     }
@@ -187,14 +188,13 @@ pub(crate) struct StreamSlot<'s> {
 }
 
 impl<'s> StreamSlot<'s> {
-    /// Acquires a slot among the streams of a connection.
     pub(crate) fn acquire(streams: &'s Streams) -> Self {
         let index = streams.acquire_index();
         let reader = streams.readers.borrow()[index].clone();
         Self { streams, index, reader }
     }
 
-    /// Polls the stream's task, or returns `Ready` at once if the client was too slow. During the poll,
+    /// Polls the stream's task. Returns `Ready` without polling if the client read too slowly. During the poll,
     /// [`Streams::current`] returns this stream.
     pub(crate) fn poll(
         &self,
