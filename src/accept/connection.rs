@@ -1,4 +1,4 @@
-//! Serves HTTP/1.1 or HTTP/2 on one connection, within its bounds and deadlines, until either side ends it.
+//! Serves HTTP/1.1 or HTTP/2 on one connection and enforces its deadlines.
 
 use super::core::Core;
 use super::linger::{linger, send_last_response};
@@ -15,7 +15,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Serves a connection until it ends.
 pub(super) async fn serve<S>(core: &Core, connection: Rc<Connection>, stream: S, protocol: Protocol)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -37,7 +36,7 @@ where
                     Some(Command::Drain) if !draining => {
                         draining = true;
                         // An idle connection stays open briefly, because a request may be in transit. The response to
-                        // such a request says `close`.
+                        // that request announces `close`.
                         if connection.activity.is_active() {
                             Pin::new(&mut http).graceful_shutdown();
                         }
@@ -68,7 +67,7 @@ where
             }
         }
         Protocol::Http2 => {
-            // The HTTP library moves the future of a stream several times before polling it. Moving a box is cheap.
+            // The HTTP library moves a stream's future several times before polling it. Moving a box is cheap.
             let service = service_fn(move |request| Box::pin(service.call(request)));
             let http = core.http2(StreamExecutor(connection.clone())).serve_connection(io, service);
             let mut http = pin!(http);

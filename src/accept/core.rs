@@ -1,4 +1,4 @@
-//! Supervises the connections of one core: registers them, enforces their deadlines and drains them.
+//! Registers the connections of one core, enforces their deadlines and drains them.
 
 use super::stream_executor::StreamExecutor;
 use super::tls_log::TlsLog;
@@ -19,7 +19,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How long a connection that is about to close waits for a request in transit.
+/// How long a closing connection waits for a request in transit.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// One core and its connections.
@@ -39,7 +39,6 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Creates a core without connections.
     pub(super) fn new(worker: Worker) -> Self {
         let settings = *worker.settings();
         Self {
@@ -71,7 +70,6 @@ impl Core {
         &self.tls_log
     }
 
-    /// Returns the current time on the coarse clock, which measures connection deadlines.
     pub(super) fn coarse_now(&self) -> CoarseMillis {
         self.state.coarse_now.get()
     }
@@ -103,13 +101,13 @@ impl Core {
             Timeout::Idle => self.worker.counters().idle_timeouts.add(1),
             Timeout::Reader => self.worker.counters().reader_timeouts.add(1),
             Timeout::Drain => self.worker.counters().drain_timeouts.add(1),
-            // This timeout is not the client's fault and is not counted: the connection was about to close, and no
+            // This timeout is not counted, because the client is not at fault. The connection was closing, and no
             // request was in transit.
             Timeout::Farewell => {}
         }
     }
 
-    /// Logs and counts a request that cannot be parsed, and returns the response. Returns `None` for any other error.
+    /// Logs and counts a request that cannot be parsed, and returns the response. Returns `None` for other errors.
     pub(super) fn reject_unparsable(
         &self,
         connection: &Connection,
@@ -123,7 +121,7 @@ impl Core {
         Some(unreadable::refuse(&self.worker, connection, denial, &error.to_string()))
     }
 
-    /// Logs and counts a request head that missed its deadline. Returns the response (RFC 9110 section 15.5.9).
+    /// Logs and counts a head that missed its deadline, and returns the response (RFC 9110 section 15.5.9).
     pub(super) fn reject_slow_head(&self, connection: &Connection) -> Box<[u8]> {
         let detail = "the request head took longer than header_timeout";
         unreadable::refuse(&self.worker, connection, Denial::RequestTimeout, detail)
@@ -134,7 +132,7 @@ impl Core {
         self.state.is_closing.set(true);
     }
 
-    /// Returns whether the core is draining. If not, registers the task of `cx` to be woken when the drain begins.
+    /// Returns whether the core is draining. If it is not, the start of the drain wakes the task of `cx`.
     pub(super) fn is_draining(&self, cx: &Context<'_>) -> bool {
         if !self.draining.get() {
             let mut wakers = self.drain_wakers.borrow_mut();
@@ -145,16 +143,16 @@ impl Core {
         self.draining.get()
     }
 
-    /// Lets connections finish their requests for up to `[server] drain`, then closes the remaining ones.
+    /// Lets connections finish their requests for up to `[server] drain`, then closes all that remain.
     pub(super) async fn drain(&self) {
         self.draining.set(true);
         self.drain_wakers.take().into_iter().for_each(Waker::wake);
         self.command_all(Command::Drain);
-        // Yield first, so that the accept loops can accept the connections in the kernel's queue.
+        // Yield first: the accept loops can then accept the connections in the kernel's queue.
         tokio::task::yield_now().await;
         if tokio::time::timeout(self.worker.settings().drain, self.wait_until_empty()).await.is_err() {
             self.command_all(Command::Close(Timeout::Drain));
-            // A connection ends at the next poll of its task; one second is ample.
+            // A connection ends when its task is polled next. One second is more than enough.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.wait_until_empty()).await;
         }
         self.worker.flush_log();
@@ -172,9 +170,9 @@ impl Core {
         }
     }
 
-    /// Enforces deadlines, and maintains idle upstream connections and the log, once every [`SWEEP`].
+    /// Runs the core's periodic work every [`SWEEP`]: deadlines, idle upstream connections and the log.
     pub(super) async fn sweep(self: Rc<Self>) {
-        // Each event is recorded with the time of the previous sweep. One interval is added, so that no deadline passes
+        // Each event is recorded with the time of the previous sweep. The extra interval keeps a deadline from passing
         // early.
         let with_delay = |duration: Duration| coarse_millis(duration.saturating_add(SWEEP));
         let pace = Pace {
@@ -209,21 +207,22 @@ impl Core {
     }
 }
 
-/// Sets hyper's bounds slightly above the gateway's. The gateway's bounds then apply first, and the client receives a
-/// reason.
+/// Returns the settings for HTTP/1.1. hyper's bounds are slightly above the gateway's bounds, so the gateway's bounds
+/// apply first. The client then receives a reason.
 fn http1_settings(settings: &WorkerSettings) -> http1::Builder {
     let HeadBounds { header_count, header_bytes } = head_bounds(settings);
     let mut http1 = http1::Builder::new();
     http1
         .timer(TokioTimer::new())
-        // The sweep enforces the deadlines of heads, because it distinguishes an idle connection from a slow head.
+        // The sweep enforces the deadline of a head. Unlike hyper, it distinguishes a slow head from an idle
+        // connection.
         .header_read_timeout(None)
         .max_headers(header_count + 1)
         .max_buf_size((header_bytes + header_bytes / 4).max(8192 + 512));
     http1
 }
 
-/// Returns the bounds on request heads. The bounds are wider if other proxies may request verdicts.
+/// Returns the bounds on request heads. They are wider if the gateway serves forward-auth.
 fn head_bounds(settings: &WorkerSettings) -> HeadBounds {
     let bounds = HeadBounds { header_count: settings.header_count, header_bytes: settings.header_size };
     if settings.is_asked { bounds.of_question() } else { bounds }
@@ -235,15 +234,15 @@ fn http2_settings(settings: &WorkerSettings, executor: StreamExecutor) -> http2:
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.streams)
-        // A header list counts 32 octets per field in addition to its text (RFC 9113 section 10.5.1).
+        // The size of a header list includes 32 octets per field (RFC 9113 section 10.5.1).
         .max_header_list_size(u32::try_from(header_bytes + 32 * header_count).unwrap_or(u32::MAX))
-        // As Envoy recommends for edge proxies, these settings limit the memory that one stream or connection can
-        // occupy.
+        // These settings limit the memory of one stream and one connection. Envoy recommends the values for edge
+        // proxies.
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_send_buf_size(64 * 1024)
-        // These limits protect against Rapid Reset (CVE-2023-44487) and similar attacks. The library closes a
-        // connection that exceeds one of the limits.
+        // These limits protect against Rapid Reset (CVE-2023-44487) and similar attacks. The HTTP library closes a
+        // connection that exceeds a limit.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(64)
         .keep_alive_interval(Duration::from_secs(30))

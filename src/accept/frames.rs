@@ -1,33 +1,32 @@
 //! Finds the frame boundaries in an HTTP/2 byte stream, and the frames that carry request heads.
 //!
-//! The HTTP library does not report when a head begins. If every byte counted as the start of a head, any frame, such
-//! as an acknowledgement of the library's own PING, would start the head deadline on a connection that is merely
-//! idle. Only HEADERS and CONTINUATION frames carry a head (RFC 9113 section 4.3). The library parses the frames'
-//! contents.
+//! The HTTP library does not report when a head begins. Only HEADERS and CONTINUATION frames carry a head (RFC 9113
+//! section 4.3). Other frames, such as an acknowledgement of a PING, must not start the deadline of a head on an idle
+//! connection. The HTTP library parses the contents of all frames.
 
-/// Length of a frame header in bytes (RFC 9113 section 4.1).
+/// Length of a frame header, in bytes (RFC 9113 section 4.1).
 const HEADER: usize = 9;
-/// Length of the connection preface in bytes (RFC 9113 section 3.4).
+/// Length of the connection preface, in bytes (RFC 9113 section 3.4).
 const PREFACE: u64 = 24;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-/// A frame boundary that matters for deadlines.
+/// A frame boundary that affects a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameEvent {
-    /// The header of the first frame of a head is complete.
+    /// The frame header of a head's first frame is complete.
     HeadBegins,
-    /// A frame is complete. `ends_head` is true if it was the last frame of a head.
+    /// A frame is complete. `ends_head` is true for the last frame of a head.
     FrameEnds { ends_head: bool },
 }
 
 #[derive(Debug)]
 pub(super) struct FrameScanner {
     header: [u8; HEADER],
-    /// Number of bytes of `header` received so far.
+    /// Number of bytes of `header` that have been received.
     filled: usize,
-    /// Number of bytes missing from the preface or the payload of the current frame.
+    /// Number of missing bytes of the preface or of the current payload.
     remaining: u64,
     in_frame: bool,
     in_head: bool,
@@ -47,7 +46,7 @@ impl FrameScanner {
         }
     }
 
-    /// Processes the next bytes, and calls `on_event` for each event in them.
+    /// Scans the next bytes, and calls `on_event` for each event in them.
     pub(super) fn scan(&mut self, mut bytes: &[u8], mut on_event: impl FnMut(FrameEvent)) {
         loop {
             if self.remaining > 0 {
@@ -98,7 +97,7 @@ mod tests {
     fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
         let mut bytes = u32::try_from(length).unwrap().to_be_bytes()[1..].to_vec();
         bytes.extend([kind, flags, 0, 0, 0, 1]);
-        // The payload imitates headers of HEADERS frames, which the scanner must skip.
+        // The payload looks like the headers of HEADERS frames. The scanner must skip it.
         bytes.extend([0, 0, 1, HEADERS, END_HEADERS, 0, 0, 0, 1].iter().cycle().take(length));
         bytes
     }

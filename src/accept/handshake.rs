@@ -1,4 +1,4 @@
-//! Performs TLS handshakes, and counts and logs those that fail.
+//! Performs TLS handshakes, and counts and logs failed ones.
 
 use super::core::Core;
 use crate::journal::Level;
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Performs the handshake within `header_timeout`. Counts and logs a failure, and returns `None`.
+/// Performs the handshake within `header_timeout`. Counts and logs a failure and then returns `None`.
 pub(super) async fn handshake(
     core: &Core,
     connection: &Connection,
@@ -35,7 +35,7 @@ pub(super) async fn handshake(
     }
 }
 
-/// Counts a failure, and logs it unless the core recently logged a failure with the same reason.
+/// Counts a failure. Logs it unless the core has recently logged a failure with the same reason.
 pub(super) fn record_failure(core: &Core, connection: &Connection, failure: TlsFailure, detail: &str) {
     core.worker.counters().tls_failures.add(failure);
     if let Some(unlogged) = core.tls_log().record(failure, core.coarse_now()) {
@@ -53,7 +53,6 @@ pub(super) fn record_failure(core: &Core, connection: &Connection, failure: TlsF
     }
 }
 
-/// Returns the reason of a failed handshake.
 fn classify(error: &io::Error) -> TlsFailure {
     let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
         return match error.kind() {

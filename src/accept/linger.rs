@@ -1,26 +1,25 @@
-//! Closes a connection in a way that lets the client read the last response.
+//! Closes a connection in such a way that the client can read the last response.
 
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Maximum time to wait for one write, or for the next input of a client that keeps sending.
+/// Maximum time for one write, and for one read while input is discarded.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Maximum number of bytes to read and discard.
 const BYTES_MAX: usize = 64 << 20;
 
-/// Writes a last response and closes the connection. Ignores a client that does not read the response.
+/// Writes a last response and closes the connection. Errors are ignored.
 pub(super) async fn send_last_response<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, response: &[u8]) {
     if let Ok(Ok(())) = timeout(PAUSE, stream.write_all(response)).await {
         linger(stream, PAUSE).await;
     }
 }
 
-/// Closes a connection in two steps: shuts down the output, then reads and discards input for up to `time`.
+/// Shuts down the output, then reads and discards input for up to `time`.
 ///
-/// Closing a socket that has unread input resets the connection, and the reset may destroy the last response before
-/// the client reads it, such as the rejection of a body that the client is still sending (RFC 9112 section 9.6). The
-/// gateway does not wait for a client that pauses or has closed its end.
+/// Closing a socket that has unread input resets the connection. The reset can destroy the last response before the
+/// client reads it (RFC 9112 section 9.6), for example while the client is still sending a body.
 pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, time: Duration) {
     let read = async {
         timeout(PAUSE, stream.shutdown()).await??;
@@ -34,6 +33,6 @@ pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, tim
         }
         std::io::Result::Ok(())
     };
-    // The connection is closed next, so the result does not matter.
+    // The connection closes next, so the result does not matter.
     let _ = timeout(time, read).await;
 }

@@ -1,4 +1,4 @@
-//! Binds the listening sockets, one per address and core, and accepts connections from them.
+//! Binds the listening sockets and accepts connections. Each core has one socket per address.
 
 use super::connection::serve;
 use super::core::Core;
@@ -22,29 +22,27 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// Maximum length of the accept queue of one socket.
+/// Maximum length of a socket's accept queue.
 const BACKLOG: i32 = 4096;
-/// Pause after `accept` failed because the system lacks file descriptors or memory.
+/// Pause after `accept` fails because the system has no free file descriptor or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How a listener treats its connections.
+/// The protocol that a listener serves.
 #[derive(Clone)]
 pub(crate) enum ListenerKind {
-    /// Serves HTTP over TLS.
+    /// HTTP over TLS.
     Tls(TlsAcceptor),
-    /// Serves cleartext HTTP.
+    /// Cleartext HTTP.
     Plain,
-    /// Redirects cleartext HTTP requests to HTTPS on this port.
+    /// Cleartext HTTP whose requests are redirected to HTTPS on this port.
     Redirect(u16),
 }
 
-/// Binds `cores` sockets to one address.
+/// Binds `cores` sockets to one address. The kernel distributes connections over them (`SO_REUSEPORT`), so cores share
+/// no accept queue.
 ///
-/// The kernel distributes connections over the sockets (`SO_REUSEPORT`), so cores do not share an accept queue.
-///
-/// # Errors
-/// Returns an error if the address cannot be bound, or if another process is bound to it. `SO_REUSEPORT` alone would
-/// silently let two gateways of the same user share a port, each with half of the connections.
+/// # Errors Returns an error if the address cannot be bound, or if another process is bound to it. Without this check,
+/// two gateways of the same user could share a port unnoticed, and each would get half of the connections.
 pub(crate) fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<std::net::TcpListener>> {
     let first = {
         // Without `SO_REUSEPORT`, this bind fails if another process uses the address.
@@ -75,7 +73,7 @@ fn bind_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     if let SocketAddr::V6(v6) = address
         && v6.ip().is_unspecified()
     {
-        // `[::]` also accepts IPv4 connections, whatever the system's default is.
+        // `[::]` accepts IPv4 connections too, regardless of the system's default.
         socket.set_only_v6(false)?;
     }
     socket.bind(&address.into())?;
@@ -86,7 +84,7 @@ fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("the socket has no IP address"))
 }
 
-/// Limits the number of connections open at the same time, over all cores.
+/// Limits the number of open connections over all cores.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlots {
     open: AtomicUsize,
@@ -94,7 +92,6 @@ pub(crate) struct ConnectionSlots {
 }
 
 impl ConnectionSlots {
-    /// Creates slots for `max` connections.
     pub(crate) fn new(max: usize) -> Self {
         Self { open: AtomicUsize::new(0), max }
     }
@@ -108,7 +105,7 @@ impl ConnectionSlots {
     }
 }
 
-/// The slot of one connection. Dropping it releases the slot.
+/// The slot of one connection. Dropping the value releases the slot.
 struct Slot(Arc<ConnectionSlots>);
 
 impl Drop for Slot {
@@ -117,7 +114,7 @@ impl Drop for Slot {
     }
 }
 
-/// Accepts connections until the core drains, then accepts the connections that are already queued, and closes the
+/// Accepts connections until the core drains. Then accepts the connections that are already queued, and closes the
 /// socket.
 pub(super) async fn run(
     core: Rc<Core>,
@@ -141,7 +138,7 @@ pub(super) async fn run(
             Some(Ok((stream, address))) => accept_connection(&core, stream, address, &kind, &slots),
             Some(Err(error)) if is_connection_error(&error) => {}
             Some(Err(error)) => {
-                // File descriptors or memory are exhausted. Connections wait in the kernel's queue meanwhile.
+                // File descriptors or memory are exhausted. Connections wait in the kernel's queue.
                 if last_logged.get().is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
                     last_logged.set(Some(Instant::now()));
                     core.worker.journal().event(
@@ -159,7 +156,7 @@ pub(super) async fn run(
     }
 }
 
-/// Returns whether an error of `accept` concerns only the connection that was to be accepted.
+/// Returns whether an error of `accept` affects only one connection.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -178,7 +175,7 @@ fn accept_connection(
     let Some(slot) = slots.acquire() else {
         core.worker.counters().connections_refused.add(1);
         if scheme == Scheme::Http {
-            // A TLS client gets no response. The client could read a response only after a handshake, and the limit
+            // A TLS client gets no response, because it could read the response only after a handshake. The limit
             // exists to avoid such costs.
             let _ = stream.try_write(
                 b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
@@ -186,7 +183,7 @@ fn accept_connection(
         }
         return;
     };
-    // Responses are written in large pieces: Nagle's algorithm would only delay the last segment.
+    // Nagle's algorithm would only delay the last segment, because responses are written in large pieces.
     let _ = stream.set_nodelay(true);
     let peer = Peer { address: address.ip().to_canonical(), scheme };
     let redirect = if let ListenerKind::Redirect(port) = kind { Some(*port) } else { None };
@@ -203,8 +200,8 @@ fn accept_connection(
     });
 }
 
-/// Registers a connection with its core, and deregisters it when dropped. The connection's task owns the guard, so a
-/// panic in that task releases the slot too, and ends only this connection.
+/// Registers a connection with its core, and deregisters it when dropped. If the connection's task panics, the guard
+/// still releases the slot.
 struct ConnectionGuard {
     core: Rc<Core>,
     _slot: Slot,
@@ -223,9 +220,10 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// Peeks at the first bytes of a connection. Returns `None` if the client closes the connection, or if it sends no
-/// bytes before the deadline. While the core drains, the deadline is short, but long enough for a request that is
-/// already in transit.
+/// Returns the first bytes of a connection without consuming them. Returns `None` if the client closes the connection
+/// or sends nothing before the deadline.
+///
+/// The deadline is shorter while the core drains, but still long enough for a request in transit.
 async fn peek_first_bytes(core: &Core, connection: &Connection, stream: &TcpStream) -> Option<[u8; 4]> {
     let mut first = [0; 4];
     let length = {
@@ -246,8 +244,7 @@ async fn peek_first_bytes(core: &Core, connection: &Connection, stream: &TcpStre
 async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, acceptor: &TlsAcceptor) {
     let Some(first) = peek_first_bytes(core, connection, &stream).await else { return };
     if first[0].is_ascii_uppercase() {
-        // The input is an HTTP method, because no TLS record begins with a letter. An HTTP client could not read a
-        // TLS alert.
+        // No TLS record begins with a letter, so this is an HTTP method. An HTTP client cannot read a TLS alert.
         record_failure(core, connection, TlsFailure::Cleartext, "cleartext HTTP on a TLS port");
         return reject_cleartext(stream).await;
     }
@@ -259,7 +256,7 @@ async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, 
     }
 }
 
-/// Responds to a client that speaks HTTP on the TLS port.
+/// Responds to an HTTP request on the TLS port.
 async fn reject_cleartext(stream: TcpStream) {
     const BODY: &str = "This port serves HTTPS. Use an https:// URL.\n";
     let response = format!(
@@ -269,11 +266,12 @@ async fn reject_cleartext(stream: TcpStream) {
     send_last_response(stream, response.as_bytes()).await;
 }
 
-/// Serves HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3), which gRPC clients use in internal networks.
+/// Serves HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3). gRPC clients in internal networks use the
+/// latter.
 async fn serve_cleartext(core: &Core, connection: &Rc<Connection>, stream: TcpStream) {
     /// The first bytes of a TLS handshake record (RFC 8446 section 5.1).
     const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
-    /// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4). HTTP/1.1 has no method of this name.
+    /// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4). HTTP/1.1 has no such method.
     const HTTP2_PREFACE: [u8; 4] = *b"PRI ";
     let Some(first) = peek_first_bytes(core, connection, &stream).await else { return };
     if first.starts_with(&TLS_HANDSHAKE) {

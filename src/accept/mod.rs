@@ -1,8 +1,8 @@
-//! Accepts connections and turns their bytes into requests: sockets, TLS, HTTP and deadlines, with one thread per core.
+//! Accepts connections and reads requests from them: sockets, TLS, HTTP and deadlines. There is one thread per core.
 //!
-//! Each core has its own listening sockets, connections, upstream connections and token cache, so a request never
-//! waits for another core. The kernel balances *connections* over the cores, not load: each connection stays on one
-//! core.
+//! Each core has separate listening sockets, connections, upstream connections and token cache, so a request never
+//! waits for another core. A connection stays on one core. The kernel balances connections over the cores, but not
+//! their load.
 
 mod connection;
 mod core;
@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// The listening sockets of one core, each with its kind.
+/// The listening sockets of one core.
 pub(crate) type Sockets = Vec<(std::net::TcpListener, ListenerKind)>;
 
 /// The phase of a shutdown.
@@ -36,13 +36,13 @@ pub(crate) type Sockets = Vec<(std::net::TcpListener, ListenerKind)>;
 enum Phase {
     /// The gateway serves requests normally.
     Serving,
-    /// The gateway still serves requests, but each HTTP/1.1 response closes its connection.
+    /// The gateway serves requests, but each HTTP/1.1 response closes its connection.
     Closing,
-    /// The gateway accepts no new connections and finishes the requests in progress.
+    /// The gateway finishes the current requests, but accepts no new connections.
     Draining,
 }
 
-/// The threads of all running cores.
+/// The threads of all cores.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     phase: watch::Sender<Phase>,
@@ -73,8 +73,8 @@ impl Gateway {
             };
             let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
                 if let Err(error) = run_core() {
-                    // The whole process ends, because the kernel would still assign connections to this core's
-                    // sockets, and nobody would accept them.
+                    // The process exits. Otherwise the kernel would assign connections to this core's sockets, and they
+                    // would never be accepted.
                     let error = error.to_string();
                     let fields = [("core", index.into()), ("error", (&error).into())];
                     journal.event_with(Level::Error, "worker failed to start", &fields);
@@ -91,18 +91,17 @@ impl Gateway {
         Ok(Self { phase, threads })
     }
 
-    /// Closes each HTTP/1.1 connection after its next response, but keeps accepting connections: load balancers need
-    /// time to notice that the gateway is no longer ready.
+    /// Makes each HTTP/1.1 connection close after its next response. The gateway still accepts connections, because
+    /// load balancers need time to notice that it is not ready.
     pub(crate) fn begin_closing(&self) {
         self.phase.send_replace(Phase::Closing);
     }
 
-    /// Stops accepting connections, and lets requests in progress finish within `[server] drain`.
+    /// Stops accepting connections. Current requests may finish within `[server] drain`.
     pub(crate) fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
     }
 
-    /// Returns whether all core threads have ended.
     pub(crate) fn is_stopped(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
@@ -123,7 +122,7 @@ async fn run(
         tokio::task::spawn_local(listener::run(core.clone(), listener, kind, slots.clone()));
     }
     tokio::task::spawn_local(core.clone().sweep());
-    // `wait_for` fails if the sender was dropped. Nobody can request a drain any more, so drain now.
+    // `wait_for` fails if the sender was dropped. No drain can be requested any more, so the core drains now.
     let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
     core.begin_closing();
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;

@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A client's byte stream whose reads and writes are reported to the connection.
+/// A client's byte stream that reports reads and writes to the connection.
 #[derive(Debug)]
 pub(super) struct ObservedStream<S> {
     stream: S,
     connection: Rc<Connection>,
-    /// Finds the frames of an HTTP/2 stream; `None` over HTTP/1.1.
+    /// Scans the HTTP/2 frames. `None` over HTTP/1.1.
     frames: Option<Box<FrameScanner>>,
     has_suppressed_output: bool,
 }
@@ -24,7 +24,7 @@ impl<S> ObservedStream<S> {
         Self { stream, connection, frames, has_suppressed_output: false }
     }
 
-    /// Returns the stream, and whether the HTTP library's own response was suppressed.
+    /// Returns the stream, and whether a response of the HTTP library was suppressed.
     pub(super) fn into_inner(self) -> (S, bool) {
         (self.stream, self.has_suppressed_output)
     }
@@ -46,10 +46,10 @@ impl<S> ObservedStream<S> {
         }
     }
 
-    /// Returns whether to discard the current output. If so, also records that output was suppressed.
+    /// Returns whether the current output must be discarded, and remembers it.
     ///
-    /// Over HTTP/1.1, output outside a response of the pipeline is the HTTP library's own response to input that it
-    /// cannot parse. The gateway writes its own response instead, with a request id and a reason.
+    /// Over HTTP/1.1, output that is not a response of the pipeline is the HTTP library's response to invalid input.
+    /// The gateway writes a response with a request id and a reason instead.
     fn suppress_library_output(&mut self) -> bool {
         let is_library_output = self.frames.is_none() && !self.connection.activity.is_answering();
         self.has_suppressed_output |= is_library_output;
@@ -108,7 +108,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.has_suppressed_output {
-            // The gateway still has to write its own response.
+            // The gateway still has to write a response.
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)

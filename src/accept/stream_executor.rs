@@ -1,4 +1,4 @@
-//! Runs the HTTP/2 streams of a connection on the core that accepted it.
+//! Runs the HTTP/2 streams of a connection on the connection's core.
 
 use crate::peer::Connection;
 use crate::peer::streams::StreamSlot;
@@ -16,7 +16,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
         let future = Box::pin(future);
         tokio::task::spawn_local(async move {
             let slot = StreamSlot::acquire(&connection.streams);
-            // Locals are dropped in reverse order, so that the future is dropped before the slot is released.
+            // Locals are dropped in reverse order, so the future is dropped before its slot is released.
             let mut future = future;
             poll_fn(|cx| slot.poll(cx, |cx| future.as_mut().poll(cx))).await;
         });

@@ -4,19 +4,19 @@ use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::CoarseMillis;
 use std::cell::RefCell;
 
-/// Minimum interval in milliseconds between two logged failures of one reason: scanners cause failures continually.
+/// Minimum interval between two logged failures with the same reason, in milliseconds. Scanners cause failures all the
+/// time.
 const LOG_INTERVAL: CoarseMillis = 10_000;
 
-/// The TLS failures that one core logged recently.
 #[derive(Debug, Default)]
 pub(super) struct TlsLog {
-    /// For each reason, the time of the last logged failure and the number of failures that were omitted after it.
+    /// For each reason, the time of the last logged failure and the number of failures omitted since.
     entries: RefCell<[Option<(CoarseMillis, u64)>; TlsFailure::ALL.len()]>,
 }
 
 impl TlsLog {
-    /// Records a failure. Returns `None` if the failure must not be logged. Otherwise, returns how many failures with
-    /// the same reason were omitted since the last logged failure.
+    /// Records a failure. Returns `None` if the failure must not be logged. Otherwise returns how many failures with
+    /// the same reason were omitted before it.
     pub(super) fn record(&self, failure: TlsFailure, now: CoarseMillis) -> Option<u64> {
         let entry = &mut self.entries.borrow_mut()[failure as usize];
         match entry {

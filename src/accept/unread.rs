@@ -1,4 +1,4 @@
-//! Handles request bodies that were not read to the end: discards the rest within bounds, or lets the connection close.
+//! Handles request bodies that were not read to the end.
 
 use crate::forward::BodyOwner;
 use crate::peer::Connection;
@@ -8,21 +8,22 @@ use hyper::body::Incoming;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Maximum number of bytes of an unread body to discard over HTTP/2, so that a client that sends the whole body before
-/// it reads still gets the response.
+/// Maximum number of bytes of an unread body to discard over HTTP/2. Some clients send their whole body before they
+/// read the response.
 const DISCARDED_MAX: u64 = 64 << 20;
-/// Maximum number of bytes left of an announced body that the gateway reads over HTTP/1.1 to keep the connection open.
+/// Over HTTP/1.1, the gateway discards the rest of a body only if at most this many bytes are left.
 const SMALL: u64 = 64 * 1024;
-/// Time limit for reading the small rest of a body over HTTP/1.1.
+/// Maximum time for discarding the rest of a body over HTTP/1.1.
 const SMALL_TIME: Duration = Duration::from_secs(2);
 
 impl BodyOwner for Connection {
     /// Makes sure that a client that is still sending gets its response.
     ///
-    /// Over HTTP/2 the gateway discards the rest of the body. If it reset the stream instead, many clients would report
-    /// an error although the response is complete, even though RFC 9113 section 8.1 forbids clients to do so. Over
-    /// HTTP/1.1 the gateway discards a small rest too. If the rest is larger, the response says `Connection: close`,
-    /// and `linger` continues to read after the response (RFC 9112 section 9.6).
+    /// Over HTTP/2, the gateway discards the rest of the body. Many clients report an error if the stream is reset,
+    /// although RFC 9113 section 8.1 forbids it.
+    ///
+    /// Over HTTP/1.1, the gateway discards a small rest. If the rest is larger, the response announces `Connection:
+    /// close`, and `linger` reads on after the response (RFC 9112 section 9.6).
     fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool) {
         if body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
             return;
@@ -31,8 +32,7 @@ impl BodyOwner for Connection {
             let time = self.body_timeout();
             return discard(self, body, DISCARDED_MAX, time);
         }
-        // If the client waits for `100 Continue`, the body is not read, because reading the body would make hyper send
-        // a `100 Continue`.
+        // Reading the body would make hyper send `100 Continue` if the client waits for it.
         let small = body.size_hint().upper().is_some_and(|left| left <= SMALL);
         if small && !expects_continue && !self.must_close() {
             discard(self, body, SMALL, SMALL_TIME);
@@ -42,9 +42,9 @@ impl BodyOwner for Connection {
     }
 }
 
-/// Reads and discards the rest of a body, up to `bytes_max` and for up to `time`.
+/// Reads and discards up to `bytes_max` bytes of a body, for up to `time`.
 fn discard(connection: Rc<Connection>, mut body: Incoming, bytes_max: u64, time: Duration) {
-    // Mark the connection as busy, so that the body's bytes do not count as the head of a request.
+    // Mark the connection as busy. Otherwise the body's bytes would count as the head of a request.
     connection.activity.begin_request();
     tokio::task::spawn_local(async move {
         let read = async {

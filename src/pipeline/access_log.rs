@@ -1,7 +1,7 @@
-//! The access line of a request.
+//! Writes the access line of a request.
 //!
-//! Bytes from a client cannot break out of their field (see `journal::line`). `Line` has no field for tokens,
-//! header fields or queries. The worker and the journal decide when and where lines are written.
+//! Input from a client cannot break out of its field (see `journal::line`). `Line` has no field for tokens, header
+//! fields or queries.
 
 use crate::denial::{Denial, Fault};
 use crate::journal::{Level, LineWriter, Style};
@@ -9,43 +9,39 @@ use crate::peer::Scheme;
 use std::io::Write;
 use std::net::IpAddr;
 
-/// The facts of one request, as references. Fields with byte slices contain input from the client. The gateway created
-/// or verified the values of the other fields.
+/// The facts about one request that are logged. The byte slices hold input from the client. All other values were
+/// created or verified by the gateway.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
-    /// The time at which the request's head was read, in seconds since 1970.
+    /// The time at which the head was read, in seconds since 1970.
     pub(super) unix: u64,
-    /// The nanoseconds within that second.
+    /// The nanoseconds within the second.
     pub(super) subsec_nanos: u32,
-    /// The severity of the line: [`level`].
+    /// The severity of the line, as returned by [`level`].
     pub(super) level: Level,
-    /// The request's id.
     pub(super) request_id: &'a [u8],
-    /// The id of the request's trace, if it differs from the request's id.
+    /// The trace id, if it differs from the request id.
     pub(super) trace_id: Option<&'a [u8]>,
-    /// The client's address.
     pub(super) client: IpAddr,
-    /// The scheme that the client used.
     pub(super) scheme: Scheme,
-    /// The protocol: `HTTP/1.1`, `HTTP/2`.
+    /// The protocol, such as `HTTP/1.1` or `HTTP/2`.
     pub(super) version: &'a str,
-    /// The method.
     pub(super) method: &'a [u8],
     /// The requested host, as sent.
     pub(super) host: &'a [u8],
-    /// The path, as sent, without the query: queries often hold tokens and personal data.
+    /// The path as sent, without the query: queries often contain tokens and personal data.
     pub(super) path: &'a [u8],
     /// The name of the route, if one was found.
     pub(super) route: Option<&'a str>,
-    /// The status of the answer.
+    /// The status of the response.
     pub(super) status: u16,
     /// The code of the denial, if the request was refused.
     pub(super) code: Option<&'static str>,
-    /// The code of a denial that was not enforced, because the route is in shadow mode.
+    /// The code of a denial that was not enforced because the route is in shadow mode.
     pub(super) shadow: Option<&'static str>,
-    /// The detailed reason of a refusal or failure, for operators only.
+    /// The detailed reason for a denial or a failure, for operators only.
     pub(super) detail: Option<&'a str>,
-    /// The caller, once verified.
+    /// The subject of the verified caller.
     pub(super) subject: Option<&'a str>,
     /// The issuer of the caller's token.
     pub(super) issuer: Option<&'a str>,
@@ -55,19 +51,18 @@ pub(super) struct Line<'a> {
     pub(super) bytes_in: u64,
     /// The number of body bytes sent to the client.
     pub(super) bytes_out: u64,
-    /// The time from the reading of the head to the last byte of the answer, in microseconds.
+    /// The time from reading the head to the last byte of the response, in microseconds.
     pub(super) micros: u64,
-    /// The time from the reading of the head to the head of the upstream's answer, in microseconds.
+    /// The time from reading the head to the head of the upstream's response, in microseconds.
     pub(super) upstream_micros: Option<u64>,
-    /// Whether the whole answer was passed to the client's connection.
+    /// Whether the whole response was passed to the client's connection.
     pub(super) complete: bool,
-    /// The proxy that holds this request and asked for a verdict; `None` for a request that the gateway received
-    /// itself.
+    /// The proxy that sent a forward-auth request for this request. `None` for an ordinary request.
     pub(super) verdict_for: Option<IpAddr>,
 }
 
-/// Returns the severity of a request's line. A client's error is an ordinary event for a gateway. An error of the
-/// gateway or of an upstream, including a truncated answer, is a warning.
+/// Returns the severity of a request's line. A client's error is normal for a gateway. A failure of the gateway or an
+/// upstream, such as a truncated response, is a warning.
 pub(super) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
     match denial {
         None if broken => Level::Warn,
@@ -80,7 +75,7 @@ pub(super) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
 }
 
 impl Line<'_> {
-    /// Appends the line with its line end. Each value is cut at 1 KiB before escaping.
+    /// Appends the line and a line end. Each value is cut at 1 KiB before it is escaped.
     pub(super) fn write(&self, style: Style, out: &mut Vec<u8>) {
         let mut line = LineWriter::begin(style, out, self.unix, self.subsec_nanos, self.level);
         match style {
@@ -157,7 +152,8 @@ impl Line<'_> {
     }
 }
 
-/// An address as text, in a buffer on the stack. The longest text has 45 bytes (RFC 4291 section 2.2, mapped IPv4).
+/// An address as text, in a buffer on the stack. The longest text has 45 bytes: an IPv4-mapped IPv6 address (RFC 4291
+/// section 2.2).
 struct Address {
     text: [u8; 48],
     length: usize,
@@ -167,7 +163,7 @@ impl Address {
     fn of(address: IpAddr) -> Self {
         let mut text = [0; 48];
         let mut rest = &mut text[..];
-        // A write fails only if the buffer is full, and no address fills the buffer.
+        // A write fails only if the buffer is full. No address fills the buffer.
         let _ = match address {
             IpAddr::V4(v4) => {
                 let mut result = Ok(());
@@ -282,8 +278,8 @@ mod tests {
         assert_eq!(level(Some(&Denial::UpstreamFailed), false), Level::Warn);
     }
 
-    /// Generates bytes that a client might send to forge log lines: any bytes, and characters with a meaning in some
-    /// log format.
+    /// Generates bytes with which a client might forge a log line: any bytes, and characters with a meaning in a log
+    /// format.
     fn hostile() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..1200),
@@ -296,8 +292,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any input from clients gives one line of valid JSON with the same fields, and each value is read back
-        /// unchanged.
+        /// Any client input gives one line of valid JSON with the same fields. Each value is read back unchanged.
         #[test]
         fn hostile_input_never_forges_a_line_or_a_field(
             id in hostile(), method in hostile(), host in hostile(), path in hostile(), subject in hostile(),
@@ -327,7 +322,7 @@ mod tests {
             let human = written(&line, Style::Human);
             prop_assert_eq!(human.matches('\n').count(), 1);
             prop_assert!(!human.trim_end_matches('\n').chars().any(char::is_control));
-            // The words outside quotes are the keys that the gateway wrote, and each occurs once.
+            // All words outside quotes are keys written by the gateway, and each key occurs once.
             let mut quoted = false;
             let mut escape = false;
             let outside: String = human.chars().map(|c| {

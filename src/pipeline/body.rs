@@ -1,4 +1,4 @@
-//! The body of a response, which holds the record of its request until the response ends.
+//! Defines the body of a response. It holds the record of its request until the response ends.
 
 use super::record::Record;
 use crate::forward::{ResponseBody, ResponseError};
@@ -9,12 +9,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// The maximum number of bytes passed to one HTTP/2 stream at once: one frame. The HTTP library asks for the next piece
-/// only after the client has opened its window for the previous piece. Each call for a piece therefore shows that the
+/// Maximum number of bytes passed to an HTTP/2 stream at once: one frame. The HTTP library requests the next piece only
+/// after the client has opened its window for the current piece. Each request for a piece therefore shows that the
 /// client reads.
 const PIECE: usize = 16 * 1024;
 
-/// The body of a response. When the body is dropped, at its end or before, the record of the request is written.
+/// The body of a response. The record of the request is written when the body is dropped.
 #[derive(Debug)]
 pub(crate) struct Body {
     source: Source,
@@ -22,7 +22,7 @@ pub(crate) struct Body {
     paced: Option<Box<Paced>>,
 }
 
-/// The pace of a response over HTTP/2: the client's reading progress, and the unsent rest of the last frame.
+/// The client's reading progress over HTTP/2, and the part of the last frame that is not yet sent.
 #[derive(Debug)]
 struct Paced {
     reader: Rc<Reader>,
@@ -36,18 +36,15 @@ enum Source {
 }
 
 impl Body {
-    /// Creates a body whose bytes are all available.
     pub(super) fn whole(bytes: Bytes) -> Self {
         Self { source: Source::Whole(bytes), record: None, paced: None }
     }
 
-    /// Creates a body that streams from an upstream.
     pub(super) fn streamed(body: ResponseBody) -> Self {
         Self { source: Source::Streamed(body), record: None, paced: None }
     }
 
-    /// Attaches the record of the request, which is written when this body ends. An empty body completes the record
-    /// at once.
+    /// Attaches the record of the request. The record is written when this body ends, or now if the body is empty.
     pub(super) fn carry(&mut self, mut record: Record) {
         if self.is_end_stream() {
             record.completed();
@@ -56,7 +53,7 @@ impl Body {
         }
     }
 
-    /// Enforces a minimum reading rate on the client of an HTTP/2 stream.
+    /// Enforces a minimum reading rate on an HTTP/2 stream.
     pub(super) fn pace(&mut self, reader: Rc<Reader>) {
         if !self.is_end_stream() {
             self.paced = Some(Box::new(Paced { reader, rest: Bytes::new() }));
@@ -117,8 +114,8 @@ impl HttpBody for Body {
         let is_end = this.is_end_stream();
         let mut is_over = false;
         if let (Some(record), Poll::Ready(frame)) = (&mut this.record, &polled) {
-            // A body ends in one of three ways: its length is reached, its trailers arrive, or nothing follows. hyper
-            // stops polling after the first two.
+            // A body ends when its length is reached, when its trailers arrive, or when nothing follows. In the first
+            // two cases, hyper does not poll again.
             let last = match frame {
                 Some(Ok(frame)) => {
                     record.sent(frame.data_ref().map_or(0, Bytes::len));
@@ -135,7 +132,7 @@ impl HttpBody for Body {
                 is_over = this.paced.is_none();
             }
         }
-        // Over HTTP/2, the library may hold back the last piece until the client opens its window. The request
+        // Over HTTP/2, the HTTP library may hold the last piece until the client opens its window. The request
         // therefore ends only when the library drops the body.
         if is_over {
             this.record = None;

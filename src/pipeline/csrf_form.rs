@@ -1,5 +1,5 @@
-//! CSRF tokens in forms, for routes with `csrf_field`. The gateway reads the form before the decision and forwards it
-//! unchanged, byte for byte.
+//! Reads CSRF tokens from forms, on routes with `csrf_field`. The form is read before the decision, and forwarded
+//! unchanged.
 
 use crate::authenticate::CookieNames;
 use crate::authenticate::csrf::is_unsafe;
@@ -10,24 +10,22 @@ use crate::route::Head;
 use http::{HeaderMap, header};
 use zeroize::Zeroizing;
 
-/// The maximum size of a form that the gateway reads, in bytes. A client with a larger form must send the token in
-/// the header.
+/// Maximum size in bytes of a form that the gateway reads. With a larger form, the client must send the token in the
+/// header.
 const FORM_MAX: u64 = 64 * 1024;
 
-/// Returns the CSRF token in the field `name` of a form, if the form's announced size is at most `FORM_MAX`. The
-/// whole body is then in memory.
+/// Returns the CSRF token in the field `name` of a form, if the announced size is at most `FORM_MAX`. Replaces `body`
+/// with the whole body in memory.
 ///
-/// # Errors
-/// Returns the reason why the body could not be read, or [`Denial::InvalidBody`] if the field occurs twice or cannot
-/// be decoded.
+/// # Errors Returns the denial if the body cannot be read. Returns [`Denial::InvalidBody`] if the field occurs twice or
+/// cannot be decoded.
 pub(super) async fn csrf_field(
     name: &str,
     head: &Head<'_>,
     names: &CookieNames,
     body: &mut RequestBody,
 ) -> Result<Option<Zeroizing<String>>, Denial> {
-    // The token matters only if the request has a cookie and no token in the header. Otherwise the body is not read
-    // here.
+    // The field matters only if the request has a cookie and no token in the header.
     if !is_unsafe(head.method)
         || !head.headers.contains_key(header::COOKIE)
         || head.headers.contains_key(&names.csrf_header)
@@ -41,7 +39,7 @@ pub(super) async fn csrf_field(
     field
 }
 
-/// Whether the body is a form of an announced size of at most [`FORM_MAX`].
+/// Returns whether the body is a form with an announced size of at most [`FORM_MAX`].
 fn is_small_form(headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     BodyKind::of(headers) == Some(BodyKind::Form) && length.is_some_and(|length: u64| length <= FORM_MAX)

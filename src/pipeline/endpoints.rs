@@ -1,5 +1,5 @@
-//! Answers requests to the authority's endpoints, on the core that received them. Reads the body, sends the facts of
-//! the request to the authority's thread, and returns that thread's answer.
+//! Serves the authority's endpoints. Reads the request on the core that received it, and sends the facts to the
+//! authority's thread. Returns the response of that thread.
 
 use super::exchange::Exchange;
 use super::progress::Admitted;
@@ -19,10 +19,9 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use std::sync::Arc;
 
-/// Answers a permitted request to an endpoint.
+/// Serves a permitted request to an endpoint.
 ///
-/// # Errors
-/// Returns the reason why the endpoint refuses the request.
+/// # Errors Returns the reason why the endpoint rejects the request.
 pub(super) async fn answer(
     worker: &Worker,
     policy: &Policy,
@@ -68,8 +67,8 @@ pub(super) async fn answer(
     {
         request.inspected = inspected(token, policy, request.now);
     }
-    // A logout request may present an access token or a refresh token. Without a refresh token, it needs a valid
-    // access token. With a refresh token, the access token may have expired, and the logout must still succeed.
+    // A logout request may contain an access token or a refresh token. If it contains a refresh token, the access token
+    // may have expired. Otherwise the access token must be valid.
     if endpoint == Endpoint::Logout && request.refresh_token()?.is_none() {
         let credential_policy = CredentialPolicy::from(Access::Authenticated);
         let csrf_field = request.fields.optional("csrf_token")?;
@@ -92,14 +91,14 @@ pub(super) async fn answer(
             }
         };
     }
-    // A logged-in user skips the login page. A caller whose token is refused sees the page.
+    // A logged-in user skips the login page. A caller with an invalid token sees the page.
     if endpoint == Endpoint::LoginPage {
         let credential_policy = CredentialPolicy::from(Access::Optional);
         let found =
             authenticate(&credential_policy, &policy.trust, &credentials, request.now, &mut worker.tokens());
         request.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
     }
-    // A refused refresh cookie is useless: the answer deletes it and the other cookies of the session.
+    // A rejected refresh cookie is useless. The response deletes all cookies of its session.
     let by_cookie = endpoint == Endpoint::Refresh && matches!(request.refresh_token(), Ok(Some((_, true))));
     match authority.answer(request).await {
         Ok(response) => Ok(record_refusal(response, record)),
@@ -115,12 +114,12 @@ pub(super) async fn answer(
     }
 }
 
-/// The logged reason for refusing a login form that has no proof that it was sent from the login page.
+/// The logged reason for rejecting a login form without proof that the login page sent it.
 const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-Fetch-Site: a client that is not a browser sends \
     deliver=body, and no cookies";
 
-/// Whether a page of another site sent a login request. The gateway does not count such a request against a limit:
-/// the request comes from the address of the person who views that page, and must not use up that person's attempts.
+/// Returns whether another site's page sent a login request. Such a request does not count against a limit. It comes
+/// from the address of a visitor of that page, and must not use up the visitor's attempts.
 #[inline]
 pub(super) fn is_sent_by_another_site(
     policy: &Policy,
@@ -135,7 +134,7 @@ pub(super) fn is_sent_by_another_site(
     same_site(&credentials, &settings.origins).is_err()
 }
 
-/// Records the refusal that the authority attached to an answer in an endpoint's own format.
+/// Records the refusal that the authority attached to a response.
 fn record_refusal(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
     if let Some(Refused(denial)) = response.extensions_mut().remove() {
         record.refused(denial);
@@ -143,7 +142,7 @@ fn record_refusal(mut response: Response<Bytes>, record: &mut Record) -> Respons
     response
 }
 
-/// Verifies the token of an introspection or revocation request. Returns `None` if the gateway would not accept the
+/// Verifies the token of an introspection or revocation request. Returns `None` if the gateway does not accept the
 /// token.
 fn inspected(token: &str, policy: &Policy, now: Now) -> Option<InspectedToken> {
     let principal = examine(token.as_bytes(), &policy.trust, now).ok()?;

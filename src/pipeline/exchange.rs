@@ -1,5 +1,5 @@
-//! The facts of one request. They are read from the request's head, and all stages share them without changing them. If
-//! another proxy asks for a verdict, the facts are replaced once, with the facts of the request that the proxy holds.
+//! Collects the facts of one request from its head, for all stages. For a forward-auth request, the facts are replaced
+//! once with the facts of the original request.
 
 use crate::clock::Now;
 use crate::forward::{ConnectionHeaders, Delivery, ForwardContext, Proofs, X_REQUEST_ID};
@@ -11,51 +11,47 @@ use crate::worker::Worker;
 use http::HeaderValue;
 use http::request::Parts;
 
-/// The facts of one request.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// When the request was read.
+    /// The time at which the request was read.
     pub(crate) now: Now,
-    /// The sender: the connection's peer, or the client that a trusted proxy names.
+    /// The client: the peer, or the client that a trusted proxy names.
     pub(crate) caller: Caller,
     /// The facts that a trusted proxy states about the request.
     pub(crate) relayed: Option<Box<Relayed>>,
-    /// The request's id.
     pub(crate) id: RequestId,
-    /// The request's id as a field value. If a trusted proxy sent an id, this is the proxy's id.
+    /// The request id as a field value. A trusted proxy's id takes precedence over the gateway's.
     pub(crate) id_header: HeaderValue,
-    /// The format in which the client can read a refusal.
+    /// The format of refusals that the client can read.
     pub(crate) format: Format,
-    /// The answers that a proxy understands, if this request asks for a verdict about another request.
+    /// The responses that the proxy understands, if this is a forward-auth request.
     pub(crate) verdict: Option<VerdictStyle>,
     is_repeatable: bool,
     is_for_root: bool,
 }
 
-/// The answers that a proxy understands when it asks for a verdict.
+/// The responses to a forward-auth request that a proxy understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VerdictStyle {
-    /// Any answer, including redirects: the proxy forwards the answer to its own client. Traefik, Caddy and Envoy do
-    /// so.
+    /// Any response, including redirects. Traefik, Caddy and Envoy forward the response to their client.
     Answers,
-    /// Only the statuses 2xx, 401 and 403, as nginx does. The `Location` of a 401 holds the address of the login
+    /// Only the statuses 2xx, 401 and 403, as nginx does. The `Location` of a 401 contains the address of the login
     /// page.
     Statuses,
 }
 
-/// The request that a proxy holds while it asks for a verdict.
+/// The original request, about which a proxy sends a forward-auth request.
 #[derive(Debug)]
 pub(crate) struct OriginalRequest {
-    /// The request's head: the path as the proxy will forward it, and the header fields that the proxy included.
+    /// The head: the path as the proxy will forward it, and the header fields that the proxy included.
     pub(crate) parts: Parts,
     /// The scheme that the proxy's client used.
     pub(crate) scheme: Scheme,
-    /// The answers that the proxy understands.
+    /// The responses that the proxy understands.
     pub(crate) style: VerdictStyle,
 }
 
 impl Exchange {
-    /// Collects the facts from a request's head and its connection.
     pub(crate) fn new(worker: &Worker, policy: &Policy, connection: &Connection, parts: &Parts) -> Self {
         let (caller, relayed) =
             forwarded::read(&connection.peer, &policy.front.trusted_proxies, &parts.headers);
@@ -95,24 +91,23 @@ impl Exchange {
         }
     }
 
-    /// Replaces the facts with the facts of the original request that the proxy holds. The caller's address and the
-    /// request id are not replaced.
+    /// Replaces the facts with the facts of the original request. Keeps the caller's address and the request id.
     pub(crate) fn turn_to(&mut self, original: &OriginalRequest) {
         self.caller.scheme = original.scheme;
-        // The `Host` field of the original request already names the host that the client requested.
+        // The `Host` field of the original request already contains the host that the client requested.
         self.relayed = None;
         self.verdict = Some(original.style);
         self.is_repeatable = is_repeatable(&original.parts.method);
         self.is_for_root = original.parts.uri.path() == "/";
     }
 
-    /// Completes the links of a refusal page. Offers to repeat the request if it can be repeated, and to go to the root
-    /// of the site unless the request was for the root.
+    /// Completes the links of a refusal page. Adds a link to repeat the request if it can be repeated, and a link to
+    /// the site's root.
     pub(crate) fn ways(&self, ways: PageLinks) -> PageLinks {
         PageLinks { again: self.is_repeatable, home: !self.is_for_root, ..ways }
     }
 
-    /// Returns the facts that a route's upstream receives. `proofs` prove the caller's identity.
+    /// Returns the facts for the upstream of a route. `proofs` prove the caller's identity.
     pub(crate) fn forward_context<'a>(
         &'a self,
         policy: &'a Policy,
@@ -140,7 +135,7 @@ impl Exchange {
     }
 }
 
-/// Whether a proxy's request id is short and consists of visible ASCII.
+/// Returns whether a proxy's request id has at most 128 bytes of visible ASCII.
 fn is_plain_id(value: &HeaderValue) -> bool {
     (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
 }

@@ -1,8 +1,8 @@
-//! Forward-auth: reads the original request, which another proxy holds and asks about, and writes the verdict.
+//! Forward-auth: another proxy holds an original request, and asks the gateway whether it may forward the request. The
+//! gateway answers with a verdict.
 //!
-//! The gateway refuses to decide unless the request that it reads is exactly the request that the proxy will forward.
-//! A trusted proxy must state every fact, and state it in only one way. The pipeline makes the decision, as for all
-//! requests.
+//! The gateway must decide about exactly the request that the proxy will forward. A trusted proxy must therefore state
+//! every fact, and must not contradict itself. The pipeline decides as it does for all requests.
 
 use super::exchange::{OriginalRequest, VerdictStyle};
 use crate::authority::Endpoint;
@@ -21,22 +21,22 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 
-/// Traefik, Caddy: the original method.
+/// The original method, from Traefik and Caddy.
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
-/// Traefik, Caddy: the original path and query.
+/// The original path and query, from Traefik and Caddy.
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-/// nginx: the original method.
+/// The original method, from nginx.
 const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
-/// nginx: the original path and query.
+/// The original path and query, from nginx.
 const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
-/// nginx as a Kubernetes ingress: the original scheme, host, path and query in one field.
+/// The original scheme, host, path and query, from ingress-nginx.
 const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
-/// Whether a request with this path, as sent or canonical, asks for a verdict.
+/// Returns whether a request with this path is a forward-auth request.
 ///
-/// The caller of this function checks the path as sent before all other checks. Envoy appends the original path to
-/// the path of the endpoint, and the result may leave the endpoint (`/auth/verify/../open`). Envoy must never take
-/// the answer of another route for a verdict.
+/// The caller checks the path as sent before all other checks. Envoy appends the original path to the endpoint's path,
+/// and the result may leave the endpoint (`/auth/verify/../open`). Envoy must never mistake another route's response
+/// for a verdict.
 pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
     policy
         .issuer_settings
@@ -44,19 +44,17 @@ pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
         .is_some_and(|settings| below(path, settings.path(Endpoint::Verify)).is_some())
 }
 
-/// Returns the rest of `path` after the prefix `at`. The rest is empty or begins with a slash. Returns `None` if `path`
-/// is not below `at`.
+/// Returns the part of `path` after the prefix `at`: empty, or with a leading slash. Returns `None` if `path` is not
+/// below `at`.
 fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
     path.strip_prefix(at.trim_end_matches('/')).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Reads the original request from the forward-auth request.
+/// Reads the original request from a forward-auth request.
 ///
-/// # Errors
-/// Returns [`Denial::UntrustedProxy`] unless a trusted proxy asks, because the stated facts determine what is allowed.
-/// Returns [`Denial::BadRequest`] if a fact is missing or is stated in two different ways. For example, the proxy may
-/// forward a field from its client in addition to the field that it writes itself. The client's field must not choose
-/// the route.
+/// # Errors Returns [`Denial::UntrustedProxy`] unless the sender is a trusted proxy, because the decision depends on
+/// the stated facts. Returns [`Denial::BadRequest`] if a fact is missing or is stated differently in two fields. A
+/// proxy may forward its client's field in addition to its own field, and the client must not choose the route.
 pub(super) fn original(
     policy: &Policy,
     asking: &Parts,
@@ -70,13 +68,11 @@ pub(super) fn original(
     read(at, asking, head).map_err(Denial::BadRequest)
 }
 
-/// Finds a field in a forward-auth request from which a service could infer a request or caller that differs from the
-/// checked request or caller. The gateway removes such fields from requests that it forwards, but the asking proxy does
-/// not remove them. Returns the field's name as listed in `foreign`. `pass` lists the identity fields that the policy
-/// accepts.
+/// Returns the name of a field by which a service could mistake the request for another request or the caller for
+/// another caller. The name is as listed in `foreign`. `pass` lists the identity fields that the policy accepts.
 ///
-/// Address fields are ignored: proxies write them themselves (Traefik writes `X-Real-Ip` into each forward-auth
-/// request), and no decision here uses them.
+/// The gateway removes such fields from forwarded requests, but another proxy does not. Address fields are ignored: no
+/// decision here uses them, and proxies write them (Traefik adds `X-Real-Ip` to each forward-auth request).
 pub(super) fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static str> {
     headers.keys().find_map(|name| match foreign::classify(name.as_str())? {
         (Kind::Method | Kind::Target, known) if !is_question(name) => Some(known),
@@ -86,7 +82,6 @@ pub(super) fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'s
     })
 }
 
-/// Explains to the operator why a forward-auth request with a misleading field is refused.
 pub(super) fn explain_misleading(name: &str) -> String {
     format!(
         "the proxy passes on the client's `{name}`, by which a service could take the request for another one: see \
@@ -94,7 +89,7 @@ pub(super) fn explain_misleading(name: &str) -> String {
     )
 }
 
-/// Whether a field states a fact of the original request.
+/// Returns whether a field states a fact of the original request.
 fn is_question(name: &HeaderName) -> bool {
     [X_FORWARDED_METHOD, X_FORWARDED_URI, X_ORIGINAL_METHOD, X_ORIGINAL_URI, X_ORIGINAL_URL].contains(name)
 }
@@ -102,7 +97,7 @@ fn is_question(name: &HeaderName) -> bool {
 fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<OriginalRequest, Malformed> {
     let headers = &asking.headers;
     let mut named = Named::default();
-    // Envoy sends the original method and host, and appends the original path to the path of the endpoint.
+    // Envoy sends the original method and host, and appends the original path to the endpoint's path.
     let rest = below(asking.uri.path(), at).ok_or(Malformed::OriginalSpelling)?;
     if !rest.is_empty() {
         let whole = asking.uri.path_and_query().map_or("", PathAndQuery::as_str);
@@ -128,7 +123,7 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<OriginalRequest, Ma
         named.host(text(host)?)?;
     }
     if let Some(scheme) = one(headers, &X_FORWARDED_PROTO)? {
-        // The nearest proxy writes the last element.
+        // The nearest proxy wrote the last element.
         named.scheme(text(scheme)?.rsplit(',').next().unwrap_or_default().trim())?;
     }
     let Named { method: Some(method), scheme: Some(scheme), host: Some(host), target: Some(target) } = named
@@ -137,7 +132,7 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<OriginalRequest, Ma
     };
     let mut headers = headers.clone();
     headers.insert(header::HOST, HeaderValue::try_from(host).map_err(|_| Malformed::Host)?);
-    // These fields frame the forward-auth request. The body of the original request stays with the proxy.
+    // These fields describe the body of the forward-auth request. The original body stays at the proxy.
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::TRANSFER_ENCODING);
     let mut parts = Request::new(()).into_parts().0;
@@ -146,7 +141,7 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<OriginalRequest, Ma
     Ok(OriginalRequest { parts, scheme, style })
 }
 
-/// Returns the value of a field that may occur only once.
+/// Returns the value of a field. Rejects a repeated field.
 fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Malformed> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -160,7 +155,7 @@ fn text(value: &[u8]) -> Result<&str, Malformed> {
     std::str::from_utf8(value).map_err(|_| Malformed::OriginalTwice)
 }
 
-/// The facts of the original request. Several fields may state a fact if they agree.
+/// The facts of the original request. Several fields may state the same fact if they agree.
 #[derive(Default)]
 struct Named {
     method: Option<Method>,
@@ -183,12 +178,12 @@ impl Named {
         agree(&mut self.host, host.to_ascii_lowercase())
     }
 
-    /// Reads a target in origin form, or in absolute form, which also states the scheme and the host.
+    /// Reads a target in origin form or in absolute form. The absolute form also states the scheme and the host.
     ///
-    /// The target is parsed like the target in a request line, so that a target with raw UTF-8 gets the same verdict in
-    /// forward-auth as in a direct request.
+    /// The target is parsed like the target in a request line. A target with raw UTF-8 then gets the same decision as
+    /// in an ordinary request.
     fn target(&mut self, target: &[u8]) -> Result<(), Malformed> {
-        // The HTTP library silently drops a fragment, but the proxy's upstream may not.
+        // The HTTP library removes a fragment silently. The proxy's upstream may keep it.
         if target.contains(&b'#') {
             return Err(Malformed::Fragment);
         }
@@ -217,20 +212,18 @@ fn agree<T: PartialEq>(known: &mut Option<T>, named: T) -> Result<(), Malformed>
     }
 }
 
-/// Refuses a path if its canonical form differs in more than percent-encoding. The rules are checked against the
-/// canonical path, and the gateway would forward that path, but the other proxy forwards the path as sent. A difference
-/// in percent-encoding is harmless, because it represents the same bytes. Other differences are not: a service may not
-/// resolve dot segments as the gateway does.
+/// Rejects a path unless its canonical form is equal after percent-decoding.
 ///
-/// # Errors
-/// Returns [`Denial::BadRequest`] if the two paths differ after decoding.
+/// The rules are checked against the canonical path, but the other proxy forwards the path as sent. A service may
+/// resolve dot segments differently from the gateway.
+///
+/// # Errors Returns [`Denial::BadRequest`] if the two paths differ after decoding.
 pub(super) fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(), Denial> {
     let same = path::decoded(as_sent.as_bytes()).eq(path::decoded(canonical.as_bytes()));
     if same { Ok(()) } else { Err(Denial::BadRequest(Malformed::OriginalSpelling)) }
 }
 
-/// Renders the verdict that permits the request, with the identity headers that an upstream of the gateway would
-/// receive.
+/// Returns the verdict for a permitted request, with the identity fields that an upstream would receive.
 pub(super) fn granted(permit: &Permit, write_csrf: bool, proof: &Proof<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     outgoing::write_identity(response.headers_mut(), permit, write_csrf, proof);
@@ -238,8 +231,7 @@ pub(super) fn granted(permit: &Permit, write_csrf: bool, proof: &Proof<'_>) -> R
     response
 }
 
-/// Renders the verdict that refuses the request. `login` is the address of the login page, if the sender should log
-/// in.
+/// Returns the verdict for a refused request. `login` is the address of the login page, if the user should log in.
 pub(super) fn refused(
     denial: &Denial,
     login: Option<HeaderValue>,
@@ -251,7 +243,7 @@ pub(super) fn refused(
 ) -> Response<Bytes> {
     let format = match format {
         Format::Html => Format::Html,
-        // A refused gRPC call has the status 200, which the proxy would take for a permission.
+        // A refused gRPC call has the status 200, which the proxy would mistake for permission.
         Format::Json | Format::Grpc | Format::GrpcWeb => Format::Json,
     };
     match (login, style) {
@@ -266,7 +258,7 @@ pub(super) fn refused(
     }
 }
 
-/// Returns the status of a refusal for proxies that treat most statuses as a gateway error.
+/// Returns the status of a refusal. Proxies treat most other statuses as a failure of the gateway.
 fn status(denial: &Denial) -> StatusCode {
     match denial.status() {
         status @ (StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS) => status,
@@ -285,7 +277,7 @@ mod tests {
     const AT: &str = "/auth/verify";
     const BOUNDS: HeadBounds = HeadBounds { header_count: 100, header_bytes: 32 * 1024 };
 
-    /// Reads a forward-auth request and returns the original method, scheme, host and target.
+    /// Reads a forward-auth request, and returns the original method, scheme, host and target.
     fn asked(
         method: &str,
         target: &str,

@@ -1,4 +1,4 @@
-//! Shows a person how to continue after a refusal: a redirect to the login page, or links on the refusal page.
+//! Helps a person to continue after a refusal, by a redirect to the login page or by links on the refusal page.
 
 use super::exchange::Exchange;
 use super::rejection::{DeadCookies, Guidance};
@@ -12,8 +12,8 @@ use crate::respond::{Format, PageLinks, is_navigation, is_repeatable};
 use crate::route::Head;
 use http::{HeaderValue, StatusCode};
 
-/// Returns the guidance for a client after a refusal. A person gets links or a redirect. A program gets the challenge
-/// parameters from which it finds the issuer.
+/// Returns the guidance for a client after a refusal. A person gets links or a redirect. A program gets challenge
+/// parameters that name the issuer's metadata.
 #[cold]
 pub(super) fn guide(
     policy: &Policy,
@@ -30,8 +30,8 @@ pub(super) fn guide(
     Some(Guidance { challenge, ..guidance.unwrap_or_default() })
 }
 
-/// Returns the challenge parameters for a path of a protected resource: the URL of the metadata (RFC 9728 section
-/// 5.1), and on a 401 the scopes that the route requires (RFC 6750 section 3).
+/// Returns the challenge parameters for a protected resource. They contain the URL of the metadata (RFC 9728 section
+/// 5.1). A 401 also contains the scopes that the route requires (RFC 6750 section 3).
 fn challenge(
     policy: &Policy,
     exchange: &Exchange,
@@ -52,7 +52,7 @@ fn challenge(
     Some(format!("{scope}, resource_metadata=\"{}\"", resource.metadata_url))
 }
 
-/// Returns the guidance for a person; `None` if the client is a program.
+/// Returns the guidance for a person, or `None` if the client is a program.
 fn guide_person(
     policy: &Policy,
     exchange: &Exchange,
@@ -63,18 +63,18 @@ fn guide_person(
     if exchange.format != Format::Html || !route.credential_policy.sources.cookie {
         return None;
     }
-    // Without cookies there is no login page.
+    // Without cookies, there is no login page.
     let settings = policy.issuer_settings.as_deref().filter(|settings| settings.cookies.is_some())?;
     let denial = &refusal.denial;
     let is_navigation = is_navigation(head.method, head.headers);
     match denial.status() {
         StatusCode::UNAUTHORIZED => {
-            // If the login page did not ask for the password, it would redirect a user with an old login straight back
-            // to this route.
+            // The login page must ask for the password. Otherwise it would redirect a user with an old login back to
+            // this route at once.
             let must_prove = matches!(denial, Denial::FreshTokenRequired { .. });
             let login = login(settings, head, must_prove, exchange)?;
             if route.login_page && is_navigation {
-                // The address of the login page consists of visible ASCII, so the conversion succeeds.
+                // The address of the login page is visible ASCII, so the conversion succeeds.
                 let redirect = HeaderValue::try_from(login).ok();
                 return Some(Guidance { redirect, ..Guidance::default() });
             }
@@ -99,8 +99,8 @@ fn guide_person(
     }
 }
 
-/// Whether a token that was refused for this reason can never be accepted. A cookie with such a token is useless, and
-/// it prevents its browser from opening pages that need no login.
+/// Returns whether a token that was refused for this reason can never be accepted. A cookie with such a token is
+/// useless, and keeps the browser from opening pages that need no login.
 fn is_dead(denial: &Denial) -> bool {
     matches!(
         denial,
@@ -118,14 +118,14 @@ fn is_dead(denial: &Denial) -> bool {
     )
 }
 
-/// Whether the refused token was in the authority's cookie.
+/// Returns whether the refused token was in the authority's cookie.
 fn is_of_cookie(policy: &Policy, route: &Route, head: &Head<'_>) -> bool {
     let found = credential::find(head, &route.credential_policy.sources, policy.trust.cookies());
     matches!(found, Ok(Some((_, Place::Cookie))))
 }
 
-/// Returns the address of the login page, with the requested page as the page to return to. With `must_prove`, the
-/// login page asks for a password even if the user has a session.
+/// Returns the address of the login page, with the requested page in `next`. With `must_prove`, the login page asks for
+/// the password even if the user has a session.
 fn login(
     settings: &IssuerSettings,
     head: &Head<'_>,
@@ -137,9 +137,8 @@ fn login(
         Some(query) => format!("{}?{query}", head.path),
         None => head.path.clone().into_owned(),
     };
-    // Without `next`, the person returns to the root after the login. `next` is omitted if the address would exceed the
-    // limits of browsers and servers. It is also omitted for a posted form, because a browser cannot repeat a form by
-    // opening an address.
+    // Without `next`, the user returns to the site's root after the login. A long address could exceed the limits of
+    // browsers and servers. A browser cannot repeat a posted form by opening an address.
     if asked.len() <= NEXT_MAX && is_repeatable(head.method) {
         fields.push(format!("next={}", encoded(&asked)));
     }
@@ -151,8 +150,8 @@ fn login(
     Some(format!("{}{page}{question}{}", site(head, exchange)?, fields.join("&")))
 }
 
-/// Returns the scheme and host that precede the gateway's own paths in a link. Both are omitted unless a proxy asks
-/// for a verdict: such a proxy may resolve a path without a host against the gateway (Traefik does).
+/// Returns the scheme and host for a link to one of the gateway's paths. They are needed only in a verdict: the other
+/// proxy may resolve a path against the gateway's host (Traefik does).
 fn site(head: &Head<'_>, exchange: &Exchange) -> Option<String> {
     match exchange.verdict {
         None => Some(String::new()),

@@ -1,4 +1,4 @@
-//! Handles a request from its head to its answer. The order of the stages in `serve` is part of the policy.
+//! Handles a request from its head to its response. The order of the stages in `serve` is security-relevant.
 
 mod access_log;
 mod body;
@@ -47,7 +47,7 @@ use stages::Routed;
 use std::convert::Infallible;
 use std::rc::Rc;
 
-/// Answers a request, with a refusal if necessary, and begins the record that the answer's body carries.
+/// Handles a request, and returns the response. The response's body carries the record of the request.
 pub(crate) async fn handle(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
@@ -98,14 +98,14 @@ pub(crate) async fn handle(
     Ok(response)
 }
 
-/// Whether scripts of other origins may read the answer. Only some of the gateway's own endpoints allow this. A verdict
-/// may not be read by scripts, because only the proxy that asked needs it.
+/// Returns whether scripts of other origins may read the response. Only some of the gateway's endpoints allow it.
+/// Verdicts are only for the proxy.
 fn is_for_scripts(policy: &Policy, exchange: &Exchange, progress: &Progress<'_>) -> bool {
     let route = progress.route.filter(|_| exchange.verdict.is_none());
     route.is_some_and(|route| policy.routes[route].handler.is_for_scripts())
 }
 
-/// Processes a request through all stages. The first refusal ends the processing.
+/// Passes a request through all stages, until the first refusal.
 async fn serve<'p>(
     worker: &Worker,
     policy: &'p Policy,
@@ -125,8 +125,8 @@ async fn serve<'p>(
     let is_question = exchange.verdict.is_some() && exchange.caller.by_trusted_proxy;
     let head = if is_question { policy.front.question(&parts) } else { policy.front.head(&parts) };
     let head = head.inspect_err(|denial| record.too_large(denial, &parts.headers))?;
-    // A request is not redirected if a trusted proxy states that its client used HTTPS. A trusted proxy's own
-    // forward-auth request is not redirected either, because it travels only between the proxy and the gateway.
+    // Two kinds of requests are not redirected: a request whose client used HTTPS to a trusted proxy, and a trusted
+    // proxy's forward-auth request.
     if let Some(port) = connection.redirect
         && exchange.caller.scheme == Scheme::Http
         && !is_question
@@ -196,7 +196,7 @@ async fn serve<'p>(
     }
 }
 
-/// Answers another proxy with the verdict on the request that it holds.
+/// Returns the verdict about an original request to the proxy.
 async fn give_verdict<'p>(
     worker: &Worker,
     policy: &'p Policy,
@@ -205,8 +205,7 @@ async fn give_verdict<'p>(
     record: &mut Record,
     progress: &mut Progress<'p>,
 ) -> Result<Response<Body>, Rejection> {
-    // Slashes are strict even if the policy merges them: the gateway would forward merged slashes, but the other
-    // proxy forwards the path unchanged.
+    // Slashes are not merged, even if the policy merges them. The other proxy forwards the path unchanged.
     let head = Head::read(&original.parts, policy.front.head_bounds.of_question(), Slashes::Strict)
         .inspect_err(|denial| record.too_large(denial, &original.parts.headers))?;
     forward_auth::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
@@ -219,7 +218,7 @@ async fn give_verdict<'p>(
                 proofs: &policy.proofs,
                 audience: &delivery.audience,
                 method: head.method,
-                // This is the path and query that the other proxy forwards.
+                // The path and query that the other proxy forwards.
                 target: original.parts.uri.path_and_query().unwrap_or(&root),
                 now: exchange.now,
             };
@@ -232,9 +231,8 @@ async fn give_verdict<'p>(
     }
 }
 
-/// Finds a request's route and makes all its checks. Every permit comes from this function, for a request that the
-/// gateway forwards or answers, and for a request that another proxy holds. In the last case the body stays with that
-/// proxy.
+/// Finds a request's route, runs all checks and returns the permit. This is the only source of permits. For
+/// forward-auth, `body` is `None`, because the body stays at the proxy.
 async fn judge<'p, 'h>(
     worker: &Worker,
     policy: &'p Policy,
@@ -276,7 +274,7 @@ async fn judge<'p, 'h>(
     let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
     let shown = Credentials { head, scheme, relayed, csrf_field };
-    // A statement of its own: the loan of the cache of tokens must end before a wait.
+    // This is a separate statement because the token cache must not stay borrowed during a wait.
     let decision = routed.decide(&policy.trust, &shown, exchange.now, &mut worker.tokens());
     let decision = match decision {
         Err(refusal) if refusal.pending.is_some() => {
@@ -291,7 +289,7 @@ async fn judge<'p, 'h>(
     Ok(Admitted { routed, permit, body })
 }
 
-/// Records the decision. Turns a refusal into a rejection, unless the route is in shadow mode.
+/// Records the decision, and returns the permit. Returns a rejection for a refusal, unless the route is in shadow mode.
 fn permit(
     worker: &Worker,
     policy: &Policy,
@@ -325,8 +323,8 @@ fn permit(
     }
 }
 
-/// Returns `Ok` and logs the refusal if the route is in shadow mode, which does not enforce refusals by the policy.
-/// Limits such as the maximum body size are always enforced; they do not use this function.
+/// Returns `Ok` and records the refusal if the route is in shadow mode, otherwise returns the refusal. Shadow mode does
+/// not affect limits such as the maximum body size.
 fn unless_shadowed(
     route: &Route,
     denial: Denial,
@@ -341,8 +339,8 @@ fn unless_shadowed(
     Ok(())
 }
 
-/// Redirects a client from the cleartext port to the encrypted one. The status is 308, so that the client keeps its
-/// method (RFC 9110 section 15.4.9). Refuses a request that carries a credential.
+/// Redirects a client from the cleartext port to HTTPS. The status 308 makes the client keep its method (RFC 9110
+/// section 15.4.9). Refuses a request that carries a credential.
 #[cold]
 fn to_https(
     policy: &Policy,

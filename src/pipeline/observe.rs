@@ -1,4 +1,4 @@
-//! Keeps recent decisions, so that the effect of another policy on the same requests can be computed.
+//! Records decisions for the decision log. An operator can later replay them under another policy.
 
 use super::exchange::Exchange;
 use crate::authenticate::{Access, Principal, Sources, credential};
@@ -8,7 +8,8 @@ use crate::policy::{Policy, Route};
 use crate::route::Head;
 use crate::worker::Worker;
 
-/// Keeps a decision, unless the policy keeps none or the core has recently kept enough decisions of the same kind.
+/// Records a decision. Does nothing if the policy disables the log, or if the core has recently recorded enough
+/// decisions of this kind.
 #[inline]
 pub(super) fn observe(
     worker: &Worker,
@@ -20,14 +21,14 @@ pub(super) fn observe(
     denial: Option<&Denial>,
 ) {
     let Some(recorder) = worker.recorder().filter(|_| policy.front.keeps_decisions) else { return };
-    // A policy does not decide about the authority's own endpoints, and some of their paths contain a session's id.
+    // The policy does not decide about the authority's endpoints, and some of their paths contain a session id.
     if route.is_some_and(|route| route.handler.is_own()) {
         return;
     }
     if !recorder.wants(denial.is_some(), worker.coarse_now()) {
         return;
     }
-    // An HTTP/1.0 request without a host cannot be evaluated under another policy.
+    // An HTTP/1.0 request without a host cannot be replayed.
     let Some(host) = head.host.as_deref() else { return };
     let credential = match (principal, route) {
         (Some(_), _) => decision_log::LoggedCredential::Verified,

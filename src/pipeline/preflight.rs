@@ -1,4 +1,4 @@
-//! Answers preflights for the authority's endpoints. With a preflight, a browser asks whether a script of another
+//! Answers CORS preflights for the authority's endpoints. In a preflight, a browser asks whether a script of another
 //! origin may call an endpoint.
 
 use crate::authority::Endpoint;
@@ -8,9 +8,10 @@ use crate::route::Head;
 use bytes::Bytes;
 use http::Response;
 
-/// Returns the route and the answer to a preflight from a listed origin, if scripts may use the endpoint. Returns
-/// `None` for any other request, which is handled normally. The answer reveals nothing, because the gateway checks
-/// the request that follows in full.
+/// Returns the route and the response to a preflight, if the origin is listed and scripts may use the endpoint. All
+/// other requests get `None` and are handled normally.
+///
+/// The response reveals nothing about the caller. The gateway checks the actual request in full.
 pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Response<Bytes>)> {
     cors::listed(head.headers, policy.origins())?;
     let method = cors::method_asked(head.method, head.headers)?;
@@ -31,12 +32,11 @@ pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Resp
 }
 
 impl Handler {
-    /// Whether a script of a listed origin may read the endpoint's answers: those about a user's own session, and the
-    /// public documents. The login page is meant for people, and the other endpoints are meant for services.
+    /// Returns whether a script of a listed origin may read the endpoint's responses. Scripts may read responses about
+    /// the user's session and public documents. The other endpoints are for services, and the login page is for people.
     pub(super) fn is_for_scripts(&self) -> bool {
         match self {
-            // An upstream decides itself whether scripts may read its answers. The answer with the metadata of a
-            // resource sets its CORS fields itself.
+            // An upstream decides about CORS itself. A resource's metadata sets its CORS fields itself.
             Self::Forward(_) | Self::Publish(_) | Self::Receive(..) => false,
             Self::Answer(endpoint) => match endpoint {
                 Endpoint::Login

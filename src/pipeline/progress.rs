@@ -1,4 +1,4 @@
-//! The results of the stages that a request has passed so far.
+//! Defines the results of the stages that a request has passed.
 
 use super::record::Record;
 use super::stages::Routed;
@@ -7,12 +7,12 @@ use crate::forward::{Meter, RequestBody};
 use crate::limit::Standing;
 use std::rc::Rc;
 
-/// The results that an answer needs, whichever stage creates the answer.
+/// The results that a response needs, at whatever stage it is created.
 #[derive(Debug, Default)]
 pub(super) struct Progress<'p> {
-    /// The route, once it is found.
+    /// The index of the route, once it is found.
     pub(super) route: Option<usize>,
-    /// The state of the request's rate limits.
+    /// The state of the rate limits for this request.
     pub(super) standing: Standing<'p>,
     /// The meter of the request's body, once the body is admitted.
     pub(super) meter: Option<Rc<Meter>>,
@@ -25,13 +25,13 @@ impl Progress<'_> {
         record.routed(route);
     }
 
-    /// Whether the client may still be sending its body.
+    /// Returns whether the client may still be sending its body.
     pub(super) fn is_body_on_its_way(&self) -> bool {
         self.meter.as_ref().is_some_and(|meter| !meter.is_ended())
     }
 }
 
-/// A request that passed every check of its route.
+/// A request that passed all checks of its route.
 pub(super) struct Admitted<'p, 'h> {
     pub(super) routed: Routed<'p, 'h>,
     pub(super) permit: Permit,

@@ -1,8 +1,8 @@
-//! The record of one request: an access line and counts, written exactly once, however the request ends.
+//! Records one request: an access line and counts, written exactly once.
 //!
-//! The stages report to the record and never read it. The record is written when it is dropped: after the last byte
-//! of the answer, or earlier if the client disconnects. The record has no field that could hold a token, a query or a
-//! client's header field.
+//! The stages report to the record and never read it. The record is written when it is dropped, after the last byte of
+//! the response or when the client disconnects. The record has no field for a token, a query or a client's header
+//! field.
 
 use super::access_log::{self, Line};
 use super::exchange::{Exchange, OriginalRequest};
@@ -24,11 +24,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// The logged status of a request whose client disconnected before the answer. This status is never sent. nginx
-/// introduced the number, and operators know it.
+/// The logged status of a request whose client disconnected before the response. It is never sent. Operators know the
+/// number from nginx.
 const CLIENT_LEFT: u16 = 499;
 
-/// The record of one request.
 #[derive(Debug)]
 pub(super) struct Record {
     worker: Rc<Worker>,
@@ -57,7 +56,6 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Begins the record of a request.
     pub(super) fn begin(
         worker: &Rc<Worker>,
         policy: PinnedPolicy,
@@ -99,36 +97,34 @@ impl Record {
         }
     }
 
-    /// Returns the trace id if it differs from the request id. The trace id is the client's, from `traceparent`, or
-    /// else the gateway's own. The latter differs from the request id if a trusted proxy set the request id.
+    /// Returns the trace id if it differs from the request id. The trace id is the client's `traceparent`, or else the
+    /// gateway's id. The gateway's id differs if a trusted proxy set the request id.
     fn trace_id(&self) -> Option<[u8; 32]> {
         let of_client = self.traceparent.as_ref().and_then(trace_id_of);
         let begun_here = || Some(self.id.trace_id()).filter(|id| self.id_header.as_bytes() != id);
         of_client.or_else(begun_here)
     }
 
-    /// Returns the notes to which the forwarding code writes its outcome.
+    /// Returns the notes, for the forwarding code.
     pub(super) fn notes(&mut self) -> &mut Notes {
         &mut self.notes
     }
 
-    /// Records the route.
     pub(super) fn routed(&mut self, route: usize) {
         self.route = Some(route);
     }
 
-    /// Records the principal of the verified token, if there is one.
+    /// Records the caller, if the token was verified.
     pub(super) fn identified(&mut self, principal: Option<&Rc<Principal>>) {
         self.principal = principal.cloned();
     }
 
-    /// Records the detailed reason of a refusal, for the operator. A later reason replaces an earlier one.
+    /// Records the detailed reason for a refusal, for the operator. Replaces an earlier reason.
     pub(super) fn explained(&mut self, detail: String) {
         self.notes.detail = Some(detail);
     }
 
-    /// Records a refusal that is not enforced because the route is in shadow mode. Only the first such refusal is
-    /// kept.
+    /// Records a refusal that is not enforced because the route is in shadow mode. Keeps only the first.
     pub(super) fn shadowed(&mut self, denial: Denial) {
         if self.notes.detail.is_none() {
             self.notes.detail = denial.finer().map(str::to_owned);
@@ -136,13 +132,13 @@ impl Record {
         self.shadow.get_or_insert(denial);
     }
 
-    /// Records that another proxy asks for a verdict.
+    /// Records that this is a forward-auth request.
     pub(super) fn asks_for_verdict(&mut self) {
         self.is_question = true;
     }
 
-    /// Replaces the facts with the facts of the request that the proxy asks about, because an operator will search the
-    /// log for that request.
+    /// Replaces the facts with the facts of the original request, because operators search the log for the original
+    /// request.
     pub(super) fn asked_about(&mut self, original: &OriginalRequest) {
         self.is_question = true;
         self.route = None;
@@ -154,18 +150,17 @@ impl Record {
         }
     }
 
-    /// Records the meter that counts the bytes of the body.
     pub(super) fn metered(&mut self, meter: Rc<Meter>) {
         self.meter = Some(meter);
     }
 
-    /// Records that the client did not read the answer to its end in time.
+    /// Records that the client read the response too slowly.
     pub(super) fn not_read(&mut self) {
         self.complete = false;
         self.notes.detail = Some("the client did not read the answer in time".to_owned());
     }
 
-    /// Explains the refusal of a head or an announced body that exceeds its limit.
+    /// Explains the refusal of a head or body that exceeds its limit.
     pub(super) fn too_large(&mut self, denial: &Denial, headers: &HeaderMap) {
         let front = &self.policy.front;
         if *denial == Denial::HeadersTooLarge {
@@ -173,7 +168,7 @@ impl Record {
             let bounds = if self.is_question { bounds.of_question() } else { bounds };
             self.notes.detail = Some(bounds.excess(headers));
         } else if *denial == Denial::BodyTooLarge {
-            // hyper has already parsed the field as a number. Without the field, the length of the body is unknown.
+            // hyper has already parsed the field as a number. Without the field, the length is unknown.
             let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
             let (length, bound) = (length.unwrap_or("more"), front.body_bounds.size);
             let detail = format!("a body of {length} bytes, and body_size in [server.bounds] is {bound}");
@@ -188,10 +183,9 @@ impl Record {
         }
     }
 
-    /// Records a refusal.
     pub(super) fn refused(&mut self, denial: Denial) {
-        // The detail is written from the meter's count. If a streamed body exceeds its limit, the upstream connection
-        // reports only that the body ended.
+        // The meter has the exact reason. If a streamed body exceeds its limit, the upstream connection only reports
+        // that the body ended.
         if let (Denial::BodyTooLarge, Some(meter)) = (&denial, &self.meter) {
             let (came, bound) = (meter.bytes(), self.policy.front.body_bounds.size);
             self.notes.detail = Some(if came > bound {
@@ -206,23 +200,22 @@ impl Record {
         self.denial = Some(denial);
     }
 
-    /// Records the status of the answer.
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
-    /// Adds bytes of the answer's body that were passed to the connection.
+    /// Counts body bytes that were passed to the client's connection.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
     }
 
-    /// Records that the upstream's answer ended early, after its head.
+    /// Records that the upstream's response ended early, after its head.
     pub(super) fn cut(&mut self, error: &ResponseError) {
         self.notes.detail = Some(error.to_string());
         self.broken = Some(error.kind());
     }
 
-    /// Records that the whole answer was passed to the client's connection.
+    /// Records that the whole response was passed to the client's connection.
     pub(super) fn completed(&mut self) {
         self.complete = true;
     }
@@ -313,7 +306,6 @@ impl Drop for Record {
     }
 }
 
-/// Returns the name of the protocol for the log.
 fn protocol(version: Version) -> &'static str {
     if version == Version::HTTP_2 {
         "HTTP/2"
@@ -324,8 +316,8 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// Returns the host in the request target. Over HTTP/2, this is the host in `:authority`. Over HTTP/1.1, only a target
-/// in absolute form contains a host.
+/// Returns the host in the request target: `:authority` over HTTP/2, or the host of an absolute-form target over
+/// HTTP/1.1.
 fn authority(parts: &Parts) -> Option<HeaderValue> {
     parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
 }

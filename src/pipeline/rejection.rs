@@ -1,4 +1,4 @@
-//! A refusal before it is rendered as an answer: the denial, and the guidance for the client.
+//! Defines a refusal before it is rendered as a response: the denial, and guidance for the client.
 
 use super::exchange::Exchange;
 use super::forward_auth;
@@ -13,23 +13,23 @@ use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Method, Response};
 
-/// The reason of a refusal, and what the answer offers in addition.
+/// A denial, and guidance for the client.
 #[derive(Debug)]
 pub(super) struct Rejection {
     denial: Denial,
     guidance: Option<Box<Guidance>>,
 }
 
-/// The guidance for the client: links or a redirect for a person, and further challenge parameters for a program.
+/// Guidance for the client. A person gets links or a redirect, and a program gets more challenge parameters.
 #[derive(Debug, Default)]
 pub(super) struct Guidance {
-    /// The address of the login page, to which the answer redirects instead of showing the refusal.
+    /// The address of the login page. If set, the response redirects there instead of showing the refusal.
     pub(super) redirect: Option<HeaderValue>,
     /// The links of the refusal page.
     pub(super) ways: PageLinks,
-    /// The cookies that the answer deletes.
+    /// The cookies that the response deletes.
     pub(super) deletes: Option<DeadCookies>,
-    /// Further parameters of the challenge, each preceded by a comma.
+    /// More parameters for the challenge, each with a leading comma.
     pub(super) challenge: Option<String>,
 }
 
@@ -49,13 +49,12 @@ impl From<Denial> for Rejection {
 }
 
 impl Rejection {
-    /// Creates a rejection with guidance for the client.
     pub(super) fn guided(denial: Denial, guidance: Option<Guidance>) -> Self {
         Self { denial, guidance: guidance.map(Box::new) }
     }
 
-    /// Whether the rest of the input must not be read as another request, because the head or the body's framing is
-    /// ambiguous or the request was not read to its end.
+    /// Returns whether the connection must close because the next input might be read as a request by mistake. The head
+    /// or the body's framing is ambiguous, or the request was not read to its end.
     pub(super) fn is_of_framing(&self) -> bool {
         matches!(
             self.denial,
@@ -63,7 +62,7 @@ impl Rejection {
         )
     }
 
-    /// Renders the answer in the form that the client can read, and records the refusal. `method` is the method that
+    /// Renders the response in a format that the client can read, and records the refusal. `method` is the method that
     /// the client sent.
     #[cold]
     pub(super) fn answer(

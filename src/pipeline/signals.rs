@@ -1,4 +1,4 @@
-//! Answers a transmitter that pushes a signal: a security event token (RFC 8935), or a logout token (OpenID Connect
+//! Receives signals that a transmitter pushes: security event tokens (RFC 8935) and logout tokens (OpenID Connect
 //! Back-Channel Logout section 2.5).
 
 use super::exchange::Exchange;
@@ -19,13 +19,12 @@ use http::header::{
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
-/// The maximum size of the body: a token, and the form around a logout token.
+/// Maximum size of the body in bytes: a token, and the form around a logout token.
 const BODY_MAX: u64 = 32 * 1024;
 
-/// Answers the request.
+/// Processes a signal, and returns the response for the transmitter.
 ///
-/// # Errors
-/// If the body does not arrive.
+/// # Errors Returns the denial if the body cannot be read.
 pub(super) async fn answer(
     worker: &Worker,
     policy: &Policy,
@@ -35,7 +34,7 @@ pub(super) async fn answer(
     admitted: Admitted<'_, '_>,
     record: &mut Record,
 ) -> Result<Response<Bytes>, Rejection> {
-    // The bearer token is checked before the body is read.
+    // Check the bearer token before the body is read.
     let field = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     if kind == SignalKind::EventToken
         && let Err(error) = receiver.authorize(field)
@@ -76,7 +75,7 @@ fn token(kind: SignalKind, head: &Head<'_>, body: &[u8]) -> Result<String, Signa
             if !media.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
                 return Err(unusable("The content type is not application/x-www-form-urlencoded."));
             }
-            // A repeated field makes the form invalid. Other fields are ignored (section 2.5).
+            // A repeated field makes the form invalid. Unknown fields are ignored (section 2.5).
             let fields =
                 Fields::form(body).map_err(|_| unusable("The body is not a form with unique fields."))?;
             match fields.required("logout_token") {
@@ -99,8 +98,8 @@ fn accepted(kind: SignalKind) -> Response<Bytes> {
     response
 }
 
-/// Returns an error in the transmitter's form (RFC 8935 section 2.3, Back-Channel Logout section 2.8). The status is 400
-/// for what no repetition can cure.
+/// Returns an error in the transmitter's format (RFC 8935 section 2.3, Back-Channel Logout section 2.8). The status is
+/// 400 if a retry cannot succeed.
 #[cold]
 fn refusal(kind: SignalKind, error: SignalError, record: &mut Record) -> Response<Bytes> {
     let body = match kind {

@@ -1,9 +1,7 @@
-//! The decisions about a request in their order. Real requests and explanations of hypothetical requests use the same
-//! functions.
+//! Defines the stages of a decision. Real requests and explanations of hypothetical requests use the same functions.
 //!
-//! The order is [`redirect`], [`find`], [`Routed::decide`], [`Routed::check_protocol`]. The types ensure that no
-//! decision precedes [`find`]: a decision needs the route, and only `find` returns a route. The pipeline applies limits
-//! and reads bodies between these steps.
+//! The order is [`redirect`], [`find`], [`Routed::decide`], [`Routed::check_protocol`]. A decision needs a route, and
+//! only [`find`] returns a route. The pipeline applies limits and reads bodies between the stages.
 
 use crate::authenticate::{Credentials, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal};
@@ -14,27 +12,24 @@ use crate::policy::{Handler, Policy, Route};
 use crate::route::{Found, Head, upgrade};
 use http::HeaderMap;
 
-/// A request whose route is known.
 #[derive(Debug)]
 pub(crate) struct Routed<'p, 'h> {
-    /// The route.
     pub(crate) route: &'p Route,
-    /// The route's position in the policy, and the values of its path parameters.
+    /// The route's index in the policy, and the values of its path parameters.
     pub(crate) found: Found<'p, 'h, usize>,
 }
 
-/// Checks that a request on the cleartext port may be redirected to the encrypted one.
+/// Checks whether a request on the cleartext port may be redirected to HTTPS.
 ///
-/// # Errors
-/// Returns [`Denial::InsecureTransport`] if the request carries a credential, which was already exposed.
+/// # Errors Returns [`Denial::InsecureTransport`] if the request carries a credential, because the credential was sent
+/// in cleartext.
 pub(crate) fn redirect(policy: &Policy, head: &Head<'_>) -> Result<(), Denial> {
     if policy.carries_credential(head) { Err(Denial::InsecureTransport) } else { Ok(()) }
 }
 
 /// Finds the route of a request.
 ///
-/// # Errors
-/// Returns the errors of the route table.
+/// # Errors Returns the errors of the route table.
 #[inline]
 pub(crate) fn find<'p, 'h>(policy: &'p Policy, head: &'h Head<'_>) -> Result<Routed<'p, 'h>, Denial> {
     let found = policy.table.find(head)?;
@@ -42,11 +37,11 @@ pub(crate) fn find<'p, 'h>(policy: &'p Policy, head: &'h Head<'_>) -> Result<Rou
 }
 
 impl Routed<'_, '_> {
-    /// Authenticates the caller and checks the route's rule. For a real request, `trust` is the policy's `trust`. For
-    /// an explanation, it may contain other keys.
+    /// Authenticates the caller and checks the route's rule. `trust` is the policy's `trust` for a real request. For an
+    /// explanation, it may contain other keys.
     ///
-    /// # Errors
-    /// Returns the first refusal. On a route in shadow mode, [`Permit::in_shadow`] turns the refusal into a permit.
+    /// # Errors Returns the first refusal. On a route in shadow mode, [`Permit::in_shadow`] turns the refusal into a
+    /// permit.
     #[inline]
     pub(crate) fn decide(
         &self,
@@ -59,11 +54,10 @@ impl Routed<'_, '_> {
         decide(&route.credential_policy, &route.rule, trust, credentials, &found.params, now, tokens)
     }
 
-    /// Checks that the gateway can forward a permitted request. The gateway removes `Upgrade`, which would turn a
-    /// WebSocket handshake into a plain GET, whose answer no WebSocket client understands.
+    /// Checks whether the gateway can forward a permitted request. Without `Upgrade`, which the gateway removes, a
+    /// WebSocket handshake would be a plain GET. No WebSocket client understands the response to it.
     ///
-    /// # Errors
-    /// Returns [`Malformed::WebSocket`] for a WebSocket handshake.
+    /// # Errors Returns [`Malformed::WebSocket`] for a WebSocket handshake.
     #[inline]
     pub(crate) fn check_protocol(&self, headers: &HeaderMap) -> Result<(), Denial> {
         match &self.route.handler {

@@ -1,5 +1,5 @@
-//! Logs and answers requests that have no record because they could not be parsed: the bytes were not HTTP/1.1, or
-//! the head did not arrive in time.
+//! Logs and answers requests that have no record, because they are not valid HTTP/1.1 or their head did not arrive in
+//! time.
 
 use super::access_log::{self, Line};
 use crate::clock::Now;
@@ -12,7 +12,7 @@ use crate::worker::Worker;
 use crate::worker_settings::AccessLog;
 use http::{HeaderValue, Method, header};
 
-/// Counts and logs the refusal of a request that cannot be parsed, and returns the HTTP/1.1 answer.
+/// Counts and logs the refusal of an unreadable request, and returns the HTTP/1.1 response.
 pub(crate) fn refuse(worker: &Worker, connection: &Connection, denial: Denial, detail: &str) -> Box<[u8]> {
     let id = worker.request_ids().next().header();
     worker.counters().unrouted.record(&denial);
@@ -53,8 +53,8 @@ pub(crate) fn refuse(worker: &Worker, connection: &Connection, denial: Denial, d
     answer(&denial, &id)
 }
 
-/// Returns the method and the path, without its query, from bytes that may contain a request line. Each is empty if
-/// it cannot be determined.
+/// Returns the method and the path (without query) of a possible request line. Each is empty if it cannot be
+/// determined.
 fn request_line(read: &[u8]) -> (&[u8], &[u8]) {
     let line = read.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
@@ -65,8 +65,8 @@ fn request_line(read: &[u8]) -> (&[u8], &[u8]) {
     (method, path)
 }
 
-/// Returns a problem document with a response head that closes the connection: no byte after this request can be read
-/// as another request.
+/// Returns a problem document with a response head. The response closes the connection, because the next bytes must not
+/// be read as another request.
 fn answer(denial: &Denial, id: &HeaderValue) -> Box<[u8]> {
     let mut response = respond::refuse(denial, Format::Json, id, &Method::GET);
     let length = HeaderValue::from(response.body().len());

@@ -1,4 +1,4 @@
-//! Waits for what a refused request lacks, such as a key that its issuer has just published, and decides again.
+//! Waits for a missing fact, such as a key that the issuer has just published, and decides about the request again.
 
 use super::stages::Routed;
 use crate::authenticate::{Credentials, Pending, TokenCache, Trust};
@@ -9,13 +9,14 @@ use crate::worker::Worker;
 use std::future::Future;
 use std::pin::Pin;
 
-/// How often a request is decided about again. Each wait but the last may end before the fetch that can answer it began.
+/// Maximum number of repeated decisions for a request. A wait may join a fetch that began before the key was published,
+/// so one repetition may not be enough.
 const ROUNDS_MAX: usize = 3;
 
-/// Decides again about a request that waits for something, within a bound on time and number. A request that waits in
-/// vain stays refused; if the check could not be made, it is refused for that.
+/// Waits for the missing fact and decides again, within bounds on time and repetitions. If the wait brings nothing, the
+/// first refusal stands. If the fact could not be checked, the denial says so.
 ///
-/// The result is boxed, so that a request that waits for nothing does not carry the room for a wait.
+/// The result is boxed to keep the future of ordinary requests small.
 #[cold]
 pub(super) fn decide_after_wait<'w>(
     worker: &'w Worker,
@@ -36,7 +37,7 @@ pub(super) fn decide_after_wait<'w>(
                 break;
             }
             let trust = current_trust(worker, policy, &pending);
-            // The core's cache belongs to the trust of the policy in force, which may be another one by now.
+            // The core's token cache is for the trust of the current policy, which may have changed.
             let mut tokens = TokenCache::new(1);
             refusal = match routed.decide(&trust, credentials, worker.now(), &mut tokens) {
                 Ok(permit) => return Ok(permit),
@@ -47,8 +48,8 @@ pub(super) fn decide_after_wait<'w>(
     })
 }
 
-/// Returns the trust of the request's policy with what the wait brought. The rest stays as it was when the request
-/// began: the route's rule refers to the claims of its own policy.
+/// Returns the trust of the request's policy, with the fetched keys added. The rest stays unchanged, because the
+/// route's rule refers to the claims of that policy.
 fn current_trust(worker: &Worker, policy: &Policy, pending: &Pending) -> Trust {
     match pending {
         Pending::Keys(wanted) => {
