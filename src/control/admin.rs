@@ -1,5 +1,6 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/keys`, `/decisions`, `/explain`, `/reload`. Only this listener answers
-//! health checks: no path, host or user agent makes the other listeners answer one.
+//! Serves the admin listener: `/livez`, `/readyz`, `/metrics`, `/keys`, `/decisions`, `/explain`, `/reload`.
+//!
+//! The other listeners never answer health checks, whatever the path, host or user agent.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
 use super::{guard, key_report, metrics_page, queries};
@@ -22,19 +23,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// The maximum number of open admin connections: scrapers and probes are few.
+/// Maximum number of open admin connections. Scrapers and probes need only a few.
 const CONNECTIONS: usize = 64;
 
-/// The admin listener's sockets.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    /// The bound sockets.
+    /// The bound sockets of the admin listener.
     pub(crate) listeners: Vec<TcpListener>,
-    /// The number of the policy in force, and the outcomes of reloads.
+    /// The generation of the current policy, and the outcomes of reloads.
     pub(crate) status: Arc<ReloadStatus>,
 }
 
-/// The state that the admin listener's answers come from.
+/// The state of the admin listener.
 #[derive(Debug)]
 pub(crate) struct AdminState {
     shared: Arc<Shared>,
@@ -45,7 +45,7 @@ pub(crate) struct AdminState {
 }
 
 impl AdminState {
-    /// Makes `/readyz` answer 503 from now on.
+    /// Makes `/readyz` respond with 503.
     pub(crate) fn begin_draining(&self) {
         self.draining.set(true);
     }
@@ -54,8 +54,7 @@ impl AdminState {
 impl Admin {
     /// Serves the listeners in background tasks of the current runtime.
     ///
-    /// # Errors
-    /// When a socket cannot be used.
+    /// # Errors Returns an error if a socket cannot be used.
     pub(crate) fn serve(
         self,
         shared: Arc<Shared>,
@@ -103,7 +102,7 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<AdminState>) {
                 .max_headers(64)
                 .max_buf_size(16 * 1024)
                 .serve_connection(TokioIo::new(stream), service);
-            // An error on an admin connection concerns only its client.
+            // An error on an admin connection affects only its client.
             let _ = connection.await;
             state.open.set(state.open.get() - 1);
         });
@@ -163,7 +162,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
     }
 }
 
-/// Answers how the policy in force would decide a request.
+/// Explains how the current policy would decide a request.
 async fn explain(state: &AdminState, request: Request<Incoming>) -> Response<Full<Bytes>> {
     if *request.method() != Method::POST {
         return only_post();

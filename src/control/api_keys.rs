@@ -1,5 +1,5 @@
-//! Watches the file of API keys while the gateway runs, and puts changes into force. Now and then it writes when each
-//! key was last used, so that an operator finds keys that nobody needs.
+//! Watches the file of API keys and applies its changes. Also records when each key was last used, so that an operator
+//! can find unused keys.
 
 use super::file_watch::FileWatch;
 use crate::api_key_file::ApiKeyFile;
@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
-/// The time between two polls. A change is read after two polls that see the same file.
+/// Interval between two polls. A change is read once two polls have seen the same file.
 const POLL: Duration = Duration::from_millis(250);
-/// The number of polls between two writings of the times of the last use: a minute.
+/// Number of polls between two records of the last uses: one minute.
 const NOTED_EVERY: u32 = 240;
 
-/// Watches this file for ever. Each poll runs on a thread of its own, because the folder may be slow.
+/// Watches the file forever. Each poll runs on a separate thread, because the folder may be slow.
 pub(super) async fn watch(shared: Arc<Shared>, file: Arc<ApiKeyFile>) {
     let mut interval = tokio::time::interval(POLL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The file is read again once, because it may have changed since the policy was compiled.
+    // The first poll reads the file again, because it may have changed since the policy was compiled.
     let mut watch = FileWatch::unread(vec![file.path()]);
     let mut fault = None;
     let mut polls = 0_u32;
@@ -38,7 +38,7 @@ pub(super) async fn watch(shared: Arc<Shared>, file: Arc<ApiKeyFile>) {
             (watch, read, noted)
         });
         let Ok((back, read, noted)) = looked.await else {
-            // The poll ended in a panic, which was logged. The next poll starts with a new watch.
+            // The poll panicked, and the panic was logged. The next poll starts with a new watch.
             watch = FileWatch::unread(vec![file.path()]);
             continue;
         };
@@ -70,7 +70,7 @@ pub(super) async fn watch(shared: Arc<Shared>, file: Arc<ApiKeyFile>) {
     }
 }
 
-/// Puts these keys into force. Returns their number if they differ from those in force.
+/// Applies the keys to the current policy. Returns their number if they differ from the policy's keys.
 fn publish(shared: &Shared, file: &ApiKeyFile, facts: Vec<ApiKeyFacts>) -> Option<usize> {
     let before = shared.policy.load();
     let current = before.trust.api_keys()?;
@@ -79,7 +79,7 @@ fn publish(shared: &Shared, file: &ApiKeyFile, facts: Vec<ApiKeyFacts>) -> Optio
     if keys.is_same(current) {
         return None;
     }
-    // A reload may have replaced the policy by one with another state folder, or without API keys.
+    // A reload may have changed the policy to another state folder or disabled API keys.
     let is_ours = |policy: &Policy| policy.api_key_file.as_deref() == Some(file);
     shared.policy.update(|policy| match is_ours(policy) {
         true => policy.with_api_keys(keys.clone()),

@@ -1,5 +1,5 @@
-//! Watches the certificate files while the gateway runs. New connections get the latest certificate, and a certificate
-//! that expires soon is logged.
+//! Watches the certificate files. New connections get the latest certificate. A certificate that expires soon is
+//! logged.
 
 use super::file_watch::FileWatch;
 use crate::clock::Now;
@@ -7,11 +7,10 @@ use crate::journal::{Journal, Level};
 use crate::timestamp::rfc3339;
 use crate::tls::{Certificates, Files, Validity};
 
-/// How long before its expiry a certificate is logged, in seconds: two weeks, because the person in charge may be on
-/// leave.
+/// How long before its expiry a certificate is logged, in seconds: two weeks, because the operator may be on leave.
 const SOON: u64 = 14 * 86_400;
 
-/// The phase of a certificate's validity. Each change of phase is logged once.
+/// The phase of a certificate's validity. Each change is logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Valid,
@@ -20,11 +19,11 @@ enum Phase {
     Ended,
 }
 
-/// Watches the certificate for ever. The files are polled on a thread of their own, because their folder may be slow.
+/// Watches the certificate forever. Each poll runs on a separate thread, because the folder may be slow.
 pub(super) async fn watch(certificates: Certificates, journal: Journal) {
     let mut interval = super::poll_interval();
     let mut files = certificates.files();
-    // The process read the files at its start. The files may have changed since the start, so they are read again once.
+    // The first poll reads the files again, because they may have changed since the process started.
     let mut watch = FileWatch::unread(paths(&files));
     let mut logged = (None, Phase::Valid);
     loop {
@@ -41,7 +40,7 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
             (files, watch, outcome)
         });
         let Ok((back, looked, outcome)) = looked.await else {
-            // The poll ended in a panic, which was logged. The next poll starts with a new watch.
+            // The poll panicked, and the panic was logged. The next poll starts with a new watch.
             files = certificates.files();
             watch = FileWatch::unread(paths(&files));
             continue;
@@ -67,7 +66,7 @@ fn paths(files: &Files) -> Vec<std::path::PathBuf> {
     vec![files.certificate.clone(), files.key.clone()]
 }
 
-/// Logs once when a certificate is not valid yet, once when it expires soon, and once when it has expired.
+/// Logs each change of the certificate's phase once.
 fn log_phase(certificates: &Certificates, journal: &Journal, logged: &mut (Option<Validity>, Phase)) {
     let validity = certificates.validity();
     let now = match validity {

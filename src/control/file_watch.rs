@@ -1,19 +1,18 @@
-//! Detects that files in use were replaced, and that the replacement is complete.
+//! Detects when watched files were replaced completely.
 //!
-//! The files are polled, because kernel notifications depend on how a file is replaced: an editor renames a new file
-//! over it, Kubernetes points a symbolic link to another folder, and some programs write in place. Network file systems
-//! send no notifications at all. Polling detects all of these, and reads metadata only.
+//! The files are polled. Kernel notifications depend on how a file is replaced: an editor renames a new file over it,
+//! Kubernetes changes a symbolic link to a folder, and some programs write in place. Network file systems send no
+//! notifications at all. Polling detects every replacement, and reads only metadata.
 
 use crate::clock::Now;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// How far the kernel's file timestamps may lag behind the clock: one tick, in nanoseconds.
+/// How far the kernel's file timestamps may lag behind the clock, in nanoseconds: one tick.
 const TICK: i64 = 10_000_000;
 
-/// The metadata of a file, with symbolic links followed. It includes the time of the last change of any kind (`ctime`),
-/// which no program can set.
+/// The metadata of a file. Symbolic links are followed. `changed` is the `ctime`, which no program can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FileState {
     device: u64,
@@ -23,19 +22,19 @@ struct FileState {
     changed: (i64, i64),
 }
 
-/// A set of watched files, and two of their states.
+/// A set of watched files.
 #[derive(Debug)]
 pub(super) struct FileWatch {
     paths: Vec<PathBuf>,
-    /// The states in which the files were last read.
+    /// The state of each file when it was last read.
     known: Vec<Option<FileState>>,
-    /// The states at the last poll.
+    /// The state of each file at the last poll.
     last: Vec<Option<FileState>>,
 }
 
 impl FileWatch {
-    /// Watches files that were read at `since` or later. A file that changed after `since` may have been read before
-    /// the change, so it is reported.
+    /// Watches files that were read at `since` or later. A file that changed after `since` is reported, because it may
+    /// have been read before the change.
     pub(super) fn read_at(paths: Vec<PathBuf>, since: Now) -> Self {
         let nanos = i64::from(since.subsec_nanos) - TICK;
         let seconds = i64::try_from(since.unix).unwrap_or(i64::MAX);
@@ -45,18 +44,18 @@ impl FileWatch {
         Self { paths, known, last }
     }
 
-    /// Watches files that were read at an unknown time. The files are reported once even if they did not change.
+    /// Watches files that were read at an unknown time. They are reported once, even if they did not change.
     pub(super) fn unread(paths: Vec<PathBuf>) -> Self {
         Self::read_at(paths, Now::at(0))
     }
 
-    /// Whether both watch the same files.
+    /// Returns whether both watches have the same files.
     pub(super) fn is_same_files(&self, other: &Self) -> bool {
         self.paths == other.paths
     }
 
-    /// Whether the files have changed since they were last read, and are complete: two polls in a row saw the same
-    /// state. Returns true once for each change; the caller then reads the files.
+    /// Returns true once for each change that is complete: two polls in a row saw the same state. The caller then reads
+    /// the files.
     pub(super) fn poll(&mut self) -> bool {
         let seen = states(&self.paths);
         let at_rest = seen == self.last;
@@ -71,7 +70,7 @@ impl FileWatch {
 
 fn states(paths: &[PathBuf]) -> Vec<Option<FileState>> {
     let state = |path: &PathBuf| {
-        // A file that cannot be reached counts as absent.
+        // A file that cannot be accessed counts as missing.
         fs::metadata(path).ok().map(|found| FileState {
             device: found.dev(),
             inode: found.ino(),
@@ -89,12 +88,12 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
-    /// Polls four times, and returns how many of these polls reported a change.
+    /// Polls four times, and returns how many polls reported a change.
     fn changes(watched: &mut FileWatch) -> usize {
         (0..4).filter(|_| watched.poll()).count()
     }
 
-    /// A test's own folder, removed when dropped.
+    /// The folder of one test, removed when dropped.
     struct Folder(PathBuf);
 
     impl Folder {

@@ -1,9 +1,10 @@
-//! Restricts the admin listener to operators and their tools; web pages are refused.
+//! Protects the admin listener from web pages.
 //!
-//! The listener requires no credential, so a web page must not be able to reach it through a browser on an operator's
-//! machine. A page of another site is recognised by `Sec-Fetch-Site` and `Origin`. Over plain http, a page whose own
-//! name resolves to this listener (DNS rebinding) sends neither of the two fields. The requests of such a page have the
-//! page's name in `Host`, while operators and their tools use an address.
+//! The listener requires no credential, so a web page must not reach it through an operator's browser. `Sec-Fetch-Site`
+//! and `Origin` reveal a request from another site.
+//!
+//! Over plain http, a page whose name resolves to this listener (DNS rebinding) sends neither field. Its requests have
+//! the page's name in `Host`, while operators and their tools use an address.
 
 use super::queries::QueryError;
 use crate::route::host::Authority;
@@ -13,22 +14,21 @@ use std::net::Ipv4Addr;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Rejects a request that a web page may have sent. `named` holds the listener's names in the policy.
+/// Rejects a request that a web page may have sent. `named` contains the listener's names in the policy.
 ///
-/// # Errors
-/// Returns 403 and the reason.
+/// # Errors Returns 403 and the reason.
 pub(super) fn admit(uri: &Uri, headers: &HeaderMap, named: &[Box<str>]) -> Result<(), QueryError> {
     let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, format!("{why}\n")));
     if headers.contains_key(header::ORIGIN) {
         return forbidden("not for web pages: the request has an Origin");
     }
-    // The value `none` is sent for an address that a person types into the browser.
+    // A browser sends `none` for an address that a person typed.
     if headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "none" && site != "same-origin") {
         return forbidden("not for web pages: Sec-Fetch-Site names another site");
     }
     let mut hosts = headers.get_all(header::HOST).iter();
     let hosts = match (hosts.next(), hosts.next()) {
-        // An HTTP/1.0 request may omit `Host`; no browser sends such a request.
+        // An HTTP/1.0 request may omit `Host`. No browser sends such a request.
         (None, _) => [None, uri.authority().map(|authority| authority.as_str())],
         (Some(host), None) => {
             [Some(host.to_str().unwrap_or_default()), uri.authority().map(|authority| authority.as_str())]
@@ -49,13 +49,13 @@ pub(super) fn admit(uri: &Uri, headers: &HeaderMap, named: &[Box<str>]) -> Resul
     }
 }
 
-/// Whether a host name is safe: an outsider cannot make it resolve to the listener.
+/// Returns whether a host name is safe: an attacker cannot make it resolve to the listener.
 fn is_address(host: &str) -> bool {
     host == "localhost" || host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok()
 }
 
-/// Whether scrapers and probes use this path. For such a path, a host name without a dot is accepted too, because
-/// containers and services have such names and public web pages do not.
+/// Returns whether scrapers and probes use this path. These paths also accept a host name without a dot. Containers and
+/// services have such names, but public web pages do not.
 fn is_open(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/metrics")
 }
@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    /// The `Host` rule defends against DNS rebinding.
+    /// Checks the defence against DNS rebinding by the `Host` rule.
     #[test]
     fn web_pages_may_not() {
         for path in ALL {

@@ -1,4 +1,4 @@
-//! The keys of issuers by URL, while the gateway runs: one task for each source fetches them, and puts them in force.
+//! Fetches the keys of issuers that publish them at a URL, with one task per source.
 
 use crate::authenticate::{Issuer, Key, KeySet};
 use crate::clock::Now;
@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-/// The tasks that fetch the keys of the policy in force.
+/// The tasks that fetch the keys for the current policy.
 #[derive(Debug, Default)]
 pub(super) struct KeyFetchers(Vec<(Arc<KeySource>, JoinHandle<()>)>);
 
 impl KeyFetchers {
-    /// Fetches the keys of the policy in force, and of no other. A source that the policy kept is not disturbed.
+    /// Starts and stops tasks to match the current policy. A source that is still in the policy keeps its task.
     pub(super) fn follow(&mut self, shared: &Arc<Shared>) {
         let policy = shared.policy.load();
         let wanted: Vec<_> =
@@ -36,13 +36,13 @@ impl KeyFetchers {
     }
 }
 
-/// Returns a policy that is to be published, with the keys that were fetched while it was compiled.
+/// Returns a compiled policy with the keys that were fetched while it was compiled.
 pub(super) fn with_fetched_keys(policy: Policy, now: Now) -> Policy {
     let sources: Vec<_> = policy.trust.issuers().iter().filter_map(|issuer| issuer.source.clone()).collect();
     sources.iter().fold(policy, |policy, source| policy.with_fetched(source, now))
 }
 
-/// Fetches the keys of a source when they are due or wanted, for ever.
+/// Fetches the keys of a source forever, each time when a fetch is due or a request waits for a key.
 async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
     loop {
         source.due().await;
@@ -77,7 +77,7 @@ async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
     }
 }
 
-/// Checks a fetched set, and puts it in force. A set without a usable key never replaces a good one.
+/// Checks a fetched set and applies it. A set without a usable key never replaces a good set.
 fn accept(
     shared: &Shared,
     source: &Arc<KeySource>,
@@ -86,7 +86,7 @@ fn accept(
 ) -> Result<Arc<GoodSet>, FetchError> {
     let policy = shared.policy.load();
     let issuer = policy.trust.issuers().iter().find(|issuer| is_of(issuer, source)).ok_or_else(|| {
-        // A reload has put a policy without this source in force. This task is about to end.
+        // A reload has removed this source from the policy. This task ends soon.
         FetchError { kind: "content", why: "the policy no longer has this source".to_owned() }
     })?;
     let before = source.good(now);
@@ -120,7 +120,7 @@ fn name(key: &Key) -> String {
     Copy::key_name(key.id(), key.algorithm().as_str())
 }
 
-/// Returns when each key was first seen: now, unless the last set had it.
+/// Returns the time at which each key was first seen: now, unless `known` contains the key.
 fn seen(keys: &KeySet, known: &BTreeMap<String, u64>, now: Now) -> BTreeMap<String, u64> {
     let at = |name: &String| known.get(name).copied().unwrap_or(now.unix);
     keys.iter().map(name).map(|name| (name.clone(), at(&name))).collect()
@@ -130,7 +130,7 @@ fn publish(shared: &Shared, source: &Arc<KeySource>, now: Now) {
     shared.policy.update(|policy| policy.with_fetched(source, now));
 }
 
-/// Logs which keys came and went, and which are not used, if that changed.
+/// Logs the added and removed keys, and the keys that cannot be used, if the set has changed.
 fn log_changes(shared: &Shared, issuer: &Issuer, keys: &KeySet, skipped: &[String], has_before: bool) {
     let names = |keys: &KeySet| keys.iter().map(name).collect::<BTreeSet<_>>();
     let (now, before) = (names(keys), names(&issuer.keys));
@@ -159,7 +159,7 @@ fn log_changes(shared: &Shared, issuer: &Issuer, keys: &KeySet, skipped: &[Strin
     }
 }
 
-/// Writes the copy with which the next start begins, off the thread: the disk may be slow.
+/// Writes the copy of the keys for the next start. Runs on another thread, because the disk may be slow.
 async fn write_copy(shared: &Shared, source: &Arc<KeySource>, good: &Arc<GoodSet>) {
     let (source, good) = (source.clone(), good.clone());
     let issuer = source.settings().issuer.clone();

@@ -1,4 +1,4 @@
-//! Reports the keys of issuers by URL: at `/readyz?verbose`, at `/keys`, and in the metrics.
+//! Reports the keys that are fetched from URLs, at `/readyz?verbose`, at `/keys` and in the metrics.
 
 use crate::authenticate::{Issuer, Trust};
 use crate::clock::Now;
@@ -12,7 +12,7 @@ fn by_url(trust: &Trust) -> impl Iterator<Item = (&Issuer, &Arc<KeySource>)> {
     trust.issuers().iter().filter_map(|issuer| Some((issuer, issuer.source.as_ref()?)))
 }
 
-/// Describes the state of the keys for operators, one line for each issuer with keys by URL.
+/// Describes the state of the keys for operators, in one line per issuer with keys by URL.
 pub(super) fn lines(trust: &Trust) -> String {
     by_url(trust).map(|(issuer, source)| line(issuer, &source.status())).collect()
 }
@@ -39,7 +39,6 @@ pub(super) fn json(trust: &Trust) -> Value {
     json!({ "issuers": issuers })
 }
 
-/// Describes the keys of one issuer.
 pub(crate) fn issuer(issuer: &Issuer) -> Value {
     let source = issuer.source.as_ref();
     let first_seen = source.and_then(|source| source.good(Now::read())).map(|good| good.first_seen.clone());
@@ -75,7 +74,7 @@ pub(crate) fn issuer(issuer: &Issuer) -> Value {
     described
 }
 
-/// Writes the metrics. The names of issuers come from the policy.
+/// Writes the metrics. The issuer labels are names from the policy.
 pub(super) fn write_metrics(out: &mut Exposition, trust: &Trust) {
     let sources: Vec<_> = by_url(trust).map(|(issuer, source)| (issuer, source, source.status())).collect();
     let help = "Usable keys of an issuer whose keys are fetched from a URL.";

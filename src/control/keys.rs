@@ -1,4 +1,4 @@
-//! Watches the local authority's signing keys while the gateway runs, and puts changes in the state folder into force.
+//! Watches the local authority's signing keys in the state folder, and applies changes.
 
 use crate::clock::Now;
 use crate::journal::Level;
@@ -7,8 +7,8 @@ use crate::policy::Policy;
 use crate::worker::Shared;
 use std::sync::Arc;
 
-/// Watches the keys of this issuer for ever. Each poll runs on a thread of its own, because the folder may be slow and
-/// creating a key takes time.
+/// Watches the keys of this issuer forever. Each poll runs on a separate thread, because the folder may be slow and
+/// because creating a key takes time.
 pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Watcher) {
     let keyring = watcher.keyring().clone();
     let mut interval = super::poll_interval();
@@ -16,7 +16,7 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
         interval.tick().await;
         let (live, issuer, ours) = (shared.policy.clone(), issuer.clone(), keyring.clone());
         let looked = tokio::task::spawn_blocking(move || {
-            // A reload may have replaced the policy with a policy that uses other keys.
+            // A reload may have changed the policy to other keys.
             let is_ours = |policy: &Policy| {
                 policy.issuer_settings.as_ref().is_some_and(|settings| settings.keyring.is_same(&ours))
             };
@@ -34,13 +34,13 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
                 watcher = back;
                 events.iter().for_each(|event| log_event(&shared, event));
             }
-            // The watcher ended in a panic, which was logged. A new watcher starts from the keys in force.
+            // The watcher panicked, and the panic was logged. A new watcher starts from the current keys.
             Err(_) => watcher = keyring.watcher(Now::read()),
         }
     }
 }
 
-/// Returns the policy with the current signing keys, if `before` uses the same keyring: a key may have been created or
+/// Returns the policy with the current signing keys, if `before` has the same keyring. A key may have been created or
 /// revoked while the policy was compiled.
 pub(super) fn with_current_keys(policy: Policy, before: &Policy) -> Policy {
     match (&policy.issuer_settings, &before.issuer_settings) {

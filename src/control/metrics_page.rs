@@ -1,4 +1,4 @@
-//! Writes the metrics page: the counts of all cores and the current state of the gateway, in Prometheus's text format.
+//! Writes the metrics page in Prometheus's text format: the counts of all cores, and the state of the gateway.
 
 use super::key_report;
 use super::reload::ReloadStatus;
@@ -12,7 +12,6 @@ use crate::policy::Policy;
 use crate::tls::Certificates;
 use crate::worker::Shared;
 
-/// Renders all counts and the current state in Prometheus's text format.
 pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) -> String {
     let policy = shared.policy.load();
     let mut out = Exposition::new();
@@ -30,7 +29,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     status.write_metrics(&mut out);
     if let Some(ends) = shared.certificates.as_ref().and_then(Certificates::ends) {
         let help = "Expiry of the certificate in use, in seconds since 1970.";
-        // The older name does not follow the Prometheus convention; it is kept for existing alerts.
+        // The older name does not follow the Prometheus convention. It is kept for existing alerts.
         for name in
             ["portcullis_certificate_expires_seconds", "portcullis_certificate_expiry_timestamp_seconds"]
         {
@@ -83,7 +82,6 @@ fn write_tokens(out: &mut Exposition, trust: &Trust) {
     }
 }
 
-/// Writes the counts of the local authority.
 fn write_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
     fn write<O: Outcome<N>, const N: usize>(
         out: &mut Exposition,
@@ -130,7 +128,6 @@ fn write_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
     out.sample(&[], u64::try_from(trust.revoked().len()).unwrap_or(u64::MAX));
 }
 
-/// Writes the counts of the receivers of signals.
 fn write_signals(out: &mut Exposition, policy: &Policy) {
     if policy.receivers.is_empty() {
         return;
@@ -172,7 +169,6 @@ fn write_signals(out: &mut Exposition, policy: &Policy) {
     out.sample(&[], u64::try_from(policy.trust.revoked().signals().len()).unwrap_or(u64::MAX));
 }
 
-/// Writes the state of the store, and the number of requests that wait for the authority.
 fn write_store(out: &mut Exposition, authority: &Authority) {
     let health = authority.health();
     let help = "Whether the store of accounts and sessions answered at its last use (1) or not (0).";

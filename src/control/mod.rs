@@ -1,5 +1,5 @@
-//! The tasks that no client request triggers: signals, the admin listener and the signing keys. They run on the main
-//! thread's own runtime, so they do not delay the requests on a core.
+//! Runs all tasks that no client triggers: signals, reloads, the admin listener, and the watches of keys and
+//! certificates. They run on the main thread, so they do not delay the requests on a core.
 
 mod admin;
 mod api_keys;
@@ -32,19 +32,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// How much longer than the drain itself the cores may take to stop.
+/// How much longer than the drain the cores may take to stop.
 const GRACE: Duration = Duration::from_secs(2);
-/// The maximum number of waiting reload requests.
+/// Maximum number of waiting reload requests.
 const RELOADS_WAITING: usize = 8;
-/// The exit code after a second signal: 128 plus the number of SIGTERM, by the convention of shells.
+/// The exit code after a second signal. By the shells' convention, it is 128 plus the number of SIGTERM.
 const TERMINATED: i32 = 143;
 
-/// Runs until the gateway has stopped. `ready` is called once signals are handled and the admin listener answers. If a
-/// supervisor waits for `ready` before it sends a signal, the signal therefore starts a drain and does not kill the
-/// process.
+/// Runs until the gateway has stopped. Calls `ready` once signals are handled and the admin listener responds. A signal
+/// that a supervisor sends after `ready` starts a drain instead of killing the process.
 ///
-/// # Errors
-/// When the runtime or the signal handlers cannot be made.
+/// # Errors Returns an error if the runtime or the signal handlers cannot be created.
 pub(crate) fn run(
     shared: &Arc<Shared>,
     gateway: &Gateway,
@@ -58,7 +56,7 @@ pub(crate) fn run(
         .build_local(tokio::runtime::LocalOptions::default())?;
     let ended = runtime.block_on(async {
         let mut stop = Stop::install()?;
-        // Requests that arrive during a reload wait, and each gets the result of its own reload.
+        // Reload requests wait during a reload. Each gets the result of a separate reload.
         let (requests, received) = mpsc::channel(RELOADS_WAITING);
         tokio::task::spawn_local(forward_hangups(signal(SignalKind::hangup())?, requests.clone()));
         if let Some(certificates) = &shared.certificates {
@@ -107,12 +105,12 @@ pub(crate) fn run(
         }
         Ok(())
     });
-    // Does not wait for blocking tasks: a poll of key files may hang in a network folder.
+    // Blocking tasks are not awaited: a poll of key files may hang on a network folder.
     runtime.shutdown_background();
     ended
 }
 
-/// Requests a reload at each SIGHUP. Several SIGHUPs that arrive during a reload cause only one further reload.
+/// Requests a reload for each SIGHUP. Several SIGHUPs during a reload cause only one more reload.
 async fn forward_hangups(mut hangups: Signal, requests: mpsc::Sender<Option<ReloadRequest>>) {
     while hangups.recv().await.is_some() {
         if requests.send(None).await.is_err() {
@@ -121,8 +119,8 @@ async fn forward_hangups(mut hangups: Signal, requests: mpsc::Sender<Option<Relo
     }
 }
 
-/// Returns the interval at which files in use are polled for replacements. A replacement takes effect within about a
-/// second. Polls that a slow folder delays are skipped.
+/// Returns the interval for polling files. A replacement takes effect within about a second. If a slow folder delays a
+/// poll, the missed polls are skipped.
 fn poll_interval() -> Interval {
     let mut interval = tokio::time::interval(Duration::from_millis(500));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -130,13 +128,12 @@ fn poll_interval() -> Interval {
 }
 
 async fn until_stopped(gateway: &Gateway, deadline: Instant) {
-    // Cores send no notification when they stop, so the state of their threads is polled.
+    // Cores do not report when they stop, so their threads are polled.
     while !gateway.is_stopped() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// The signals that stop the gateway.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,

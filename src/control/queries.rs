@@ -1,6 +1,6 @@
-//! Queries about the policy in force at the admin listener: explanations of requests, and the recent decisions.
+//! Answers queries at the admin listener about the current policy: explanations of requests, and recent decisions.
 //!
-//! A token in a query is verified and not kept. `guard` checks who may send queries.
+//! A token in a query is verified but not stored. `guard` restricts the senders.
 
 use crate::authority::BodyKind;
 use crate::clock::Now;
@@ -18,20 +18,19 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The maximum size of a question, in bytes. A request with a head of the maximum size fits.
+/// Maximum size of a question, in bytes. A request whose head has the maximum size fits.
 const QUESTION_MAX: usize = 64 * 1024;
-/// The time limit for the arrival of a question.
+/// Maximum time to receive a question.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The media type of an explanation.
 pub(super) const JSON: &str = "application/json";
 /// The media type of decisions: one JSON object per line.
 pub(super) const JSON_LINES: &str = "application/x-ndjson";
 
-/// A rejected query: the response's status, and a line with the reason.
+/// A rejected query: the status of the response, and a line with the reason.
 pub(super) type QueryError = (StatusCode, String);
 
-/// The JSON form of a question. The type does not implement `Debug`, because a question may contain a token.
+/// A question as JSON. The type does not implement `Debug`, because a question may contain a token.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExplainRequest {
@@ -68,12 +67,11 @@ impl ExplainRequest {
     }
 }
 
-/// Parses the question in the body of a `POST /explain`.
+/// Parses the question in the body of `POST /explain`.
 ///
-/// # Errors
-/// If the query is not JSON or cannot be understood. Only the sender gets the reason.
+/// # Errors Returns an error if the body is not JSON or not a valid question. The reason is sent only to the client.
 pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Question, QueryError> {
-    // A web page can send a form or plain text to another site without a CORS preflight, so only JSON is accepted.
+    // Only JSON is accepted, because a web page can send a form or plain text to another site without a CORS preflight.
     if BodyKind::of(headers) != Some(BodyKind::Json) {
         return Err((
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -88,8 +86,7 @@ pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Ques
 
 /// Returns the explanation as JSON.
 ///
-/// # Errors
-/// If it cannot be serialized.
+/// # Errors Returns an error if the explanation cannot be serialized.
 pub(super) fn explanation(policy: &Policy, question: &Question) -> Result<String, QueryError> {
     serde_json::to_string(&explain(policy, question))
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
@@ -97,8 +94,7 @@ pub(super) fn explanation(policy: &Policy, question: &Question) -> Result<String
 
 /// Returns the recent decisions, one per line.
 ///
-/// # Errors
-/// Returns 404 if no decisions are kept.
+/// # Errors Returns 404 if decisions are not kept.
 pub(super) fn decisions(shared: &Shared) -> Result<Vec<u8>, QueryError> {
     if shared.recent.is_empty() || !shared.policy.load().front.keeps_decisions {
         return Err((StatusCode::NOT_FOUND, "no decisions are kept: [policy] decisions = 0\n".to_owned()));

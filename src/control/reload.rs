@@ -1,7 +1,7 @@
-//! Reloads the policy: on SIGHUP, on `POST /reload` at the admin listener, or when its file has changed.
+//! Reloads the policy on SIGHUP, on `POST /reload` at the admin listener, or when its file has changed.
 //!
-//! Reloads run one at a time, and never on a thread that serves requests. A file that does not load changes nothing and
-//! is reported in the log, in the metrics and at `/readyz?verbose`. A change of a setting that is fixed at start is
+//! Reloads run one at a time, and never on a thread that serves requests. A file that does not load changes nothing.
+//! The failure appears in the log, in the metrics and at `/readyz?verbose`. A changed setting that needs a restart is
 //! reported and ignored.
 
 use super::api_keys;
@@ -26,32 +26,32 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// The maximum number of a file's faults in the log. `portcullis check` prints all faults.
+/// Maximum number of faults of one file that are logged. `portcullis check` prints all.
 const FAULTS_LOGGED: usize = 20;
 
 /// The result of a reload.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub(crate) enum Report {
-    /// A new policy is in force.
+    /// The new policy is now the current policy.
     Reloaded {
-        /// The number of the new policy. The first policy of a process has number 1.
+        /// The generation of the new policy. The first policy of a process has generation 1.
         generation: u64,
-        /// The policy's weaknesses, which do not prevent the reload.
+        /// The policy's weaknesses. They do not prevent the reload.
         warnings: Vec<Diagnostic>,
     },
-    /// The old policy stays in force.
+    /// The old policy remains current.
     Refused {
-        /// All faults of the file, and its warnings.
+        /// All faults and warnings of the file.
         diagnostics: Vec<Diagnostic>,
     },
 }
 
-/// A request for a reload, with the channel for its result.
+/// A request for a reload, as the channel for its result.
 pub(crate) type ReloadRequest = oneshot::Sender<Report>;
 
-/// The number of the policy in force and the time at which it was loaded, the counts of reloads by outcome, and the
-/// reason why the last reload failed, if it failed.
+/// The status of the current policy: its generation, when it was loaded, and the counts of reloads by outcome. If the
+/// last reload failed, also the reason.
 #[derive(Debug)]
 pub(crate) struct ReloadStatus {
     generation: AtomicU64,
@@ -59,11 +59,11 @@ pub(crate) struct ReloadStatus {
     reloaded: AtomicU64,
     refused: AtomicU64,
     fault: Mutex<Option<Fault>>,
-    /// Earlier policies. A request that began under an earlier policy may still use that policy.
+    /// Earlier policies. A request that began under an earlier policy may still use it.
     before: Mutex<Vec<Weak<Policy>>>,
 }
 
-/// Why the file on disk is not the policy in force.
+/// The reason why the last reload failed.
 #[derive(Clone, Debug)]
 struct Fault {
     since: u64,
@@ -72,7 +72,6 @@ struct Fault {
 }
 
 impl ReloadStatus {
-    /// Creates the status for the first policy of the process.
     pub(crate) fn begin(now: Now) -> Self {
         Self {
             generation: AtomicU64::new(1),
@@ -84,7 +83,7 @@ impl ReloadStatus {
         }
     }
 
-    /// Returns the number of the policy in force.
+    /// Returns the generation of the current policy.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }
@@ -103,13 +102,13 @@ impl ReloadStatus {
         before.push(Arc::downgrade(policy));
     }
 
-    /// Returns how many earlier policies are still in use.
+    /// Returns the number of earlier policies that requests still use.
     fn in_use_before(&self) -> usize {
         let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
         before.iter().filter(|policy| policy.strong_count() > 0).count()
     }
 
-    /// Describes the state of the policy for operators, one fact per line.
+    /// Describes the state of the policy for operators, with one fact per line.
     pub(crate) fn lines(&self) -> String {
         let loaded = rfc3339(self.loaded.load(Ordering::Relaxed));
         let mut lines = format!("policy: generation {}, loaded {loaded}\n", self.generation());
@@ -122,7 +121,6 @@ impl ReloadStatus {
         lines
     }
 
-    /// Writes the metrics.
     pub(crate) fn write_metrics(&self, out: &mut Exposition) {
         out.family("portcullis_policy_generation", "The number of the policy in force.", Kind::Gauge);
         out.sample(&[], self.generation());
@@ -142,33 +140,32 @@ impl ReloadStatus {
     }
 }
 
-/// Executes reloads, one at a time.
 #[derive(Debug)]
 pub(crate) struct Reloader {
     shared: Arc<Shared>,
     path: PathBuf,
-    /// The settings that are fixed at start.
+    /// The settings that were fixed when the process started.
     settings: ServerSettings,
     status: Arc<ReloadStatus>,
-    /// The watched files, or `None` if the policy in force does not request watching.
+    /// The watched files. `None` if the current policy does not enable watching.
     watching: Arc<Mutex<Option<FileWatch>>>,
-    /// The task that watches the signing keys of the policy in force.
+    /// The task that watches the current policy's signing keys.
     keys: Option<JoinHandle<()>>,
-    /// Fetch the issuers' keys of the policy in force.
+    /// The tasks that fetch keys by URL for the current policy.
     fetchers: KeyFetchers,
-    /// The tasks that poll the transmitters of signals of the policy in force.
+    /// The tasks that poll the current policy's transmitters of signals.
     polls: Vec<JoinHandle<()>>,
-    /// The task that watches the API keys of the policy in force.
+    /// The task that watches the current policy's API keys.
     api_keys: Option<JoinHandle<()>>,
 }
 
-/// Requests a reload whenever the watched files have changed, for ever.
+/// Requests a reload whenever the watched files have changed.
 pub(super) async fn watch(watching: Arc<Mutex<Option<FileWatch>>>, ask: mpsc::Sender<Option<ReloadRequest>>) {
     let mut interval = super::poll_interval();
     loop {
         interval.tick().await;
         let watching = watching.clone();
-        // Polls on a thread of its own, because a network folder may be slow.
+        // Each poll runs on a separate thread, because a network folder may be slow.
         let looked = tokio::task::spawn_blocking(move || {
             let mut watching = watching.lock().unwrap_or_else(PoisonError::into_inner);
             watching.as_mut().is_some_and(FileWatch::poll)
@@ -180,7 +177,7 @@ pub(super) async fn watch(watching: Arc<Mutex<Option<FileWatch>>>, ask: mpsc::Se
 }
 
 impl Reloader {
-    /// Creates a reloader for the first policy of the process. `read` is the time just before its files were read.
+    /// Creates a reloader for the first policy. `read` is the time just before the policy's files were read.
     pub(crate) fn new(
         shared: Arc<Shared>,
         path: PathBuf,
@@ -202,19 +199,19 @@ impl Reloader {
         }
     }
 
-    /// Returns a shared handle on the watched files; reloads replace its content.
+    /// Returns the shared handle of the watched files. A reload replaces its content.
     pub(super) fn watching(&self) -> Arc<Mutex<Option<FileWatch>>> {
         self.watching.clone()
     }
 
-    /// Serves requests for reloads until the channel closes.
+    /// Handles reload requests until the channel closes.
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Option<ReloadRequest>>) {
         self.watch_keys();
         self.poll_signals();
         while let Some(reply) = requests.recv().await {
             let report = self.reload().await;
             if let Some(reply) = reply {
-                // The requester may have disconnected in the meantime.
+                // The client may have disconnected.
                 let _ = reply.send(report);
             }
         }
@@ -224,7 +221,7 @@ impl Reloader {
         let (shared, path, cores) = (self.shared.clone(), self.path.clone(), self.settings.cores);
         let read = Now::read();
         let made = tokio::task::spawn_blocking(move || make(&shared, &path, cores)).await;
-        // A panic is a bug of the gateway, but the policy in force keeps serving.
+        // A panic is a bug of the gateway. The current policy keeps serving.
         let made = made.unwrap_or_else(|_| {
             Err(vec![file_fault(&self.path, "it could not be compiled: a fault of the gateway")])
         });
@@ -297,8 +294,7 @@ impl Reloader {
         Report::Refused { diagnostics }
     }
 
-    /// Reads the certificate that the new policy states. If this certificate is faulty, the previous certificate stays
-    /// in use.
+    /// Loads the certificate of the new policy. If the certificate is faulty, the previous one stays in use.
     fn follow_certificate(&self, settings: &ServerSettings) -> Option<Diagnostic> {
         let certificates = self.shared.certificates.as_ref()?;
         let files = match &settings.certificate {
@@ -313,25 +309,24 @@ impl Reloader {
         })
     }
 
-    /// Watches the files of the policy in force, if that policy requests it.
+    /// Watches the current policy's files, if the policy enables watching.
     fn watch_files(&mut self, settings: &ServerSettings, read: Now) {
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *watching, file_watch(&self.path, settings, read)) {
-            // An existing watch on the same files is kept, because it has noticed any change since the policy was read.
+            // A watch of the same files is kept, because it has noticed every change since the policy was read.
             (Some(known), Some(wanted)) if known.is_same_files(&wanted) => {}
             (known, wanted) => *known = wanted,
         }
     }
 
-    /// Polls the transmitters of the policy in force, and no longer those of the previous policy. A poll that is broken
-    /// off acknowledges nothing, so its signals are returned again.
+    /// Polls the transmitters of the current policy, and stops polling those of the previous one. An aborted poll
+    /// acknowledges nothing, so the transmitter sends its signals again.
     fn poll_signals(&mut self) {
         self.polls.drain(..).for_each(|task| task.abort());
         self.polls = signals::poll_all(&self.shared);
     }
 
-    /// Watches the signing keys and the API keys of the policy in force, and stops watching those of the previous
-    /// policy.
+    /// Watches the signing keys and API keys of the current policy, and stops watching those of the previous one.
     fn watch_keys(&mut self) {
         if let Some(task) = self.keys.take() {
             task.abort();
@@ -359,7 +354,7 @@ fn file_watch(path: &Path, settings: &ServerSettings, read: Now) -> Option<FileW
     Some(FileWatch::read_at(files.collect(), read))
 }
 
-/// Reads the file and compiles it to a policy that can be served.
+/// Reads and compiles the file, and starts the services that the policy needs.
 fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
     let before = shared.policy.load();
     let compiled = review::read(path, MissingKey::Create, Some(&before))?;
@@ -368,7 +363,7 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
         let invalid =
             |found: &&Diagnostic| matches!(found.id, "certificate_expired" | "certificate_not_yet_valid");
         if let Some(found) = compiled.warnings.iter().find(invalid) {
-            // Clients would refuse the new certificate, but accept the current one.
+            // Clients would reject the new certificate, but accept the current one.
             let ends = certificates.ends().map(rfc3339).unwrap_or_default();
             let found = Diagnostic {
                 severity: Severity::Fault,
@@ -396,7 +391,7 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
     Ok(compiled)
 }
 
-/// Returns a fault that concerns the file as a whole.
+/// Returns a fault of the whole file.
 fn file_fault(path: &Path, why: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Fault,
@@ -409,7 +404,6 @@ fn file_fault(path: &Path, why: &str) -> Diagnostic {
     }
 }
 
-/// Writes one finding to the log.
 pub(crate) fn log_finding(shared: &Shared, level: Level, what: &str, found: &Diagnostic) {
     let place = found.place.to_string();
     shared.journal.event(

@@ -1,4 +1,4 @@
-//! Polls transmitters of signals, and opens the file that keeps the marks of signals.
+//! Polls transmitters of signals, and opens the file that stores the marks of signals.
 
 use crate::journal::Journal;
 use crate::policy::{Policy, ServerSettings};
@@ -7,11 +7,10 @@ use crate::worker::Shared;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-/// Returns the file of marks for a policy that will be served. With an authority, new marks go to its store, and the file
-/// is only read, if it exists: a policy without an authority may have written it.
+/// Returns the file of marks for a policy that will be served. With an authority, new marks go to the authority's
+/// store. The file is then only read, because a policy without an authority may have written it.
 ///
-/// # Errors
-/// A sentence for the operator. Marks may be missing, so the policy must not be served.
+/// # Errors Returns a sentence for the operator. Marks may be missing, so the policy must not be served.
 pub(crate) fn file(
     policy: &Policy,
     before: Option<&Policy>,
@@ -29,19 +28,18 @@ pub(crate) fn file(
         .map_err(|why| format!("[signals] the marks of signals: {why}"))
 }
 
-/// Starts a task for each transmitter that the policy in force polls.
+/// Starts a task for each transmitter that the current policy polls.
 pub(super) fn poll_all(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     let policy = shared.policy.load();
     let polled = policy.receivers.iter().filter(|receiver| receiver.poll.is_some());
     polled.map(|receiver| tokio::task::spawn_local(poll(shared.clone(), receiver.clone()))).collect()
 }
 
-/// Polls a transmitter for ever.
 async fn poll(shared: Arc<Shared>, receiver: Arc<Receiver>) {
     let Some(poll) = &receiver.poll else { return };
     let mut poller = Poller::default();
     loop {
-        // The keys of the issuer may have changed since the last poll.
+        // The issuer's keys may have changed since the last poll.
         let issuer = || {
             let policy = shared.policy.load();
             policy.trust.issuers().iter().find(|issuer| issuer.name == receiver.issuer).cloned()

@@ -1,7 +1,7 @@
-//! The format of a decision: a line of JSON with the inputs that another policy needs to decide.
+//! Defines the format of a logged decision: one line of JSON with all inputs that another policy needs.
 //!
 //! The gateway writes a [`Decision`], which borrows from the request, and reads an [`Entry`]. Tests check that both
-//! types use the same format.
+//! have the same format.
 
 use crate::authenticate::{ClaimPath, ClaimValue, Principal};
 use crate::peer::Scheme;
@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 
-/// Claims that identify a person or a token. They are not written, even if the policy uses them.
+/// Claims that identify a person or a token. They are never written.
 const NEVER_KEPT: [&str; 3] = ["sub", "jti", "sid"];
 
-/// How a decision treated the credential of the request.
+/// The state of a request's credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoggedCredential {
     /// The request had no credential.
     None,
-    /// The credential was not examined: the route is public, or no route was found.
+    /// The credential was not examined, because the route is public or no route was found.
     Unexamined,
-    /// The credential was refused, so its content is not known.
+    /// The credential was refused, so its content is unknown.
     Refused,
     /// The credential was verified.
     Verified,
@@ -44,15 +44,15 @@ pub struct Decision<'o> {
     pub client: IpAddr,
     /// The credential.
     pub credential: LoggedCredential,
-    /// The principal of the token, if it was verified.
+    /// The caller, if the token was verified.
     pub principal: Option<&'o Principal>,
-    /// The paths of the claims that the policy uses, in the same order as the claims of the principal.
+    /// The paths of the claims that the policy uses, in the order of the caller's claims.
     pub claims: &'o [ClaimPath],
     /// The name of the route, if a route matches the request.
     pub route: Option<&'o str>,
-    /// The code of the refusal, if the request was refused.
+    /// The code of the denial, if the request was refused.
     pub code: Option<&'static str>,
-    /// Whether the refusal was not enforced, because the route is in shadow mode.
+    /// Whether shadow mode kept the refusal from being enforced.
     pub shadow: bool,
 }
 
@@ -91,8 +91,7 @@ impl Serialize for Decision<'_> {
     }
 }
 
-/// The claims of a principal by their paths. An absent claim is written as null, to distinguish it from a claim that
-/// the policy does not use.
+/// The claims of a caller by path. An absent claim is written as null. A claim that the policy does not use is omitted.
 struct Claims<'c> {
     paths: &'c [ClaimPath],
     of: &'c Principal,
@@ -118,7 +117,7 @@ impl Serialize for Claims<'_> {
     }
 }
 
-/// The value of a claim as JSON. `ClaimValue::Other`, which is not equal to any value, is written as null.
+/// The value of a claim as JSON. `ClaimValue::Other` is written as null, because it is not equal to any value.
 struct Plain<'v>(&'v ClaimValue);
 
 impl Serialize for Plain<'_> {
@@ -137,7 +136,7 @@ impl Serialize for Plain<'_> {
     }
 }
 
-/// A decision that is read from the log. Unknown keys are ignored, since a newer gateway may have written the decision.
+/// A decision that is read from the log. Unknown keys are ignored, because a newer gateway may have written them.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Entry {
     /// The time of the decision, in seconds since 1970.
@@ -162,19 +161,19 @@ pub struct Entry {
     /// The scopes in the token.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// The claims that the policy in force used, by path.
+    /// The claims that the policy used, by path.
     #[serde(default)]
     pub claims: Map<String, Value>,
-    /// Whether the token came from a login.
+    /// Whether the token was issued at a login.
     #[serde(default)]
     pub fresh: bool,
-    /// The time of the login in seconds since 1970.
+    /// The time of the login, in seconds since 1970.
     pub auth_time: Option<u64>,
     /// The name of the route, if a route matched the request.
     pub route: Option<String>,
-    /// The code of the refusal, if the request was refused.
+    /// The code of the denial, if the request was refused.
     pub code: Option<String>,
-    /// Whether the refusal was not enforced, because the route was in shadow mode.
+    /// Whether shadow mode kept the refusal from being enforced.
     #[serde(default)]
     pub shadow: bool,
 }

@@ -1,8 +1,8 @@
-//! Keeps the inputs of recent decisions in memory, so that another policy can be tried on them (`review::replay`).
+//! Keeps the inputs of recent decisions in memory. `review::replay` evaluates another policy with them.
 //!
 //! The memory and the time per request are bounded. Tokens, subjects, queries, header fields and bodies are not kept.
-//! Of a verified token, only the issuer, the roles, the scopes, the time of the login and the claims that the policy
-//! uses are kept.
+//! For a verified token, the log keeps the issuer, the roles, the scopes, the time of the login and the claims that the
+//! policy uses.
 
 mod entry;
 mod ring;

@@ -1,10 +1,10 @@
-//! Keeps the last decisions of each core in bounded rings of lines.
+//! Keeps the latest decisions of each core in bounded rings.
 //!
-//! Each core writes to its own rings, and the control thread reads all rings. A core never waits for the control
-//! thread: decisions that a core makes while its ring is being read are not kept. Apart from these, a core with few
-//! requests keeps every decision. A busy core keeps a sample that is evenly distributed over time, so that each entry
-//! is kept for at least a minute. Permitted and refused decisions have a ring each, so that a large number of one kind
-//! does not evict the other kind.
+//! Each core writes to its rings, and the control thread reads them. A core never waits: it drops a decision while the
+//! ring is being read. A core with few requests keeps all other decisions. A busy core keeps a sample that is spread
+//! evenly over time, so each entry stays for at least a minute.
+//!
+//! Permitted and refused decisions have separate rings, so many decisions of one kind do not evict the other kind.
 
 use super::entry::Decision;
 use crate::clock::Now;
@@ -12,10 +12,10 @@ use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// The maximum length of a line in bytes. A decision with a longer line is not kept, since truncating the path or the
-/// roles would change its meaning.
+/// Maximum length of a line, in bytes. A longer decision is not kept, because truncating the path or the roles would
+/// change its meaning.
 pub const LINE_BYTES_MAX: usize = 2048;
-/// After a burst has filled the ring, it takes at least this time in milliseconds to replace all entries.
+/// Minimum time in milliseconds in which all entries of a full ring are replaced.
 const SPAN: u64 = 60_000;
 
 /// The recent decisions of one core.
@@ -26,13 +26,13 @@ pub struct DecisionLog {
 }
 
 impl DecisionLog {
-    /// Creates a log for `capacity` decisions. Half of the capacity is reserved for refusals.
+    /// Creates a log for `capacity` decisions. Half of the capacity is for refusals.
     pub fn new(capacity: usize) -> Self {
         let half = || Mutex::new(Ring::new(capacity.div_ceil(2)));
         Self { permitted: half(), refused: half() }
     }
 
-    /// Appends all entries to `out`. Each entry is the time of the decision in milliseconds since 1970, and its line.
+    /// Appends all entries to `out`: the time of the decision in milliseconds since 1970, and the line.
     pub fn copy_to(&self, out: &mut Vec<(u64, Vec<u8>)>) {
         for ring in [&self.permitted, &self.refused] {
             let ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,7 +53,7 @@ impl DecisionLog {
     }
 }
 
-/// Returns the entries of all cores as lines, the oldest first.
+/// Returns the entries of all cores as lines, from oldest to newest.
 pub fn lines(cores: &[Arc<DecisionLog>]) -> Vec<u8> {
     let mut kept = Vec::new();
     cores.iter().for_each(|recent| recent.copy_to(&mut kept));
@@ -66,7 +66,7 @@ pub fn lines(cores: &[Arc<DecisionLog>]) -> Vec<u8> {
     out
 }
 
-/// The writer of the log of one core.
+/// The writer of one core's log.
 #[derive(Debug)]
 pub struct Recorder {
     recent: Arc<DecisionLog>,
@@ -84,14 +84,14 @@ impl Recorder {
         Self { recent, permitted, refused }
     }
 
-    /// Whether to keep the next decision of this kind. `tick` is the time in milliseconds. On a busy core, the result
-    /// is usually `false`, and this check is cheap.
+    /// Returns whether to keep the next decision of this kind. `tick` is the time in milliseconds. This check is cheap.
+    /// On a busy core, it usually returns false.
     pub fn wants(&self, is_refusal: bool, tick: u64) -> bool {
         let allowance = if is_refusal { &self.refused } else { &self.permitted };
         allowance.take(tick)
     }
 
-    /// Replaces the oldest decision of the same kind with this decision. Does not allocate once the ring is full.
+    /// Writes a decision over the oldest decision of the same kind. Does not allocate once the ring is full.
     pub fn keep(&self, now: Now, decision: &Decision<'_>) {
         let ring = self.recent.ring(decision.code.is_some());
         let mut ring: MutexGuard<'_, Ring> = match ring.try_lock() {
@@ -107,7 +107,7 @@ impl Recorder {
 struct Ring {
     kept: Box<[Kept]>,
     next: usize,
-    /// The buffer for the next line. A complete line is swapped with the oldest entry.
+    /// The buffer for the next line. When complete, it is swapped with the oldest entry.
     scratch: Vec<u8>,
 }
 
@@ -139,7 +139,7 @@ impl Ring {
     }
 }
 
-/// A writer that fails if a line would be longer than [`LINE_BYTES_MAX`].
+/// A writer that fails if a line becomes longer than [`LINE_BYTES_MAX`].
 struct Bounded<'l>(&'l mut Vec<u8>);
 
 impl io::Write for Bounded<'_> {
@@ -161,9 +161,9 @@ impl io::Write for Bounded<'_> {
 struct Allowance {
     /// The cost of one decision in milliseconds.
     cost: u64,
-    /// The maximum debt of the bucket in milliseconds.
+    /// The capacity of the bucket, in milliseconds.
     credit: u64,
-    /// The time in milliseconds at which the bucket is full again.
+    /// The time at which the bucket is full again, in milliseconds.
     paid: Cell<u64>,
 }
 
@@ -285,7 +285,7 @@ mod tests {
                     taken.push(now);
                 }
             }
-            // A burst may fill the ring. Filling it a second time takes at least a minute.
+            // A burst may fill the ring. Filling it again takes at least a minute.
             for window in taken.windows(2 * capacity + 1) {
                 let span = window[2 * capacity] - window[0];
                 prop_assert!(span >= SPAN, "{span}");

@@ -1,8 +1,7 @@
-//! The reasons for refusing a request. The list is closed and has one variant per documented code.
+//! Defines the reasons for refusing a request, with one variant per documented code.
 //!
-//! A denial contains only facts of the gateway (the wait of a limit, the scopes that a route requires), never text that
-//! a client sent, so it can be sent and logged without escaping. The table has one entry per denial, with the variant
-//! and its fixed properties. The functions in this module read the entry and add the values that the denial holds.
+//! A denial contains only facts of the gateway, such as the wait of a limit or the required scopes. It never contains
+//! text from a client, so it needs no escaping. The table has one entry per denial, with its fixed properties.
 
 mod reasons;
 mod spec;
@@ -14,7 +13,7 @@ pub use table::Denial;
 
 use http::StatusCode;
 
-// Denials are returned in `Result`s throughout the hot path, so their size is bounded.
+// The hot path returns denials in `Result`s, so their size is bounded.
 const _: () = assert!(size_of::<Denial>() <= 24);
 
 impl Denial {
@@ -23,7 +22,7 @@ impl Denial {
         &Self::SPECS[self.index()]
     }
 
-    /// Returns the code that appears in the body, the log, the metrics and the challenge.
+    /// Returns the code for the body, the log, the metrics and the challenge.
     pub const fn code(&self) -> &'static str {
         self.spec().code
     }
@@ -49,7 +48,7 @@ impl Denial {
         }
     }
 
-    /// Returns one sentence for the client: a fixed text that does not help an attacker.
+    /// Returns a sentence for the client. It is a fixed text that does not help an attacker.
     pub const fn detail(&self) -> &'static str {
         if let Self::InvalidBody(fault) = self {
             fault.detail()
@@ -60,8 +59,8 @@ impl Denial {
         }
     }
 
-    /// Returns a fixed text for the operator that is more specific than the code. If the stage that refused the request
-    /// provides the values found and expected, these values take precedence over the text.
+    /// Returns a fixed text for the operator that is more specific than the code. If the refusing stage reports the
+    /// actual values, they take precedence.
     pub const fn finer(&self) -> Option<&'static str> {
         if let Self::BadRequest(malformed) = self {
             Some(malformed.reason())

@@ -1,25 +1,25 @@
-//! The specific reasons that some denials contain. The log shows these reasons; the client sees only the denial's code.
+//! Defines the specific reasons of some denials. They appear only in the log. The client gets only the denial's code.
 
-/// The reason why a request is ambiguous or malformed. The client sees only the code `bad_request`.
+/// The reason why a request is ambiguous or malformed. The client gets only the code `bad_request`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// The path contains `%2f` or `%5c`, which some servers read as a separator and others as part of a segment.
+    /// The path contains `%2f` or `%5c`. Some servers read it as a separator, and others as part of a segment.
     EncodedSeparator,
     /// The path contains a backslash, which some servers read as a slash.
     Backslash,
     /// The path contains a control byte or NUL, raw or encoded.
     ControlByte,
-    /// The path has `..` above its root, or dot segments that appear only after decoding or have parameters.
+    /// The path has `..` above its root, or a dot segment that is encoded or has parameters.
     DotSegment,
     /// The path contains an empty segment (`//`).
     EmptySegment,
-    /// Some servers would assign the path to another route or to none. Such servers ignore case, decode twice, or
-    /// remove path parameters (`;x`), a trailing slash, or dots and blanks at the end of a segment.
+    /// Some servers would match the path to another route or to none: they ignore case, decode twice, or remove path
+    /// parameters (`;x`), a trailing slash, or dots and blanks at the end of a segment.
     OtherRoute,
-    /// Two servers could read a header field by which routes are chosen differently: the field is repeated, in another
-    /// spelling, named in `Connection`, or almost has the value that a route matches.
+    /// A header field that selects the route is ambiguous: it is repeated, spelled differently, named in `Connection`,
+    /// or has almost the value that a route matches.
     RouteField,
-    /// The path contains a `%` that is not followed by two hexadecimal digits.
+    /// The path contains a `%` without two hexadecimal digits after it.
     PercentCode,
     /// The decoded path is not UTF-8.
     NotUtf8,
@@ -27,28 +27,28 @@ pub enum Malformed {
     Fragment,
     /// The request target is neither a path nor an absolute URI (RFC 9112 section 3.2).
     Target,
-    /// The path is too long, or has too many segments, to be matched.
+    /// The path is too long or has too many segments.
     PathTooLong,
-    /// The host is missing although it is required, or it is repeated or invalid.
+    /// The host is missing, repeated or invalid.
     Host,
     /// `Host` and the authority of the request target differ.
     HostMismatch,
-    /// Two servers could interpret the framing of the body differently (RFC 9112 section 6.1).
+    /// The framing of the body is ambiguous (RFC 9112 section 6.1).
     Framing,
-    /// A proxy that requests a verdict does not name the original request.
+    /// A forward-auth request does not name the original request.
     OriginalMissing,
-    /// A proxy that requests a verdict names the original request twice or in a form that cannot be parsed.
+    /// A forward-auth request names the original request twice, or in a form that cannot be parsed.
     OriginalTwice,
-    /// A proxy that requests a verdict would forward a different spelling of the path than the gateway judged.
+    /// In forward-auth, the proxy would forward a path that is spelled differently from the checked path.
     OriginalSpelling,
-    /// A proxy that requests a verdict would forward a field that names another method, target or caller.
+    /// In forward-auth, the proxy would forward a field that names another method, target or caller.
     OriginalOverride,
-    /// The request is a WebSocket handshake on a route that forwards. The gateway does not forward WebSockets.
+    /// The request is a WebSocket handshake. The gateway does not forward WebSockets.
     WebSocket,
 }
 
 impl Malformed {
-    /// Returns the reason for the operator, as fixed text.
+    /// Returns the reason as a fixed text for the operator.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::EncodedSeparator => "the path contains an encoded slash or backslash",
@@ -83,28 +83,27 @@ impl Malformed {
     }
 }
 
-/// The part of a token that is malformed.
+/// The malformed part of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenPart {
-    /// The `Authorization` field, which does not consist of one scheme, one space and one token (RFC 6750 section 2.1).
+    /// The `Authorization` field is not one scheme, one space and one token (RFC 6750 section 2.1).
     Field,
-    /// The number of parts is not three, or the header or the claims are empty.
+    /// The token does not have three parts, or the header or the claims are empty.
     Shape,
     /// The token is too long.
     Length,
-    /// The JOSE header.
+    /// The JOSE header cannot be read.
     Header,
-    /// The claims.
+    /// The claims cannot be read.
     Claims,
-    /// The signature, which is not base64url or does not have its algorithm's length.
+    /// The signature is not base64url, or does not have the length for its algorithm.
     Signature,
-    /// The header contains `crit`. Such a token is always rejected, since the gateway supports none of the extensions
-    /// that `crit` can list (RFC 7515 section 4.1.11).
+    /// The header contains `crit`. The gateway supports no extension that `crit` can list (RFC 7515 section 4.1.11).
     Critical,
 }
 
 impl TokenPart {
-    /// Returns the reason for the operator, as fixed text.
+    /// Returns the reason as a fixed text for the operator.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Field => "Authorization is not one scheme, one space, one token",
@@ -123,24 +122,24 @@ impl TokenPart {
 pub enum RequiredClaim {
     /// `iss` is missing or not a string.
     Issuer,
-    /// The claim of the subject, normally `sub`, is missing or empty.
+    /// The subject claim, normally `sub`, is missing or empty.
     Subject,
-    /// The claim of the subject, normally `sub`, is present but not a string.
+    /// The subject claim, normally `sub`, is not a string.
     SubjectText,
-    /// The claim of the audience, normally `aud`, is missing, or is neither a string nor a list of strings.
+    /// The audience claim, normally `aud`, is missing, or is neither a string nor a list of strings.
     Audience,
     /// `exp` is missing or not a number.
     Expiry,
     /// `nbf` or `iat` is not a number.
     Time,
-    /// `iat` is missing, and the issuer's `max_lifetime` needs it.
+    /// `iat` is missing, but the issuer's `max_lifetime` needs it.
     Issued,
     /// A claim that the issuer's entry requires is missing or has another value.
     Configured,
 }
 
 impl RequiredClaim {
-    /// Returns the reason for the operator, as fixed text.
+    /// Returns the reason as a fixed text for the operator.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Issuer => "iss is missing or not a string",
@@ -155,10 +154,10 @@ impl RequiredClaim {
     }
 }
 
-/// The reason why the gateway cannot use the body of a request to an endpoint of the authority.
+/// The reason why the body of a request to an authority's endpoint cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {
-    /// The body is not JSON, not an object, or an object with a repeated member.
+    /// The body is not a JSON object, or the object has a repeated member.
     Json,
     /// The body is not `application/x-www-form-urlencoded`, or has a repeated field.
     Form,
@@ -171,7 +170,7 @@ pub enum BodyFault {
 }
 
 impl BodyFault {
-    /// Returns the sentence for the client.
+    /// Returns a sentence for the client.
     pub const fn detail(self) -> &'static str {
         match self {
             Self::Json => "The body is not a JSON object with unique members.",

@@ -1,8 +1,8 @@
-//! The fixed properties of a denial.
+//! Defines the fixed properties of a denial.
 
 use http::StatusCode;
 
-/// The properties of a denial that do not depend on the values that it holds.
+/// The properties of a denial that do not depend on its values.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
     /// The code in the body, the log, the metrics and the challenge.
@@ -11,25 +11,24 @@ pub struct Spec {
     pub status: StatusCode,
     /// The party that is at fault.
     pub fault: Fault,
-    /// The challenge, without the values of the denial.
+    /// The challenge, without the denial's values.
     pub challenge: Challenge<'static>,
     /// The status of a gRPC response.
     pub grpc: Grpc,
-    /// Whether the denial depends only on the policy and the head of the request, so that `explain` can return it.
+    /// Whether the denial depends only on the policy and the request's head. If so, `explain` can return it.
     pub from_policy: bool,
-    /// One sentence for the client: a fixed text that does not help an attacker.
+    /// A sentence for the client. It is a fixed text that does not help an attacker.
     pub detail: &'static str,
-    /// The status and the message of Flask-JWT-Extended for the same refusal; `None` if that library has no such
-    /// refusal.
+    /// The status and message of Flask-JWT-Extended for the same refusal. `None` if the library has no such refusal.
     pub flask: Option<(StatusCode, &'static str)>,
 }
 
-/// The party that is at fault for a refusal. It determines the level of the log line.
+/// The party at fault for a refusal. It determines the severity of the log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The client, because of its request.
+    /// The client: the request is not acceptable.
     Client,
-    /// The gateway, because one of its bounds was reached or its store cannot be used.
+    /// The gateway: it reached a bound, or its store is unavailable.
     Gateway,
     /// The upstream.
     Upstream,
@@ -55,7 +54,7 @@ pub enum Grpc {
 }
 
 impl Grpc {
-    /// Returns the number that `grpc-status` contains.
+    /// Returns the number for `grpc-status`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidArgument => "3",
@@ -72,19 +71,19 @@ impl Grpc {
 /// The `WWW-Authenticate` challenge of a refusal (RFC 6750 section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Challenge<'d> {
-    /// No challenge, since a token would not help.
+    /// No challenge, because a token would not help.
     None,
-    /// `Bearer` without an error, because no token was sent (section 3.1, last paragraph).
+    /// `Bearer` without an error, because the request had no token (section 3.1, last paragraph).
     Bearer,
-    /// `Basic`, because a service must authenticate with its id and secret (RFC 6749 section 5.2).
+    /// `Basic`, for a service that authenticates with its id and secret (RFC 6749 section 5.2).
     Basic,
     /// `error="invalid_request"`.
     InvalidRequest,
     /// `error="invalid_token"`.
     InvalidToken,
-    /// `error="insufficient_user_authentication"` (RFC 9470), with the maximum age of the login in seconds; 0 for no
-    /// maximum.
+    /// `error="insufficient_user_authentication"` (RFC 9470). The value is the maximum age of the login in seconds, or
+    /// 0 for no maximum.
     StaleLogin(u32),
-    /// `error="insufficient_scope"`, with the required scopes if scopes are missing.
+    /// `error="insufficient_scope"`. The value is the list of required scopes, if a scope is missing.
     InsufficientScope(Option<&'d str>),
 }

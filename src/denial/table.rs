@@ -1,12 +1,12 @@
-//! The table of denials, with one entry per denial, in the order of the stages that refuse.
+//! Defines the table of denials, in the order of the stages that refuse.
 
 use super::reasons::{BodyFault, Malformed, RequiredClaim, TokenPart};
 use super::spec::{Challenge, Fault, Grpc, Spec};
 use http::StatusCode;
 use std::sync::Arc;
 
-/// Generates the enum, its [`Spec`]s and its examples from one table, so that none of them can lack an entry. An entry
-/// consists of a variant, an example of the variant if it holds values, and the members of its [`Spec`].
+/// Generates [`Denial`], its [`Spec`]s and its examples from one table, so no entry can be missing. Each row has a
+/// variant, an example value if the variant needs one, and the fields of its [`Spec`].
 macro_rules! denials {
     ($(
         $(#[$doc:meta])*
@@ -18,7 +18,7 @@ macro_rules! denials {
             $($(#[$doc])* $name $(($payload))? $({ $($field)* })?,)*
         }
 
-        /// The denials without their values. A row's number is its position in [`Denial::SPECS`].
+        /// The denials without their values. The discriminant is the index in [`Denial::SPECS`].
         #[derive(Clone, Copy)]
         enum Row {
             $($name,)*
@@ -31,7 +31,7 @@ macro_rules! denials {
             /// The spec of each denial, indexed by [`Denial::index`].
             pub const SPECS: &'static [Spec; Self::COUNT] = &[$(Spec { $($spec)* }),*];
 
-            /// Returns the denial's position in [`Denial::SPECS`], which is also a dense index for counters.
+            /// Returns the denial's index in [`Denial::SPECS`]. Counters use the same index.
             pub const fn index(&self) -> usize {
                 let row = match self {
                     $(Self::$name { .. } => Row::$name,)*
@@ -58,7 +58,7 @@ denials! {
         detail: "The request is ambiguous or malformed.",
         flask: None,
     }
-    /// The header fields exceed `[server.bounds]` in number or in bytes.
+    /// There are too many header fields, or they are too large (`[server.bounds]`).
     HeadersTooLarge => {
         code: "headers_too_large", status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: true,
@@ -88,7 +88,7 @@ denials! {
         detail: "There is nothing at this address.",
         flask: None,
     }
-    /// The route exists, but not for this method. The text is the value of `Allow` (RFC 9110 section 10.2.1).
+    /// The route does not allow this method. The value is for `Allow` (RFC 9110 section 10.2.1).
     MethodNotAllowed(Arc<str>) = Denial::MethodNotAllowed(Arc::from("GET")) => {
         code: "method_not_allowed", status: StatusCode::METHOD_NOT_ALLOWED, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::Unimplemented, from_policy: true,
@@ -102,7 +102,7 @@ denials! {
         code: "missing_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Bearer, grpc: Grpc::Unauthenticated, from_policy: true,
         detail: "An access token is required.",
-        // The full message depends on the places that the route searches (respond/compat.rs).
+        // respond/compat.rs completes the message with the places in which the route looks for a token.
         flask: Some((StatusCode::UNAUTHORIZED, "Missing Authorization Header")),
     }
     /// The request has more than one credential.
@@ -117,8 +117,7 @@ denials! {
         code: "malformed_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
         detail: "The access token is malformed.",
-        // This message is for `TokenPart::Shape`. For other malformed parts of a token, respond/compat.rs has other
-        // messages.
+        // This message is for `TokenPart::Shape`. respond/compat.rs has the messages for the other parts.
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Not enough segments")),
     }
     /// The token's algorithm differs from the key's algorithm, or is not in the issuer's list.
@@ -178,20 +177,20 @@ denials! {
         detail: "The access token is not intended for this service.",
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Audience doesn't match")),
     }
-    /// `typ` is not in the issuer's list, or the token is marked as a token of another kind, such as a refresh token.
+    /// `typ` is not in the issuer's list, or the token is of another kind, such as a refresh token.
     WrongType => {
         code: "wrong_type", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
         detail: "The access token's type is not accepted.",
-        // If a refresh token is expected, the message is "Only refresh tokens are allowed" (respond/compat.rs).
+        // If a refresh token is expected, respond/compat.rs uses "Only refresh tokens are allowed".
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Only non-refresh tokens are allowed")),
     }
-    /// A required claim is missing, or has the wrong JSON type or a value that the policy does not accept.
+    /// A required claim is missing, has the wrong JSON type, or has a value that the policy does not accept.
     MissingClaim(RequiredClaim) = Denial::MissingClaim(RequiredClaim::Subject) => {
         code: "missing_claim", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
         detail: "The access token lacks a required claim.",
-        // Each claim has its own message (respond/compat.rs).
+        // respond/compat.rs has a message for each claim.
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Missing claim: sub")),
     }
     /// The token, its session or its account was revoked.
@@ -201,16 +200,16 @@ denials! {
         detail: "The access token has been revoked.",
         flask: Some((StatusCode::UNAUTHORIZED, "Token has been revoked")),
     }
-    /// No API key in force is the key of the request: it was revoked or never existed.
+    /// The API key was revoked or never existed.
     UnknownApiKey => {
         code: "unknown_api_key", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
         detail: "The API key is unknown or was revoked.",
         flask: None,
     }
-    /// The route requires a token from a recent login with a password.
+    /// The route requires a token from a recent password login.
     FreshTokenRequired {
-        /// The maximum age of the login in seconds; 0 if any age is accepted.
+        /// Maximum age of the login in seconds. 0 accepts any age.
         max_age: u32,
     } = Denial::FreshTokenRequired { max_age: 600 } => {
         code: "fresh_token_required", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
@@ -218,21 +217,21 @@ denials! {
         detail: "A recent login with a password is required.",
         flask: Some((StatusCode::UNAUTHORIZED, "Fresh token required")),
     }
-    /// The request may change state and has its credential in a cookie, but has no CSRF token.
+    /// The request may change state and has a cookie credential, but has no CSRF token.
     CsrfMissing => {
         code: "csrf_missing", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
         detail: "A CSRF token is required.",
         flask: Some((StatusCode::UNAUTHORIZED, "Missing CSRF token")),
     }
-    /// The CSRF token differs from the CSRF token of the session, or the request comes from another site.
+    /// The CSRF token is not the token of the session, or the request comes from another site.
     CsrfMismatch => {
         code: "csrf_mismatch", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
         detail: "The CSRF token does not belong to this session, or the request comes from another site.",
         flask: Some((StatusCode::UNAUTHORIZED, "CSRF double submit tokens do not match")),
     }
-    /// The gateway currently cannot check the token: revocations, or the issuer's keys, are missing.
+    /// The gateway cannot check the token now, because it lacks the revocations or the issuer's keys.
     CheckUnavailable => {
         code: "check_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
@@ -248,8 +247,8 @@ denials! {
         detail: "The caller's roles do not allow this.",
         flask: None,
     }
-    /// The token lacks a scope that the route requires. The text lists all required scopes, separated by spaces, for
-    /// the challenge.
+    /// The token lacks a scope that the route requires. The value lists all required scopes for the challenge,
+    /// separated by spaces.
     InsufficientScope(Arc<str>) = Denial::InsufficientScope(Arc::from("read")) => {
         code: "insufficient_scope", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::InsufficientScope(None), grpc: Grpc::PermissionDenied, from_policy: true,
@@ -267,7 +266,7 @@ denials! {
     // Stage: limit.
     /// The caller exceeds a rate limit.
     RateLimited {
-        /// The whole seconds until the next request is admitted; at least 1.
+        /// Whole seconds until the next request is admitted, at least 1.
         wait: u32,
     } = Denial::RateLimited { wait: 1 } => {
         code: "rate_limited", status: StatusCode::TOO_MANY_REQUESTS, fault: Fault::Client,
@@ -275,7 +274,7 @@ denials! {
         detail: "Too many requests.",
         flask: None,
     }
-    /// A bound of the whole gateway has been reached.
+    /// The gateway has reached a global bound.
     Overloaded => {
         code: "overloaded", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
@@ -298,14 +297,14 @@ denials! {
         detail: "The body must be JSON or a form.",
         flask: None,
     }
-    /// The client requests a verdict on another request but is not a trusted proxy.
+    /// The client sent a forward-auth request but is not a trusted proxy.
     UntrustedProxy => {
         code: "untrusted_proxy", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: false,
         detail: "Only a trusted proxy may ask about other requests.",
         flask: None,
     }
-    /// A credential arrived in cleartext on a listener that redirects to TLS, or a client requested cookies over a
+    /// A credential arrived in cleartext on a listener that redirects to HTTPS, or a client requested cookies over a
     /// connection on which browsers discard cookies.
     InsecureTransport => {
         code: "insecure_transport", status: StatusCode::FORBIDDEN, fault: Fault::Client,
@@ -318,7 +317,7 @@ denials! {
         code: "bad_credentials", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Bearer, grpc: Grpc::Unauthenticated, from_policy: false,
         detail: "The user name or the password is wrong.",
-        // This is the message of the login in the library's documentation, which applications have copied.
+        // The message in the library's documentation, which applications have copied.
         flask: Some((StatusCode::UNAUTHORIZED, "Bad username or password")),
     }
     /// The password is correct, but the account is disabled.
@@ -326,13 +325,12 @@ denials! {
         code: "account_disabled", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Bearer, grpc: Grpc::Unauthenticated, from_policy: false,
         detail: "The account is disabled.",
-        // The library's message also contains the user name. The gateway omits it, since it does not echo text that a
-        // client sent.
+        // The library's message also contains the user name. The gateway does not echo text from a client.
         flask: Some((StatusCode::UNAUTHORIZED, "Error loading the user")),
     }
-    /// There were too many wrong passwords for this account or from this address.
+    /// Too many wrong passwords were sent for this account or from this address.
     TooManyAttempts {
-        /// The whole seconds until the next attempt is checked; at least 1.
+        /// Whole seconds until the next attempt is checked, at least 1.
         wait: u32,
     } = Denial::TooManyAttempts { wait: 1 } => {
         code: "too_many_attempts", status: StatusCode::TOO_MANY_REQUESTS, fault: Fault::Client,
@@ -340,28 +338,28 @@ denials! {
         detail: "Too many failed attempts; try again later.",
         flask: None,
     }
-    /// The refresh token was not issued by this gateway, or its session has been deleted.
+    /// The refresh token is unknown: it was not issued here, or its session was deleted.
     UnknownToken => {
         code: "unknown_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
         detail: "The refresh token is unknown.",
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Signature verification failed")),
     }
-    /// The refresh token was already used, so all tokens of its session are revoked.
+    /// The refresh token was already used. All tokens of its session are now revoked.
     RefreshReused => {
         code: "refresh_reused", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
         detail: "The refresh token was already used; its session has been ended.",
         flask: Some((StatusCode::UNAUTHORIZED, "Token has been revoked")),
     }
-    /// The service did not authenticate as one of the authority's clients.
+    /// The service did not authenticate as a client of the authority.
     InvalidClient => {
         code: "invalid_client", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Basic, grpc: Grpc::Unauthenticated, from_policy: false,
         detail: "The client is unknown, or its secret is wrong.",
         flask: None,
     }
-    /// The service requests a scope that it was not granted.
+    /// The service requests a scope that it does not have.
     InvalidScope => {
         code: "invalid_scope", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
@@ -375,7 +373,7 @@ denials! {
         detail: "The only supported grant type is client_credentials.",
         flask: None,
     }
-    /// The service requests something for which it is not authorized.
+    /// The service may not make this request.
     UnauthorizedClient => {
         code: "unauthorized_client", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: false,
@@ -389,7 +387,7 @@ denials! {
         detail: "The store of accounts and sessions cannot be reached.",
         flask: None,
     }
-    /// The caller owns no object with this name.
+    /// The caller has no object with this name.
     NotFound => {
         code: "not_found", status: StatusCode::NOT_FOUND, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::NotFound, from_policy: false,
@@ -405,14 +403,14 @@ denials! {
         detail: "The service cannot be reached.",
         flask: None,
     }
-    /// The upstream did not answer in time.
+    /// The upstream did not respond in time.
     UpstreamTimeout => {
         code: "upstream_timeout", status: StatusCode::GATEWAY_TIMEOUT, fault: Fault::Upstream,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
         detail: "The service did not answer in time.",
         flask: None,
     }
-    /// The upstream's answer is not HTTP, or the connection broke before the answer.
+    /// The upstream's response is not HTTP, or the connection broke before the response.
     UpstreamFailed => {
         code: "upstream_failed", status: StatusCode::BAD_GATEWAY, fault: Fault::Upstream,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,

@@ -1,15 +1,13 @@
-//! Writes a log line, for a terminal or as JSON.
+//! Writes a log line for a terminal or as JSON.
 //!
-//! Guarantees that a value stays inside its field, whatever bytes it contains: it cannot end the line, start another
-//! field, break the JSON, send a control byte to a terminal or change the text direction. The length of each value is
-//! bounded.
+//! A value stays inside its field, whatever bytes it contains. It cannot end the line, start another field, break the
+//! JSON, send a control byte to a terminal or change the text direction. Its length is bounded.
 
 use crate::hex;
 
-/// The maximum length of a value, in bytes before escaping. A longer value is truncated and marked with `CUT`.
+/// Maximum length of a value, in bytes before escaping. A longer value is truncated and ends with `CUT`.
 pub(crate) const VALUE_MAX: usize = 1024;
 
-/// The mark at the end of a truncated value.
 pub(crate) const CUT: &str = "…";
 
 /// The format of log lines.
@@ -21,7 +19,7 @@ pub enum Style {
     Json,
 }
 
-/// The severity of a line, in ascending order: a journal at [`Level::Info`] omits [`Level::Debug`].
+/// The severity of a line, in ascending order. A journal at [`Level::Info`] omits [`Level::Debug`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Details for troubleshooting.
@@ -35,7 +33,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// Returns the level's name in the policy and in JSON lines.
+    /// Returns the level's name for the policy and for JSON lines.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -45,7 +43,7 @@ impl Level {
         }
     }
 
-    /// Returns the level's name on a terminal, padded to a common width.
+    /// Returns the level's name for a terminal, padded to a fixed width.
     const fn column(self) -> &'static str {
         match self {
             Self::Debug => "DEBUG",
@@ -56,14 +54,14 @@ impl Level {
     }
 }
 
-/// Writes one line, field by field. Keys are short constants that need no escaping.
+/// Writes one line, field by field. Keys are constants that need no escaping.
 pub(crate) struct LineWriter<'o> {
     style: Style,
     out: &'o mut Vec<u8>,
 }
 
 impl<'o> LineWriter<'o> {
-    /// Begins a line with its time (seconds since 1970 and nanoseconds) and level.
+    /// Begins a line with the time and the level. The time is given in seconds since 1970 and nanoseconds.
     pub(crate) fn begin(style: Style, out: &'o mut Vec<u8>, unix: u64, nanos: u32, level: Level) -> Self {
         match style {
             Style::Json => {
@@ -82,7 +80,7 @@ impl<'o> LineWriter<'o> {
         Self { style, out }
     }
 
-    /// Writes a field with text of any origin.
+    /// Writes a field with text, which may contain any bytes.
     pub(crate) fn text(&mut self, key: &str, value: &[u8]) {
         self.key(key);
         match self.style {
@@ -92,33 +90,31 @@ impl<'o> LineWriter<'o> {
         }
     }
 
-    /// Writes a field like [`LineWriter::text`] if the value is present.
+    /// Writes a field like [`LineWriter::text`], if the value is present.
     pub(crate) fn maybe(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(key, value.as_bytes());
         }
     }
 
-    /// Writes a field with a number.
     pub(crate) fn number(&mut self, key: &str, value: u64) {
         self.key(key);
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    /// Writes a field with a boolean.
     pub(crate) fn flag(&mut self, key: &str, value: bool) {
         self.key(key);
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
-    /// Writes a word without a key, for the human form. Spaces, double quotes, backslashes, control bytes and bytes
-    /// outside ASCII are percent-encoded.
+    /// Writes a word without a key, for the terminal. Percent-encodes spaces, double quotes, backslashes, control bytes
+    /// and bytes outside ASCII.
     pub(crate) fn bare(&mut self, value: &[u8]) {
         self.out.push(b' ');
         self.bare_part(value);
     }
 
-    /// Appends to the word that [`LineWriter::bare`] began.
+    /// Appends to the word begun by [`LineWriter::bare`].
     pub(crate) fn bare_part(&mut self, value: &[u8]) {
         let (kept, cut) = bounded(value);
         for byte in kept {
@@ -134,7 +130,7 @@ impl<'o> LineWriter<'o> {
         }
     }
 
-    /// Writes the message of an event. On a terminal the message has no key, because readers look for it first.
+    /// Writes the message of an event. On a terminal, it has no key.
     pub(crate) fn message(&mut self, text: &str) {
         match self.style {
             Style::Json => self.text("message", text.as_bytes()),
@@ -145,7 +141,6 @@ impl<'o> LineWriter<'o> {
         }
     }
 
-    /// Ends the line.
     pub(crate) fn end(self) {
         self.out.extend_from_slice(match self.style {
             Style::Json => b"}\n",
@@ -168,7 +163,7 @@ impl<'o> LineWriter<'o> {
     }
 }
 
-/// Writes a JSON string, quotes included. Bytes that are not UTF-8 become U+FFFD.
+/// Writes a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD.
 pub(crate) fn quoted(out: &mut Vec<u8>, value: &[u8]) {
     out.push(b'"');
     escaped(out, value);
@@ -177,9 +172,9 @@ pub(crate) fn quoted(out: &mut Vec<u8>, value: &[u8]) {
 
 /// Writes the content of a JSON string, truncated to [`VALUE_MAX`].
 ///
-/// Escapes more than JSON requires: every character except printable ASCII and the letters and digits of other scripts.
-/// Among the escaped characters are the C1 controls, which terminals obey, and the characters that change the text
-/// direction, which could make a value look like other fields.
+/// Escapes every character except printable ASCII and the letters and digits of other scripts. This includes the C1
+/// controls, which terminals obey, and the characters that change the text direction. Either kind could make a value
+/// look like other fields.
 fn escaped(out: &mut Vec<u8>, value: &[u8]) {
     let (kept, cut) = bounded(value);
     for chunk in kept.utf8_chunks() {
@@ -207,7 +202,7 @@ fn is_plain(c: char) -> bool {
     if c.is_ascii() { (' '..='~').contains(&c) && c != '"' && c != '\\' } else { c.is_alphanumeric() }
 }
 
-/// Whether a byte may appear in a value without quotes.
+/// Returns whether a byte may appear in a value without quotes.
 fn is_bare(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=')
 }
@@ -236,8 +231,7 @@ fn within_bound(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-/// Returns the part of a value that is written, and whether the rest was cut off. The part does not split a UTF-8
-/// character.
+/// Returns the part of a value to write, and whether the rest was cut off. Does not split a UTF-8 character.
 fn bounded(value: &[u8]) -> (&[u8], bool) {
     if value.len() <= VALUE_MAX {
         return (value, false);
@@ -251,8 +245,8 @@ fn bounded(value: &[u8]) -> (&[u8], bool) {
 /// The last second of the year 9999, in seconds since 1970.
 const END_OF_9999: u64 = 253_402_300_799;
 
-/// Writes a time as `2026-01-31T23:59:59.999Z` (RFC 3339, UTC, milliseconds). A time after the year 9999 is written as
-/// the last second of that year.
+/// Writes a time as `2026-01-31T23:59:59.999Z` (RFC 3339, UTC, milliseconds). A later year than 9999 becomes the last
+/// second of 9999.
 pub(crate) fn timestamp(out: &mut Vec<u8>, unix: u64, nanos: u32) {
     let unix = unix.min(END_OF_9999);
     let (year, month, day) = civil(unix / 86_400);
@@ -273,10 +267,10 @@ pub(crate) fn timestamp(out: &mut Vec<u8>, unix: u64, nanos: u32) {
     out.push(b'Z');
 }
 
-/// Returns year, month and day, in the proleptic Gregorian calendar, of a day counted from 1970-01-01.
+/// Returns the year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
 ///
-/// Counts from 0000-03-01 internally, so that the leap day is the last day of its year. The leap day then does not
-/// shift any month, and the lengths of the months repeat every five months (153 days).
+/// Counts from 0000-03-01 internally. The leap day is then the last day of the year and shifts no month. The lengths of
+/// the months repeat every five months (153 days).
 const fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097; // Days in 400 years.
@@ -293,7 +287,7 @@ const fn civil(days: u64) -> (u64, u64, u64) {
 /// Writes the last `width` decimal digits of a number.
 fn digits(out: &mut Vec<u8>, number: u64, width: u32) {
     for place in (0..width).rev() {
-        // The cast cannot truncate: a digit is below 10.
+        // A digit is below 10, so the cast does not truncate.
         out.push(b'0' + (number / 10_u64.pow(place) % 10) as u8);
     }
 }

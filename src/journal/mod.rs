@@ -1,7 +1,7 @@
-//! Logging off the request path: requests hand over lines, and one thread writes them.
+//! Writes log lines on a separate thread. Requests never wait for the log, and its memory is bounded.
 //!
-//! Handing over a line never waits, and memory is bounded. A slow, full or closed sink costs lines, which are counted,
-//! but never stops the process. The module `line` formats the lines.
+//! A slow, full or closed sink costs lines, which are counted. It never stops the process. The module `line` formats
+//! the lines.
 
 pub(crate) mod line;
 
@@ -16,13 +16,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The maximum number of batches that wait to be written. With batches of 32 KiB, at most 8 MiB wait.
+/// Maximum number of batches that wait to be written. A batch has up to 32 KiB, so at most 8 MiB wait.
 const BATCHES_WAITING: usize = 256;
 
-/// How long [`Journal::close`] waits for a sink that does not accept the remaining lines.
+/// How long [`Journal::close`] waits for a sink that accepts nothing.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A handle on the journal. Cheap to clone: each component that logs has its own.
+/// A handle of the journal. Cloning is cheap.
 #[derive(Clone)]
 pub struct Journal {
     style: Style,
@@ -31,10 +31,9 @@ pub struct Journal {
     shared: Arc<Shared>,
 }
 
-/// The value of an event's field.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'v> {
-    /// Text from any source, which may contain any character.
+    /// Text that may contain any character.
     Text(&'v str),
     /// A number, such as a count.
     Number(u64),
@@ -78,34 +77,33 @@ enum Batch {
 impl Journal {
     /// Starts the thread that writes to `sink`. Events below `level` are omitted.
     ///
-    /// # Errors
-    /// Returns an error if the system cannot create a thread.
+    /// # Errors Returns an error if the thread cannot be created.
     pub fn start(style: Style, level: Level, sink: Box<dyn Write + Send>) -> std::io::Result<Self> {
         let (batches, waiting) = sync_channel(BATCHES_WAITING);
         let (alive, ended) = sync_channel(0);
         let shared = Arc::new(Shared { dropped: AtomicU64::new(0), ended: Mutex::new(ended) });
         let counts = Arc::clone(&shared);
         thread::Builder::new().name("journal".into()).spawn(move || {
-            // When `write_all` returns, it has dropped `waiting`, and `alive` is dropped afterwards. A batch that is
-            // sent after `close` has returned is therefore rejected.
+            // `write_all` drops `waiting` before `alive` is dropped. A batch that is sent after `close` has returned is
+            // therefore rejected.
             write_all(sink, waiting, &counts.dropped);
             drop(alive);
         })?;
         Ok(Self { style, level, batches, shared })
     }
 
-    /// Whether events of this level are written.
+    /// Returns whether events of this level are written.
     pub(crate) fn enabled(&self, level: Level) -> bool {
         level >= self.level
     }
 
-    /// Logs an event for operators. Values may contain any text. Keys are constants of the gateway, and differ from
-    /// `time`, `level` and `message`.
+    /// Logs an event for operators. Values may contain any text. Keys are constants other than `time`, `level` and
+    /// `message`.
     pub(crate) fn event(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
         self.write_event(level, message, fields.iter().map(|(key, text)| (*key, Value::Text(text))));
     }
 
-    /// Logs an event like [`Journal::event`]. Its values may be numbers, which JSON lines contain as JSON numbers.
+    /// Logs an event like [`Journal::event`], with numbers as JSON numbers.
     pub(crate) fn event_with(&self, level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
         self.write_event(level, message, fields.iter().copied());
     }
@@ -130,15 +128,14 @@ impl Journal {
             }
         }
         line.end();
-        // A rejected event is counted, so the metrics show that it is missing.
+        // A rejected event is counted in the metrics.
         let _ = self.lines(out);
     }
 
-    /// Hands over a batch of whole lines. Never waits.
+    /// Passes a batch of whole lines to the writer. Never waits.
     ///
-    /// # Errors
-    /// Returns the batch if too many batches wait or the journal is closed. The lines of the batch have then been
-    /// counted as dropped, so the caller can clear the buffer and continue.
+    /// # Errors Returns the batch if too many batches wait or the journal is closed. Its lines then count as dropped,
+    /// so the caller can clear the buffer and continue.
     pub(crate) fn lines(&self, batch: Vec<u8>) -> Result<(), Vec<u8>> {
         match self.batches.try_send(Batch::Lines(batch)) {
             Ok(()) => Ok(()),
@@ -152,17 +149,17 @@ impl Journal {
         }
     }
 
-    /// Returns the number of lines that were never written.
+    /// Returns the number of lines that were dropped.
     pub(crate) fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes the batches that have been handed over, and ends the thread. Waits at most two seconds for a sink that
-    /// does not make progress. Lines that other handles hand over after this call are dropped and counted. Returns
-    /// whether all waiting lines were offered to the sink.
+    /// Writes all waiting batches and ends the thread. Waits at most two seconds for a sink that makes no progress.
+    /// Lines that other handles pass later are dropped and counted. Returns whether all waiting lines were written to
+    /// the sink, successfully or not.
     pub(crate) fn close(self) -> bool {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
-        // `send` would wait for ever if nobody reads the sink.
+        // `send` would wait forever if the sink is not read.
         while let Err(TrySendError::Full(_)) = self.batches.try_send(Batch::Close) {
             if Instant::now() >= deadline {
                 return false;
@@ -181,13 +178,13 @@ impl Journal {
 fn write_all(mut sink: Box<dyn Write + Send>, waiting: Receiver<Batch>, dropped: &AtomicU64) {
     let mut broken = false;
     while let Ok(mut next) = waiting.recv() {
-        // All waiting batches are written before the flush, because a flush may be slow.
+        // Write all waiting batches before the flush, because a flush may be slow.
         loop {
             let Batch::Lines(lines) = next else {
                 let _ = sink.flush();
                 return;
             };
-            // After an error, only half a line may have been written. A newline separates this half from the next line.
+            // After an error, the last line may be incomplete. A newline separates it from the next line.
             let written = if broken { sink.write_all(b"\n") } else { Ok(()) };
             broken = written.and_then(|()| sink.write_all(&lines)).is_err();
             if broken {
@@ -198,7 +195,7 @@ fn write_all(mut sink: Box<dyn Write + Send>, waiting: Receiver<Batch>, dropped:
                 Err(_) => break,
             }
         }
-        // A sink that fails to flush also fails at the next write, so this error is ignored.
+        // If the flush fails, the next write fails too. The error is therefore ignored.
         let _ = sink.flush();
     }
 }
@@ -213,7 +210,7 @@ mod tests {
     use std::io;
     use std::sync::mpsc::channel;
 
-    /// A sink that stores what is written to it.
+    /// A sink that stores everything written to it.
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -234,7 +231,7 @@ mod tests {
         }
     }
 
-    /// A pipe that fails with `BrokenPipe` while the flag is true, as if its reader had left.
+    /// A pipe that fails with `BrokenPipe` while the flag is true, as if its reader had exited.
     struct Broken(Arc<Mutex<bool>>, Kept);
 
     impl Write for Broken {
@@ -247,7 +244,7 @@ mod tests {
         }
     }
 
-    /// A pipe that nobody reads: a write blocks until the other end of the channel is dropped.
+    /// A pipe that is never read: a write blocks until the other end of the channel is dropped.
     struct Stuck(Receiver<()>);
 
     impl Write for Stuck {

@@ -1,4 +1,4 @@
-//! The counters of one route and of one core.
+//! Defines the counters of a route and of a core.
 
 use super::tls_failure::TlsFailures;
 use crate::counter::{Counter, Durations, Sharded};
@@ -18,12 +18,11 @@ impl Default for Reasons {
 }
 
 impl Reasons {
-    /// Counts one refusal.
     pub(crate) fn record(&self, denial: &Denial) {
         self.0[denial.index()].add(1);
     }
 
-    /// Sums the shards. Returns each code that was counted, with the class of its status and its count.
+    /// Sums the shards. Returns each code with a count above zero, the class of its status, and the count.
     pub(super) fn sums<'r>(
         shards: impl Iterator<Item = &'r Self>,
     ) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
@@ -43,7 +42,7 @@ impl Reasons {
 pub enum RequestOutcome<'d> {
     /// The upstream responded with this status.
     Forwarded(StatusCode),
-    /// Another proxy was permitted to forward the request.
+    /// The gateway permitted another proxy to forward the request.
     Permitted,
     /// The gateway refused the request.
     Refused(&'d Denial),
@@ -58,7 +57,7 @@ pub struct RouteCounters {
     shards: Sharded<RouteShard>,
 }
 
-/// One core's counts of one route. The alignment ensures that no two cores write to the same cache line.
+/// One core's counts of one route. The alignment keeps two cores from writing to the same cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct RouteShard {
@@ -66,13 +65,12 @@ pub(super) struct RouteShard {
     pub(super) permitted: Counter,
     pub(super) durations: Durations,
     pub(super) refused: Reasons,
-    /// The refusals that shadow mode did not enforce. The counters are allocated on first use, because few routes are
-    /// ever in shadow mode.
+    /// Refusals that shadow mode did not enforce. Allocated on first use, because few routes use shadow mode.
     pub(super) shadowed: OnceLock<Reasons>,
 }
 
 impl RouteCounters {
-    /// Creates counters for the route of this name and for `cores` cores (at least one).
+    /// Creates the counters of a route for `cores` cores (at least one).
     pub fn new(name: Arc<str>, cores: usize) -> Self {
         Self { name, shards: Sharded::new(cores) }
     }
@@ -87,8 +85,7 @@ impl RouteCounters {
         &self.name
     }
 
-    /// Counts one request and its duration. Only the core with this number writes to the shard. A number without a
-    /// shard is ignored.
+    /// Counts one request and its duration. Only core `core` may write to its shard. A core without a shard is ignored.
     pub fn record(&self, core: usize, outcome: RequestOutcome<'_>, micros: u64) {
         let Some(shard) = self.shards.of(core) else { return };
         match outcome {
@@ -115,7 +112,7 @@ impl RouteCounters {
     }
 }
 
-/// Returns the class of a status, from 0 for 1xx. A status beyond 5xx counts as 5xx.
+/// Returns the class of a status, from 0 for 1xx to 4 for 5xx and above.
 fn class(status: StatusCode) -> usize {
     (usize::from(status.as_u16() / 100).max(1) - 1).min(CLASSES - 1)
 }
@@ -130,19 +127,17 @@ pub(super) const fn class_name(class: usize) -> &'static str {
     }
 }
 
-/// One core's counts that belong to no route. The core is the only writer.
+/// One core's counts that are independent of routes. Only the core writes to them.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct WorkerCounters {
-    /// Open client connections.
     pub connections_open: Counter,
-    /// Accepted client connections.
     pub connections_accepted: Counter,
     /// Client connections that were closed at once because the limit was reached.
     pub connections_refused: Counter,
-    /// Failed TLS handshakes, including timeouts, by reason.
+    /// Failed TLS handshakes by reason, including timeouts.
     pub tls_failures: TlsFailures,
-    /// Connections that were closed because the head of a request did not arrive in time.
+    /// Connections that were closed because a head did not arrive in time.
     pub head_timeouts: Counter,
     /// Connections that were closed because no request arrived.
     pub idle_timeouts: Counter,
@@ -154,7 +149,7 @@ pub(crate) struct WorkerCounters {
     pub drain_timeouts: Counter,
     /// Requests that were redirected from cleartext to TLS.
     pub redirected: Counter,
-    /// Requests whose client disconnected before a response.
+    /// Requests whose client disconnected before the response.
     pub clients_left: Counter,
     /// Requests that were refused before a route was found, by denial code.
     pub unrouted: Reasons,
@@ -162,11 +157,10 @@ pub(crate) struct WorkerCounters {
     pub token_cache_hits: Counter,
     /// Token verifications that were not in the cache.
     pub token_cache_misses: Counter,
-    /// The approximate memory of the cache in bytes.
+    /// Approximate memory of the token cache, in bytes.
     pub token_cache_bytes: Counter,
-    /// Header fields with an identity name that were removed from clients' requests.
+    /// Identity fields that were removed from clients' requests.
     pub identity_dropped: Counter,
-    /// Requests that are in progress.
     pub requests_in_progress: Counter,
 }
 

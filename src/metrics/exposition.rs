@@ -1,37 +1,34 @@
-//! The text format that Prometheus reads.
+//! Writes Prometheus's text format.
 
 use crate::counter::{BOUNDS, Durations};
 use std::fmt::Write;
 
-/// The type of a family of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A value that only grows.
     Counter,
-    /// A value that goes up and down.
+    /// A value that can grow and shrink.
     Gauge,
-    /// Counts of observations, by size of the observed value.
+    /// Counts of observed values, by size.
     Histogram,
 }
 
-/// Builds an exposition in Prometheus's text format 0.0.4.
 #[derive(Debug, Default)]
 pub(crate) struct Exposition {
     text: String,
     family: &'static str,
 }
 
-/// The media type of [`Exposition::finish`].
+/// The media type of Prometheus's text format 0.0.4.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Exposition {
-    /// Creates an empty exposition.
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Begins a family of samples. The format requires all samples of a family to follow its start directly, and allows
-    /// each family name only once.
+    /// Begins a family of samples. All samples of a family must follow directly, and each family name may occur only
+    /// once.
     pub(crate) fn family(&mut self, name: &'static str, help: &'static str, kind: Kind) {
         self.family = name;
         let kind = match kind {
@@ -42,19 +39,18 @@ impl Exposition {
         self.push(&["# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind, "\n"]);
     }
 
-    /// Adds a sample to the family.
+    /// Adds a sample to the current family.
     pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
         self.series("", labels, &[]);
         self.push(&[itoa::Buffer::new().format(value), "\n"]);
     }
 
-    /// Adds a sample in seconds from a value in microseconds.
+    /// Adds a sample in seconds. `micros` is in microseconds.
     pub(crate) fn sample_seconds(&mut self, labels: &[(&str, &str)], micros: u64) {
         self.series("", labels, &[]);
         self.seconds(micros);
     }
 
-    /// Returns the text.
     pub(crate) fn finish(self) -> String {
         self.text
     }
@@ -78,7 +74,7 @@ impl Exposition {
         self.push(&[itoa::Buffer::new().format(total), "\n"]);
     }
 
-    /// Adds a histogram of whole numbers. `counts` is not cumulative and has one element more than `bounds`.
+    /// Adds a histogram of whole numbers. `counts` is not cumulative, and has one element more than `bounds`.
     pub(crate) fn spread(&mut self, labels: &[(&str, &str)], bounds: &[u64], counts: &[u64], sum: u64) {
         let mut total = 0_u64;
         let shown = bounds.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
@@ -93,7 +89,7 @@ impl Exposition {
         self.push(&[itoa::Buffer::new().format(total), "\n"]);
     }
 
-    /// Writes the name and labels of a sample, and the space before its value.
+    /// Writes the name and labels of a sample, and a space.
     fn series(&mut self, suffix: &str, labels: &[(&str, &str)], more: &[(&str, &str)]) {
         self.push(&[self.family, suffix]);
         for (place, (name, value)) in labels.iter().chain(more).enumerate() {

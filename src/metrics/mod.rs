@@ -1,8 +1,8 @@
-//! Counters, and their exposition for Prometheus.
+//! Counts events, and writes the counts for Prometheus.
 //!
-//! Label values are limited to names from the policy, denial codes and status classes; text from a client is never a
-//! label. Counting uses no locked instructions: each core writes to its own shard, and a scrape sums the shards. Other
-//! modules add their gauges through [`Exposition`].
+//! Labels are names from the policy, denial codes and status classes, never text from a client. Counting uses no locked
+//! instructions: each core writes to separate shards, and a scrape sums them. Other modules write their gauges with
+//! [`Exposition`].
 
 mod counters;
 mod exposition;
@@ -21,8 +21,8 @@ use crate::forward::Upstream;
 use crate::limit::Limit;
 use std::sync::Arc;
 
-/// Writes all counts. Refusal counts of zero are omitted, because a route produces few of the codes. A route's
-/// durations are written once it has served a request.
+/// Writes all counts. Omits refusal counts of zero, because a route produces few of the codes. Omits the durations of a
+/// route without requests.
 pub(crate) fn render(
     out: &mut Exposition,
     routes: &[Arc<RouteCounters>],

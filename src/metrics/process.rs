@@ -1,4 +1,4 @@
-//! Writes process metrics from the system, under the names that Prometheus client libraries use.
+//! Writes process metrics under the names that Prometheus client libraries use.
 
 use super::{Exposition, Kind};
 use crate::clock::Now;
@@ -7,16 +7,15 @@ use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::sync::LazyLock;
 
-/// The start of the process in seconds since 1970, read when the first policy is served.
+/// The start of the process, in seconds since 1970.
 static STARTED: LazyLock<u64> = LazyLock::new(|| Now::read().unix);
 
-/// Records the start of the process. If this function is not called at start, the time of the first scrape is recorded
-/// instead.
+/// Records the start of the process. Otherwise the first scrape would record its time as the start.
 pub(crate) fn started() {
     let _ = *STARTED;
 }
 
-/// Writes the family `process_*`. Values that the system does not provide are omitted.
+/// Writes the metrics `process_*`. Omits values that the system does not provide.
 pub(super) fn render(out: &mut Exposition) {
     let used = clock_gettime(ClockId::ProcessCPUTime);
     let help = "CPU time used by the process, user and system, in seconds.";
@@ -29,7 +28,7 @@ pub(super) fn render(out: &mut Exposition) {
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         out.family("process_open_fds", "Open file descriptors of the process.", Kind::Gauge);
-        // Reading the folder opens one more descriptor, which is subtracted here.
+        // Listing the folder opens one more descriptor, which does not count.
         out.sample(&[], u64::try_from(open.count().saturating_sub(1)).unwrap_or(u64::MAX));
     }
     if let Some(most) = getrlimit(Resource::Nofile).current {
@@ -40,7 +39,7 @@ pub(super) fn render(out: &mut Exposition) {
     out.sample(&[], *STARTED);
 }
 
-/// Returns `VmRSS` of `/proc/self/status`, which the kernel reports in KiB (proc(5)).
+/// Returns `VmRSS` of `/proc/self/status` in bytes. The kernel reports KiB (proc(5)).
 fn resident_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

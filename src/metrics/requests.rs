@@ -21,7 +21,7 @@ pub(super) fn render(out: &mut Exposition, routes: &[Arc<RouteCounters>], worker
         }
         refusals(out, route.name(), route.used().map(|shard| &shard.refused));
     }
-    // An empty name represents requests without a route: no route has an empty name.
+    // The empty name marks requests without a route. No route has an empty name.
     refusals(out, "", workers.iter().map(|worker| &worker.unrouted));
 
     let help = "Requests that a route in shadow mode let pass, by reason of the refusal.";
@@ -34,8 +34,7 @@ pub(super) fn render(out: &mut Exposition, routes: &[Arc<RouteCounters>], worker
 
     let help = "Time from reading a request's head to the last byte of its response.";
     out.family("portcullis_request_duration_seconds", help, Kind::Histogram);
-    // A histogram is written only after the first request. Before that, the route's request counts, which are also
-    // written while they are zero, contain the same information.
+    // A histogram is written only after the route's first request. The request counts are written from the start.
     for route in routes.iter().filter(|route| route.used().next().is_some()) {
         out.durations(&[("route", route.name())], route.used().map(|shard| &shard.durations));
     }

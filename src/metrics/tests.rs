@@ -1,4 +1,4 @@
-//! Tests that parse the rendered metrics.
+//! Parses the rendered metrics and checks them.
 
 use super::counters::CLASSES;
 use super::*;
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 type Samples = BTreeMap<String, f64>;
 
-/// Parses the text format. Checks that every sample belongs to the latest family, that no family and no series appears
-/// twice, and that every value is a number.
+/// Parses the text format. Checks that every sample is in the latest family, that no family and no series occurs twice,
+/// and that every value is a number.
 fn parse(text: &str) -> Samples {
     let (mut samples, mut families, mut family) = (Samples::new(), HashSet::new(), String::new());
     assert!(text.ends_with('\n'));
@@ -38,7 +38,7 @@ fn parse(text: &str) -> Samples {
     samples
 }
 
-/// Checks that labels are `{a="b",c="d"}` or empty, with quotes and backslashes escaped inside the values.
+/// Checks that labels are `{a="b",c="d"}` or empty, with escaped quotes and backslashes in the values.
 fn check_labels(mut text: &str) {
     if text.is_empty() {
         return;
@@ -82,7 +82,7 @@ fn requests_are_summed_over_the_shards() {
         route.record(shard, RequestOutcome::Refused(&Denial::ExpiredToken), 20);
     }
     route.record(1, RequestOutcome::Forwarded(StatusCode::NOT_FOUND), 20_000_000);
-    // The fourth core does not exist, so this request is not counted.
+    // There is no fourth core, so this request is not counted.
     route.record(3, RequestOutcome::Forwarded(StatusCode::OK), 800);
 
     let samples = rendered(&[route], &[], &[]);
@@ -117,7 +117,7 @@ fn a_route_takes_memory_and_tells_durations_once_it_met_a_request() {
         samples.keys().filter(|key| key.contains(&label) && key.contains(family)).count()
     };
     assert_eq!((of("used", "_duration_"), of("unused", "_duration_")), (BOUNDS.len() + 3, 0));
-    // The count is zero before the first request, so that a rate includes the first request.
+    // The count is zero before the first request. A rate then includes the first request.
     assert_eq!((of("used", "requests_total"), of("unused", "requests_total")), (CLASSES + 1, CLASSES));
 }
 

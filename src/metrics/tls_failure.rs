@@ -1,11 +1,11 @@
-//! The reasons why TLS handshakes fail, used as a metrics label and a log value.
+//! Defines the reasons for failed TLS handshakes. They are a metrics label and a log value.
 
 use crate::counter::Counter;
 
-/// Why a handshake failed.
+/// The reason why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TlsFailure {
-    /// The client spoke HTTP in cleartext.
+    /// The client sent HTTP in cleartext.
     Cleartext,
     /// The client did not complete the handshake in time.
     Timeout,
@@ -13,15 +13,15 @@ pub(crate) enum TlsFailure {
     Closed,
     /// The client does not trust the certificate.
     CertificateRejected,
-    /// The client failed for another reason, which its alert names.
+    /// The client's alert names another reason.
     ClientAlert,
-    /// Client and gateway have no TLS version or cipher suite in common.
+    /// Client and gateway share no TLS version or cipher suite.
     Incompatible,
-    /// Client and gateway have no application protocol in common.
+    /// Client and gateway share no application protocol.
     NoProtocol,
     /// The client requested a server name that is not a host name.
     ServerName,
-    /// The client's bytes are not TLS, or violate the message order of TLS.
+    /// The client's bytes are not TLS, or its messages are out of order.
     NotTls,
     /// Any other failure.
     Other,
@@ -42,7 +42,6 @@ impl TlsFailure {
         Self::Other,
     ];
 
-    /// Returns the name of the reason.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Cleartext => "cleartext",
@@ -59,17 +58,14 @@ impl TlsFailure {
     }
 }
 
-/// Counts of failed handshakes, by reason.
 #[derive(Debug, Default)]
 pub(crate) struct TlsFailures([Counter; TlsFailure::ALL.len()]);
 
 impl TlsFailures {
-    /// Counts one failed handshake.
     pub(crate) fn add(&self, failure: TlsFailure) {
         self.of(failure).add(1);
     }
 
-    /// Returns the counter of one reason.
     pub(crate) fn of(&self, failure: TlsFailure) -> &Counter {
         &self.0[failure as usize]
     }

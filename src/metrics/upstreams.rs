@@ -1,11 +1,11 @@
-//! Writes the counters of upstreams and their servers for Prometheus.
+//! Writes the counters of upstreams and their servers.
 
 use super::{Exposition, Kind};
 use crate::forward::{Upstream, UpstreamShard};
 use std::sync::Arc;
 
-/// Writes the counts of all upstreams. Failure counters are written even while they are zero, because a rate includes
-/// the first failure only if a sample precedes it.
+/// Writes the counts of all upstreams. Failure counts of zero are written too: a rate includes the first failure only
+/// if an earlier sample exists.
 pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
     let help = "Whether a server responds: 0 from its first failure until it responds again.";
     out.family("portcullis_upstream_up", help, Kind::Gauge);

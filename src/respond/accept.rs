@@ -1,5 +1,4 @@
-//! Chooses the format of a refusal from the request's `Content-Type` and `Accept`. Detects whether a person waits for a
-//! page.
+//! Chooses the format of a refusal from `Content-Type` and `Accept`. Detects whether a person waits for a page.
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -10,22 +9,22 @@ const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with")
 /// The weight 1, in thousandths.
 const WHOLE: u16 = 1000;
 
-/// The format in which the client can read a refusal.
+/// The format of a refusal that the client can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// `application/problem+json` (RFC 9457).
     Json,
-    /// A page for a person with a browser.
+    /// A page for a browser.
     Html,
-    /// The trailers-only answer of a gRPC call.
+    /// The trailers-only response of gRPC.
     Grpc,
-    /// The trailers-only answer of a gRPC-Web call, whose clients require their own media type.
+    /// The trailers-only response of gRPC-Web, which has a different media type.
     GrpcWeb,
 }
 
 impl Format {
-    /// Returns the format for a request. A gRPC call is recognised by its `Content-Type`. A browser prefers `text/html`
-    /// to JSON in `Accept`. Every other client gets a problem document.
+    /// Returns the format for a request: gRPC by the `Content-Type`, a page if `Accept` prefers `text/html` to JSON,
+    /// and a problem document otherwise.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if begins(kind, b"application/grpc-web") {
@@ -43,10 +42,11 @@ impl Format {
     }
 }
 
-/// Whether a person will see the answer to this request. A browser sends `Sec-Fetch-Mode: navigate` with such a
-/// request (Fetch Metadata, section 2.3), and another mode for images, scripts and `fetch`. A request without
-/// `Sec-Fetch-Mode` counts as a navigation, unless a library marks it as a script's. A request that cannot be
-/// repeated after a login does not count.
+/// Returns whether a person will see the response.
+///
+/// A browser sends `Sec-Fetch-Mode: navigate` with such a request (Fetch Metadata, section 2.3), and another mode for
+/// images, scripts and `fetch`. A request without this field counts as navigation, unless `X-Requested-With` marks a
+/// script. A request that cannot be repeated after a login does not count.
 pub(crate) fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     let is_script = |with: &HeaderValue| with.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest");
     is_repeatable(method)
@@ -54,8 +54,7 @@ pub(crate) fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
         && !headers.get_all(X_REQUESTED_WITH).iter().any(is_script)
 }
 
-/// Whether a browser can repeat the request by opening its address: true for GET and HEAD, but not for a posted form or
-/// `OPTIONS`.
+/// Returns whether a browser can repeat the request by opening its address.
 pub(crate) fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
@@ -66,8 +65,9 @@ fn ranges(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// Whether a page has a higher weight than JSON (RFC 9110 section 12.5.1). The most specific range determines each
-/// weight. With equal weights the first range wins, because old clients express a preference by the order.
+/// Returns whether HTML has a higher weight than JSON (RFC 9110 section 12.5.1). The most specific range sets the
+/// weight of a type. If the weights are equal, the first range wins, because old clients list their preferences in
+/// order.
 #[cold]
 fn prefers_page(headers: &HeaderMap) -> bool {
     let (mut page, mut json): (Option<Wish>, Option<Wish>) = (None, None);
@@ -93,7 +93,7 @@ fn prefers_page(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The client's weight for a media type, and the position in `Accept` of the range that determines the weight.
+/// The weight of a media type, and the position of the range in `Accept`.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
     weight: u16,
@@ -107,8 +107,7 @@ fn raise(kept: &mut Option<Wish>, wish: Wish) {
     }
 }
 
-/// Returns the weight among the parameters of a range, in thousandths (RFC 9110 section 12.4.2). An invalid weight
-/// counts as 0.
+/// Returns the weight of a range in thousandths (RFC 9110 section 12.4.2). An invalid weight counts as 0.
 fn weight<'p>(parameters: impl Iterator<Item = &'p [u8]>) -> u16 {
     for parameter in parameters {
         if let [b'q' | b'Q', b'=', value @ ..] = parameter {
@@ -123,7 +122,7 @@ fn thousandths(value: &[u8]) -> Option<u16> {
         Some(at) => (&value[..at], &value[at + 1..]),
         None => (value, &b""[..]),
     };
-    // Java's HTTP client sends ".2", although the grammar does not allow it.
+    // Java's HTTP client sends ".2", which the grammar does not allow.
     let whole = match whole {
         b"1" => WHOLE,
         b"0" => 0,
@@ -185,11 +184,11 @@ mod tests {
             ("text/html; q=0 , application/json;q=0", false),
             ("text/html;q=0.001", true),
             ("text/html;level=1;q=0.3, application/json;q=0.2", true),
-            // With equal weights the first range wins.
+            // If the weights are equal, the first range wins.
             ("application/json, text/html", false),
             ("text/html, application/json", true),
             ("application/json;q=1.0, text/html;q=1", false),
-            // If no range names JSON, JSON has the weight of the wildcard that covers it.
+            // If no range names JSON, JSON has the weight of the wildcard.
             ("text/html, */*", true),
             ("*/*, text/html", true),
             ("text/html;q=0.5, */*", false),

@@ -1,9 +1,9 @@
-//! Refusals in the form of Flask-JWT-Extended, for `[authority] compat = "flask-jwt-extended"`.
+//! Renders refusals as Flask-JWT-Extended does, for `[authority] compat = "flask-jwt-extended"`.
 //!
-//! Every refusal has the library's body (`{"msg": ...}`). If the library has a corresponding refusal, the status (401,
-//! 422 or 400) and the message are those of the library (version 4.7), because clients compare the messages. Other
-//! refusals keep the gateway's status and sentence. The challenge and all other header fields are kept, because clients
-//! of the library ignore these fields.
+//! Every refusal has the library's body (`{"msg": ...}`). If the library (version 4.7) has the same refusal, the
+//! response has its status (401, 422 or 400) and its message, because clients compare messages. Otherwise it has the
+//! gateway's status and sentence. The challenge and all other header fields are kept, because the library's clients
+//! ignore them.
 
 use super::accept::Format;
 use super::problem::answer;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use std::borrow::Cow;
 
-/// The facts of a request, besides its route, on which the library's message depends.
+/// The facts about a request on which the library's message depends, besides the route.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CompatRequest {
     /// Whether `Authorization` is present and not blank.
@@ -21,14 +21,13 @@ pub(crate) struct CompatRequest {
 }
 
 impl CompatRequest {
-    /// Reads the facts from the header fields of a request.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let said = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         Self { authorization: said.is_some_and(|said| !said.trim_ascii().is_empty()) }
     }
 
-    /// Renders the response to a refused request whose route searches these places for a token. Returns `None` if the
-    /// client cannot read JSON (gRPC).
+    /// Renders a refusal. `places` are the places in which the route looks for a token. Returns `None` if the client
+    /// cannot read JSON (gRPC).
     pub(crate) fn refuse(
         self,
         denial: &Denial,
@@ -37,7 +36,7 @@ impl CompatRequest {
         method: &Method,
     ) -> Option<Response<Bytes>> {
         match format {
-            // Browsers get JSON too: the library has no pages, and some of its clients send `Accept: text/html`.
+            // Browsers get JSON too. The library has no pages, and some of its clients send `Accept: text/html`.
             Format::Json | Format::Html => {}
             Format::Grpc | Format::GrpcWeb => return None,
         }
@@ -47,10 +46,10 @@ impl CompatRequest {
     }
 }
 
-/// The places where a route searches for a token.
+/// The places in which a route looks for a token.
 #[derive(Clone, Copy, Debug)]
 pub struct SearchedPlaces<'p> {
-    /// The route's sources; `None` if no route was found.
+    /// The route's sources. `None` if no route was found.
     pub sources: Option<&'p Sources>,
     /// The name of the cookie that holds the token.
     pub cookie: Option<&'p str>,
@@ -58,7 +57,7 @@ pub struct SearchedPlaces<'p> {
     pub refresh: bool,
 }
 
-/// The result of the search for a token.
+/// The facts for the message about a missing token.
 struct TokenSearch<'p> {
     request: CompatRequest,
     places: SearchedPlaces<'p>,
@@ -100,10 +99,10 @@ impl TokenSearch<'_> {
                 }
                 Source::Header(NamedHeader { name, .. }) => ("headers", format!("Missing {name} Header")),
                 Source::Cookie(name) => ("cookies", format!("Missing cookie \"{name}\"")),
-                // The library knows no API keys and reads no subprotocols.
+                // The library has no API keys and reads no subprotocols.
                 Source::ApiKey(name) => ("headers", format!("Missing {name} Header")),
                 Source::WebSocket(_) => ("headers", "Missing sec-websocket-protocol Header".to_owned()),
-                // The misspelling is the library's.
+                // The library has this misspelling.
                 Source::Query(name) => ("query_string", format!("Missing '{name}' query paramater")),
             };
             places.push(place);
@@ -119,12 +118,12 @@ impl TokenSearch<'_> {
     }
 }
 
-/// Returns the library's status if it has one, otherwise the gateway's.
+/// Returns the library's status for the denial, or else the gateway's.
 fn status(denial: &Denial) -> StatusCode {
     denial.spec().flask.map_or(denial.status(), |(status, _)| status)
 }
 
-/// Returns the library's message if it has one, otherwise the gateway's sentence.
+/// Returns the library's message for the denial, or else the gateway's sentence.
 fn words(denial: &Denial, search: &TokenSearch<'_>) -> Cow<'static, str> {
     Cow::Borrowed(match denial {
         Denial::MissingToken => return Cow::Owned(search.missing()),
@@ -133,7 +132,7 @@ fn words(denial: &Denial, search: &TokenSearch<'_>) -> Cow<'static, str> {
             TokenPart::Shape | TokenPart::Length => "Not enough segments",
             TokenPart::Header => "Invalid header padding",
             TokenPart::Claims => "Invalid payload padding",
-            // The library reports a signature of the wrong length like a signature that does not verify.
+            // The library does not distinguish a signature of the wrong length from a wrong signature.
             TokenPart::Signature => "Signature verification failed",
             TokenPart::Critical => "Unsupported critical extension",
         },
@@ -159,7 +158,7 @@ mod tests {
     use http::HeaderName;
 
     fn search(authorization: bool, sources: Option<&Sources>, cookie: Option<&'static str>) -> String {
-        // All arguments outlive the call, so one lifetime suffices.
+        // All arguments outlive the call, so one lifetime is enough.
         TokenSearch {
             request: CompatRequest { authorization },
             places: SearchedPlaces { sources, cookie, refresh: false },

@@ -1,8 +1,7 @@
-//! Lets scripts of the origins that the policy lists, and no others, read the gateway's own answers (Fetch Standard,
-//! section 3.2).
+//! Lets scripts of listed origins read the gateway's responses (Fetch Standard, section 3.2).
 //!
-//! Guarantees that an answer names an origin only if the policy lists exactly that origin, and never `*`. Upstreams
-//! decide about their own answers.
+//! A response names an origin only if the policy lists exactly this origin. It never contains `*`. Upstreams decide
+//! about CORS for their responses.
 
 use bytes::Bytes;
 use http::header::{
@@ -12,13 +11,13 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-/// The response fields that a script of another origin may read, in addition to the fields that are always readable
-/// (Fetch Standard, section 2.2.2).
+/// The response fields that a script of another origin may read, in addition to those that are always readable (Fetch
+/// Standard, section 2.2.2).
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "www-authenticate, retry-after, ratelimit, ratelimit-policy, allow, x-request-id",
 );
-/// How long a browser may cache the answer to a preflight, in seconds. If an origin is removed from the policy,
-/// browsers may still use a cached answer for this time. The gateway checks the origin of each request nevertheless.
+/// How long a browser may cache the response to a preflight, in seconds. After an origin is removed from the policy,
+/// browsers may use a cached response for this time. The gateway still checks the origin of each request.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// Returns the request's origin if the policy lists it.
@@ -35,11 +34,10 @@ pub(crate) fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<Header
     }
 }
 
-/// Allows this origin to read an answer of the gateway. `cookies` states whether the browser may have sent the
-/// authority's cookies.
+/// Allows the origin to read a response of the gateway. `cookies` is true if the authority sets cookies.
 #[cold]
 pub(crate) fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
-    // `Vary` is set even if no origin may read the answer: a cache must not serve this answer to an allowed origin.
+    // `Vary` is set even if no origin may read the response: a cache must not serve it to an allowed origin.
     headers.append(VARY, HeaderValue::from_static("origin"));
     let Some(origin) = origin else { return };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -49,8 +47,8 @@ pub(crate) fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookie
     }
 }
 
-/// Returns the method for which a browser requests permission (Fetch Standard, section 4.8); `None` if the request is
-/// not a preflight.
+/// Returns the method that a preflight asks for (Fetch Standard, section 4.8). Returns `None` if the request is not a
+/// preflight.
 pub(crate) fn method_asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
     if *method != Method::OPTIONS {
         return None;
@@ -62,7 +60,8 @@ pub(crate) fn method_asked(method: &Method, headers: &HeaderMap) -> Option<Metho
     }
 }
 
-/// Allows a script of a listed origin to send this method, with the fields that the endpoints use.
+/// Returns the response to a preflight from a listed origin. It allows this method, and the fields that the endpoints
+/// use.
 pub(crate) fn preflight(method: &Method, csrf_header: Option<&HeaderName>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;

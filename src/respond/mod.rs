@@ -1,7 +1,5 @@
-//! Renders refusals as responses.
-//!
-//! Guarantees that a refusal has one form for each kind of client, whichever stage refused, and that no response
-//! contains any part of a token. The pipeline decides when to respond.
+//! Renders refusals as responses. The form of a refusal depends on the client, but not on the stage that refused. No
+//! response contains any part of a token.
 
 pub(crate) mod accept;
 pub(crate) mod compat;

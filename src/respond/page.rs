@@ -1,9 +1,10 @@
-//! A refusal for a person with a browser: one sentence without protocol terms, and links to continue.
+//! Renders a refusal as a page for a person: a sentence without protocol terms, and links to continue.
 //!
-//! Guarantees a page that looks like the login page, loads nothing, runs nothing, and consists of fixed text, except
-//! for the request id, the account's name and the address of the login page, which are escaped. The page contains no
-//! secret: a proxy that compresses answers could reveal a secret next to text that an attacker chooses (BREACH), and
-//! the address of the login page contains the requested address.
+//! A page loads nothing and runs nothing. It is fixed text, except for the request id, the account's name and the
+//! address of the login page, which are escaped.
+//!
+//! A page contains no secret. The address of the login page contains the requested address, which an attacker may
+//! choose. A proxy that compresses responses could then reveal a secret on the page (BREACH).
 
 pub(crate) mod card;
 
@@ -12,19 +13,19 @@ use card::Card;
 use http::StatusCode;
 use std::borrow::Cow;
 
-/// The links that a page offers.
+/// The links on a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PageLinks {
     /// The address of the login page, including the address to return to.
     pub login: Option<String>,
     /// The logged-in account, which lacks the permission.
     pub account: Option<Account>,
-    /// Whether the same address works without a login: the route does not require a token, and the answer deletes the
-    /// session's cookie.
+    /// Whether the same address works without a login, because the route does not require a token and the response
+    /// deletes the cookie.
     pub without_login: bool,
     /// Whether the request can be repeated unchanged.
     pub again: bool,
-    /// Whether the page offers a link to the root of the site, because the request was for another page.
+    /// Whether to show a link to the root of the site.
     pub home: bool,
 }
 
@@ -33,11 +34,10 @@ pub(crate) struct PageLinks {
 pub(crate) struct Account {
     /// The name of the account.
     pub name: String,
-    /// The address of the page on which the account can log out.
+    /// The address of the page for logging out.
     pub page: String,
 }
 
-/// Renders the page for a refusal.
 pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways: &PageLinks) -> String {
     let (heading, sentence) = words(denial);
     let mut card = Card::begin(heading, None);
@@ -49,7 +49,7 @@ pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways:
     if let Some(login) = &ways.login {
         links.push((login, if ways.account.is_some() { "Use another account" } else { "Log in" }));
     }
-    // An empty reference is the page's own address (RFC 3986 section 4.4).
+    // An empty reference is the address of the current page (RFC 3986 section 4.4).
     if ways.without_login {
         links.push(("", "Continue without logging in"));
     } else if ways.again && passes(status) {
@@ -80,19 +80,19 @@ pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways:
     card.end()
 }
 
-/// Whether the cause of this status may be temporary.
+/// Returns whether the cause of this status may be temporary.
 fn passes(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
 
-/// Formats a span of time in words: `17 seconds`, `3 minutes`.
+/// Formats a duration in words: `17 seconds`, `3 minutes`.
 pub(crate) fn span(seconds: u32) -> String {
     let (count, unit) = if seconds < 120 { (seconds, "second") } else { (seconds.div_ceil(60), "minute") };
     let many = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{many}")
 }
 
-/// Returns a heading and a sentence for readers who know nothing about tokens.
+/// Returns a heading and a sentence for readers who do not know about tokens.
 fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
     let (heading, sentence) = match denial {
         Denial::BadRequest(_) | Denial::AmbiguousCredentials => (

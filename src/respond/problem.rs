@@ -1,8 +1,7 @@
-//! Renders a refusal as a problem document, a page for a browser, or the trailers of a gRPC call.
+//! Renders a refusal as a problem document, as a page for a browser, or as gRPC trailers.
 //!
-//! Guarantees the status, challenge and `Retry-After` of the denial, and fixed text except for the request id. The
-//! caller adds the fields of every response (`X-Request-Id`, HSTS, `RateLimit`) and decides whether the connection
-//! stays open.
+//! The text is fixed except for the request id. The caller adds the fields of every response (`X-Request-Id`, HSTS,
+//! `RateLimit`) and decides whether the connection stays open.
 
 use super::accept::Format;
 use super::page::{self, PageLinks, card};
@@ -15,13 +14,11 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
-/// `grpc-status` of the gRPC protocol over HTTP/2.
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// `grpc-message` of the gRPC protocol over HTTP/2.
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The seconds after which a client may try again when the gateway or a service is overloaded or unavailable. One
-/// second is long enough for a health check to succeed again, and short enough not to be noticed.
+/// How long a client should wait after a 503, in seconds. In one second, a health check can succeed again, and users
+/// hardly notice the delay.
 const RETRY_AFTER_UNAVAILABLE: HeaderValue = HeaderValue::from_static("1");
 
 /// Redirects a browser to another address with GET (RFC 9110 section 15.4.4).
@@ -33,8 +30,8 @@ pub(crate) fn see_other(location: HeaderValue) -> Response<Bytes> {
     response
 }
 
-/// Renders the response to a refused request. A response to HEAD has the same header fields as a response to GET, but
-/// no body (RFC 9110 section 9.3.2).
+/// Renders the response to a refused request. A response to HEAD has the header fields of a response to GET, but no
+/// body (RFC 9110 section 9.3.2).
 pub(crate) fn refuse(
     denial: &Denial,
     format: Format,
@@ -44,8 +41,8 @@ pub(crate) fn refuse(
     refuse_with(denial, denial.status(), format, request_id, method, &PageLinks::default())
 }
 
-/// Renders a refusal like [`refuse`], but with the given status and page links. Some proxies handle only a few
-/// statuses. Responses to gRPC calls ignore both arguments.
+/// Renders a refusal like [`refuse`], but with this status and these page links. Some proxies handle only a few
+/// statuses. gRPC responses ignore both arguments.
 pub(crate) fn refuse_with(
     denial: &Denial,
     status: StatusCode,
@@ -73,7 +70,7 @@ pub(crate) fn refuse_with(
     }
 }
 
-/// Builds a response with this status and body, and with the fields that belong to the denial in every form.
+/// Builds a response with this status and body, and adds the denial's header fields.
 pub(super) fn answer(
     denial: &Denial,
     status: StatusCode,
@@ -95,7 +92,7 @@ pub(super) fn answer(
         headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if let Denial::MethodNotAllowed(methods) = denial {
-        // A 405 must carry `Allow` (RFC 9110 section 15.5.6). An empty `Allow` is valid and lists no method.
+        // A 405 must have an `Allow` field (RFC 9110 section 15.5.6). An empty field is valid.
         let allow = HeaderValue::from_str(methods).unwrap_or_else(|_| HeaderValue::from_static(""));
         headers.insert(ALLOW, allow);
     }
@@ -107,8 +104,8 @@ pub(super) fn answer(
     answer
 }
 
-/// Renders a problem document. `type` is a URN of the code, which is stable and cannot be fetched (RFC 9457 section
-/// 3.1.1 allows both); `title` is the standard phrase of the status.
+/// Renders a problem document. `type` is a stable URN, which cannot be fetched (RFC 9457 section 3.1.1 allows this).
+/// `title` is the standard phrase of the status.
 fn document(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
     let code = denial.code();
     let mut out = Vec::with_capacity(320);
@@ -128,7 +125,7 @@ fn document(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
         out.extend_from_slice(part.as_bytes());
     }
     quoted(&mut out, request_id);
-    // The line feed ends the line in a terminal or a file.
+    // The line feed ends the line on a terminal.
     out.extend_from_slice(b"}\n");
     out
 }
@@ -157,20 +154,20 @@ fn challenge(denial: &Denial) -> Option<HeaderValue> {
     out.push(b'"');
     if let Some(scope) = scope {
         out.extend_from_slice(b", scope=\"");
-        // Only the characters of a scope are kept (RFC 6749 section 3.3). A token cannot contain a scope with other
+        // Characters that a scope cannot contain are removed (RFC 6749 section 3.3). No token has a scope with such
         // characters.
         out.extend(scope.bytes().filter(|b| (b' '..=b'~').contains(b) && !matches!(b, b'"' | b'\\')));
         out.push(b'"');
     }
     if max_age > 0 {
-        // RFC 9470 section 3 defines `max_age`.
+        // `max_age` is defined in RFC 9470 section 3.
         out.extend_from_slice(format!(", max_age=\"{max_age}\"").as_bytes());
     }
     HeaderValue::from_maybe_shared(Bytes::from(out)).ok()
 }
 
-/// Renders a trailers-only gRPC response. Its HTTP status is 200, because gRPC clients treat any other status as a
-/// transport error.
+/// Renders a trailers-only gRPC response. Its status is 200, because gRPC clients treat any other status as a transport
+/// error.
 fn grpc_answer(denial: &Denial, kind: &'static str) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::new());
     let headers = answer.headers_mut();

@@ -9,7 +9,7 @@ fn every_code_has_its_paragraph_in_the_docs_and_every_paragraph_its_code() {
         .map(str::to_owned)
         .collect();
     let codes: Vec<_> = Denial::every().iter().map(|denial| denial.code().to_owned()).collect();
-    // The documentation lists the codes in the same order as `Denial::every`, which is the order of the stages.
+    // The documentation lists the codes in the order of `Denial::every`.
     assert_eq!(documented, codes);
 }
 

@@ -1,4 +1,4 @@
-//! Reads a certificate chain and its key from files. Errors contain the remedy, if possible as a command.
+//! Reads a certificate chain and its key from files. Errors contain a remedy, often as a command.
 
 use super::Files;
 use crate::config::stable_file;
@@ -16,7 +16,7 @@ use yasna::tags::TAG_UTCTIME;
 use yasna::{ASN1Result, BERReader, Tag};
 use zeroize::Zeroizing;
 
-/// The maximum size of a certificate or key file: 4 MiB, a thousand times the usual size.
+/// Maximum size of a certificate or key file: 4 MiB, a thousand times the usual size.
 const FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 
 /// One of the two files of a pair.
@@ -33,7 +33,7 @@ pub(crate) enum Part {
 pub(crate) struct Unusable {
     /// The faulty file.
     pub(crate) part: Part,
-    /// The description of the fault.
+    /// The fault.
     pub(crate) found: String,
     /// The remedy.
     pub(crate) hint: String,
@@ -45,17 +45,17 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// The validity of a certificate in seconds since 1970 (RFC 5280 section 4.1.2.5), both ends included.
+/// The validity of a certificate, in seconds since 1970. Both ends are included (RFC 5280 section 4.1.2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
-    /// The certificate's `notBefore`. The certificate is already valid at that second.
+    /// The certificate's `notBefore`.
     pub(crate) begins: u64,
-    /// The certificate's `notAfter`. The certificate is still valid at that second.
+    /// The certificate's `notAfter`.
     pub(crate) ends: u64,
 }
 
 impl Validity {
-    /// Parses the validity of a certificate; `None` if it is malformed.
+    /// Parses the validity of a certificate. Returns `None` if it is malformed.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let moment = |reader: BERReader<'_, '_>| -> ASN1Result<i64> {
             Ok(if reader.lookahead_tag()? == TAG_UTCTIME {
@@ -83,12 +83,12 @@ impl Validity {
             })
         });
         let (begins, ends) = read.ok()?;
-        // A time before 1970 is replaced by 1970.
+        // A time before 1970 becomes 1970.
         let unsigned = |moment: i64| u64::try_from(moment).unwrap_or(0);
         Some(Self { begins: unsigned(begins), ends: unsigned(ends) })
     }
 
-    /// Returns why the certificate is not valid at `now` (seconds since 1970); `None` if it is valid.
+    /// Returns why the certificate is not valid at `now` (seconds since 1970), or `None` if it is valid.
     pub(crate) fn fault(self, now: u64) -> Option<Invalid> {
         match () {
             () if now > self.ends => Some(Invalid::Expired(self.ends)),
@@ -98,7 +98,7 @@ impl Validity {
     }
 }
 
-/// The reason why a certificate is not valid now, with the second at which its validity ended or will begin.
+/// The reason why a certificate is not valid. The value is the time at which its validity ended or will begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalid {
     /// The certificate has expired.
@@ -127,7 +127,7 @@ pub(crate) fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Optio
             presented,
             ..
         })) => {
-            // rustls formats the names as `DnsName("a.example.com")`.
+            // rustls formats a name as `DnsName("a.example.com")`.
             let bare = |name: String| match (name.find('"'), name.rfind('"')) {
                 (Some(start), Some(end)) if start < end => name[start + 1..end].to_owned(),
                 _ => name
@@ -167,7 +167,7 @@ pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
     })?;
     let pair = CertifiedKey::new(certificates, key);
     match pair.keys_match() {
-        // If the public half of the key cannot be derived, the pair is accepted, because a mismatch cannot be proven.
+        // If the public key cannot be derived, the pair is accepted, because a mismatch cannot be proven.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
         Err(rustls::Error::InconsistentKeys(_)) => {
             let later = (1..pair.cert.len()).find(|nth| {
@@ -235,8 +235,8 @@ fn holds(bytes: &[u8], word: &str) -> bool {
     bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
-/// Whether the bytes look like DER: they begin with a sequence whose length has the long form, as in certificates and
-/// most keys, or a short form that equals the number of the remaining bytes.
+/// Returns whether the bytes look like DER: a sequence with a long-form length, as in certificates and most keys, or
+/// with a short-form length that matches the remaining bytes.
 fn is_der(bytes: &[u8]) -> bool {
     matches!(bytes, [0x30, 0x81..=0x83, ..])
         || matches!(bytes, [0x30, len, rest @ ..] if rest.len() == usize::from(*len))
@@ -246,7 +246,7 @@ fn is_encrypted(bytes: &[u8]) -> bool {
     holds(bytes, "BEGIN ENCRYPTED PRIVATE KEY") || holds(bytes, "Proc-Type: 4,ENCRYPTED")
 }
 
-/// Returns a description of a file without a certificate, and the remedy.
+/// Describes a file without a certificate, and the remedy.
 fn no_certificate(bytes: &[u8], path: &Path) -> (&'static str, String) {
     let path = path.display();
     match () {
@@ -270,7 +270,7 @@ fn no_certificate(bytes: &[u8], path: &Path) -> (&'static str, String) {
     }
 }
 
-/// Returns a description of a file without a usable key, and the remedy.
+/// Describes a file without a usable key, and the remedy.
 fn no_key(bytes: &[u8], path: &Path) -> (&'static str, String) {
     let path = path.display();
     match () {

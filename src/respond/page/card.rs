@@ -1,10 +1,10 @@
-//! The layout of all pages of the gateway: one card, usable with a screen reader, in dark mode, on a phone and at any
-//! text size. A page loads nothing and runs nothing, and all text from a request is escaped.
+//! Renders the layout of the gateway's pages: one card. It works with a screen reader, in dark mode, on a phone and at
+//! any text size. A page loads nothing and runs nothing, and all text from a request is escaped.
 
-/// The style sheet, exactly as in the pages, because `CONTENT_SECURITY_POLICY` contains its digest.
+/// The style sheet, exactly as it is in the pages: `CONTENT_SECURITY_POLICY` contains its digest.
 ///
-/// The style sheet defines two sets of colours, with a contrast of at least 4.5 to 1 for text (WCAG 2.2, 1.4.3) and 3
-/// to 1 for the borders of fields (1.4.11). Lengths are in `rem`, so that they grow with the text size.
+/// It defines light and dark colours. The contrast is at least 4.5 to 1 for text (WCAG 2.2, 1.4.3) and 3 to 1 for the
+/// borders of fields (1.4.11). Lengths are in `rem`, so they grow with the text size.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ground:#f3f4f6;--card:#fff;--text:#16191d;--quiet:#565d66;--line:#7d8590;--main:#1d4ed8;\
 --on-main:#fff;--bad:#b42318;--bad-ground:#fef3f2;--edge:rgb(0 0 0/.07)}\
@@ -40,8 +40,8 @@ footer p{margin:.25rem 0 0}\
 main{max-width:none;box-shadow:none;border-radius:0;padding:1.75rem 1.25rem}}\
 @media(forced-colors:active){main{border:1px solid}}";
 
-/// The Content-Security-Policy of all pages. A page may only use its style sheet and send forms to the gateway. No
-/// other page may show it in a frame.
+/// The Content-Security-Policy of all pages. A page may only use its style sheet and send forms to the gateway. No page
+/// may be shown in a frame.
 pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
      style-src 'sha256-wvV/MDJuYXsNyKF0xxam6XcEIlEm3ccx3CR/5m4YaQU='; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'";
@@ -56,7 +56,7 @@ const GATE: &str = "<svg viewBox=\"0 0 40 40\" aria-hidden=\"true\" fill=\"none\
 pub(crate) struct Card(String);
 
 impl Card {
-    /// Starts a page with this title. `onward` is an address to which the page redirects without a click.
+    /// Starts a page with this title. If `onward` is given, the page redirects to that address.
     pub(crate) fn begin(title: &str, onward: Option<&str>) -> Self {
         let mut card = Self(String::with_capacity(4096));
         card.push("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
@@ -70,7 +70,6 @@ impl Card {
         card
     }
 
-    /// Returns the whole page.
     pub(crate) fn end(mut self) -> String {
         self.push("</main>\n</body>\n</html>\n");
         self.0
@@ -87,7 +86,7 @@ impl Card {
         self.push(GATE)
     }
 
-    /// Appends text of any origin, escaped.
+    /// Appends escaped text.
     pub(crate) fn text(&mut self, text: &str) -> &mut Self {
         for character in text.chars() {
             match character {
@@ -96,7 +95,7 @@ impl Card {
                 '>' => self.0.push_str("&gt;"),
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
-                // A page contains no control characters, and no characters that change the direction of text.
+                // A page contains no control characters, and no characters that change the text direction.
                 '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
                     self.0.push('\u{fffd}')
                 }
@@ -133,7 +132,7 @@ mod tests {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, style.as_bytes());
         let expected = format!("style-src 'sha256-{}';", STANDARD.encode(digest));
         assert!(CONTENT_SECURITY_POLICY.contains(&expected), "{expected}");
-        // The browser would block a rule that fetches a resource.
+        // The browser would block a rule that loads a resource.
         assert!(!style.contains("url(") && !style.contains("@import"));
     }
 }
