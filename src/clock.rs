@@ -1,7 +1,6 @@
-//! The time of a request, which is read only once.
+//! Reads the time of a request once.
 //!
-//! All stages receive the same [`Now`], so that a token cannot expire between two checks. Tests pass the time as an
-//! argument.
+//! All stages get the same [`Now`], so a token cannot expire between two checks. Tests can choose the time.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub struct Now {
     /// Seconds since 1970-01-01T00:00:00Z, without leap seconds (`NumericDate`, RFC 7519 section 2).
     pub unix: u64,
-    /// The nanoseconds within the second of `unix`.
+    /// The nanoseconds within the second.
     pub subsec_nanos: u32,
     /// The steady clock, which never goes back.
     pub steady: Instant,
@@ -19,13 +18,13 @@ pub struct Now {
 impl Now {
     /// Reads both clocks.
     pub fn read() -> Self {
-        // A clock before 1970 is treated as 1970; no token is valid at that time.
+        // A clock before 1970 counts as 1970. No token is valid at that time.
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Self { unix: wall.as_secs(), subsec_nanos: wall.subsec_nanos(), steady: Instant::now() }
     }
 
-    /// Returns the time at `steady`. The wall clock is advanced by the same amount as the steady clock.
+    /// Returns the time at `steady`. The wall clock advances by the same amount as the steady clock.
     pub fn later(self, steady: Instant) -> Self {
         let elapsed = steady.saturating_duration_since(self.steady);
         let nanos = self.subsec_nanos + elapsed.subsec_nanos();
@@ -36,8 +35,8 @@ impl Now {
         }
     }
 
-    /// Returns the given wall-clock time (seconds since 1970) with the current steady time, for tests and for
-    /// hypothetical requests with a given time.
+    /// Returns this wall-clock time (seconds since 1970) with the current steady time. For tests and hypothetical
+    /// requests.
     pub fn at(unix: u64) -> Self {
         Self { unix, subsec_nanos: 0, steady: Instant::now() }
     }

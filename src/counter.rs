@@ -1,4 +1,4 @@
-//! Counters without locked instructions: each core writes to its own shard, and a scrape sums the shards.
+//! Counts without locked instructions: each core writes to a separate shard, and a scrape sums the shards.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,31 +8,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `n` without a locked instruction. Concurrent writers would lose counts, so each counter has a single
-    /// writer.
+    /// Adds `n` without a locked instruction. Two concurrent writers would lose counts.
     pub(crate) fn add(&self, n: u64) {
         self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Subtracts `n`, for a gauge. The result saturates at zero.
+    /// Subtracts `n` from a gauge. The result is at least zero.
     pub(crate) fn sub(&self, n: u64) {
         self.0.store(self.get().saturating_sub(n), Ordering::Relaxed);
     }
 
-    /// Sets the count to a value that is kept elsewhere.
+    /// Sets the value of a gauge.
     pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// Returns the count.
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The upper bounds of the duration histograms, in microseconds and as the text in seconds that the exposition shows.
-/// They extend past the default timeout of an upstream (30 s), so that a histogram separates slow requests from
-/// timeouts.
+/// The upper bounds of duration histograms, in microseconds and as text in seconds. They extend beyond the default
+/// timeout of an upstream (30 s), so a histogram distinguishes slow requests from timeouts.
 pub(crate) const BOUNDS: [(u64, &str); 18] = [
     (500, "0.0005"),
     (1_000, "0.001"),
@@ -54,17 +51,14 @@ pub(crate) const BOUNDS: [(u64, &str); 18] = [
     (300_000_000, "300"),
 ];
 
-/// One core's histogram of durations.
 #[derive(Debug, Default)]
 pub(crate) struct Durations {
-    /// The number of durations up to each bound, not cumulative. The last bucket counts the durations beyond all
-    /// bounds.
+    /// The number of durations in each bucket, not cumulative. The last bucket is for durations above all bounds.
     buckets: [Counter; BOUNDS.len() + 1],
     micros: Counter,
 }
 
 impl Durations {
-    /// Counts one duration.
     pub(crate) fn record(&self, micros: u64) {
         let bucket = BOUNDS.iter().position(|(bound, _)| micros <= *bound).unwrap_or(BOUNDS.len());
         self.buckets[bucket].add(1);
@@ -76,14 +70,14 @@ impl Durations {
         self.buckets[bucket].get()
     }
 
-    /// Returns the sum of all durations in microseconds.
+    /// Returns the sum of all durations, in microseconds.
     pub(crate) fn micros(&self) -> u64 {
         self.micros.get()
     }
 }
 
-/// One shard per core. A core's shard is allocated when the core counts for the first time, since with ten thousand
-/// routes and many cores most shards are never used.
+/// One shard per core. A shard is allocated when its core first counts. With ten thousand routes and many cores, most
+/// shards are never used.
 #[derive(Debug)]
 pub(crate) struct Sharded<S>(Box<[OnceLock<Box<S>>]>);
 
@@ -93,17 +87,16 @@ impl<S: Default> Sharded<S> {
         Self((0..cores.max(1)).map(|_| OnceLock::new()).collect())
     }
 
-    /// Returns the number of cores.
     pub(crate) fn cores(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns the shard of one core, which is its only writer; `None` for a core that does not exist.
+    /// Returns the shard of one core, or `None` if there is no such core. Only this core may write to the shard.
     pub(crate) fn of(&self, core: usize) -> Option<&S> {
         self.0.get(core).map(|shard| &**shard.get_or_init(Box::default))
     }
 
-    /// Returns the shards of the cores that have counted.
+    /// Returns the shards that have been used.
     pub(crate) fn used(&self) -> impl Iterator<Item = &S> + Clone {
         self.0.iter().filter_map(OnceLock::get).map(|shard| &**shard)
     }

@@ -1,17 +1,15 @@
-//! Decides whether a caller is allowed: authentication and authorization as a single pure function.
+//! Decides whether a request is allowed: authentication and authorization as one pure function.
 //!
-//! The function does no I/O, does not await and does not read a clock, so both the proxy and `explain` can call it.
+//! The function does no I/O, does not await and reads no clock. Both the proxy and `explain` call it.
 
 use crate::authenticate::{CredentialError, CredentialPolicy, Credentials, TokenCache, Trust, authenticate};
 use crate::authorize::{Permit, Refusal, RequestFacts, Rule, authorize};
 use crate::clock::Now;
 use crate::route::Params;
 
-/// Authenticates the caller and checks the route's rule.
+/// Authenticates the caller and checks the route's rule. Does not allocate if the token is cached (`tests/alloc.rs`).
 ///
-/// # Errors
-/// Returns the refusal of the first check that fails. This function does not allocate if the token is cached
-/// (`tests/alloc.rs`).
+/// # Errors Returns the refusal of the first check that fails.
 pub fn decide(
     credential_policy: &CredentialPolicy,
     rule: &Rule,

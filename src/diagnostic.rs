@@ -1,4 +1,4 @@
-//! Findings about a policy. Each has a place, a description of the problem, and a remedy.
+//! Defines findings about a policy. A finding has a place, a problem and a remedy.
 //!
 //! The modules that load, compile and review a policy create findings. Commands print them, and the gateway logs them.
 
@@ -19,9 +19,9 @@ pub enum Place {
         /// The column in characters, counted from 1.
         column: usize,
     },
-    /// A file as a whole.
+    /// A whole file.
     File(String),
-    /// The environment variable of this name.
+    /// The environment variable with this name.
     Environment(String),
 }
 
@@ -35,8 +35,7 @@ impl Place {
         }
     }
 
-    /// Returns the sort key of a place. The file as a whole is first, followed by its lines and then by environment
-    /// variables.
+    /// Returns the sort key of a place: whole files, then lines, then environment variables.
     pub const fn order(&self) -> (usize, usize) {
         match self {
             Self::File(_) => (0, 0),
@@ -73,8 +72,8 @@ impl Serialize for Place {
     }
 }
 
-/// Maximum number of faults, and of warnings of each kind, that are reported one by one. Faults in ten thousand routes
-/// usually have a single cause.
+/// Maximum number of faults that are reported, and of warnings of each kind. Many faults in a large policy usually have
+/// one cause.
 pub const REPORTED_MAX: usize = 100;
 
 /// The severity of a finding.
@@ -94,42 +93,41 @@ pub struct Diagnostic {
     pub severity: Severity,
     /// The stable id of this kind of finding.
     pub id: &'static str,
-    /// The place of the problem.
+    /// The place of the finding.
     pub place: Place,
-    /// The key that the finding is about, such as `route[3].upstream`.
+    /// The key of the finding, such as `route[3].upstream`.
     pub key: String,
     /// The problem.
     pub found: String,
-    /// The remedy; empty if `found` already implies it.
+    /// The remedy. Empty if `found` implies it.
     pub hint: String,
-    /// The name that the policy refers to but does not define. It is not printed. It is used to determine whether
-    /// another fault is the cause of this finding.
+    /// The undefined name that causes the finding. It is not printed. It shows whether another fault is the cause of
+    /// this finding.
     pub refers_to: Option<String>,
 }
 
 impl Diagnostic {
-    /// The id of a finding that states the number of omitted findings.
+    /// The id of a finding that states how many findings are omitted.
     pub const MORE: &str = "more_findings";
 
-    /// Creates a finding that states the number of omitted findings.
+    /// Creates a finding that states how many findings are omitted.
     pub fn more(severity: Severity, file: Place, found: String) -> Self {
         let hint = "fix these first; the others are reported once fewer are left".to_owned();
         Self { severity, id: Self::MORE, place: file, key: String::new(), found, hint, refers_to: None }
     }
 
-    /// Returns the link to the section of the documentation that explains the finding.
+    /// Returns the link to the explanation in the documentation.
     pub fn docs(&self) -> String {
         format!("docs/findings.md#{}", self.id)
     }
 
-    /// Returns the command that prints the explanation of the finding, for operators without access to the
-    /// documentation.
+    /// Returns the command that prints the explanation, for operators without the documentation.
     pub fn help(&self) -> String {
         format!("portcullis help {}", self.id)
     }
 
-    /// Returns the first [`REPORTED_MAX`] faults and the first [`REPORTED_MAX`] warnings of each kind, with the number
-    /// of omitted findings. Hundreds of warnings of one kind do not hide a single warning of another kind.
+    /// Returns the first [`REPORTED_MAX`] faults and the first [`REPORTED_MAX`] warnings of each kind, and the number
+    /// of omitted findings. Many warnings of one kind do not hide a warning of another kind.
     pub fn bounded(found: Vec<Self>) -> Vec<Self> {
         let (mut reported, mut faults, mut last) = (Vec::new(), 0, None);
         let mut warnings: BTreeMap<&str, usize> = BTreeMap::new();
@@ -158,12 +156,12 @@ impl Diagnostic {
         reported
     }
 
-    /// Counts the findings of this severity. Findings with the id `MORE` are not counted.
+    /// Counts the findings of this severity, except those with the id `MORE`.
     pub fn count(found: &[Self], severity: Severity) -> usize {
         found.iter().filter(|one| one.severity == severity && one.id != Self::MORE).count()
     }
 
-    /// Returns the sort key of a finding. Findings are ordered by place; findings with the id `MORE` are last.
+    /// Returns the sort key of a finding: by place, with the id `MORE` last.
     pub fn order(&self) -> (bool, usize, usize) {
         let (line, column) = self.place.order();
         (self.id == Self::MORE, line, column)
@@ -191,7 +189,7 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { severity, id, place, key, found, hint, refers_to: _ } = self;
         let severity = match severity {
-            // This finding states the number of omitted findings, so it has no severity of its own.
+            // This finding states how many findings are omitted. It has no severity.
             _ if *id == Self::MORE => "",
             Severity::Fault => "fault: ",
             Severity::Warning => "warning: ",
@@ -208,11 +206,10 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Formats text of the policy for one line of a log or a terminal: control characters are escaped, and the text is
-/// shortened.
+/// Formats text from the policy for one line of a log or a terminal. Escapes control characters and shortens long text.
 struct Plain<'t>(&'t str);
 
-/// Maximum length of human-readable text, in characters. This length is enough for a list of all known keys of a table.
+/// Maximum length of displayed text, in characters. A list of all keys of a table fits.
 const SHOWN_MAX: usize = 400;
 /// Maximum length of text in JSON, in characters.
 const SERIALIZED_MAX: usize = 4096;
@@ -235,8 +232,7 @@ impl fmt::Display for Plain<'_> {
             if position == SHOWN_MAX {
                 return f.write_str("…");
             }
-            // Characters that change the text direction could make a line look like different text, so they are
-            // escaped.
+            // Characters that change the text direction could make a line look like other text.
             if char.is_control()
                 || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
             {
@@ -300,11 +296,11 @@ mod tests {
         assert_eq!(said(100, 100), (100, 100, vec![]));
         assert_eq!(said(3, 101), (3, 100, vec![more("1 more warning")]));
         assert_eq!(said(150, 102), (100, 100, vec![more("50 more faults"), more("2 more warnings")]));
-        // A warning of another kind is reported, regardless of the number of warnings of the first kind.
+        // A warning of another kind is reported, however many warnings of the first kind there are.
         let other = Diagnostic { id: "long_leeway", severity: Severity::Warning, ..diagnostic("x") };
         let found = Diagnostic::bounded([of(Severity::Warning, 150), vec![other.clone()]].concat());
         assert_eq!((found.len(), &found[100]), (102, &other));
-        // Bounding a list that is already bounded does not change it.
+        // Bounding the result again does not change it.
         let once = Diagnostic::bounded(of(Severity::Fault, 150));
         assert_eq!(Diagnostic::bounded(once.clone()), once);
     }

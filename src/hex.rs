@@ -1,4 +1,4 @@
-//! Hexadecimal digits and percent codes, written without `core::fmt`.
+//! Writes hexadecimal digits and percent codes, without `core::fmt`.
 
 /// Returns the two hexadecimal digits of a byte, in lower case.
 pub(crate) const fn digits(byte: u8) -> [u8; 2] {
@@ -6,12 +6,12 @@ pub(crate) const fn digits(byte: u8) -> [u8; 2] {
     [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
 }
 
-/// Returns the hexadecimal digits of bytes, in lower case.
+/// Returns the hexadecimal digits of all bytes, in lower case.
 pub(crate) fn text(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| digits(*byte)).map(char::from).collect()
 }
 
-/// Parses exactly `N` bytes from hexadecimal digits in lower case.
+/// Parses exactly `N` bytes from lower-case hexadecimal digits.
 pub(crate) fn read<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -29,7 +29,7 @@ pub(crate) fn read<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Appends the percent code of a byte, with its digits in upper case (RFC 3986 section 2.1).
+/// Appends the percent code of a byte in upper case (RFC 3986 section 2.1).
 pub(crate) fn push_percent_code(out: &mut String, byte: u8) {
     let [high, low] = digits(byte);
     out.push('%');
@@ -37,7 +37,7 @@ pub(crate) fn push_percent_code(out: &mut String, byte: u8) {
     out.push(char::from(low.to_ascii_uppercase()));
 }
 
-/// Percent-encodes every byte except the bytes that `is_plain` accepts. Accepted bytes must be ASCII.
+/// Percent-encodes all bytes except those that `is_plain` accepts. They must be ASCII.
 pub(crate) fn percent_encoded(bytes: &[u8], is_plain: impl Fn(u8) -> bool) -> String {
     let mut out = String::with_capacity(bytes.len());
     for &byte in bytes {

@@ -61,13 +61,13 @@
 //!    access line, and a `Rejection` becomes its refusal.
 //! 3. [`route`] parses the head. `canonical_with` in [`route::path`] canonicalises the path; the route table finds the
 //!    most specific route.
-//! 4. [`limit`] charges limits by address before any signature is checked, so that forged tokens cannot cause unlimited
+//! 4. [`limit`] charges limits by address before any signature is checked, so forged tokens cannot cause unlimited
 //!    verifications.
 //! 5. [`decision`] runs two stages without I/O: [`authenticate`] verifies the token or finds it in the core's cache;
 //!    [`authorize`] checks the route's rule. Roles, scopes and claims are checked in `authorize/rule.rs`.
 //! 6. [`limit`] charges limits by caller.
 //! 7. [`forward`] removes fields that must not reach the upstream (`forward/strip.rs`), adds the identity, and sends
-//!    the request over a connection of the core's own pool. Both bodies are streamed, and the response gets new framing
+//!    the request over a connection from the core's pool. Both bodies are streamed, and the response gets new framing
 //!    (`forward/reframe.rs`).
 //! 8. `respond` writes refusals: problem documents, pages, gRPC statuses.
 //!
@@ -76,7 +76,7 @@
 //! # The path of a policy
 //!
 //! 1. [`cli`] runs the commands. `control` reloads the policy of a running gateway and serves the admin listener.
-//! 2. [`review`] examines a whole policy: findings, the policy's own tests, spellings of paths, comparisons of two
+//! 2. [`review`] examines a whole policy: findings, the policy's tests, spellings of paths, and differences between two
 //!    policies.
 //! 3. [`explain`] evaluates a single hypothetical request.
 //! 4. [`policy`] compiles a file and reports all its faults at once.
@@ -87,9 +87,9 @@
 //! - `worker` contains the resources of one core. No request waits for another core.
 //! - [`authority`] is the local issuer, [`keyring`] contains its signing keys, and [`store`] contains its accounts,
 //!   sessions and revocations. [`api_key_file`] contains the API keys of programs.
-//! - [`signals`] receives the security events and logout tokens of foreign issuers, which revoke their tokens.
-//! - [`decision_log`] keeps recent decisions, so that another policy can be evaluated for the same requests. `metrics`
-//!   counts events.
+//! - [`signals`] receives security events and logout tokens from other issuers. They revoke tokens of their issuer.
+//! - [`decision_log`] keeps recent decisions. Another policy can be evaluated with the same requests. `metrics` counts
+//!   events.
 //! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificate.
 //! - [`denial`], [`diagnostic`], [`journal`], [`clock`], `counter`, `timestamp`, `request_id` and `state_dir` are at
 //!   the bottom of the order.

@@ -1,13 +1,11 @@
-//! Request ids. The same id appears in the response, the log, the upstream's headers and the trace.
+//! Creates request ids. A request id appears in the response, the log, the upstream's header fields and the trace.
 
 use crate::hex;
 use aws_lc_rs::rand;
 use http::HeaderValue;
 use std::cell::Cell;
 
-/// A unique id of 128 bits. It is not a secret and authorizes nothing.
-///
-/// The default value identifies no request.
+/// A unique id of 128 bits. It is not secret. The default value identifies no request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestId(u128);
 
@@ -19,9 +17,9 @@ impl RequestId {
 
     /// Returns a `traceparent` for a trace that starts at the gateway (W3C Trace Context level 1, section 3.2.2).
     ///
-    /// The trace id is the request id, so that a trace can be found from a log line. The flag is "sampled", which is
-    /// the decision of the default sampler of OpenTelemetry's SDKs for a trace without a parent. The flag "not sampled"
-    /// would turn off every tracer behind the gateway.
+    /// The trace id is the request id, so a trace can be found from a log line. The flag is "sampled", as in
+    /// OpenTelemetry's default sampler for a trace without a parent. The flag "not sampled" would disable every tracer
+    /// behind the gateway.
     pub(crate) fn traceparent(self) -> HeaderValue {
         let hex = self.hex();
         let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
@@ -30,7 +28,7 @@ impl RequestId {
         HeaderValue::from_bytes(&value).expect("hexadecimal digits and dashes are a field value")
     }
 
-    /// Returns the id of a trace that starts at the gateway.
+    /// Returns the trace id of a trace that starts at the gateway.
     pub(crate) fn trace_id(self) -> [u8; 32] {
         self.hex()
     }
@@ -44,9 +42,10 @@ impl RequestId {
     }
 }
 
-/// Returns the trace id of a valid `traceparent` (W3C Trace Context level 1, section 3.2). A valid value consists of
-/// `00-`, 32 hexadecimal digits, `-`, 16 digits, `-` and 2 digits, in lower case, and neither id is zero. A higher
-/// version may have more fields after another dash.
+/// Returns the trace id of a valid `traceparent` (W3C Trace Context level 1, section 3.2).
+///
+/// A valid value is `00-`, 32 hexadecimal digits, `-`, 16 digits, `-` and 2 digits, in lower case. Neither id may be
+/// zero. A higher version may have more fields after another dash.
 pub(crate) fn trace_id_of(traceparent: &HeaderValue) -> Option<[u8; 32]> {
     let bytes = traceparent.as_bytes();
     let hex = |range: std::ops::Range<usize>| {
@@ -68,8 +67,7 @@ pub(crate) fn trace_id_of(traceparent: &HeaderValue) -> Option<[u8; 32]> {
     is_valid.then_some(*id)
 }
 
-/// One core's source of request ids. It is a counter with a random start value from the system, so that no request
-/// needs a system call.
+/// One core's source of request ids: a counter with a random start. No request needs a system call.
 #[derive(Debug)]
 pub(crate) struct RequestIds {
     high: Cell<u64>,
@@ -77,10 +75,9 @@ pub(crate) struct RequestIds {
 }
 
 impl RequestIds {
-    /// Creates a source with a random start value from the system.
+    /// Creates a source with a random start.
     ///
-    /// # Errors
-    /// Returns an error if the system provides no random numbers.
+    /// # Errors Returns an error if the system provides no random numbers.
     pub(crate) fn seeded() -> Result<Self, aws_lc_rs::error::Unspecified> {
         let mut seed = [0; 16];
         rand::fill(&mut seed)?;
@@ -88,8 +85,8 @@ impl RequestIds {
         Ok(Self { high: Cell::new((seed >> 64) as u64), low: Cell::new(seed as u64) })
     }
 
-    /// Returns the next id. The last bit is always set, because a trace id and its last half must not be zero (W3C
-    /// Trace Context).
+    /// Returns the next id. Its last bit is always set: the trace id is the id, the parent id is its last half, and
+    /// neither may be zero (W3C Trace Context).
     pub(crate) fn next(&self) -> RequestId {
         let high = splitmix(&self.high);
         let low = splitmix(&self.low) | 1;

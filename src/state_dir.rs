@@ -1,5 +1,4 @@
-//! Creates, replaces and locks files in the state folder. The gateway generates these files at its first start and keeps them. Only the
-//! gateway's user can read them.
+//! Creates, replaces and locks files in the state folder. Only the gateway's user can read these files.
 
 use aws_lc_rs::rand;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -8,17 +7,16 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The exclusive right to change certain files of a state folder. The right ends when the value is dropped or the
-/// process ends.
+/// The exclusive right to change certain files in a state folder. It ends when the value is dropped or the process
+/// ends.
 #[derive(Debug)]
 pub(crate) struct Lock(#[allow(dead_code, reason = "closing the file releases the lock")] File);
 
-/// A fault in locking a state folder.
 #[derive(Debug)]
 pub(crate) enum LockFault {
-    /// Another process held the lock during the whole wait.
+    /// Another process held the lock for the whole wait.
     Held,
-    /// The lock file could not be opened or locked.
+    /// The lock file cannot be opened or locked.
     Io(io::Error),
 }
 
@@ -28,8 +26,8 @@ impl From<io::Error> for LockFault {
     }
 }
 
-/// Locks the lock file at `path` and waits up to `patience` for another process to release it. Blocks the thread.
-/// Creates the file and its folder, for the gateway's user only.
+/// Locks the file at `path`. Waits up to `patience` for another process to release the lock, and blocks the thread
+/// meanwhile. Creates the file and its folder, readable only by the gateway's user.
 pub(crate) fn lock(path: &Path, patience: Duration) -> Result<Lock, LockFault> {
     let folder = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -48,10 +46,9 @@ pub(crate) fn lock(path: &Path, patience: Duration) -> Result<Lock, LockFault> {
     }
 }
 
-/// Writes a file atomically, in place of the last one. Creates its folder, for the gateway's user only.
+/// Writes a file atomically and replaces an existing one. Creates the folder, readable only by the gateway's user.
 ///
-/// # Errors
-/// Returns a sentence for the operator.
+/// # Errors Returns a sentence for the operator.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
     let fault = |error: io::Error| format!("{}: cannot be written: {error}", path.display());
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -70,18 +67,17 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
     })
 }
 
-/// Returns a name beside `path` that no other process uses.
+/// Returns an unused name in the folder of `path`.
 fn partial(path: &Path) -> Result<PathBuf, String> {
     let mut nonce = [0; 8];
     rand::fill(&mut nonce).map_err(|_| "the system's random numbers failed".to_owned())?;
     Ok(path.with_extension(format!("{:016x}", u64::from_le_bytes(nonce))))
 }
 
-/// Creates a file in a state folder atomically, unless a file with that name exists. If several processes create the
-/// file at once, one file remains, so callers must read it back.
+/// Creates a file in a state folder atomically, unless a file with this name exists. If several processes create the
+/// file at once, one file remains. Callers must therefore read it back.
 ///
-/// # Errors
-/// Returns a sentence for the operator.
+/// # Errors Returns a sentence for the operator.
 pub(crate) fn place_once(state: &Path, path: &Path, content: &[u8]) -> Result<(), String> {
     let fault = |path: &Path, error: io::Error| format!("{}: cannot be created: {error}", path.display());
     DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| fault(state, error))?;
@@ -90,16 +86,15 @@ pub(crate) fn place_once(state: &Path, path: &Path, content: &[u8]) -> Result<()
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         file.write_all(content)?;
         file.sync_all()?;
-        // A hard link fails if the file exists, but a rename would replace the file of another process.
+        // A hard link fails if the file exists. A rename would replace another process's file.
         match fs::hard_link(&partial, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            // The folder must be synced too: otherwise, a crash could lose a key that has already signed tokens.
+            // Sync the folder too. Otherwise a crash could lose a key that has already signed tokens.
             Ok(()) | Err(_) => File::open(state)?.sync_all(),
         }
     };
     let placed = place();
-    // After a successful link, this removes the second name of the complete file; otherwise it removes the partial
-    // file.
+    // After a successful link, this removes only the second name of the file.
     let _ = fs::remove_file(&partial);
     placed.map_err(|error| fault(path, error))
 }

@@ -1,26 +1,25 @@
-//! Times as text: RFC 3339 for people and programs, and the basic format of ISO 8601 (`20260131T235959Z`, always UTC)
-//! for the names of key files. The alphabetical order of these names is the order of their times.
+//! Formats and parses times: RFC 3339, and the basic format of ISO 8601 in UTC (`20260131T235959Z`) for the names of
+//! key files. These names sort by time.
 //!
-//! The `time` crate parses times. The log's own writer formats times, so that all times in the gateway's output have
-//! the same format.
+//! The `time` crate parses times. The log's writer formats them, so all times in the gateway's output have one format.
 
 use crate::journal::line;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Formats a time (seconds since 1970) according to RFC 3339: `2026-01-31T23:59:59Z`.
+/// Formats a time (seconds since 1970) as in RFC 3339: `2026-01-31T23:59:59Z`.
 pub(crate) fn rfc3339(unix: u64) -> String {
     let mut out = Vec::with_capacity(24);
     line::timestamp(&mut out, unix, 0);
     String::from_utf8_lossy(&out).replace(".000Z", "Z")
 }
 
-/// Parses a time according to RFC 3339 section 5.6. Returns whole seconds since 1970; `None` for an invalid time or a
-/// time before 1970.
+/// Parses a time as in RFC 3339 section 5.6. Returns whole seconds since 1970, or `None` for an invalid time or a time
+/// before 1970.
 ///
-/// Date and time are separated by `T`, `t` or a space. A leap second counts as the second before it.
+/// The separator of date and time is `T`, `t` or a space. A leap second counts as the second before it.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<u64> {
-    // The `time` crate accepts any separator, so the separator is checked here.
+    // The `time` crate accepts any separator.
     let separator = text.as_bytes().get(10)?;
     let time = OffsetDateTime::parse(text, &Rfc3339).ok().filter(|_| b"Tt ".contains(separator))?;
     u64::try_from(time.unix_timestamp()).ok()
@@ -31,7 +30,7 @@ pub(crate) fn basic(unix: u64) -> String {
     rfc3339(unix).replace(['-', ':'], "")
 }
 
-/// Parses the format that [`basic`] writes and rejects every other spelling of a time.
+/// Parses the format of [`basic`]. Rejects all other spellings.
 pub(crate) fn parse_basic(text: &str) -> Option<u64> {
     let part = |from: usize, to: usize| text.get(from..to);
     let [year, month, day] = [part(0, 4)?, part(4, 6)?, part(6, 8)?];

@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3 on connections from clients.
+//! Provides TLS 1.2 and 1.3 for connections from clients.
 
 mod pair;
 
@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 /// The oldest TLS version that the gateway accepts from clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MinVersion {
-    /// TLS 1.2 (RFC 5246), with AEAD cipher suites and ephemeral keys only.
+    /// TLS 1.2 (RFC 5246), only with AEAD cipher suites and ephemeral keys.
     Tls12,
     /// TLS 1.3 (RFC 8446).
     Tls13,
@@ -29,17 +29,16 @@ pub enum MinVersion {
 /// The paths of a certificate chain and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
-    /// The certificate chain in PEM, with the server's own certificate first.
+    /// The certificate chain in PEM. The server's certificate is first.
     pub(crate) certificate: PathBuf,
-    /// The private key in PEM, as PKCS#8, PKCS#1 or SEC1.
+    /// The private key in PEM: PKCS#8, PKCS#1 or SEC1.
     pub(crate) key: PathBuf,
 }
 
-/// The certificate that the gateway presents to clients. It can be replaced while the gateway serves. Clones are cheap
-/// and share one certificate.
+/// The certificate for clients. It can be replaced while the gateway serves. Clones are cheap and share one
+/// certificate.
 ///
-/// A client that resumes an earlier session receives no certificate and relies on the certificate of its full
-/// handshake.
+/// A client that resumes a session receives no certificate. It relies on the certificate of its full handshake.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificates(Arc<Served>);
 
@@ -59,10 +58,9 @@ impl Certificates {
         Ok(Self(Arc::new(Served { certified, files: Mutex::new(files) })))
     }
 
-    /// Creates an acceptor that presents the certificate.
+    /// Creates an acceptor with the certificate.
     ///
-    /// # Errors
-    /// Returns an error if the system's random number generator fails.
+    /// # Errors Returns an error if the system's random number generator fails.
     pub(crate) fn acceptor(&self, min_version: MinVersion) -> Result<TlsAcceptor, String> {
         let versions: &[_] = match min_version {
             MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -74,24 +72,23 @@ impl Certificates {
             .with_no_client_auth()
             .with_cert_resolver(self.0.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-        // Sessions are resumed by tickets instead of a session store, so that resumption works on every core without a
+        // Sessions are resumed by tickets instead of a session store. Resumption then works on every core without a
         // shared lock.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
-    /// Returns the files from which the certificate is read.
+    /// Returns the files of the certificate.
     pub(crate) fn files(&self) -> Files {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the certificate from `files` and uses these files from now on. Returns whether the certificate changed.
     ///
-    /// # Errors
-    /// Returns the same errors as [`Certificates::open`]. Also returns an error if the new certificate is not valid now
-    /// but the certificate in use is, because clients would reject the new certificate. After an error, the certificate
-    /// in use and its files are unchanged.
+    /// # Errors Returns the errors of [`Certificates::open`]. Also returns an error if the new certificate is not valid
+    /// now but the current one is, because clients would reject the new certificate. After an error, nothing has
+    /// changed.
     pub(crate) fn follow(&self, files: Files) -> Result<bool, String> {
         let new = pair::read(&files).map_err(|why| why.to_string())?;
         let now = Now::read().unix;
@@ -104,28 +101,28 @@ impl Certificates {
         }
         *self.0.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         let changed = self.0.certified.load().cert != new.cert;
-        // The pair is replaced even if the certificate is unchanged, because its key file may have changed.
+        // The pair is replaced even if the certificate is the same, because the key file may have changed.
         self.0.certified.store(Arc::new(new));
         Ok(changed)
     }
 
-    /// Returns the last second at which the certificate is valid, in seconds since 1970; `None` if the certificate
-    /// cannot be parsed.
+    /// Returns the last second at which the certificate is valid, in seconds since 1970. Returns `None` if the
+    /// certificate cannot be parsed.
     pub(crate) fn ends(&self) -> Option<u64> {
         self.validity().map(|validity| validity.ends)
     }
 
-    /// Returns the validity of the certificate; `None` if the certificate cannot be parsed.
+    /// Returns the validity of the certificate, or `None` if the certificate cannot be parsed.
     pub(crate) fn validity(&self) -> Option<Validity> {
         self.0.certified.load().cert.first().and_then(Validity::of)
     }
 
-    /// Whether the certificate is valid at `now` (seconds since 1970).
+    /// Returns whether the certificate is valid at `now` (seconds since 1970).
     pub(crate) fn holds(&self, now: u64) -> bool {
         self.validity().is_some_and(|validity| validity.fault(now).is_none())
     }
 
-    /// Returns the server's own certificate, the first of the chain.
+    /// Returns the server's certificate, the first of the chain.
     pub(crate) fn own(&self) -> Option<CertificateDer<'static>> {
         self.0.certified.load().cert.first().cloned()
     }
@@ -137,10 +134,9 @@ impl ResolvesServerCert for Served {
     }
 }
 
-/// Returns the files of the self-signed pair in the state folder. Creates the pair if it does not exist.
+/// Returns the files of the self-signed pair in the state folder. Creates the pair if it is missing.
 ///
-/// # Errors
-/// Returns a sentence for the operator.
+/// # Errors Returns a sentence for the operator.
 pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
     let files = Files { certificate: state.join("certificate.pem"), key: state.join("certificate-key.pem") };
     if !files.key.exists() {
@@ -157,14 +153,14 @@ pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
     if files.certificate.exists() {
         return Ok(files);
     }
-    // The key is read back, because another process that started at the same time may have created it.
+    // The key is read back, because another starting process may have created it.
     let key = fs::read_to_string(&files.key).map_err(|error| format!("{}: {error}", files.key.display()))?;
     let key = rcgen::KeyPair::from_pem(&key).map_err(text)?;
     let mut parameters =
         rcgen::CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(String::from)).map_err(text)?;
     parameters.distinguished_name.push(rcgen::DnType::CommonName, "Portcullis, self-signed");
-    // Clients never trust this certificate, so a short validity would not improve security. It would only make
-    // development machines fail one day.
+    // Clients never trust this certificate, so a short validity would not improve security. It would only break
+    // development machines one day.
     parameters.not_before = rcgen::date_time_ymd(2026, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(2046, 1, 1);
     let certificate = parameters.self_signed(&key).map_err(text)?;
@@ -180,7 +176,7 @@ fn text(error: rcgen::Error) -> String {
 mod tests {
     use super::*;
 
-    /// Creates a pair in `folder` that expires at the beginning of `year`.
+    /// Creates a pair in `folder` that expires at the start of `year`.
     fn pair(folder: &Path, name: &str, year: i32) -> Files {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut parameters = rcgen::CertificateParams::new(vec![format!("{name}.test")]).unwrap();
@@ -232,7 +228,7 @@ mod tests {
         let why = certificates.follow(expired.clone()).unwrap_err();
         assert!(why.contains("expired.pem: expired on 2020-01-01T00:00:00Z"), "{why}");
         assert_eq!(certificates.files(), valid);
-        // An expired certificate in use may be replaced by any other certificate, even by an expired one.
+        // An expired certificate may be replaced by any certificate, even by an expired one.
         let certificates = Certificates::open(expired).unwrap();
         let other = pair(&folder, "other", 2021);
         assert_eq!(certificates.follow(other), Ok(true));
@@ -254,7 +250,7 @@ mod tests {
                 let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
                 threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
             });
-            // Every later start can use the pair that remains.
+            // All later starts can use the remaining pair.
             let pair = Certificates::open(self_signed(&state).unwrap()).unwrap();
             assert_eq!(pair.ends(), Some(2_398_377_600), "1 January 2046");
             pair.acceptor(MinVersion::Tls12).map(|_| ()).unwrap();

@@ -1,4 +1,4 @@
-//! The resources of one core, which its requests borrow. They are neither `Send` nor `Sync`, so no other core can
+//! Holds the resources of one core, which its requests borrow. They are neither `Send` nor `Sync`, so no other core can
 //! access them.
 
 use crate::authenticate::TokenCache;
@@ -18,25 +18,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The maximum number of verified tokens in a core's cache.
+/// Maximum number of verified tokens in a core's cache.
 const TOKENS: usize = 16_384;
-/// The maximum size of a core's token cache in bytes: 2 KiB per token, which suffices unless tokens contain long lists.
+/// Maximum size of a core's token cache, in bytes: 2 KiB per token, which is enough unless tokens contain long lists.
 const TOKEN_BYTES: usize = 2048 * TOKENS;
-/// The size in bytes at which a batch of access lines is passed to the log. A batch that is still smaller is passed to
-/// the log at the next sweep.
+/// Size in bytes at which access lines are passed to the log. Smaller batches are passed at the next sweep.
 const LOG_BATCH: usize = 32 * 1024;
 
-/// The parts that the cores share with each other and with the control thread.
+/// The state that the cores and the control thread share.
 pub(crate) struct Shared {
-    /// The policy in force.
     pub(crate) policy: LivePolicy,
     /// The certificates, if a listener uses TLS.
     pub(crate) certificates: Option<Certificates>,
-    /// The log.
     pub(crate) journal: Journal,
-    /// The counters of each core.
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
-    /// The decision log of each core; empty if decisions are not kept.
+    /// The decision log of each core. Empty if decisions are not kept.
     pub(crate) recent: Vec<Arc<DecisionLog>>,
 }
 
@@ -92,64 +88,59 @@ impl Worker {
         })
     }
 
-    /// Returns the number of the core, counted from 0.
+    /// Returns the core's number, counted from 0.
     pub(crate) fn index(&self) -> usize {
         self.index
     }
 
-    /// Returns the settings that are fixed for the life of the process.
+    /// Returns the settings, which never change while the process runs.
     pub(crate) fn settings(&self) -> &WorkerSettings {
         &self.settings
     }
 
-    /// Pins the policy in force. The pins are counted on this core only, so that no cache line is shared with other
-    /// cores.
+    /// Pins the current policy. The pins are counted on this core only, so cores share no cache line.
     pub(crate) fn policy(&self) -> PinnedPolicy {
         self.policy.borrow_mut().current()
     }
 
-    /// Borrows the cache of verified tokens. The caller must not hold the borrow across an `await`.
+    /// Borrows the cache of verified tokens. Do not hold the borrow across an `await`.
     pub(crate) fn tokens(&self) -> RefMut<'_, TokenCache> {
         self.tokens.borrow_mut()
     }
 
-    /// Returns the pools of upstream connections.
     pub(crate) fn pools(&self) -> &Rc<Pools> {
         &self.pools
     }
 
-    /// Returns this core's counters.
     pub(crate) fn counters(&self) -> &WorkerCounters {
         &self.counters
     }
 
-    /// Returns the recorder of decisions; `None` if decisions are not kept.
+    /// Returns the recorder of decisions, or `None` if decisions are not kept.
     pub(crate) fn recorder(&self) -> Option<&Recorder> {
         self.recorder.as_ref()
     }
 
-    /// Returns the log.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
     }
 
-    /// Returns the source of request ids.
     pub(crate) fn request_ids(&self) -> &RequestIds {
         &self.request_ids
     }
 
-    /// Returns the current time. Only the steady clock is read: the wall-clock time is computed from the last sweep,
-    /// which was at most a quarter of a second ago.
+    /// Returns the current time. Reads only the steady clock: the wall-clock time is computed from the last sweep, at
+    /// most a quarter of a second ago.
     pub(crate) fn now(&self) -> Now {
         self.clock.get().later(Instant::now())
     }
 
-    /// Returns the core's coarse clock, as of the last sweep.
+    /// Returns the core's coarse clock: the time of the last sweep.
     pub(crate) fn coarse_now(&self) -> CoarseMillis {
         self.coarse_now.get()
     }
 
-    /// Appends access lines, which are passed to the log in batches.
+    /// Writes access lines to a buffer, which is passed to the log in batches.
     pub(crate) fn log_line(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut lines = self.lines.borrow_mut();
         write(&mut lines);
@@ -161,18 +152,18 @@ impl Worker {
     fn hand_over(&self, lines: &mut Vec<u8>) {
         if !lines.is_empty() {
             let batch = std::mem::replace(lines, Vec::with_capacity(LOG_BATCH + LOG_BATCH / 8));
-            // The result can be ignored, because the journal counts the lines that it cannot accept.
+            // The journal counts the lines that it cannot accept.
             let _ = self.journal.lines(batch);
         }
     }
 
-    /// Stores the time, closes idle upstream connections, releases an outdated policy, trims the token cache and passes
-    /// access lines to the log. `tick` is the core's coarse clock.
+    /// Updates the clocks, closes idle upstream connections, releases an outdated policy, trims the token cache and
+    /// flushes access lines. `tick` is the core's coarse clock.
     pub(crate) fn sweep(&self, now: Now, tick: CoarseMillis) {
         self.clock.set(now);
         self.coarse_now.set(tick);
         self.pools.sweep(now.steady, tick);
-        // Without requests, a core would otherwise keep an outdated policy.
+        // Without requests, the core would keep an outdated policy.
         drop(self.policy());
         let mut tokens = self.tokens.borrow_mut();
         tokens.weigh(now);
@@ -183,7 +174,7 @@ impl Worker {
         self.flush_log();
     }
 
-    /// Passes the gathered access lines to the log.
+    /// Passes the buffered access lines to the log.
     pub(crate) fn flush_log(&self) {
         self.hand_over(&mut self.lines.borrow_mut());
     }

@@ -1,14 +1,14 @@
-//! The settings of the cores. They are fixed for the life of the process, and a reload does not change them.
+//! Defines the settings of the cores. They never change while the process runs. A reload does not change them.
 
 use crate::journal::Style;
 use std::time::Duration;
 
-/// The requests for which an access line is written.
+/// The requests that get an access line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLog {
     /// Every request.
     On,
-    /// Only refused requests.
+    /// Refused requests, also on routes in shadow mode, and requests whose response was truncated.
     Refusals,
     /// No request.
     Off,
@@ -17,33 +17,33 @@ pub enum AccessLog {
 /// The settings of a core.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerSettings {
-    /// The maximum time from the first to the last byte of a request head or of a TLS handshake.
+    /// Maximum time for a request's head, and for a TLS handshake.
     pub header_timeout: Duration,
-    /// The maximum time between two requests on a connection.
+    /// Maximum time between two requests on a connection.
     pub idle_timeout: Duration,
-    /// The maximum time without progress of a body, in either direction.
+    /// Maximum time without progress in a body, in either direction.
     pub body_timeout: Duration,
-    /// The minimum rate of a body after `body_timeout`, in bytes per second, in either direction; 0 for no minimum.
+    /// Minimum rate of a body after `body_timeout`, in bytes per second, in either direction. 0 disables the minimum.
     pub min_rate: u64,
-    /// The maximum size of a head that the HTTP library buffers, in bytes.
+    /// Maximum size of a head that the HTTP library buffers, in bytes.
     pub header_size: usize,
-    /// The maximum number of header fields that the HTTP library parses.
+    /// Maximum number of header fields that the HTTP library parses.
     pub header_count: usize,
-    /// Whether other proxies may request verdicts. If so, larger heads are accepted. A reload that adds the first such
-    /// proxy does not change this setting, which matters only for heads near the bounds.
+    /// Whether the gateway serves forward-auth. If so, it accepts larger heads. If a reload enables forward-auth, this
+    /// setting stays the same, which matters only for heads near the bounds.
     pub is_asked: bool,
-    /// The maximum number of concurrent HTTP/2 streams on a connection.
+    /// Maximum number of concurrent HTTP/2 streams per connection.
     pub streams: u32,
-    /// The maximum number of open connections, over all cores.
+    /// Maximum number of open connections over all cores.
     pub connections_max: usize,
-    /// The time from the stop signal to the beginning of the drain.
+    /// The time from the stop signal to the start of the drain.
     pub drain_delay: Duration,
-    /// The time from the beginning of the drain until the remaining connections are closed.
+    /// The time from the start of the drain until the remaining connections are closed.
     pub drain: Duration,
     /// The requests that are logged.
     pub access: AccessLog,
     /// The format of the log.
     pub style: Style,
-    /// The number of recent decisions that are kept, over all cores; 0 for none.
+    /// Number of recent decisions to keep over all cores. 0 keeps none.
     pub decisions: usize,
 }

@@ -1,4 +1,4 @@
-//! Sends a request to the running gateway: one HTTP/1.1 exchange with the admin listener at the address in the policy.
+//! Sends requests to the admin listener of the running gateway. The policy contains the listener's address.
 
 use crate::config;
 use crate::config::file::ServerSection;
@@ -7,32 +7,28 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-/// Timeout of each step: the connection, the request, and each read. A healthy listener answers immediately.
+/// Timeout of each step: connect, write, and each read. A healthy listener responds immediately.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum size of a response with its head, in bytes. A response with all decisions that the gateway may keep is
-/// smaller.
+/// Maximum size of a response with its head, in bytes. Even a response with all recent decisions is smaller.
 const ANSWER_MAX: u64 = 256 * 1024 * 1024;
 
 /// Sends a GET to the admin listener of the policy `config`. Returns the status and the body.
 ///
-/// # Errors
-/// A sentence for the operator if there is no complete response.
+/// # Errors Returns a sentence for the operator if there is no complete response.
 pub(super) fn get(config: &Path, path: &str) -> Result<(u16, String), String> {
     get_at(address_in(config)?, path)
 }
 
-/// Sends a GET to this address. Returns the status and the body.
+/// Sends a GET to an admin listener. Returns the status and the body.
 ///
-/// # Errors
-/// A sentence for the operator if there is no complete response.
+/// # Errors Returns a sentence for the operator if there is no complete response.
 pub(super) fn get_at(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
     exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
 }
 
 /// Sends a POST with a JSON body to the admin listener of the policy `config`. Returns the status and the body.
 ///
-/// # Errors
-/// A sentence for the operator if there is no complete response.
+/// # Errors Returns a sentence for the operator if there is no complete response.
 pub(super) fn post(config: &Path, path: &str, body: &str) -> Result<(u16, String), String> {
     let address = address_in(config)?;
     let length = body.len();
@@ -53,8 +49,7 @@ fn address_in(config: &Path) -> Result<SocketAddr, String> {
 
 /// Returns the address at which a policy's admin listener can be reached.
 ///
-/// # Errors
-/// A sentence for the operator if the policy has no admin listener or sets no fixed port for it.
+/// # Errors Returns a sentence for the operator if the policy has no admin listener, or if its port is not fixed.
 pub(super) fn address(server: &ServerSection) -> Result<SocketAddr, String> {
     match server.admin.addresses().first() {
         None => Err("the policy disables the admin listener ([server] admin)".to_owned()),
@@ -65,7 +60,7 @@ pub(super) fn address(server: &ServerSection) -> Result<SocketAddr, String> {
     }
 }
 
-/// Replaces the unspecified address of a listener with the loopback address.
+/// Replaces an unspecified address with the loopback address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -91,7 +86,7 @@ fn ask(address: SocketAddr, request: &str) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// Parses a complete response with a `Content-Length`. The admin listener always sends this header.
+/// Parses a complete response. The admin listener always sends `Content-Length`.
 fn read(answer: &[u8]) -> Option<(u16, String)> {
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;

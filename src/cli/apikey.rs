@@ -1,5 +1,5 @@
-//! `portcullis apikey`: creates, lists and revokes the API keys of programs. Running gateways watch the state folder and
-//! use the changed keys within a second.
+//! `portcullis apikey`: creates, lists and revokes the API keys of programs. Running gateways apply changes in the
+//! state folder within a second.
 
 use super::{BasicFormat, Failure, exit_code, load, print_error, print_line};
 use crate::api_key_file::{ApiKeyFile, NewApiKey, written_hash};

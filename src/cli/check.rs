@@ -1,6 +1,5 @@
-//! `portcullis check`: loads the policy, reports every fault, and runs its tests.
-//!
-//! One run reports all findings, each of them once. The tests are not run if the policy does not compile.
+//! `portcullis check`: loads the policy, reports all findings, and runs the policy's tests. If the policy does not
+//! compile, the tests are not run.
 
 mod junit;
 mod tap;
@@ -34,14 +33,13 @@ pub(super) struct Options {
 struct Report<'p> {
     path: &'p Path,
     strict: bool,
-    /// The number of the policy's routes and the number of the authority's endpoints; `None` if the policy does not
+    /// The number of the policy's routes, and the number of the authority's endpoints. `None` if the policy does not
     /// compile.
     routes: Option<(usize, usize)>,
     /// Faults and warnings.
     found: Vec<Diagnostic>,
-    /// Findings that the file waives.
+    /// Findings that the policy waives.
     waived: Vec<WaivedFinding>,
-    /// The tests, with their results.
     tests: Vec<TestRun>,
 }
 
@@ -54,13 +52,13 @@ impl Report<'_> {
         self.tests.iter().filter_map(|test| test.failed.as_ref())
     }
 
-    /// Whether the policy passes.
+    /// Returns whether the policy passes.
     fn is_good(&self) -> bool {
         let warned = self.strict && !self.found.is_empty();
         self.routes.is_some() && self.count(Severity::Fault) == 0 && self.failed().next().is_none() && !warned
     }
 
-    /// Returns the last line of the report: the verdict, with the numbers of routes, tests and findings.
+    /// Returns the last line of the report: the verdict, and the counts of routes, tests and findings.
     fn verdict(&self) -> String {
         let counted =
             |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
@@ -124,7 +122,7 @@ impl Report<'_> {
     }
 }
 
-/// Describes a failed test for people: first each difference, then the whole explanation of the decision.
+/// Describes a failed test: each difference, and then the explanation of the decision.
 fn difference(failure: &TestFailure) -> String {
     let mut text = format!("{}: the test {:?} fails:\n", failure.place, failure.test);
     for difference in &failure.differences {

@@ -41,7 +41,7 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
     }
 }
 
-/// Loads a policy without compiling it. An operator who looks for a fault must see the effective values even if the
+/// Loads a policy without compiling it. An operator who searches for a fault must see the effective values even if the
 /// policy does not compile.
 fn loaded(path: &Path) -> Result<Loaded, Vec<String>> {
     config::load(path).map_err(|faults| faults.iter().map(ToString::to_string).collect())

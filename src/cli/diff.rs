@@ -15,9 +15,9 @@ use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Maximum size of a file of decisions, in bytes.
+/// Maximum size of the decisions, in bytes.
 const DECISIONS_MAX: u64 = 256 * 1024 * 1024;
-/// The path at which the admin listener serves recent decisions.
+/// The path of recent decisions at the admin listener.
 const DECISIONS: &str = "/decisions";
 
 /// The arguments of `config diff`.
@@ -97,7 +97,7 @@ fn read(path: &Path) -> Result<(Loaded, Policy), Vec<Diagnostic>> {
     Ok((loaded, compiled.policy))
 }
 
-/// Returns the decisions to replay, or `None` if the command line requests no replay.
+/// Returns the decisions to replay, or `None` if no replay was requested.
 fn decisions(compared: &Compared, old: &Loaded) -> Result<Option<String>, String> {
     let answered = |answer: Result<(u16, String), String>| match answer? {
         (200, lines) => Ok(lines),
@@ -123,7 +123,7 @@ fn decisions(compared: &Compared, old: &Loaded) -> Result<Option<String>, String
     }
 }
 
-/// Reads decisions from a file or standard input.
+/// Reads decisions from a file or from standard input.
 fn read_decisions(file: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     if file.as_os_str() == "-" {

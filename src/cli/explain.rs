@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Maximum length of a token that is read from a file or standard input, in bytes.
+/// Maximum length in bytes of a token that is read from a file or from standard input.
 const TOKEN_MAX: u64 = 64 * 1024;
 
 /// The arguments of `explain`.
@@ -118,8 +118,8 @@ fn question(request: &Request) -> Result<Question, String> {
     Ok(question)
 }
 
-/// Sends the question to the running gateway. The caller has already parsed the question, so a wrong question gives the
-/// same errors as without --live.
+/// Sends the question to the running gateway. The caller has already parsed the question, so an invalid question gives
+/// the same errors as without --live.
 fn live(path: &Path, request: &Request) -> Result<Explanation, String> {
     let line = match &request.second {
         Some(url) => format!("{} {url}", request.first),

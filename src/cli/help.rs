@@ -1,7 +1,6 @@
-//! `portcullis help`: explains the commands, one command, or a finding and its remedy.
+//! `portcullis help`: explains a command or a finding.
 //!
-//! The program contains the text of docs/findings.md, because an operator who reads a finding may not have the
-//! documentation.
+//! The program contains the text of docs/findings.md, because operators may not have the documentation.
 
 use super::{BasicFormat, USAGE, print_error, print_line};
 use crate::config::place::nearest;
@@ -63,7 +62,6 @@ const fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// Lists the ids of all findings by kind.
 fn list(format: BasicFormat) -> String {
     let of = |kind: Kind| ALL.iter().filter(move |(_, of)| *of == kind).map(|(id, _)| *id);
     match format {

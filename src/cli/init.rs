@@ -1,4 +1,4 @@
-//! `portcullis init`: writes a starter policy, which loads and passes its own tests.
+//! `portcullis init`: writes a starter policy. It loads and passes its tests.
 
 use super::{BasicFormat, REFUSED, USAGE, print_error, print_line};
 use crate::config::load_text;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const STARTER: &str = include_str!("init/starter.toml");
-/// The upstream of the starter policy if none is given.
+/// The default upstream of the starter policy.
 const ECHO: &str = "builtin = \"echo\"                # answers with what an upstream would have received; for your own service:
 # servers = [\"http://127.0.0.1:9001\"]";
 
@@ -63,8 +63,7 @@ pub(super) fn run(config: &Path, format: BasicFormat, request: &Request) -> Exit
     }
 }
 
-/// Returns the starter policy with this upstream. Compiles the policy first, so that a policy that is written always
-/// loads.
+/// Returns the starter policy with this upstream. Compiles it first, so a written policy always loads.
 fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
     let upstream = upstream.map(|url| format!("servers = [{}]", toml_edit::Value::from(url)));
     let text = STARTER.replace("@upstream@", upstream.as_deref().unwrap_or(ECHO));
@@ -72,23 +71,23 @@ fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
     policy::compile(&loaded, MissingKey::Ephemeral).map(|_| text)
 }
 
-/// Describes a fault without its place, because the file with the fault is not written.
+/// Describes a fault without its place, because the file is not written.
 fn describe(fault: &Diagnostic) -> String {
     let shown = fault.to_string();
     let before = format!("{}: fault: {}: ", fault.place, fault.key);
     shown.strip_prefix(&before).unwrap_or(&shown).to_owned()
 }
 
-/// Writes a file that must not exist yet.
+/// Writes a new file. Fails if the file exists.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
-        // Remove the incomplete file, because an existing file would block the next attempt.
+        // Remove the incomplete file. Otherwise the next attempt would fail because the file exists.
         let _ = std::fs::remove_file(path);
     })
 }
 
-/// Returns the message that suggests the next commands.
+/// Returns a message with the next commands.
 fn next(path: &Path) -> String {
     let config = if path == Path::new("gateway.toml") {
         String::new()
@@ -108,7 +107,7 @@ fn next(path: &Path) -> String {
     format!("{} written. Next:{}", shell_word(path), commands.collect::<String>())
 }
 
-/// Quotes a path as one word for a shell, if it needs quotes.
+/// Quotes a path for a shell, if necessary.
 fn shell_word(path: &Path) -> String {
     let path = path.display().to_string();
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@".contains(char);
@@ -142,7 +141,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_url_writes_another_policy(url in "\\PC{0,30}|http://[a-z0-9\"'\\\\\\]\n=#.:@/-]{0,20}") {
-            // An accepted URL becomes the only server of the upstream. For a refused URL, no policy is returned.
+            // An accepted URL becomes the only server of the upstream. A rejected URL gives no policy.
             if let Ok(text) = starter(Some(&url)) {
                 let file = |text: String| load_text("gateway.toml", text, PathBuf::new(), Vec::new()).unwrap().file;
                 let (mut ours, plain) = (file(text), file(starter(Some("http://a")).unwrap()));

@@ -1,5 +1,5 @@
-//! `portcullis key`: generates, rotates, revokes and lists the local authority's signing keys. Running gateways watch
-//! the state folder and use the changed keys within a second.
+//! `portcullis key`: generates, rotates, revokes and lists the local authority's signing keys. Running gateways apply
+//! changes in the state folder within a second.
 
 use super::{BasicFormat, Failure, admin, exit_code, load, print_error, print_line};
 use crate::clock::Now;
@@ -136,7 +136,7 @@ fn revoke_all(path: &Path, format: BasicFormat) -> Result<(), Failure> {
 
 fn list(path: &Path, format: BasicFormat, live: bool) -> Result<(), Failure> {
     let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
-    // A key that was generated only to compile the policy is not one of the authority's keys.
+    // An ephemeral key exists only to compile the policy. It is not a key of the authority.
     let keyring = compiled.policy.issuer_settings.as_ref().map(|authority| &authority.keyring);
     let listed = keyring.filter(|keyring| !keyring.is_ephemeral()).map(|keyring| keyring.list(Now::read()));
     let signing = listed.unwrap_or_default();
@@ -182,7 +182,7 @@ fn issuers_of_gateway(path: &Path) -> Result<Vec<Value>, Failure> {
     }
 }
 
-/// Prints the keys of one issuer, and the state of their source if they are fetched.
+/// Prints the keys of one issuer. If they are fetched, also prints the state of the source.
 fn print_issuer(issuer: &Value) {
     let text = |value: &Value| value.as_str().map(printable);
     print_line(&text(&issuer["issuer"]).unwrap_or_default());
@@ -212,7 +212,7 @@ fn print_issuer(issuer: &Value) {
     }
 }
 
-/// Returns text of an issuer without control characters, which a terminal would obey.
+/// Replaces the control characters in text from an issuer, because a terminal would obey them.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -1,22 +1,22 @@
-//! Sets the system's limits on the process: open files and core dumps.
+//! Sets the process's limits for open files and core dumps.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Number of files that are not available to client connections and their upstream connections: the admin listener, the
-/// store, the policy, and idle upstream connections use them.
+/// Number of files that are not for client connections: the admin listener, the store, the policy and idle upstream
+/// connections need them.
 const RESERVE: u64 = 256;
 
-/// Raises the soft limit of open files to the hard limit. The soft limit is often 1024, because programs that use
-/// `select` need a low limit. Returns the resulting limit, or `None` if there is no limit.
+/// Raises the soft limit of open files to the hard limit. The soft limit is often 1024, for programs that use `select`.
+/// Returns the new limit, or `None` if there is no limit.
 pub(super) fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    // If the limit cannot be raised, the old limit stays.
+    // If the limit cannot be raised, the old limit remains.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     if raised.is_ok() { limit.maximum } else { limit.current }
 }
 
-/// Returns the number of client connections that this limit of open files allows, but at most `asked`. Each client
-/// connection needs a second file for its upstream connection, and up to half of the files are reserved.
+/// Returns how many client connections are possible with this limit of open files, at most `asked`. Each client
+/// connection needs a second file for its upstream connection. Up to half of the files are reserved.
 pub(super) fn connections(asked: usize, files: Option<u64>) -> usize {
     let Some(files) = files else { return asked };
     let reserve = RESERVE.min(files / 2);
@@ -24,11 +24,11 @@ pub(super) fn connections(asked: usize, files: Option<u64>) -> usize {
     asked.min(room.max(1))
 }
 
-/// Disables core dumps, so that a crash does not write keys and tokens from memory to disk. Only the soft limit is set,
-/// so that `prlimit --core=unlimited --pid PID` can raise the limit again to debug a crash.
+/// Disables core dumps, because a crash would otherwise write keys and tokens to disk. The hard limit is unchanged, so
+/// `prlimit --core=unlimited --pid PID` can enable core dumps to debug a crash.
 pub(super) fn no_core_dumps() {
     let limit = getrlimit(Resource::Core);
-    // The result is ignored, because a process may always lower its limit.
+    // A process may always lower its limit, so the result is ignored.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: limit.maximum });
 }
 

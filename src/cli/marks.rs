@@ -1,4 +1,4 @@
-//! Reads the revocations that running gateways have recorded, for commands that judge a token.
+//! Reads the revocations that running gateways have recorded, for commands that check a token.
 
 use crate::authority::apply_marks;
 use crate::policy::Compiled;
@@ -6,17 +6,17 @@ use crate::signals::read_marks;
 use crate::store::Store;
 use std::path::Path;
 
-/// Puts the revocations in the store and in the state folder into force in a compiled policy.
+/// Adds the revocations in the store and in the state folder to a compiled policy.
 ///
-/// # Errors
-/// Says why they cannot be read. The policy then accepts tokens that may have been revoked.
+/// # Errors Returns the reason why revocations cannot be read. The policy may then accept revoked tokens.
 pub(super) fn load(compiled: &Compiled) -> Result<(), String> {
     let revoked = compiled.policy.trust.revoked();
     if !compiled.policy.receivers.is_empty() {
         read_marks(&compiled.settings.state_dir, revoked.signals())?;
     }
     let Some(settings) = &compiled.policy.issuer_settings else { return Ok(()) };
-    // A store that no gateway has made yet has no revocations, and a command that only reads must not make it.
+    // If no gateway has created the store yet, there are no revocations. A command that only reads must not create the
+    // store.
     if settings.store.0.strip_prefix("sqlite:").is_some_and(|path| !Path::new(path).exists()) {
         return Ok(());
     }

@@ -1,7 +1,9 @@
-//! The command line, with one module for each command.
+//! Parses the command line. Each command has a module.
 //!
-//! Exit codes: 0 for success; 1 if the policy, a token or a request was refused, or the command failed; 2 for wrong
-//! usage.
+//! Exit codes:
+//! - 0: success.
+//! - 1: the policy, a token or a request was refused, or the command failed.
+//! - 2: wrong usage.
 
 mod admin;
 mod apikey;
@@ -78,7 +80,7 @@ enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// Returns this format as a `BasicFormat`, or `None` if not every command supports it.
+    /// Returns the format as a `BasicFormat`, or `None` if only some commands support it.
     const fn common(self) -> Option<BasicFormat> {
         match self {
             Self::Text => Some(BasicFormat::Text),
@@ -121,7 +123,7 @@ enum Command {
     Help(help::Topic),
 }
 
-/// Returns the parser of the command line. The help of each command lists the formats that the command supports.
+/// Returns the parser of the command line. The help of a command lists the formats that the command supports.
 fn program() -> clap::Command {
     let program = Arguments::command();
     let names: Vec<String> = program.get_subcommands().map(|command| command.get_name().to_owned()).collect();
@@ -133,7 +135,7 @@ fn program() -> clap::Command {
         };
         let parser = PossibleValuesParser::new(shapes)
             .map(|text| OutputFormat::from_str(&text, false).expect("each of these words is a format"));
-        // A command's own argument replaces the global argument with the same id.
+        // An argument of a command replaces the global argument with the same id.
         let format = Arg::new("format")
             .long("format")
             .global(true)
@@ -146,13 +148,12 @@ fn program() -> clap::Command {
     })
 }
 
-/// The reason why a command failed.
 enum Failure {
-    /// The failure has already been printed.
+    /// The error message has already been printed.
     Printed(ExitCode),
-    /// The command was refused or could not be carried out.
+    /// The command was refused or failed.
     Refused(String),
-    /// The command was used wrongly.
+    /// The usage is wrong.
     Usage(String),
 }
 
@@ -162,7 +163,7 @@ impl From<String> for Failure {
     }
 }
 
-/// Prints the failure of a command, if there is one, and returns the exit code.
+/// Prints the error of a failed command. Returns the exit code.
 fn exit_code(result: Result<(), Failure>) -> ExitCode {
     let (message, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
@@ -176,14 +177,14 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
 
 /// Parses the command line and runs its command.
 pub fn main() -> ExitCode {
-    // clap prints its own message. It exits with 2 for wrong usage, and with 0 for --help and --version.
+    // clap prints a message and exits: with 2 for wrong usage, and with 0 for --help and --version.
     let arguments =
         Arguments::from_arg_matches(&program().get_matches()).unwrap_or_else(|error| error.exit());
     let Arguments { config, format: shape, command } = arguments;
     let command = command.unwrap_or(Command::Run);
     let format = match (shape.common(), &command) {
         (Some(format), _) => format,
-        // These two commands handle their own formats.
+        // These two commands handle additional formats themselves.
         (None, Command::Check(_)) if matches!(shape, OutputFormat::Junit | OutputFormat::Tap) => {
             BasicFormat::Text
         }
@@ -213,12 +214,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Loads and compiles a policy, or prints its faults. Warnings are not printed; `check` and `run` report them.
+/// Loads and compiles a policy, or prints its faults. Does not print warnings.
 fn load(path: &Path, missing_key: MissingKey) -> Result<Compiled, ExitCode> {
     or_print_faults(compiled(path, missing_key))
 }
 
-/// Loads and compiles a policy and runs its tests, or prints the faults and the failed tests.
+/// Loads and compiles a policy and runs its tests, or prints the faults and failed tests.
 fn load_and_test(path: &Path, missing_key: MissingKey) -> Result<Compiled, ExitCode> {
     or_print_faults(compiled(path, missing_key).and_then(|compiled| review::run_tests(compiled, Now::read())))
 }
@@ -244,12 +245,12 @@ fn compiled(path: &Path, missing_key: MissingKey) -> Result<Compiled, Vec<Diagno
     review::read(path, missing_key, None)
 }
 
-/// Prints a line to standard output. A write error is ignored, so that a closed pipe does not end the command.
+/// Prints a line to standard output. Ignores errors, because a closed pipe must not end the command.
 fn print_line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-/// Prints a line to standard error. A write error is ignored.
+/// Prints a line to standard error. Ignores errors.
 fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

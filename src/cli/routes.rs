@@ -103,7 +103,7 @@ fn print_matrix(policy: &Policy, format: OutputFormat) -> Result<(), String> {
             Some(by) => format!("{} (covered by {by})", row.covers),
             None => row.covers.clone(),
         };
-        // Programs get one row for each method. People get all methods in one cell.
+        // Programs get one row per method. People get all methods in one cell.
         let methods = match format {
             _ if row.methods.is_empty() => vec!["any".to_owned()],
             OutputFormat::Csv => row.methods.clone(),
@@ -123,7 +123,7 @@ fn print_matrix(policy: &Policy, format: OutputFormat) -> Result<(), String> {
     print_table(&table, format)?;
     let Omitted { roles, rows } = *left_out;
     if roles > 0 || rows > 0 {
-        // The note goes to standard error, because a program may read the table on standard output.
+        // The note goes to standard error, because a program may read the table from standard output.
         print_error(&format!("the table is too large: {roles} roles and {rows} rows of routes are left out"));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `portcullis run`: starts the gateway, logs its addresses, waits for a signal, drains the connections, and exits.
+//! `portcullis run`: starts the gateway, serves until a signal arrives, and drains the connections.
 
 use super::{REFUSED, limits, load_and_test, print_error};
 use crate::accept::listener::bind;
@@ -41,7 +41,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             match style {
-                // Programs that read the log also need the reason.
+                // A program that reads the log needs the reason too.
                 Style::Json => journal.event(Level::Error, "cannot start", &[("why", &why)]),
                 Style::Human => print_error(&why),
             }
@@ -60,7 +60,7 @@ struct Bound {
     certificates: Option<Certificates>,
 }
 
-/// Serves until a signal arrives. `read` is the time when the gateway began to read the policy.
+/// Serves until a signal arrives. `read` is the time at which reading the policy began.
 fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Result<(), String> {
     metrics::process::started();
     let warnings = compiled.weaknesses();
@@ -99,8 +99,8 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
     let admin_addresses: Vec<_> = bound.admin.iter().map(|(_, address)| *address).collect();
     {
-        // The spelling attack runs in the background. It only logs warnings, and with ten thousand routes it would
-        // delay the start.
+        // This check runs in the background. It only logs warnings, and it would delay a start with ten thousand
+        // routes.
         let shared = shared.clone();
         std::thread::spawn(move || {
             let found = review::spelling_findings(&asked, &route_places, &waivers, Severity::Warning);
@@ -133,13 +133,13 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     ended.map_err(|error| format!("cannot continue: {error}"))
 }
 
-/// Creates a log of recent decisions for each core. Together, the logs keep at least `decisions` decisions.
+/// Creates a log of recent decisions for each core. Together, the logs have room for at least `decisions` decisions.
 fn recent(decisions: usize, cores: usize) -> Vec<Arc<DecisionLog>> {
     let cores = if decisions == 0 { 0 } else { cores };
     (0..cores).map(|_| Arc::new(DecisionLog::new(decisions.div_ceil(cores)))).collect()
 }
 
-/// Logs that the gateway accepts fewer connections than the policy states. The event is a warning only if an operator
+/// Logs that the gateway accepts fewer connections than the policy allows. The event is a warning only if an operator
 /// has set the number.
 fn log_open_file_limit(journal: &Journal, asked: usize, taken: usize, files: Option<u64>) {
     let level = if asked == BoundsSection::default().connections { Level::Info } else { Level::Warn };
@@ -196,7 +196,7 @@ fn bind_all(settings: &ServerSettings) -> Result<Bound, String> {
     Ok(bound)
 }
 
-/// Describes why the gateway cannot listen, and suggests a remedy.
+/// Describes why the gateway cannot listen, and how to fix it.
 fn cannot_listen(key: &str, address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
     let help = match error.kind() {

@@ -84,7 +84,7 @@ fn make(path: &Path, format: BasicFormat, wanted: Mint) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Refused(format!("cannot start: {error}")))?;
     let generation = runtime.block_on(async {
-        // The compiled policy has already joined the store's path to the policy's folder, so the base is empty.
+        // The compiled policy contains the whole path of the store, so the base is empty.
         let store = Store::open(&settings.store.0, Path::new("")).await.map_err(|error| error.to_string());
         record_long_token(&store?, &wanted.sub, expires_in, now).await
     });
@@ -175,8 +175,8 @@ fn inspect(path: &Path, format: BasicFormat, token: &str) -> Result<(), Failure>
     }
 }
 
-/// Decodes one part of a token as JSON, unverified and for display only. The output is safe for a terminal, because
-/// JSON escapes control characters.
+/// Decodes one part of a token as JSON for display, without verifying it. JSON escapes control characters, so the
+/// output is safe for a terminal.
 fn part(text: &str) -> Option<Value> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     serde_json::from_slice(&bytes).ok()

@@ -1,6 +1,8 @@
-//! `portcullis user`: manages the accounts of the local authority. Running gateways read the same store, so a change
-//! takes effect within a second. A password is read from a prompt or from standard input. It is never an argument,
-//! because every process on the machine could read an argument.
+//! `portcullis user`: manages the local authority's accounts. Running gateways read the same store, so a change takes
+//! effect within a second.
+//!
+//! A password is read from a prompt or from standard input. It is never an argument, because other processes can read
+//! arguments.
 
 mod import;
 mod listing;
@@ -101,7 +103,7 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
     exit_code(result)
 }
 
-/// The accounts of the authority in a policy.
+/// The accounts of a policy's authority.
 struct Accounts {
     runtime: tokio::runtime::Runtime,
     store: Store,
@@ -120,7 +122,7 @@ impl Accounts {
         })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
-        // The compiled policy has already joined the store's path to the policy's folder, so the base is empty.
+        // The compiled policy contains the whole path of the store, so the base is empty.
         let store = runtime.block_on(Store::open(&settings.store.0, Path::new("")))?;
         Ok(Self { runtime, store, settings, format })
     }
@@ -161,7 +163,7 @@ impl Accounts {
         attributes: Map<String, Value>,
         password_stdin: bool,
     ) -> Result<(), Failure> {
-        // Check the name and the id before the prompt, so that nobody types a password that is then not used.
+        // Check the name and the id before the prompt, so that a password is not typed in vain.
         if self.account(name)?.is_some() {
             return Err(taken(name).into());
         }
@@ -194,8 +196,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Returns an error message if a service has this id, because upstreams would see the same `sub` for the account
-    /// and the service.
+    /// Returns an error message if a service has this id. Upstreams would see the same `sub` for the account and the
+    /// service.
     fn is_a_service(&self, id: &str) -> Option<String> {
         let known = self.settings.clients.contains_key(id);
         known.then(|| format!("\"{id}\" is the id of a service ([authority.client]): choose another --id"))
@@ -207,7 +209,7 @@ impl Accounts {
             return Err(unknown(&canonical).into());
         }
         let password = hashed(&password::read(password_stdin, &canonical)?)?;
-        // The sessions end because somebody else may have used the old password.
+        // The sessions end because someone else may know the old password.
         let change =
             AccountChange { password: Some(password), end_sessions: true, ..AccountChange::default() };
         let account = self.change(name, &change)?;
@@ -307,7 +309,7 @@ fn parse_attributes(texts: &[String]) -> Result<Map<String, Value>, Failure> {
     Ok(attributes)
 }
 
-/// Returns the current time in the unit of the store: milliseconds since 1970.
+/// Returns the current time in milliseconds since 1970, the unit of the store.
 fn millis() -> i64 {
     let now = Now::read();
     let millis = now.unix.saturating_mul(1000).saturating_add(u64::from(now.subsec_nanos / 1_000_000));

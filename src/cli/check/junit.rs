@@ -1,7 +1,7 @@
-//! Writes the report as JUnit XML, which continuous integration systems show together with other tests.
+//! Writes the report as JUnit XML, which continuous integration systems display.
 //!
-//! JUnit XML has no official schema. The report uses only elements that all readers know: suites, cases, and at most
-//! one failure in a case.
+//! JUnit XML has no official schema. The report uses only elements that all readers support: suites, cases, and at most
+//! one failure per case.
 
 use super::{LOADS, Report, difference};
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -20,7 +20,7 @@ fn write_to(report: &Report<'_>, out: &mut String) -> fmt::Result {
     let is_failure = |found: &&Diagnostic| found.severity == Severity::Fault || report.strict;
     let (found, failed) = (report.found.len(), report.failed().count());
     let failures = report.found.iter().filter(is_failure).count();
-    // The loading of the policy is also a case, because some readers reject a report without cases.
+    // Loading the policy is also a case, because some readers reject a report without cases.
     let (found, failures) = (found + 1, failures + usize::from(report.routes.is_none()));
     writeln!(
         out,
@@ -57,7 +57,7 @@ fn write_to(report: &Report<'_>, out: &mut String) -> fmt::Result {
     write!(out, "  </testsuite>\n</testsuites>")
 }
 
-/// Writes the start tag of a case, without the closing bracket.
+/// Writes the start tag of a case, without its closing bracket.
 fn case(out: &mut String, name: &str, class: &str, place: &Place) -> fmt::Result {
     write!(out, "    <testcase name=\"{}\" classname=\"{class}\"", Escaped(name))?;
     match place {
@@ -68,12 +68,12 @@ fn case(out: &mut String, name: &str, class: &str, place: &Place) -> fmt::Result
 }
 
 fn failure(out: &mut String, message: &str, text: &str) -> fmt::Result {
-    // The text of an element may contain line breaks, which keep the file readable.
+    // Line breaks in the text of an element are not escaped, which keeps the file readable.
     let (message, text) = (Escaped(message), Escaped(text).to_string().replace("&#10;", "\n"));
     writeln!(out, ">\n      <failure message=\"{message}\">{text}</failure>\n    </testcase>")
 }
 
-/// Escapes text for an element or an attribute of XML 1.0. Characters that XML does not allow become U+FFFD.
+/// Escapes text for an element or an attribute in XML 1.0. Characters that XML does not allow become U+FFFD.
 struct Escaped<'t>(&'t str);
 
 impl fmt::Display for Escaped<'_> {
@@ -84,7 +84,7 @@ impl fmt::Display for Escaped<'_> {
                 '<' => f.write_str("&lt;")?,
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
-                // An XML reader would replace a line break in an attribute with a space.
+                // An XML reader replaces an unescaped line break in an attribute with a space.
                 '\n' => f.write_str("&#10;")?,
                 '\t' => f.write_str("&#9;")?,
                 c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => f.write_char('\u{fffd}')?,

@@ -1,5 +1,4 @@
-//! Writes the report in the Test Anything Protocol, version 14: one line for each test, followed by YAML if the test
-//! fails.
+//! Writes the report in the Test Anything Protocol, version 14: one line per test. YAML follows a failed test.
 
 use super::{LOADS, Report};
 use crate::diagnostic::Severity;
@@ -9,7 +8,7 @@ use std::fmt::Write;
 
 pub(super) fn write(report: &Report<'_>) -> String {
     let mut out = String::from("TAP version 14\n");
-    // The loading of the policy is the first test, because a plan of zero tests would mean that all tests were skipped.
+    // Loading the policy is the first test. A plan of zero tests would mean that all tests were skipped.
     let count = 1 + report.found.len() + report.tests.len();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "1..{count}");
@@ -34,7 +33,7 @@ pub(super) fn write(report: &Report<'_>) -> String {
     out
 }
 
-/// Describes a failed test in YAML: first each difference, then the whole explanation of the decision.
+/// Describes a failed test in YAML: each difference, and then the explanation of the decision.
 fn diagnostic(failure: &TestFailure) -> String {
     let mut yaml = key("message", &json!(failure.to_string()));
     yaml += &key("at", &json!(failure.place));
@@ -43,8 +42,7 @@ fn diagnostic(failure: &TestFailure) -> String {
         let _ = writeln!(yaml, "    - {}", written(&json!(difference)));
     }
     if let Some(explanation) = &failure.explanation {
-        // The explanation needs no escapes in a block scalar, because every line is printable and the first line is not
-        // indented.
+        // Every line is printable and the first line is not indented, so a block scalar needs no escapes.
         yaml += "  explanation: |\n";
         for line in explanation.to_string().lines() {
             let _ = writeln!(yaml, "    {line}");
@@ -57,8 +55,8 @@ fn key(name: &str, value: &Value) -> String {
     format!("  {name}: {}\n", written(value))
 }
 
-/// Writes a value as JSON, which is valid YAML. Characters that YAML does not allow unescaped (YAML 1.2.2, section 5.1)
-/// occur only in strings, and are escaped as `\u` with four digits.
+/// Writes a value as JSON, which is valid YAML. Characters that YAML does not allow (YAML 1.2.2, section 5.1) occur
+/// only in strings. They are escaped as `\u` with four digits.
 fn written(value: &Value) -> String {
     let mut out = String::new();
     for c in value.to_string().chars() {
@@ -72,7 +70,7 @@ fn written(value: &Value) -> String {
     out
 }
 
-/// Escapes a test description. A description is one line, and an unescaped number sign would begin a directive.
+/// Escapes the description of a test: it must be one line, and an unescaped `#` would begin a directive.
 fn escaped(name: &str) -> String {
     let one_line: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     one_line.replace('\\', "\\\\").replace('#', "\\#")

@@ -1,8 +1,7 @@
-//! A table of texts, which is written for people, for spreadsheets or for documents. No text can break out of its cell.
+//! Writes a table as aligned text, CSV or Markdown. No text can break out of its cell.
 
 use std::fmt::Write;
 
-/// A table.
 #[derive(Debug)]
 pub(super) struct Table {
     header: Vec<String>,
@@ -15,7 +14,7 @@ impl Table {
         Self { header: header.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
-    /// Appends a row. The row must have a cell for each column.
+    /// Appends a row. It must have one cell per column.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
@@ -24,7 +23,7 @@ impl Table {
         std::iter::once(&self.header).chain(&self.rows)
     }
 
-    /// Writes the table for people: aligned columns, with `-` for an empty cell.
+    /// Writes aligned columns, with `-` for an empty cell.
     pub(super) fn text(&self) -> String {
         let shown: Vec<Vec<String>> =
             self.lines().map(|cells| cells.iter().map(|cell| or_dash(plain(cell))).collect()).collect();
@@ -50,20 +49,20 @@ impl Table {
         text
     }
 
-    /// Writes the table for spreadsheets (RFC 4180). A cell that a spreadsheet would interpret as a formula gets a
-    /// leading apostrophe, because a role could be named `=HYPERLINK(...)`.
+    /// Writes CSV (RFC 4180). A cell that a spreadsheet would read as a formula gets a leading apostrophe, because a
+    /// role may be named `=HYPERLINK(...)`.
     pub(super) fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
         for cells in self.lines() {
             let cells =
                 cells.iter().map(|cell| if is_formula(cell) { format!("'{cell}") } else { cell.clone() });
-            // Writing a row cannot fail: the writer writes to memory, and all rows have the same length.
+            // The writer writes to memory and all rows have the same length, so writing cannot fail.
             let _ = writer.write_record(cells);
         }
         writer.into_inner().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// Writes the table for documents, in GitHub's Markdown.
+    /// Writes a table in GitHub's Markdown.
     pub(super) fn markdown(&self) -> String {
         let mut text = String::new();
         for (position, cells) in self.lines().enumerate() {
@@ -85,7 +84,7 @@ fn or_dash(cell: String) -> String {
     if cell.is_empty() { "-".to_owned() } else { cell }
 }
 
-/// Escapes control characters and characters that change the writing direction, so that the text stays on one line.
+/// Escapes control characters and characters that change the text direction. The text then stays on one line.
 fn plain(cell: &str) -> String {
     let mut text = String::with_capacity(cell.len());
     for char in cell.chars() {
@@ -100,7 +99,7 @@ fn plain(cell: &str) -> String {
     text
 }
 
-/// Escapes text for Markdown. Markdown allows a backslash before any ASCII punctuation (CommonMark section 2.4).
+/// Escapes text for Markdown. Any ASCII punctuation may follow a backslash (CommonMark section 2.4).
 fn escaped(cell: &str) -> String {
     let mut text = String::with_capacity(cell.len());
     for char in cell.chars() {

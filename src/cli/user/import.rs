@@ -1,5 +1,5 @@
-//! `portcullis user import`: adds accounts from a file of any size. The lines are imported in batches, one transaction
-//! for each batch. A faulty line is reported with its number and skipped; the other lines are still imported.
+//! `portcullis user import`: adds accounts from a file of any size, in batches with one transaction each. A faulty line
+//! is reported with its number and skipped. The other lines are imported.
 
 mod lines;
 mod progress;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Number of accounts in a transaction. A transaction of this size delays a login at a running gateway by at most a few
+/// Number of accounts per transaction. Such a transaction delays a login at a running gateway by at most a few
 /// milliseconds.
 const BATCH: usize = 500;
 
@@ -102,7 +102,7 @@ struct Import<'a> {
     dry_run: bool,
     progress: Progress,
     summary: Summary,
-    /// The names that a dry run would have added. A second line with the same name would be skipped.
+    /// The names that a dry run would have added. A second line with such a name would be skipped.
     would_be: HashSet<String>,
 }
 
@@ -123,7 +123,7 @@ impl Import<'_> {
     }
 
     fn batch(&mut self, mut batch: Vec<(u64, Row)>) -> Result<(), Failure> {
-        // Handle the lines of existing accounts first, so that only passwords of new accounts are hashed.
+        // Handle existing accounts first. Then only the passwords of new accounts are hashed.
         let mut fresh = Vec::with_capacity(batch.len());
         for (number, row) in batch.drain(..) {
             match self.accounts.account(&row.name)? {
@@ -151,7 +151,7 @@ impl Import<'_> {
         for ((number, new), added) in numbers.into_iter().zip(&new).zip(added) {
             match added {
                 Added::Added => self.count_added(new.password.encoded.is_empty()),
-                // Another line of the file or another process has added an account with this name.
+                // Another line or another process has added an account with this name.
                 Added::NameTaken => self.summary.skipped += 1,
                 Added::IdTaken => self.fault(number, &format!("another account has the id \"{}\"", new.id)),
                 Added::IdRetired => self.fault(number, &retired(&new.id)),
@@ -160,7 +160,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Counts the new accounts by the outcome that their import would have.
+    /// Counts new accounts by the outcome that the import would have.
     fn pretend(&mut self, fresh: Vec<(u64, Row)>) -> Result<(), Failure> {
         for (number, row) in fresh {
             let name = row.name.as_str();
@@ -182,8 +182,8 @@ impl Import<'_> {
         self.summary.without_password += u64::from(without_password);
     }
 
-    /// Updates the fields of an account that differ from its line. An account without differences is not written,
-    /// because a change would revoke the owner's tokens.
+    /// Updates the fields of an account that differ from its line. An unchanged account is not written, because a write
+    /// would revoke the owner's tokens.
     fn change(&mut self, number: u64, account: &Account, row: Row) -> Result<(), Failure> {
         if row.id.as_ref().is_some_and(|id| *id != account.id) {
             self.fault(
@@ -272,8 +272,8 @@ fn new_account(row: Row, password: PasswordHash) -> NewAccount {
     }
 }
 
-/// Returns the password hashes of these lines. Plain passwords are hashed on all cores at the lowest priority, because
-/// a gateway may run on the same machine.
+/// Returns the password hashes of these lines. Hashes plain passwords on all cores at the lowest priority, because a
+/// gateway may run on the same machine.
 fn hashes(rows: &[(u64, Row)]) -> Result<Vec<PasswordHash>, Failure> {
     let plain = rows.iter().filter(|(_, row)| matches!(row.secret, ImportedPassword::Plain(_))).count();
     let next = AtomicUsize::new(0);

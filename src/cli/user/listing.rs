@@ -6,7 +6,7 @@ use crate::keyring::KeyInfo;
 use crate::store::Account;
 use serde_json::{Value, json};
 
-/// Number of accounts that one query reads.
+/// Number of accounts per query.
 const PAGE: u32 = 1000;
 
 pub(super) fn list(accounts: &Accounts) -> Result<(), Failure> {
@@ -73,8 +73,8 @@ pub(super) fn as_json(account: &Account) -> Value {
         "attributes": account.attributes,
         "disabled": account.disabled,
         "created": KeyInfo::time(created),
-        // The list shows the scheme of the hash and its cost, so that operators can count outdated hashes. It never
-        // shows the hash.
+        // The list contains the scheme and cost of the hash, so that operators can count outdated hashes. It never
+        // contains the hash.
         "password": scheme(&account.password),
     })
 }

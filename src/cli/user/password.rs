@@ -5,7 +5,7 @@ use crate::authority::{PASSWORD_BYTES_MAX, UserName, prepare_new_password};
 use std::io::{IsTerminal, Read};
 use zeroize::Zeroizing;
 
-/// Reads a new password for the account `name`: from standard input, or twice from the terminal.
+/// Reads a new password for the account `name`, once from standard input or twice from the terminal.
 pub(super) fn read(from_stdin: bool, name: &UserName) -> Result<Zeroizing<String>, Failure> {
     let typed = if from_stdin { from_input(std::io::stdin().lock())? } else { from_terminal()? };
     let password = prepare_new_password(&typed).map_err(|fault| fault.to_string())?;
@@ -13,15 +13,15 @@ pub(super) fn read(from_stdin: bool, name: &UserName) -> Result<Zeroizing<String
     Ok(password)
 }
 
-/// Rejects the user name as the password, because attackers try it first.
+/// Rejects a password that is the user name, because attackers try it first.
 pub(super) fn check_against_name(password: &str, name: &str) -> Result<(), String> {
     let spelled = |text: &str| UserName::parse(text).is_ok_and(|other| other.as_str() == name);
     if spelled(password) { Err("the password is the user name".to_owned()) } else { Ok(()) }
 }
 
 fn from_input(input: impl Read) -> Result<Zeroizing<String>, Failure> {
-    // The buffer has room for the longest password, its line break, and one more byte to detect a longer password. The
-    // buffer never grows, because growth would leave copies of the password in freed memory.
+    // The buffer has room for the longest password, its line break, and one more byte to detect a longer password. It
+    // never grows, because copies of the password would remain in freed memory.
     let most = PASSWORD_BYTES_MAX * 3 + 3;
     let mut bytes = Zeroizing::new(Vec::with_capacity(most));
     let read = input.take(most as u64).read_to_end(&mut bytes);

@@ -1,4 +1,4 @@
-//! Converts one line of a file of accounts to an account: maps the columns to fields and checks the values.
+//! Converts a line of a file of accounts to an account: maps columns to fields, and checks the values.
 
 use super::password::check_against_name;
 use crate::authority::{UserName, check_hash, prepare_new_password};
@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 
 /// Maximum size of an id, a role or a scope, in bytes.
 const WORD_BYTES_MAX: usize = 128;
-/// Maximum number of roles or scopes of an account.
+/// Maximum number of roles and of scopes of an account.
 const WORDS_MAX: usize = 1000;
 
-/// The fields of an account. Each field is paired with the column names that identify it.
+/// The fields of an account, each with the column names that it may have.
 pub(super) const FIELDS: [(&str, &[&str]); 8] = [
     ("id", &["id"]),
     ("name", &["name", "username"]),
@@ -23,12 +23,12 @@ pub(super) const FIELDS: [(&str, &[&str]); 8] = [
     ("active", &["active", "is_active"]),
 ];
 
-/// The mapping of the fields of an account to the columns of a file.
+/// The mapping of account fields to columns of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Columns {
-    /// The column of each field that `--map` sets.
+    /// The columns of the fields that `--map` sets.
     mapped: BTreeMap<&'static str, String>,
-    /// The columns that become attributes of the account.
+    /// The columns that become attributes.
     attributes: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Columns {
                 map.split_once('=').filter(|(_, column)| !column.is_empty()).ok_or_else(|| {
                     format!("--map {map:?}: expected FIELD=COLUMN, where FIELD is one of {names}")
                 })?;
-            // Accept "username" as a field too, because it is the usual name of the column.
+            // "username" is accepted as a field too, because it is a common column name.
             let known = FIELDS.iter().find(|(known, aliases)| *known == field || aliases.contains(&field));
             let (field, _) =
                 known.ok_or_else(|| format!("--map {map:?}: unknown field; expected one of {names}"))?;
@@ -53,7 +53,7 @@ impl Columns {
         Ok(columns)
     }
 
-    /// Returns the column that contains a field, or `None` if the file has no such column.
+    /// Returns the column of a field, or `None` if the file has no such column.
     pub(super) fn of<'c>(&'c self, field: &str, is_there: impl Fn(&str) -> bool) -> Option<&'c str> {
         if let Some(column) = self.mapped.get(field) {
             return Some(column.as_str()).filter(|column| is_there(column));
@@ -62,7 +62,7 @@ impl Columns {
         aliases.iter().copied().find(|alias| is_there(alias))
     }
 
-    /// Rejects a header that lacks a required column.
+    /// Rejects a header without a required column.
     pub(super) fn check(&self, header: &[&str]) -> Result<(), String> {
         let is_there = |column: &str| header.contains(&column);
         let wanted = self.mapped.values().chain(&self.attributes);
@@ -78,7 +78,7 @@ impl Columns {
         Ok(())
     }
 
-    /// Returns the columns of a header that the import does not use.
+    /// Returns the columns that the import does not use.
     pub(super) fn ignored<'h>(&self, header: &[&'h str]) -> Vec<&'h str> {
         let is_there = |column: &str| header.contains(&column);
         let used: Vec<&str> = FIELDS.iter().filter_map(|(field, _)| self.of(field, is_there)).collect();
@@ -89,15 +89,14 @@ impl Columns {
 
 /// The password in a line.
 pub(super) enum ImportedPassword {
-    /// The line has no password, so nobody can log in to the account.
+    /// No password. The account cannot log in.
     None,
-    /// The password in plain text, which must be hashed.
+    /// A plain password, which must be hashed.
     Plain(Zeroizing<String>),
-    /// The hash of the password.
     Hash(String),
 }
 
-/// A valid line. A field that the line does not contain is `None`.
+/// A valid line. Fields that are not in the line are `None`.
 pub(super) struct Row {
     pub(super) name: UserName,
     pub(super) id: Option<String>,
@@ -109,7 +108,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Checks a line. `line` contains the values by column name: text from CSV, or any type from JSON.
+    /// Checks a line. `line` contains the values by column name: text from CSV, or any JSON type.
     pub(super) fn read(columns: &Columns, mut line: Map<String, Value>) -> Result<Self, String> {
         let take = |field: &str| {
             let column = columns.of(field, |column| line.contains_key(column))?.to_owned();
@@ -142,7 +141,7 @@ impl Row {
         let mut attributes = match line.remove("attributes") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(attributes)) => attributes,
-            // A CSV cell contains the attributes as text.
+            // In CSV, the attributes are text.
             Some(Value::String(text)) if text.is_empty() => Map::new(),
             Some(Value::String(text)) => {
                 serde_json::from_str(&text).map_err(|_| "attributes: expected a JSON object")?
@@ -171,8 +170,8 @@ fn imported_password(
             Ok(ImportedPassword::Hash(hash))
         }
         (Some(password), None) => {
-            // A hash in the password column is rejected. Otherwise a file whose column of hashes has the wrong name
-            // would be imported with the hashes as plain passwords.
+            // Reject a hash in the password column. If a column of hashes had the wrong name, the hashes would be
+            // imported as plain passwords.
             if check_hash(&password).is_ok() {
                 return Err("the password is a hash: name its column password_hash, or pass \
                             --map password_hash=password"
@@ -185,7 +184,7 @@ fn imported_password(
     }
 }
 
-/// Reads text. An empty cell counts as absent.
+/// Reads text. An empty cell counts as missing.
 fn text(what: &str, value: Option<Value>) -> Result<Option<String>, String> {
     match value {
         None => Ok(None),
@@ -194,8 +193,8 @@ fn text(what: &str, value: Option<Value>) -> Result<Option<String>, String> {
     }
 }
 
-/// Reads a list of words: a JSON list, or text in which commas or semicolons separate the words. An empty cell is an
-/// empty list.
+/// Reads a list of words: a JSON list, or text with commas or semicolons between the words. An empty cell is an empty
+/// list.
 fn list(what: &str, value: Option<Value>) -> Result<Option<Vec<String>>, String> {
     let is_list = || format!("{what}: expected a list of texts");
     let value = match value {
@@ -218,7 +217,7 @@ fn list(what: &str, value: Option<Value>) -> Result<Option<Vec<String>>, String>
     }
 }
 
-/// Reads a boolean in the forms that databases export.
+/// Reads a boolean as databases export it.
 fn boolean(what: &str, value: Option<Value>) -> Result<Option<bool>, String> {
     let fault = || format!("{what}: expected true or false");
     match value {
@@ -239,13 +238,12 @@ fn boolean(what: &str, value: Option<Value>) -> Result<Option<bool>, String> {
     }
 }
 
-/// Rejects an id that is not safe as the `sub` of tokens, in logs, or in headers.
+/// Rejects an id that is not safe in `sub`, in logs or in header fields.
 pub(super) fn check_id(id: &str) -> Result<(), String> {
     check_word("id", id)
 }
 
-/// Rejects unusable roles. Services receive the roles joined by commas, so they would read a role with a comma as two
-/// roles.
+/// Rejects invalid roles. Services receive roles joined by commas, so they would read a role with a comma as two roles.
 pub(super) fn check_roles(roles: &[String]) -> Result<(), String> {
     for role in roles {
         check_word("role", role)?;

@@ -1,5 +1,5 @@
-//! Reads the lines of a file of accounts, each as columns and values. If a line cannot be parsed, only that line is
-//! reported as faulty, and the next line is read. An I/O error ends the import.
+//! Reads the lines of a file of accounts, as columns and values. If a line cannot be parsed, only this line is faulty.
+//! An I/O error ends the import.
 
 use super::super::Failure;
 use super::super::row::Columns;
@@ -11,15 +11,15 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
-/// Maximum size of a line, in bytes, so that a file without line breaks is not read into memory as one line.
+/// Maximum size of a line, in bytes. Otherwise a file without line breaks would be read into memory as one line.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// Number of bytes of a line that are passed to the CSV reader in one piece.
+/// Number of bytes that are passed to the CSV reader at once.
 const PIECE_BYTES: u64 = 64 * 1024;
 
 type CountedInput = BufReader<CountingReader<Box<dyn Read>>>;
 
-/// The number of a line, and the values of the line by column.
+/// The number of a line, and its values by column.
 pub(super) type Line = (u64, Result<Map<String, Value>, String>);
 
 pub(super) struct Lines {
@@ -34,7 +34,7 @@ enum LineReader {
 }
 
 impl Lines {
-    /// Opens a file. Also returns the file's size in bytes, or `None` if it is not a regular file.
+    /// Opens a file. Also returns its size in bytes, or `None` if it is not a regular file.
     pub(super) fn open(path: &Path, input: Input, columns: &Columns) -> Result<(Self, Option<u64>), Failure> {
         let fault = |error: io::Error| format!("{}: {error}", path.display());
         let (source, size): (Box<dyn Read>, _) = if path == Path::new("-") {
@@ -62,7 +62,6 @@ impl Lines {
         Ok(Self { bytes, of, path })
     }
 
-    /// Returns the number of bytes read so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.get()
     }
@@ -87,7 +86,7 @@ impl Lines {
 
 impl LineReader {
     fn csv(mut source: CountedInput, columns: &Columns) -> Result<Self, String> {
-        // In countries with a decimal comma, spreadsheets separate the columns by semicolons.
+        // Spreadsheets separate columns by semicolons in countries with a decimal comma.
         let begin = source.fill_buf().map_err(|error| error.to_string())?;
         let first = begin.split(|b| *b == b'\n').next().unwrap_or_default();
         let delimiter = if first.contains(&b';') && !first.contains(&b',') { b';' } else { b',' };
@@ -114,8 +113,8 @@ fn next_record(reader: &mut csv::Reader<LineEndings>, header: &[String]) -> io::
     if !reader.read_byte_record(&mut record).map_err(io::Error::other)? {
         return Ok(None);
     }
-    // The number of the record's first line is the number of its last line minus the line breaks within quotes. The
-    // reader's own start position is not used, because empty lines may lie between that position and the record.
+    // The number of the first line is the number of the last line minus the line breaks inside quotes. The reader's
+    // start position is not used, because empty lines may follow it.
     let within = record.as_slice().iter().filter(|b| **b == b'\n').count() as u64;
     let number = reader.position().line().saturating_sub(1 + within);
     let values = || {
@@ -148,14 +147,13 @@ fn next_object(source: &mut CountedInput, number: &mut u64) -> io::Result<Option
         let object = match serde_json::from_slice(&line) {
             Ok(Value::Object(object)) => Ok(object),
             Ok(_) => Err("not a JSON object".to_owned()),
-            // The message of serde is not shown, because it could quote a password.
+            // The error message of serde is not shown, because it may quote a password.
             Err(error) => Err(format!("not valid JSON at column {}", error.column())),
         };
         return Ok(Some((*number, object)));
     }
 }
 
-/// Skips the rest of a line.
 fn skip_line(source: &mut CountedInput) -> io::Result<()> {
     loop {
         let buffer = source.fill_buf()?;
@@ -169,8 +167,7 @@ fn skip_line(source: &mut CountedInput) -> io::Result<()> {
     }
 }
 
-/// Converts line endings to `\n`, and adds a line ending after the last line, so that the number of line endings is the
-/// number of lines.
+/// Converts line endings to `\n`, and ends the last line too. The number of line endings is then the number of lines.
 struct LineEndings {
     source: CountedInput,
     line: Vec<u8>,
@@ -208,7 +205,7 @@ impl Read for LineEndings {
     }
 }
 
-/// A reader that counts the bytes that it reads.
+/// A reader that counts its bytes.
 struct CountingReader<R> {
     source: R,
     bytes: Rc<Cell<u64>>,
@@ -226,7 +223,7 @@ impl<R: Read> Read for CountingReader<R> {
 mod tests {
     use super::*;
 
-    /// Reads all lines. Returns the number of each line, with its content or its error as text.
+    /// Reads all lines. Returns the number of each line, and its content or error as text.
     fn read(input: Input, text: &[u8]) -> Vec<(u64, String)> {
         let source: Box<dyn Read> = Box::new(io::Cursor::new(text.to_vec()));
         let lines = Lines::of(source, "a file".to_owned(), input, &Columns::default());

@@ -1,20 +1,20 @@
-//! Shows the progress of an import: a bar on a terminal, and otherwise a line after each 10,000 lines of the file.
+//! Shows the progress of an import: as a bar on a terminal, and otherwise as a message every 10,000 lines of the file.
 
 use crate::cli::print_error;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
-/// Number of lines of the file between two progress lines.
+/// Number of lines of the file between two messages.
 const EVERY: u64 = 10_000;
 
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
-    /// The number of lines that have been reported, if there is no bar.
+    /// The last reported number of lines, if there is no bar.
     told: u64,
 }
 
 impl Progress {
-    /// Starts the display. `size` is the size of the file in bytes, if it is known.
+    /// Starts the display. `size` is the size of the file in bytes, if known.
     pub(super) fn start(size: Option<u64>) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self { bar: None, told: 0 };
@@ -30,7 +30,7 @@ impl Progress {
         Self { bar: Some(bar), told: 0 }
     }
 
-    /// Reports the number of lines and bytes that have been imported.
+    /// Reports the number of imported lines and bytes.
     pub(super) fn done(&mut self, line: u64, bytes: u64) {
         match &self.bar {
             Some(bar) => {
@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    /// Prints a line to standard error, above the bar if there is one.
+    /// Prints a line to standard error, above the bar.
     pub(super) fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| print_error(text)),
