@@ -9,7 +9,8 @@ use crate::route::Params;
 
 /// Authenticates the caller and checks the route's rule. Does not allocate if the token is cached (`tests/alloc.rs`).
 ///
-/// # Errors Returns the refusal of the first check that fails.
+/// # Errors
+/// Returns the refusal of the first check that fails.
 pub fn decide(
     credential_policy: &CredentialPolicy,
     rule: &Rule,

@@ -77,7 +77,8 @@ pub(crate) struct RequestIds {
 impl RequestIds {
     /// Creates a source with a random start.
     ///
-    /// # Errors Returns an error if the system provides no random numbers.
+    /// # Errors
+    /// Returns an error if the system provides no random numbers.
     pub(crate) fn seeded() -> Result<Self, aws_lc_rs::error::Unspecified> {
         let mut seed = [0; 16];
         rand::fill(&mut seed)?;

@@ -48,7 +48,8 @@ pub(crate) fn lock(path: &Path, patience: Duration) -> Result<Lock, LockFault> {
 
 /// Writes a file atomically and replaces an existing one. Creates the folder, readable only by the gateway's user.
 ///
-/// # Errors Returns a sentence for the operator.
+/// # Errors
+/// Returns a sentence for the operator.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
     let fault = |error: io::Error| format!("{}: cannot be written: {error}", path.display());
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -77,7 +78,8 @@ fn partial(path: &Path) -> Result<PathBuf, String> {
 /// Creates a file in a state folder atomically, unless a file with this name exists. If several processes create the
 /// file at once, one file remains. Callers must therefore read it back.
 ///
-/// # Errors Returns a sentence for the operator.
+/// # Errors
+/// Returns a sentence for the operator.
 pub(crate) fn place_once(state: &Path, path: &Path, content: &[u8]) -> Result<(), String> {
     let fault = |path: &Path, error: io::Error| format!("{}: cannot be created: {error}", path.display());
     DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| fault(state, error))?;

@@ -60,7 +60,8 @@ impl Certificates {
 
     /// Creates an acceptor with the certificate.
     ///
-    /// # Errors Returns an error if the system's random number generator fails.
+    /// # Errors
+    /// Returns an error if the system's random number generator fails.
     pub(crate) fn acceptor(&self, min_version: MinVersion) -> Result<TlsAcceptor, String> {
         let versions: &[_] = match min_version {
             MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -86,9 +87,9 @@ impl Certificates {
 
     /// Reads the certificate from `files` and uses these files from now on. Returns whether the certificate changed.
     ///
-    /// # Errors Returns the errors of [`Certificates::open`]. Also returns an error if the new certificate is not valid
-    /// now but the current one is, because clients would reject the new certificate. After an error, nothing has
-    /// changed.
+    /// # Errors
+    /// Returns the errors of [`Certificates::open`]. Also returns an error if the new certificate is not valid now but
+    /// the current one is, because clients would reject the new certificate. After an error, nothing has changed.
     pub(crate) fn follow(&self, files: Files) -> Result<bool, String> {
         let new = pair::read(&files).map_err(|why| why.to_string())?;
         let now = Now::read().unix;
@@ -136,7 +137,8 @@ impl ResolvesServerCert for Served {
 
 /// Returns the files of the self-signed pair in the state folder. Creates the pair if it is missing.
 ///
-/// # Errors Returns a sentence for the operator.
+/// # Errors
+/// Returns a sentence for the operator.
 pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
     let files = Files { certificate: state.join("certificate.pem"), key: state.join("certificate-key.pem") };
     if !files.key.exists() {

@@ -41,8 +41,9 @@ pub(crate) enum ListenerKind {
 /// Binds `cores` sockets to one address. The kernel distributes connections over them (`SO_REUSEPORT`), so cores share
 /// no accept queue.
 ///
-/// # Errors Returns an error if the address cannot be bound, or if another process is bound to it. Without this check,
-/// two gateways of the same user could share a port unnoticed, and each would get half of the connections.
+/// # Errors
+/// Returns an error if the address cannot be bound, or if another process is bound to it. Without this check, two
+/// gateways of the same user could share a port unnoticed, and each would get half of the connections.
 pub(crate) fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<std::net::TcpListener>> {
     let first = {
         // Without `SO_REUSEPORT`, this bind fails if another process uses the address.

@@ -14,21 +14,24 @@ const ANSWER_MAX: u64 = 256 * 1024 * 1024;
 
 /// Sends a GET to the admin listener of the policy `config`. Returns the status and the body.
 ///
-/// # Errors Returns a sentence for the operator if there is no complete response.
+/// # Errors
+/// Returns a sentence for the operator if there is no complete response.
 pub(super) fn get(config: &Path, path: &str) -> Result<(u16, String), String> {
     get_at(address_in(config)?, path)
 }
 
 /// Sends a GET to an admin listener. Returns the status and the body.
 ///
-/// # Errors Returns a sentence for the operator if there is no complete response.
+/// # Errors
+/// Returns a sentence for the operator if there is no complete response.
 pub(super) fn get_at(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
     exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
 }
 
 /// Sends a POST with a JSON body to the admin listener of the policy `config`. Returns the status and the body.
 ///
-/// # Errors Returns a sentence for the operator if there is no complete response.
+/// # Errors
+/// Returns a sentence for the operator if there is no complete response.
 pub(super) fn post(config: &Path, path: &str, body: &str) -> Result<(u16, String), String> {
     let address = address_in(config)?;
     let length = body.len();
@@ -49,7 +52,8 @@ fn address_in(config: &Path) -> Result<SocketAddr, String> {
 
 /// Returns the address at which a policy's admin listener can be reached.
 ///
-/// # Errors Returns a sentence for the operator if the policy has no admin listener, or if its port is not fixed.
+/// # Errors
+/// Returns a sentence for the operator if the policy has no admin listener, or if its port is not fixed.
 pub(super) fn address(server: &ServerSection) -> Result<SocketAddr, String> {
     match server.admin.addresses().first() {
         None => Err("the policy disables the admin listener ([server] admin)".to_owned()),

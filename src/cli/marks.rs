@@ -8,7 +8,8 @@ use std::path::Path;
 
 /// Adds the revocations in the store and in the state folder to a compiled policy.
 ///
-/// # Errors Returns the reason why revocations cannot be read. The policy may then accept revoked tokens.
+/// # Errors
+/// Returns the reason why revocations cannot be read. The policy may then accept revoked tokens.
 pub(super) fn load(compiled: &Compiled) -> Result<(), String> {
     let revoked = compiled.policy.trust.revoked();
     if !compiled.policy.receivers.is_empty() {

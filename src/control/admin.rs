@@ -54,7 +54,8 @@ impl AdminState {
 impl Admin {
     /// Serves the listeners in background tasks of the current runtime.
     ///
-    /// # Errors Returns an error if a socket cannot be used.
+    /// # Errors
+    /// Returns an error if a socket cannot be used.
     pub(crate) fn serve(
         self,
         shared: Arc<Shared>,

@@ -16,7 +16,8 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Rejects a request that a web page may have sent. `named` contains the listener's names in the policy.
 ///
-/// # Errors Returns 403 and the reason.
+/// # Errors
+/// Returns 403 and the reason.
 pub(super) fn admit(uri: &Uri, headers: &HeaderMap, named: &[Box<str>]) -> Result<(), QueryError> {
     let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, format!("{why}\n")));
     if headers.contains_key(header::ORIGIN) {

@@ -42,7 +42,8 @@ const TERMINATED: i32 = 143;
 /// Runs until the gateway has stopped. Calls `ready` once signals are handled and the admin listener responds. A signal
 /// that a supervisor sends after `ready` starts a drain instead of killing the process.
 ///
-/// # Errors Returns an error if the runtime or the signal handlers cannot be created.
+/// # Errors
+/// Returns an error if the runtime or the signal handlers cannot be created.
 pub(crate) fn run(
     shared: &Arc<Shared>,
     gateway: &Gateway,

@@ -69,7 +69,8 @@ impl ExplainRequest {
 
 /// Parses the question in the body of `POST /explain`.
 ///
-/// # Errors Returns an error if the body is not JSON or not a valid question. The reason is sent only to the client.
+/// # Errors
+/// Returns an error if the body is not JSON or not a valid question. The reason is sent only to the client.
 pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Question, QueryError> {
     // Only JSON is accepted, because a web page can send a form or plain text to another site without a CORS preflight.
     if BodyKind::of(headers) != Some(BodyKind::Json) {
@@ -86,7 +87,8 @@ pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Ques
 
 /// Returns the explanation as JSON.
 ///
-/// # Errors Returns an error if the explanation cannot be serialized.
+/// # Errors
+/// Returns an error if the explanation cannot be serialized.
 pub(super) fn explanation(policy: &Policy, question: &Question) -> Result<String, QueryError> {
     serde_json::to_string(&explain(policy, question))
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
@@ -94,7 +96,8 @@ pub(super) fn explanation(policy: &Policy, question: &Question) -> Result<String
 
 /// Returns the recent decisions, one per line.
 ///
-/// # Errors Returns 404 if decisions are not kept.
+/// # Errors
+/// Returns 404 if decisions are not kept.
 pub(super) fn decisions(shared: &Shared) -> Result<Vec<u8>, QueryError> {
     if shared.recent.is_empty() || !shared.policy.load().front.keeps_decisions {
         return Err((StatusCode::NOT_FOUND, "no decisions are kept: [policy] decisions = 0\n".to_owned()));

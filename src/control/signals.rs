@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 /// Returns the file of marks for a policy that will be served. With an authority, new marks go to the authority's
 /// store. The file is then only read, because a policy without an authority may have written it.
 ///
-/// # Errors Returns a sentence for the operator. Marks may be missing, so the policy must not be served.
+/// # Errors
+/// Returns a sentence for the operator. Marks may be missing, so the policy must not be served.
 pub(crate) fn file(
     policy: &Policy,
     before: Option<&Policy>,

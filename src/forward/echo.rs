@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 
 /// Reads the body to its end, and returns the request's method, target, fields and body size as JSON.
 ///
-/// # Errors Returns the error if the body cannot be read to its end.
+/// # Errors
+/// Returns the error if the body cannot be read to its end.
 pub(super) async fn answer(
     method: &Method,
     target: &PathAndQuery,

@@ -94,7 +94,8 @@ pub(crate) struct PermittedRequest<'m> {
 
 /// Forwards a request and returns the upstream's response.
 ///
-/// # Errors Returns [`Denial::UpstreamUnavailable`], [`Denial::UpstreamTimeout`], [`Denial::UpstreamFailed`] or
+/// # Errors
+/// Returns [`Denial::UpstreamUnavailable`], [`Denial::UpstreamTimeout`], [`Denial::UpstreamFailed`] or
 /// `Denial::Overloaded`. If the client's body failed while it was forwarded, returns the denial for that failure
 /// instead.
 pub(crate) async fn forward(

@@ -212,7 +212,8 @@ pub(crate) struct Streamed {
 impl RequestBody {
     /// Accepts a body whose announced length is within the bounds.
     ///
-    /// # Errors Returns [`Denial::BodyTooLarge`] before any byte of the body is read.
+    /// # Errors
+    /// Returns [`Denial::BodyTooLarge`] before any byte of the body is read.
     pub(crate) fn admit(incoming: Inbound, bounds: BodyBounds) -> Result<(Self, Rc<Meter>), Denial> {
         if incoming.size_hint().lower() > bounds.size {
             return Err(Denial::BodyTooLarge);
@@ -240,7 +241,8 @@ impl RequestBody {
     /// Reads the whole body. It must arrive within the time of one pause: only small bodies are read before the
     /// decision.
     ///
-    /// # Errors Returns the denial if the body failed.
+    /// # Errors
+    /// Returns the denial if the body failed.
     pub(crate) async fn gather(mut self) -> Result<Bytes, Denial> {
         let timeout = match &self {
             Self::Empty => return Ok(Bytes::new()),

@@ -77,7 +77,8 @@ enum Batch {
 impl Journal {
     /// Starts the thread that writes to `sink`. Events below `level` are omitted.
     ///
-    /// # Errors Returns an error if the thread cannot be created.
+    /// # Errors
+    /// Returns an error if the thread cannot be created.
     pub fn start(style: Style, level: Level, sink: Box<dyn Write + Send>) -> std::io::Result<Self> {
         let (batches, waiting) = sync_channel(BATCHES_WAITING);
         let (alive, ended) = sync_channel(0);
@@ -134,8 +135,9 @@ impl Journal {
 
     /// Passes a batch of whole lines to the writer. Never waits.
     ///
-    /// # Errors Returns the batch if too many batches wait or the journal is closed. Its lines then count as dropped,
-    /// so the caller can clear the buffer and continue.
+    /// # Errors
+    /// Returns the batch if too many batches wait or the journal is closed. Its lines then count as dropped, so the
+    /// caller can clear the buffer and continue.
     pub(crate) fn lines(&self, batch: Vec<u8>) -> Result<(), Vec<u8>> {
         match self.batches.try_send(Batch::Lines(batch)) {
             Ok(()) => Ok(()),

@@ -17,8 +17,9 @@ const FORM_MAX: u64 = 64 * 1024;
 /// Returns the CSRF token in the field `name` of a form, if the announced size is at most `FORM_MAX`. Replaces `body`
 /// with the whole body in memory.
 ///
-/// # Errors Returns the denial if the body cannot be read. Returns [`Denial::InvalidBody`] if the field occurs twice or
-/// cannot be decoded.
+/// # Errors
+/// Returns the denial if the body cannot be read. Returns [`Denial::InvalidBody`] if the field occurs twice or cannot
+/// be decoded.
 pub(super) async fn csrf_field(
     name: &str,
     head: &Head<'_>,

@@ -21,7 +21,8 @@ use std::sync::Arc;
 
 /// Serves a permitted request to an endpoint.
 ///
-/// # Errors Returns the reason why the endpoint rejects the request.
+/// # Errors
+/// Returns the reason why the endpoint rejects the request.
 pub(super) async fn answer(
     worker: &Worker,
     policy: &Policy,

@@ -52,9 +52,10 @@ fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
 
 /// Reads the original request from a forward-auth request.
 ///
-/// # Errors Returns [`Denial::UntrustedProxy`] unless the sender is a trusted proxy, because the decision depends on
-/// the stated facts. Returns [`Denial::BadRequest`] if a fact is missing or is stated differently in two fields. A
-/// proxy may forward its client's field in addition to its own field, and the client must not choose the route.
+/// # Errors
+/// Returns [`Denial::UntrustedProxy`] unless the sender is a trusted proxy, because the decision depends on the stated
+/// facts. Returns [`Denial::BadRequest`] if a fact is missing or is stated differently in two fields. A proxy may
+/// forward its client's field in addition to its own field, and the client must not choose the route.
 pub(super) fn original(
     policy: &Policy,
     asking: &Parts,
@@ -217,7 +218,8 @@ fn agree<T: PartialEq>(known: &mut Option<T>, named: T) -> Result<(), Malformed>
 /// The rules are checked against the canonical path, but the other proxy forwards the path as sent. A service may
 /// resolve dot segments differently from the gateway.
 ///
-/// # Errors Returns [`Denial::BadRequest`] if the two paths differ after decoding.
+/// # Errors
+/// Returns [`Denial::BadRequest`] if the two paths differ after decoding.
 pub(super) fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(), Denial> {
     let same = path::decoded(as_sent.as_bytes()).eq(path::decoded(canonical.as_bytes()));
     if same { Ok(()) } else { Err(Denial::BadRequest(Malformed::OriginalSpelling)) }

@@ -24,7 +24,8 @@ const BODY_MAX: u64 = 32 * 1024;
 
 /// Processes a signal, and returns the response for the transmitter.
 ///
-/// # Errors Returns the denial if the body cannot be read.
+/// # Errors
+/// Returns the denial if the body cannot be read.
 pub(super) async fn answer(
     worker: &Worker,
     policy: &Policy,

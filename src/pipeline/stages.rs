@@ -21,15 +21,17 @@ pub(crate) struct Routed<'p, 'h> {
 
 /// Checks whether a request on the cleartext port may be redirected to HTTPS.
 ///
-/// # Errors Returns [`Denial::InsecureTransport`] if the request carries a credential, because the credential was sent
-/// in cleartext.
+/// # Errors
+/// Returns [`Denial::InsecureTransport`] if the request carries a credential, because the credential was sent in
+/// cleartext.
 pub(crate) fn redirect(policy: &Policy, head: &Head<'_>) -> Result<(), Denial> {
     if policy.carries_credential(head) { Err(Denial::InsecureTransport) } else { Ok(()) }
 }
 
 /// Finds the route of a request.
 ///
-/// # Errors Returns the errors of the route table.
+/// # Errors
+/// Returns the errors of the route table.
 #[inline]
 pub(crate) fn find<'p, 'h>(policy: &'p Policy, head: &'h Head<'_>) -> Result<Routed<'p, 'h>, Denial> {
     let found = policy.table.find(head)?;
@@ -40,8 +42,8 @@ impl Routed<'_, '_> {
     /// Authenticates the caller and checks the route's rule. `trust` is the policy's `trust` for a real request. For an
     /// explanation, it may contain other keys.
     ///
-    /// # Errors Returns the first refusal. On a route in shadow mode, [`Permit::in_shadow`] turns the refusal into a
-    /// permit.
+    /// # Errors
+    /// Returns the first refusal. On a route in shadow mode, [`Permit::in_shadow`] turns the refusal into a permit.
     #[inline]
     pub(crate) fn decide(
         &self,
@@ -57,7 +59,8 @@ impl Routed<'_, '_> {
     /// Checks whether the gateway can forward a permitted request. Without `Upgrade`, which the gateway removes, a
     /// WebSocket handshake would be a plain GET. No WebSocket client understands the response to it.
     ///
-    /// # Errors Returns [`Malformed::WebSocket`] for a WebSocket handshake.
+    /// # Errors
+    /// Returns [`Malformed::WebSocket`] for a WebSocket handshake.
     #[inline]
     pub(crate) fn check_protocol(&self, headers: &HeaderMap) -> Result<(), Denial> {
         match &self.route.handler {
