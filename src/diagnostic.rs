@@ -72,7 +72,7 @@ impl Serialize for Place {
     }
 }
 
-/// Maximum number of faults that are reported, and of warnings of each kind. Many faults in a large policy usually have
+/// Maximum number of reported faults, and of reported warnings of each kind. Many faults in a large policy usually have
 /// one cause.
 pub const REPORTED_MAX: usize = 100;
 
@@ -101,8 +101,8 @@ pub struct Diagnostic {
     pub found: String,
     /// The remedy. Empty if `found` implies it.
     pub hint: String,
-    /// The undefined name that causes the finding. It is not printed. It shows whether another fault is the cause of
-    /// this finding.
+    /// The name that the policy uses but does not define. It is not printed. It shows whether another fault causes this
+    /// finding.
     pub refers_to: Option<String>,
 }
 

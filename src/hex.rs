@@ -37,7 +37,7 @@ pub(crate) fn push_percent_code(out: &mut String, byte: u8) {
     out.push(char::from(low.to_ascii_uppercase()));
 }
 
-/// Percent-encodes all bytes except those that `is_plain` accepts. They must be ASCII.
+/// Percent-encodes all bytes except those that `is_plain` accepts. Accepted bytes must be ASCII.
 pub(crate) fn percent_encoded(bytes: &[u8], is_plain: impl Fn(u8) -> bool) -> String {
     let mut out = String::with_capacity(bytes.len());
     for &byte in bytes {

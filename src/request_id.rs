@@ -86,8 +86,8 @@ impl RequestIds {
         Ok(Self { high: Cell::new((seed >> 64) as u64), low: Cell::new(seed as u64) })
     }
 
-    /// Returns the next id. Its last bit is always set: the trace id is the id, the parent id is its last half, and
-    /// neither may be zero (W3C Trace Context).
+    /// Returns the next id. The last bit is always set. The id is used as the trace id, and its last half as the parent
+    /// id. Neither may be zero (W3C Trace Context).
     pub(crate) fn next(&self) -> RequestId {
         let high = splitmix(&self.high);
         let low = splitmix(&self.low) | 1;

@@ -29,8 +29,8 @@ pub struct WorkerSettings {
     pub header_size: usize,
     /// Maximum number of header fields that the HTTP library parses.
     pub header_count: usize,
-    /// Whether the gateway serves forward-auth. If so, it accepts larger heads. If a reload enables forward-auth, this
-    /// setting stays the same, which matters only for heads near the bounds.
+    /// Whether the gateway serves forward-auth. If so, it accepts larger heads. A reload that enables forward-auth does
+    /// not change this setting. This matters only for heads near the bounds.
     pub is_asked: bool,
     /// Maximum number of concurrent HTTP/2 streams per connection.
     pub streams: u32,

@@ -152,7 +152,7 @@ impl Core {
         tokio::task::yield_now().await;
         if tokio::time::timeout(self.worker.settings().drain, self.wait_until_empty()).await.is_err() {
             self.command_all(Command::Close(Timeout::Drain));
-            // A connection ends when its task is polled next. One second is more than enough.
+            // A connection's task ends at its next poll. One second is more than enough.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.wait_until_empty()).await;
         }
         self.worker.flush_log();

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Performs the handshake within `header_timeout`. Counts and logs a failure and then returns `None`.
+/// Performs the handshake within `header_timeout`. If it fails, counts and logs the failure and returns `None`.
 pub(super) async fn handshake(
     core: &Core,
     connection: &Connection,

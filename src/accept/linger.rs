@@ -1,4 +1,4 @@
-//! Closes a connection in such a way that the client can read the last response.
+//! Closes a connection so that the client can still read the last response.
 
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -19,7 +19,7 @@ pub(super) async fn send_last_response<S: AsyncRead + AsyncWrite + Unpin>(mut st
 /// Shuts down the output, then reads and discards input for up to `time`.
 ///
 /// Closing a socket that has unread input resets the connection. The reset can destroy the last response before the
-/// client reads it (RFC 9112 section 9.6), for example while the client is still sending a body.
+/// client reads it, for example if the client is still sending a body (RFC 9112 section 9.6).
 pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, time: Duration) {
     let read = async {
         timeout(PAUSE, stream.shutdown()).await??;

@@ -46,7 +46,7 @@ impl<S> ObservedStream<S> {
         }
     }
 
-    /// Returns whether the current output must be discarded, and remembers it.
+    /// Returns whether the current output must be discarded. Also records that output was discarded.
     ///
     /// Over HTTP/1.1, output that is not a response of the pipeline is the HTTP library's response to invalid input.
     /// The gateway writes a response with a request id and a reason instead.

@@ -23,7 +23,7 @@ impl BodyOwner for Connection {
     /// although RFC 9113 section 8.1 forbids it.
     ///
     /// Over HTTP/1.1, the gateway discards a small rest. If the rest is larger, the response announces `Connection:
-    /// close`, and `linger` reads on after the response (RFC 9112 section 9.6).
+    /// close`, and `linger` continues to read after the response (RFC 9112 section 9.6).
     fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool) {
         if body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
             return;
@@ -32,7 +32,8 @@ impl BodyOwner for Connection {
             let time = self.body_timeout();
             return discard(self, body, DISCARDED_MAX, time);
         }
-        // Reading the body would make hyper send `100 Continue` if the client waits for it.
+        // If the client waits for `100 Continue`, the body is not read, because reading makes hyper send `100
+        // Continue`.
         let small = body.size_hint().upper().is_some_and(|left| left <= SMALL);
         if small && !expects_continue && !self.must_close() {
             discard(self, body, SMALL, SMALL_TIME);

@@ -2,8 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Number of files that are not for client connections: the admin listener, the store, the policy and idle upstream
-/// connections need them.
+/// Number of files reserved for the admin listener, the store, the policy and idle upstream connections.
 const RESERVE: u64 = 256;
 
 /// Raises the soft limit of open files to the hard limit. The soft limit is often 1024, for programs that use `select`.

@@ -163,7 +163,7 @@ impl Accounts {
         attributes: Map<String, Value>,
         password_stdin: bool,
     ) -> Result<(), Failure> {
-        // Check the name and the id before the prompt, so that a password is not typed in vain.
+        // Check the name and the id first, before the user types a password.
         if self.account(name)?.is_some() {
             return Err(taken(name).into());
         }

@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 /// Interval between two polls. A change is read once two polls have seen the same file.
 const POLL: Duration = Duration::from_millis(250);
-/// Number of polls between two records of the last uses: one minute.
+/// The last-use times are written after this many polls: once a minute.
 const NOTED_EVERY: u32 = 240;
 
 /// Watches the file forever. Each poll runs on a separate thread, because the folder may be slow.
@@ -79,7 +79,7 @@ fn publish(shared: &Shared, file: &ApiKeyFile, facts: Vec<ApiKeyFacts>) -> Optio
     if keys.is_same(current) {
         return None;
     }
-    // A reload may have changed the policy to another state folder or disabled API keys.
+    // After a reload, the policy may have another state folder or no API keys.
     let is_ours = |policy: &Policy| policy.api_key_file.as_deref() == Some(file);
     shared.policy.update(|policy| match is_ours(policy) {
         true => policy.with_api_keys(keys.clone()),

@@ -7,7 +7,7 @@ use crate::journal::{Journal, Level};
 use crate::timestamp::rfc3339;
 use crate::tls::{Certificates, Files, Validity};
 
-/// How long before its expiry a certificate is logged, in seconds: two weeks, because the operator may be on leave.
+/// A warning is logged this many seconds before a certificate expires: two weeks, because the operator may be on leave.
 const SOON: u64 = 14 * 86_400;
 
 /// The phase of a certificate's validity. Each change is logged once.

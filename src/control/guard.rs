@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    /// Checks the defence against DNS rebinding by the `Host` rule.
+    /// Checks that the `Host` rule prevents DNS rebinding.
     #[test]
     fn web_pages_may_not() {
         for path in ALL {

@@ -12,7 +12,7 @@ fn by_url(trust: &Trust) -> impl Iterator<Item = (&Issuer, &Arc<KeySource>)> {
     trust.issuers().iter().filter_map(|issuer| Some((issuer, issuer.source.as_ref()?)))
 }
 
-/// Describes the state of the keys for operators, in one line per issuer with keys by URL.
+/// Describes the state of the keys for operators, in one line per issuer whose keys are fetched from a URL.
 pub(super) fn lines(trust: &Trust) -> String {
     by_url(trust).map(|(issuer, source)| line(issuer, &source.status())).collect()
 }

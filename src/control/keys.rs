@@ -16,7 +16,7 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
         interval.tick().await;
         let (live, issuer, ours) = (shared.policy.clone(), issuer.clone(), keyring.clone());
         let looked = tokio::task::spawn_blocking(move || {
-            // A reload may have changed the policy to other keys.
+            // After a reload, the policy may use other keys.
             let is_ours = |policy: &Policy| {
                 policy.issuer_settings.as_ref().is_some_and(|settings| settings.keyring.is_same(&ours))
             };

@@ -32,7 +32,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// How much longer than the drain the cores may take to stop.
+/// Extra time after the drain for the cores to stop.
 const GRACE: Duration = Duration::from_secs(2);
 /// Maximum number of waiting reload requests.
 const RELOADS_WAITING: usize = 8;

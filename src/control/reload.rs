@@ -151,7 +151,7 @@ pub(crate) struct Reloader {
     watching: Arc<Mutex<Option<FileWatch>>>,
     /// The task that watches the current policy's signing keys.
     keys: Option<JoinHandle<()>>,
-    /// The tasks that fetch keys by URL for the current policy.
+    /// The tasks that fetch keys from URLs for the current policy.
     fetchers: KeyFetchers,
     /// The tasks that poll the current policy's transmitters of signals.
     polls: Vec<JoinHandle<()>>,

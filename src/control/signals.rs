@@ -1,4 +1,4 @@
-//! Polls transmitters of signals, and opens the file that stores the marks of signals.
+//! Polls transmitters of signals, and opens the file of marks: the revocations that signals caused.
 
 use crate::journal::Journal;
 use crate::policy::{Policy, ServerSettings};

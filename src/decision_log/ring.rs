@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 /// Maximum length of a line, in bytes. A longer decision is not kept, because truncating the path or the roles would
 /// change its meaning.
 pub const LINE_BYTES_MAX: usize = 2048;
-/// Minimum time in milliseconds in which all entries of a full ring are replaced.
+/// Minimum time to replace all entries of a full ring, in milliseconds.
 const SPAN: u64 = 60_000;
 
 /// The recent decisions of one core.
@@ -91,7 +91,7 @@ impl Recorder {
         allowance.take(tick)
     }
 
-    /// Writes a decision over the oldest decision of the same kind. Does not allocate once the ring is full.
+    /// Replaces the oldest decision of the same kind with this decision. Does not allocate once the ring is full.
     pub fn keep(&self, now: Now, decision: &Decision<'_>) {
         let ring = self.recent.ring(decision.code.is_some());
         let mut ring: MutexGuard<'_, Ring> = match ring.try_lock() {

@@ -88,7 +88,7 @@ denials! {
         detail: "There is nothing at this address.",
         flask: None,
     }
-    /// The route does not allow this method. The value is for `Allow` (RFC 9110 section 10.2.1).
+    /// The route does not allow this method. The text is the value of the `Allow` field (RFC 9110 section 10.2.1).
     MethodNotAllowed(Arc<str>) = Denial::MethodNotAllowed(Arc::from("GET")) => {
         code: "method_not_allowed", status: StatusCode::METHOD_NOT_ALLOWED, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::Unimplemented, from_policy: true,
@@ -304,8 +304,8 @@ denials! {
         detail: "Only a trusted proxy may ask about other requests.",
         flask: None,
     }
-    /// A credential arrived in cleartext on a listener that redirects to HTTPS, or a client requested cookies over a
-    /// connection on which browsers discard cookies.
+    /// A credential arrived in cleartext on a listener that redirects to HTTPS. Or a client requested cookies over a
+    /// connection on which browsers discard them.
     InsecureTransport => {
         code: "insecure_transport", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,

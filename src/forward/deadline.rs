@@ -1,5 +1,5 @@
-//! Enforces the deadlines of requests to upstreams with the core's periodic sweep. Nearly all responses arrive in time,
-//! and then start no timer and read no clock.
+//! Enforces the deadlines of requests to upstreams with the core's periodic sweep. A request whose response arrives in
+//! time starts no timer and reads no clock.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -53,8 +53,9 @@ struct Slot {
 pub(super) struct Elapsed;
 
 impl Deadlines {
-    /// Waits for a server's response. The wait lasts up to `timeout` (plus up to two sweeps) after the server has
-    /// received the whole request. `upload` tells whether a request with a body waits for the client or for the server.
+    /// Waits for a server's response. The wait lasts up to `timeout` after the server has received the whole request,
+    /// plus up to two sweep intervals. `upload` tells whether a request with a body waits for the client or for the
+    /// server.
     pub(super) async fn answer_within<F: Future>(
         &self,
         timeout: Duration,
@@ -71,7 +72,7 @@ impl Deadlines {
         }
     }
 
-    /// Waits for a future for up to `timeout` (plus up to two sweeps).
+    /// Waits for a future for up to `timeout`, plus up to two sweep intervals.
     pub(super) async fn within<F: Future>(&self, timeout: Duration, future: F) -> Result<F::Output, Elapsed> {
         self.wait(timeout, pin!(future)).await
     }

@@ -217,8 +217,8 @@ pub(crate) fn head(
     (parts.method, target.path, headers, forged)
 }
 
-/// Appends the gateway's removed prefix to the prefix that a trusted proxy removed. `before` is present only if the
-/// policy lets the proxy's field pass.
+/// Appends the prefix that the gateway removed to the prefix that a trusted proxy removed. `before` is present only if
+/// the policy lets the proxy's field pass.
 fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue {
     let Some(before) = before else { return ours };
     let before = before.as_bytes();

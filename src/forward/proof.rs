@@ -4,8 +4,8 @@
 //! ten lines of code, without a library.
 //!
 //! The gateway creates one JWT per caller and upstream, and reuses it for half its life. If the policy binds the JWT to
-//! the request, it creates one per request. The gateway does not accept the JWT as an access token, because the JWT has
-//! a different type.
+//! the request, the gateway creates one per request. The gateway does not accept the JWT as an access token, because
+//! the JWT has a different type.
 
 use super::identity_choice::IdentityChoice;
 use crate::authenticate::principal::Proven;
@@ -81,7 +81,7 @@ impl Audience {
         Self { name, key, choice: None, kept_as }
     }
 
-    /// Returns the same audience for a route that sends only a part of the identity.
+    /// Returns the audience of the same upstream for a route that sends only a part of the identity.
     #[must_use]
     pub fn receiving(&self, choice: IdentityChoice) -> Self {
         let kept_as = Arc::from(format!("{}\n{}", choice.key(), self.name));
@@ -336,7 +336,7 @@ mod tests {
         let roles = IdentityChoice { roles: true, ..IdentityChoice::default() };
         let roles = part(IdentityChoice { headers: vec![HeaderName::from_static("x-auth-roles")], ..roles });
         let tenant = part(IdentityChoice { claims: vec![ClaimId(0)], ..IdentityChoice::default() });
-        // The upstream's name looks like the key of a choice, but the audience is another.
+        // An upstream whose name looks like the key of a choice is a different audience.
         let odd = audience(roles.kept_as.trim_start());
         for _ in 0..2 {
             let held = |audience: &Audience| {

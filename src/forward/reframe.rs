@@ -107,8 +107,8 @@ pub(super) fn answer(
     Ok(Reframing { keep, cookies_removed })
 }
 
-/// The fields of a response that need further work, found in one pass over all names. An ordinary response has almost
-/// none of them.
+/// Records which fields of a response need further work, in one pass over all names. An ordinary response has almost no
+/// such field.
 #[derive(Default)]
 struct RelevantFields {
     length: bool,

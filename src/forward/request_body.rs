@@ -124,8 +124,8 @@ impl Meter {
         self.waiting.get()
     }
 
-    /// Returns whether the server has accepted no data for `time`, although data was available. Also returns true if
-    /// the request waited for the client, and the gateway has stopped reading the client's body.
+    /// Returns whether the request cannot continue: the server has accepted no data for `time`, or the gateway waits
+    /// for a body that it no longer reads.
     pub(super) fn is_stuck(&self, time: Duration) -> bool {
         match self.waiting.get() {
             WaitingFor::Client => self.is_ended(),

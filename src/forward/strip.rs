@@ -63,8 +63,8 @@ pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     cookies_where(headers, |name| ours.includes(name));
 }
 
-/// Removes a cookie in which a route looks for tokens, but which another program sets. As in `cookies`, quotes and
-/// white space around the name do not matter.
+/// Removes a cookie that another program sets and in which a route looks for tokens. As in `cookies`, quotes and white
+/// space around the name do not matter.
 pub fn cookie(headers: &mut HeaderMap, name: &str) {
     cookies_where(headers, |found| found == name.as_bytes());
 }

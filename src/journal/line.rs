@@ -245,8 +245,8 @@ fn bounded(value: &[u8]) -> (&[u8], bool) {
 /// The last second of the year 9999, in seconds since 1970.
 const END_OF_9999: u64 = 253_402_300_799;
 
-/// Writes a time as `2026-01-31T23:59:59.999Z` (RFC 3339, UTC, milliseconds). A later year than 9999 becomes the last
-/// second of 9999.
+/// Writes a time as `2026-01-31T23:59:59.999Z` (RFC 3339, UTC, milliseconds). A time after the year 9999 becomes its
+/// last second.
 pub(crate) fn timestamp(out: &mut Vec<u8>, unix: u64, nanos: u32) {
     let unix = unix.min(END_OF_9999);
     let (year, month, day) = civil(unix / 86_400);

@@ -1,7 +1,7 @@
 //! Writes log lines on a separate thread. Requests never wait for the log, and its memory is bounded.
 //!
-//! A slow, full or closed sink costs lines, which are counted. It never stops the process. The module `line` formats
-//! the lines.
+//! If the sink is slow, full or closed, lines are dropped and counted. The sink never stops the process. The module
+//! `line` formats the lines.
 
 pub(crate) mod line;
 

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 /// The start of the process, in seconds since 1970.
 static STARTED: LazyLock<u64> = LazyLock::new(|| Now::read().unix);
 
-/// Records the start of the process. Otherwise the first scrape would record its time as the start.
+/// Records the start of the process. Without this call, the time of the first scrape counts as the start.
 pub(crate) fn started() {
     let _ = *STARTED;
 }

@@ -25,7 +25,7 @@ pub(crate) enum Command {
 pub(crate) enum Timeout {
     /// The client did not complete the head of a request.
     Head,
-    /// The client did not send another request, or sent no first byte.
+    /// The client sent no first byte, or no further request.
     Idle,
     /// The client read responses too slowly.
     Reader,
@@ -129,7 +129,8 @@ impl Activity {
         true
     }
 
-    /// Records the first bytes of a head. They do not restart the deadline of a connection's first head.
+    /// Records the first bytes of a head. They start the head's deadline, unless it is the connection's first head,
+    /// whose deadline already runs.
     pub(crate) fn begin_head(&self, now: CoarseMillis) {
         if self.wait.replace(Wait::Head) != Wait::First {
             self.since.set(now);

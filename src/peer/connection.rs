@@ -57,8 +57,9 @@ impl Connection {
 
     /// Stores the start of a head, and checks the request target for a fragment.
     ///
-    /// RFC 9112 section 3.2 does not allow a fragment: the client is broken, or attacks. The HTTP library removes the
-    /// fragment silently, before the decision and before forwarding. Pipelined requests and HTTP/2 are not checked.
+    /// RFC 9112 section 3.2 does not allow a fragment. A client that sends a fragment is broken or attacks the gateway.
+    /// The HTTP library removes the fragment silently, before the decision and before forwarding. Pipelined requests
+    /// and HTTP/2 are not checked.
     pub(crate) fn inspect_head(&self, bytes: &[u8]) {
         let line = first_line(bytes);
         self.has_fragment.set(line.contains(&b'#'));
@@ -106,7 +107,7 @@ impl Connection {
     }
 }
 
-/// Returns the request line as far as received, without empty lines before it (RFC 9112 section 2.2).
+/// Returns the part of the request line received so far, without empty lines before it (RFC 9112 section 2.2).
 fn first_line(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     bytes[start..].split(|byte| *byte == b'\n').next().unwrap_or_default()

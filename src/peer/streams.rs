@@ -1,9 +1,9 @@
 //! Tracks how fast a client reads the responses on its HTTP/2 streams.
 //!
-//! A client can keep a stream's window closed to hold a response and its upstream connection, and keep the connection
-//! busy with other frames (CVE-2019-9511, CVE-2019-9517). The HTTP library does not poll a blocked body, so the body
-//! cannot enforce a deadline. The core's sweep enforces it: the sweep ends the stream's task, and the HTTP library
-//! sends RST_STREAM(CANCEL).
+//! A client can hold a response and its upstream connection by keeping the stream's window closed. Meanwhile, other
+//! frames can keep the client's connection busy (CVE-2019-9511, CVE-2019-9517). The HTTP library does not poll a
+//! blocked body, so the body cannot enforce a deadline. The core's sweep enforces it: the sweep ends the stream's task,
+//! and the HTTP library sends RST_STREAM(CANCEL).
 
 use super::coarse::CoarseMillis;
 use std::cell::{Cell, RefCell};
@@ -14,8 +14,7 @@ use std::task::{Context, Poll, Waker};
 /// The slowest reading rate that the gateway accepts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Maximum pause in milliseconds. The client may also wait this long in total, in addition to the time for the
-    /// minimum rate.
+    /// Maximum pause in milliseconds. It is also added to the total waiting time that the minimum rate allows.
     pub(crate) grace: CoarseMillis,
     /// Minimum rate in bytes per second once `grace` is used up. 0 disables the minimum.
     pub(crate) bytes_per_second: u64,

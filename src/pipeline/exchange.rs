@@ -22,15 +22,15 @@ pub(crate) struct Exchange {
     pub(crate) id: RequestId,
     /// The request id as a field value. A trusted proxy's id takes precedence over the gateway's.
     pub(crate) id_header: HeaderValue,
-    /// The format of refusals that the client can read.
+    /// The format in which the client can read a refusal.
     pub(crate) format: Format,
-    /// The responses that the proxy understands, if this is a forward-auth request.
+    /// The responses that the proxy understands. `None` unless this is a forward-auth request.
     pub(crate) verdict: Option<VerdictStyle>,
     is_repeatable: bool,
     is_for_root: bool,
 }
 
-/// The responses to a forward-auth request that a proxy understands.
+/// The responses that a proxy understands when it sends a forward-auth request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VerdictStyle {
     /// Any response, including redirects. Traefik, Caddy and Envoy forward the response to their client.
@@ -40,7 +40,7 @@ pub(crate) enum VerdictStyle {
     Statuses,
 }
 
-/// The original request, about which a proxy sends a forward-auth request.
+/// The request that a proxy holds while it sends a forward-auth request to the gateway.
 #[derive(Debug)]
 pub(crate) struct OriginalRequest {
     /// The head: the path as the proxy will forward it, and the header fields that the proxy included.

@@ -34,9 +34,9 @@ const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
 /// Returns whether a request with this path is a forward-auth request.
 ///
-/// The caller checks the path as sent before all other checks. Envoy appends the original path to the endpoint's path,
-/// and the result may leave the endpoint (`/auth/verify/../open`). Envoy must never mistake another route's response
-/// for a verdict.
+/// The caller of this function checks the path as sent before all other checks. Envoy appends the original path to the
+/// endpoint's path, and the result may leave the endpoint (`/auth/verify/../open`). Envoy must never mistake another
+/// route's response for a verdict.
 pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
     policy
         .issuer_settings

@@ -13,7 +13,7 @@ use crate::route::Head;
 use http::{HeaderValue, StatusCode};
 
 /// Returns the guidance for a client after a refusal. A person gets links or a redirect. A program gets challenge
-/// parameters that name the issuer's metadata.
+/// parameters with the URL of the resource's metadata.
 #[cold]
 pub(super) fn guide(
     policy: &Policy,
@@ -100,7 +100,7 @@ fn guide_person(
 }
 
 /// Returns whether a token that was refused for this reason can never be accepted. A cookie with such a token is
-/// useless, and keeps the browser from opening pages that need no login.
+/// useless, and prevents the browser from opening pages that need no login.
 fn is_dead(denial: &Denial) -> bool {
     matches!(
         denial,

@@ -196,7 +196,7 @@ async fn serve<'p>(
     }
 }
 
-/// Returns the verdict about an original request to the proxy.
+/// Decides about an original request, and returns the verdict for the proxy.
 async fn give_verdict<'p>(
     worker: &Worker,
     policy: &'p Policy,

@@ -56,8 +56,8 @@ impl Routed<'_, '_> {
         decide(&route.credential_policy, &route.rule, trust, credentials, &found.params, now, tokens)
     }
 
-    /// Checks whether the gateway can forward a permitted request. Without `Upgrade`, which the gateway removes, a
-    /// WebSocket handshake would be a plain GET. No WebSocket client understands the response to it.
+    /// Checks whether the gateway can forward a permitted request. The gateway removes `Upgrade`, which would turn a
+    /// WebSocket handshake into a plain GET. No WebSocket client understands the response to a plain GET.
     ///
     /// # Errors
     /// Returns [`Malformed::WebSocket`] for a WebSocket handshake.

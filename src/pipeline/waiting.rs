@@ -37,7 +37,7 @@ pub(super) fn decide_after_wait<'w>(
                 break;
             }
             let trust = current_trust(worker, policy, &pending);
-            // The core's token cache is for the trust of the current policy, which may have changed.
+            // The core's token cache is only for the current policy's trust, and the current policy may have changed.
             let mut tokens = TokenCache::new(1);
             refusal = match routed.decide(&trust, credentials, worker.now(), &mut tokens) {
                 Ok(permit) => return Ok(permit),

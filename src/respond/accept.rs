@@ -9,7 +9,7 @@ const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with")
 /// The weight 1, in thousandths.
 const WHOLE: u16 = 1000;
 
-/// The format of a refusal that the client can read.
+/// The format in which a client can read a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// `application/problem+json` (RFC 9457).

@@ -1,9 +1,9 @@
 //! Renders refusals as Flask-JWT-Extended does, for `[authority] compat = "flask-jwt-extended"`.
 //!
 //! Every refusal has the library's body (`{"msg": ...}`). If the library (version 4.7) has the same refusal, the
-//! response has its status (401, 422 or 400) and its message, because clients compare messages. Otherwise it has the
-//! gateway's status and sentence. The challenge and all other header fields are kept, because the library's clients
-//! ignore them.
+//! response uses the library's status (401, 422 or 400) and message. Clients compare the messages. Otherwise the
+//! response uses the gateway's status and sentence. The challenge and all other header fields are kept, because the
+//! library's clients ignore them.
 
 use super::accept::Format;
 use super::problem::answer;
@@ -102,7 +102,7 @@ impl TokenSearch<'_> {
                 // The library has no API keys and reads no subprotocols.
                 Source::ApiKey(name) => ("headers", format!("Missing {name} Header")),
                 Source::WebSocket(_) => ("headers", "Missing sec-websocket-protocol Header".to_owned()),
-                // The library has this misspelling.
+                // The misspelling is in the library's message.
                 Source::Query(name) => ("query_string", format!("Missing '{name}' query paramater")),
             };
             places.push(place);

@@ -3,8 +3,9 @@
 //! A page loads nothing and runs nothing. It is fixed text, except for the request id, the account's name and the
 //! address of the login page, which are escaped.
 //!
-//! A page contains no secret. The address of the login page contains the requested address, which an attacker may
-//! choose. A proxy that compresses responses could then reveal a secret on the page (BREACH).
+//! A page contains no secret. It does contain the requested address, in the address of the login page, and an attacker
+//! may choose the requested address. If the page also contained a secret, a proxy that compresses responses could
+//! reveal it (BREACH).
 
 pub(crate) mod card;
 

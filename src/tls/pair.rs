@@ -235,8 +235,8 @@ fn holds(bytes: &[u8], word: &str) -> bool {
     bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
-/// Returns whether the bytes look like DER: a sequence with a long-form length, as in certificates and most keys, or
-/// with a short-form length that matches the remaining bytes.
+/// Returns whether the bytes look like DER. DER begins with a sequence. Its length is in the long form, as in
+/// certificates and most keys, or in the short form and equal to the number of remaining bytes.
 fn is_der(bytes: &[u8]) -> bool {
     matches!(bytes, [0x30, 0x81..=0x83, ..])
         || matches!(bytes, [0x30, len, rest @ ..] if rest.len() == usize::from(*len))

@@ -160,7 +160,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Counts new accounts by the outcome that the import would have.
+    /// Counts the outcomes that the import of these new accounts would have.
     fn pretend(&mut self, fresh: Vec<(u64, Row)>) -> Result<(), Failure> {
         for (number, row) in fresh {
             let name = row.name.as_str();

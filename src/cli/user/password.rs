@@ -21,7 +21,7 @@ pub(super) fn check_against_name(password: &str, name: &str) -> Result<(), Strin
 
 fn from_input(input: impl Read) -> Result<Zeroizing<String>, Failure> {
     // The buffer has room for the longest password, its line break, and one more byte to detect a longer password. It
-    // never grows, because copies of the password would remain in freed memory.
+    // must never grow: growth would leave copies of the password in freed memory.
     let most = PASSWORD_BYTES_MAX * 3 + 3;
     let mut bytes = Zeroizing::new(Vec::with_capacity(most));
     let read = input.take(most as u64).read_to_end(&mut bytes);

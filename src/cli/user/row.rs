@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 /// Maximum size of an id, a role or a scope, in bytes.
 const WORD_BYTES_MAX: usize = 128;
-/// Maximum number of roles and of scopes of an account.
+/// Maximum number of roles, and of scopes, per account.
 const WORDS_MAX: usize = 1000;
 
 /// The fields of an account, each with the column names that it may have.

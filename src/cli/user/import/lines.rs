@@ -113,8 +113,8 @@ fn next_record(reader: &mut csv::Reader<LineEndings>, header: &[String]) -> io::
     if !reader.read_byte_record(&mut record).map_err(io::Error::other)? {
         return Ok(None);
     }
-    // The number of the first line is the number of the last line minus the line breaks inside quotes. The reader's
-    // start position is not used, because empty lines may follow it.
+    // The number of the record's first line is the number of its last line minus the line breaks inside quotes. The
+    // reader's start position is not used, because it may be before empty lines.
     let within = record.as_slice().iter().filter(|b| **b == b'\n').count() as u64;
     let number = reader.position().line().saturating_sub(1 + within);
     let values = || {
