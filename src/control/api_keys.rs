@@ -16,7 +16,7 @@ const POLL: Duration = Duration::from_millis(250);
 /// The last-use times are written after this many polls: once a minute.
 const NOTED_EVERY: u32 = 240;
 
-/// Watches the file forever. Each poll runs on a separate thread, because the folder may be slow.
+/// Watches the file and never returns. Each poll runs on a separate thread, because the folder may be slow.
 pub(super) async fn watch(shared: Arc<Shared>, file: Arc<ApiKeyFile>) {
     let mut interval = tokio::time::interval(POLL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -19,7 +19,7 @@ enum Phase {
     Ended,
 }
 
-/// Watches the certificate forever. Each poll runs on a separate thread, because the folder may be slow.
+/// Watches the certificate and never returns. Each poll runs on a separate thread, because the folder may be slow.
 pub(super) async fn watch(certificates: Certificates, journal: Journal) {
     let mut interval = super::poll_interval();
     let mut files = certificates.files();

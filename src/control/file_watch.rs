@@ -1,4 +1,4 @@
-//! Detects when watched files were replaced completely.
+//! Detects that watched files were replaced, and that the replacement is complete.
 //!
 //! The files are polled. Kernel notifications depend on how a file is replaced: an editor renames a new file over it,
 //! Kubernetes changes a symbolic link to a folder, and some programs write in place. Network file systems send no

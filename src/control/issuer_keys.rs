@@ -42,7 +42,7 @@ pub(super) fn with_fetched_keys(policy: Policy, now: Now) -> Policy {
     sources.iter().fold(policy, |policy, source| policy.with_fetched(source, now))
 }
 
-/// Fetches the keys of a source forever, each time when a fetch is due or a request waits for a key.
+/// Fetches the keys of a source whenever a fetch is due or a request waits for a key. Never returns.
 async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
     loop {
         source.due().await;

@@ -7,8 +7,8 @@ use crate::policy::Policy;
 use crate::worker::Shared;
 use std::sync::Arc;
 
-/// Watches the keys of this issuer forever. Each poll runs on a separate thread, because the folder may be slow and
-/// because creating a key takes time.
+/// Watches the keys of this issuer and never returns. Each poll runs on a separate thread, because the folder may be
+/// slow and because creating a key takes time.
 pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Watcher) {
     let keyring = watcher.keyring().clone();
     let mut interval = super::poll_interval();

@@ -142,7 +142,7 @@ const TABLE: [Entry; 105] = [
     ("x-webauth-*", Identity, "Grafana"),
 ];
 
-/// Endings of other names that state an address, such as `Fastly-Client-IP` and `DO-Connecting-IP`.
+/// The name endings of other address fields, such as `Fastly-Client-IP` and `DO-Connecting-IP`.
 const ADDRESS_ENDS: [&str; 2] = ["-client-ip", "-connecting-ip"];
 
 /// The range of `TABLE` for each letter. `PLACES[0]` is indexed by the first letter of a name. `PLACES[1]` is for names

@@ -37,7 +37,8 @@ pub(crate) fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<Header
 /// Allows the origin to read a response of the gateway. `cookies` is true if the authority sets cookies.
 #[cold]
 pub(crate) fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
-    // `Vary` is set even if no origin may read the response: a cache must not serve it to an allowed origin.
+    // `Vary` is set even if no origin may read the response. Otherwise a cache could serve this response to an allowed
+    // origin.
     headers.append(VARY, HeaderValue::from_static("origin"));
     let Some(origin) = origin else { return };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
