@@ -267,8 +267,8 @@ async fn reject_cleartext(stream: TcpStream) {
     send_last_response(stream, response.as_bytes()).await;
 }
 
-/// Serves HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3). gRPC clients in internal networks use the
-/// latter.
+/// Serves HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3). gRPC clients in internal networks use HTTP/2
+/// with prior knowledge.
 async fn serve_cleartext(core: &Core, connection: &Rc<Connection>, stream: TcpStream) {
     /// The first bytes of a TLS handshake record (RFC 8446 section 5.1).
     const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];

@@ -1,6 +1,6 @@
 //! Serves the admin listener: `/livez`, `/readyz`, `/metrics`, `/keys`, `/decisions`, `/explain`, `/reload`.
 //!
-//! The other listeners never answer health checks, whatever the path, host or user agent.
+//! The other listeners never answer health checks, regardless of the path, host or user agent.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
 use super::{guard, key_report, metrics_page, queries};

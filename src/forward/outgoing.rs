@@ -39,7 +39,7 @@ pub(crate) struct Target {
 impl Target {
     /// Returns the target of a request that a route with these token sources permitted.
     ///
-    /// Removes every query field in which the route looks for a token, whatever the value. If the token was found
+    /// Removes every query field in which the route looks for a token, regardless of the value. If the token was found
     /// outside the query, all query fields are kept.
     pub(crate) fn of_route(
         head: &Head<'_>,

@@ -1,6 +1,6 @@
 //! Writes a log line for a terminal or as JSON.
 //!
-//! A value stays inside its field, whatever bytes it contains. It cannot end the line, start another field, break the
+//! A value stays inside its field, regardless of its bytes. It cannot end the line, start another field, break the
 //! JSON, send a control byte to a terminal or change the text direction. Its length is bounded.
 
 use crate::hex;

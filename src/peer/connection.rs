@@ -113,7 +113,7 @@ fn first_line(bytes: &[u8]) -> &[u8] {
     bytes[start..].split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
-/// Maximum number of bytes of a head that are kept for the log.
+/// Maximum number of bytes of a head's first line that are kept for the log.
 const HEAD_START_MAX: usize = 128;
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Pace {
 /// Whether a stream waits for its client to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The HTTP library is ready for more data.
+    /// The stream does not wait for its client.
     Idle,
     /// Data was delivered to the client after the last sweep.
     Delivered,

@@ -55,7 +55,7 @@ fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
 /// # Errors
 /// Returns [`Denial::UntrustedProxy`] unless the sender is a trusted proxy, because the decision depends on the stated
 /// facts. Returns [`Denial::BadRequest`] if a fact is missing or is stated differently in two fields. A proxy may
-/// forward its client's field in addition to its own field, and the client must not choose the route.
+/// forward a client's field in addition to the field that it writes. The client must not choose the route.
 pub(super) fn original(
     policy: &Policy,
     asking: &Parts,

@@ -36,7 +36,7 @@ impl Handler {
     /// the user's session and public documents. The other endpoints are for services, and the login page is for people.
     pub(super) fn is_for_scripts(&self) -> bool {
         match self {
-            // An upstream decides about CORS itself. A resource's metadata sets its CORS fields itself.
+            // An upstream decides about CORS itself. The response with a resource's metadata already has CORS fields.
             Self::Forward(_) | Self::Publish(_) | Self::Receive(..) => false,
             Self::Answer(endpoint) => match endpoint {
                 Endpoint::Login

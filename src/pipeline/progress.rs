@@ -7,7 +7,7 @@ use crate::forward::{Meter, RequestBody};
 use crate::limit::Standing;
 use std::rc::Rc;
 
-/// The results that a response needs, at whatever stage it is created.
+/// The results that a response needs, regardless of the stage that creates it.
 #[derive(Debug, Default)]
 pub(super) struct Progress<'p> {
     /// The index of the route, once it is found.

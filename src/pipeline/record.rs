@@ -97,8 +97,9 @@ impl Record {
         }
     }
 
-    /// Returns the trace id if it differs from the request id. The trace id is the client's `traceparent`, or else the
-    /// gateway's id. The gateway's id differs if a trusted proxy set the request id.
+    /// Returns the trace id if it differs from the request id. The trace id is from the client's `traceparent`. Without
+    /// a `traceparent`, it is the gateway's id, which differs from the request id if a trusted proxy set the request
+    /// id.
     fn trace_id(&self) -> Option<[u8; 32]> {
         let of_client = self.traceparent.as_ref().and_then(trace_id_of);
         let begun_here = || Some(self.id.trace_id()).filter(|id| self.id_header.as_bytes() != id);
