@@ -1,7 +1,7 @@
-//! The file of API keys in the state folder, `api-keys.json`: the facts of each key and the SHA-256 of the key, never
-//! the key itself. `portcullis apikey` changes the file, and running gateways follow it.
+//! Reads and writes the file of API keys in the state folder, `api-keys.json`. The file contains the SHA-256 of each
+//! key, never the key itself. `portcullis apikey` changes the file, and running gateways apply the changes.
 //!
-//! The file appears atomically. Writers hold a lock, so two commands at once lose no key; readers do not need the lock.
+//! The file is replaced atomically. Writers hold a lock, so two concurrent commands lose no key. Readers need no lock.
 
 use crate::authenticate::{ApiKeyFacts, ApiKeys, Digest, digest_of, generate_api_key, hint_of};
 use crate::config::stable_file;
@@ -17,24 +17,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// The maximum size of the file.
 const FILE_MAX: ByteSize = ByteSize::bytes(16 << 20);
-/// The maximum number of keys.
 const KEYS_MAX: usize = 10_000;
-/// The maximum length of a name in bytes.
+/// Maximum length of a name, in bytes.
 const NAME_MAX: usize = 64;
-/// The maximum number of roles, and of scopes, of a key.
+/// Maximum number of roles, and of scopes, per key.
 const GRANTS_MAX: usize = 512;
-/// How long a command waits for another command.
+/// Maximum time that a command waits for another command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The file of API keys of a state folder.
+/// The file of API keys in a state folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyFile {
     state: PathBuf,
 }
 
-/// The facts of a key that is to be created.
+/// The properties of a new key.
 #[derive(Clone, Debug, Default)]
 pub struct NewApiKey {
     /// The name.
@@ -43,13 +41,12 @@ pub struct NewApiKey {
     pub roles: Vec<String>,
     /// The scopes.
     pub scopes: Vec<String>,
-    /// Further claims.
+    /// The other claims.
     pub claims: Map<String, Value>,
-    /// When the key expires, in seconds since 1970; `None` if it does not expire.
+    /// The time at which the key expires, in seconds since 1970. `None` if the key does not expire.
     pub expires: Option<u64>,
 }
 
-/// The file's content.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Content {
@@ -57,7 +54,7 @@ struct Content {
     keys: Vec<Row>,
 }
 
-/// A key as the file writes it.
+/// A key in the file.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
@@ -75,11 +72,11 @@ struct Row {
     expires: Option<String>,
 }
 
-/// The version of the file's format.
+/// The version of the file format.
 const VERSION: u32 = 1;
 
 impl ApiKeyFile {
-    /// Returns the file of this state folder.
+    /// Returns the file in this state folder.
     pub fn in_folder(state: &Path) -> Self {
         Self { state: state.to_owned() }
     }
@@ -93,10 +90,10 @@ impl ApiKeyFile {
         self.state.join("api-keys-used.json")
     }
 
-    /// Reads the keys. A file that does not exist contains no key.
+    /// Reads the keys. If the file does not exist, there are no keys.
     ///
     /// # Errors
-    /// Returns what is wrong with the file, for the operator.
+    /// Returns the fault of the file, for the operator.
     pub fn read(&self) -> Result<Vec<ApiKeyFacts>, String> {
         let path = self.path();
         let fault = |why: String| format!("{}: {why}", path.display());
@@ -107,10 +104,10 @@ impl ApiKeyFile {
         parse(&bytes).map_err(fault)
     }
 
-    /// Creates a key. Returns the key, which is kept nowhere.
+    /// Creates a key and returns it. The key itself is stored nowhere.
     ///
     /// # Errors
-    /// Returns a sentence for the operator, also if there is a key with this name.
+    /// Returns a sentence for the operator, for example if a key with this name exists.
     pub fn create(&self, new: NewApiKey, now: u64) -> Result<Zeroizing<String>, String> {
         let _lock = self.lock()?;
         let mut keys = self.read()?;
@@ -136,7 +133,7 @@ impl ApiKeyFile {
         Ok(key)
     }
 
-    /// Revokes a key. Returns whether there was one of this name.
+    /// Revokes a key. Returns false if there is no key with this name.
     ///
     /// # Errors
     /// Returns a sentence for the operator.
@@ -155,12 +152,12 @@ impl ApiKeyFile {
     fn write(&self, keys: &[ApiKeyFacts]) -> Result<(), String> {
         let content = Content { version: VERSION, keys: keys.iter().map(row).collect() };
         let text = serde_json::to_vec_pretty(&content).map_err(|error| error.to_string())?;
-        // A gateway cannot start with a file that it cannot read, so the text is parsed before it replaces the file.
+        // Parse the text before it replaces the file. A gateway cannot start with a file that it cannot parse.
         parse(&text)?;
         replace(&self.path(), &text)
     }
 
-    /// Returns when gateways last accepted each key, by the hash of the key.
+    /// Returns the time at which gateways last accepted each key, by the hash of the key.
     pub fn last_used(&self) -> BTreeMap<String, u64> {
         let read = stable_file::read(&self.used_path(), FILE_MAX).ok();
         let known: Option<BTreeMap<String, String>> =
@@ -169,8 +166,8 @@ impl ApiKeyFile {
         known.filter_map(|(hash, used)| Some((hash, parse_rfc3339(&used)?))).collect()
     }
 
-    /// Writes when the keys were last accepted, unless the file says so already. Times of other gateways that share the
-    /// folder are kept.
+    /// Writes the time at which each key was last accepted, if a time has changed. Keeps later times from other
+    /// gateways that share the folder.
     ///
     /// # Errors
     /// Returns a sentence for the operator.
@@ -202,7 +199,7 @@ impl ApiKeyFile {
     }
 }
 
-/// Returns the text that represents the hash of a key in the file.
+/// Returns the hash of a key as it is written in the file.
 pub fn written_hash(digest: &Digest) -> String {
     format!("sha256:{}", hex::text(digest))
 }
@@ -214,8 +211,8 @@ fn read_hash(text: &str) -> Option<Digest> {
 /// Parses the content of the file.
 ///
 /// # Errors
-/// Returns what is wrong. A file with one bad key has no keys, because the operator would not notice a key that is
-/// ignored.
+/// Returns the fault of the file. One invalid key makes the whole file invalid, because the operator would not notice
+/// an ignored key.
 pub fn parse(bytes: &[u8]) -> Result<Vec<ApiKeyFacts>, String> {
     let content: Content = serde_json::from_slice(bytes).map_err(|error| format!("not API keys: {error}"))?;
     if content.version != VERSION {
