@@ -13,8 +13,8 @@ use std::pin::Pin;
 /// so one repetition may not be enough.
 const ROUNDS_MAX: usize = 3;
 
-/// Waits for the missing fact and decides again, within bounds on time and repetitions. If the wait brings nothing, the
-/// first refusal stands. If the fact could not be checked, the denial says so.
+/// Waits for the missing fact and decides again, within bounds on time and repetitions. If the fact does not exist,
+/// returns the first refusal. If the fact could not be checked, returns a denial that says so.
 ///
 /// The result is boxed to keep the future of ordinary requests small.
 #[cold]

@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
-/// Maximum size of a line, in bytes. Otherwise a file without line breaks would be read into memory as one line.
+/// Maximum size of a line, in bytes. Without this bound, a file without line breaks would be read into memory whole.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// Number of bytes that are passed to the CSV reader at once.
