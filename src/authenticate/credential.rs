@@ -54,8 +54,10 @@ impl CookieNames {
 /// Where a credential was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In the `Authorization` field.
+    /// In the `Authorization` field, with the scheme `Bearer`.
     Header,
+    /// In the `Authorization` field, with the scheme `DPoP`.
+    Dpop,
     /// In the local authority's cookie, which browsers attach to requests that other sites cause.
     Cookie,
     /// In a cookie that another program sets, which browsers attach to requests that other sites cause.
@@ -103,8 +105,10 @@ pub fn find<'r>(
         }
         (Some(_), Some(_)) => Err(Denial::AmbiguousCredentials),
     };
-    if sources.header {
-        take(bearer(head.headers)?, Place::Header)?;
+    if sources.header
+        && let Some((credential, place)) = authorization(head.headers)?
+    {
+        take(Some(credential), place)?;
     }
     if let (true, Some(names)) = (sources.cookie, cookies) {
         take(cookie(head.headers, &names.access)?, Place::Cookie)?;
@@ -147,7 +151,12 @@ pub fn cookie<'r>(headers: &'r HeaderMap, name: &str) -> Result<Option<&'r [u8]>
 /// [`Denial::AmbiguousCredentials`] if the field is repeated. [`Denial::MalformedToken`] if anything other than one
 /// space follows the scheme, since programs disagree about tabs.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
-    const SCHEME: &[u8] = b"bearer";
+    let found = authorization(headers)?;
+    Ok(found.filter(|(_, place)| *place == Place::Header).map(|(credential, _)| credential))
+}
+
+/// Returns the text after `Bearer` or `DPoP` and one space in `Authorization`, as described for [`bearer`].
+fn authorization(headers: &HeaderMap) -> Result<Option<(&[u8], Place)>, Denial> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let Some(field) = fields.next() else { return Ok(None) };
     if fields.next().is_some() {
@@ -155,11 +164,15 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     }
     let field = field.as_bytes();
     let (scheme, rest) = field.split_at(scheme_end(field));
-    if !scheme.eq_ignore_ascii_case(SCHEME) {
+    let place = if scheme.eq_ignore_ascii_case(b"bearer") {
+        Place::Header
+    } else if scheme.eq_ignore_ascii_case(b"dpop") {
+        Place::Dpop
+    } else {
         return Ok(None);
-    }
+    };
     match rest {
-        [b' ', credential @ ..] => Ok(Some(credential)),
+        [b' ', credential @ ..] => Ok(Some((credential, place))),
         _ => Err(Denial::MalformedToken(TokenPart::Field)),
     }
 }

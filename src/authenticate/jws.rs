@@ -70,6 +70,11 @@ impl<'t> Jws<'t> {
         &self.payload
     }
 
+    /// Returns the part that is signed, and the signature in base64url.
+    pub(super) fn signed(&self) -> (&str, &str) {
+        (self.message, self.signature)
+    }
+
     /// Verifies the signature with one of these keys, if the token's algorithm is one of the accepted algorithms.
     /// Returns the key that verified the signature.
     ///

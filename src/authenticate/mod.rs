@@ -3,8 +3,10 @@
 mod api_key;
 mod cache;
 pub mod claims;
+mod confirmation;
 pub mod credential;
 pub(crate) mod csrf;
+pub mod dpop;
 mod error;
 mod identity;
 pub(crate) mod json;
@@ -28,7 +30,9 @@ pub use api_key::{
 pub use cache::{Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
 pub(crate) use claims::{LOGOUT_EVENT, audience_matches, numeric_date};
+pub use confirmation::Confirmation;
 pub use credential::{CookieNames, Place, bearer, token};
+pub use dpop::{Dpop, DpopSettings, Thumbprint};
 pub use error::CredentialError;
 pub use identity::{IdentityHeaders, fold_eq};
 pub use keys::{Algorithm, ED25519, Key, KeySet};
@@ -134,13 +138,22 @@ pub fn authenticate(
         }
     };
     trust.revoked().admit_any(&principal)?;
+    if principal.confirmation.is_some() || place == Place::Dpop {
+        trust.dpop().check_binding(credentials, &principal, place, &digest, now)?;
+    }
     match (place, trust.cookies()) {
         (Place::Cookie, Some(names)) => {
             csrf::check(credentials, names, trust.origins(), principal.local.as_deref())?;
         }
         (Place::ForeignCookie, _) => csrf::check_foreign(credentials, trust.origins())?,
         (
-            Place::Header | Place::Cookie | Place::Named | Place::WebSocket | Place::ApiKey | Place::Query,
+            Place::Header
+            | Place::Dpop
+            | Place::Cookie
+            | Place::Named
+            | Place::WebSocket
+            | Place::ApiKey
+            | Place::Query,
             _,
         ) => {}
     }

@@ -1,5 +1,6 @@
 //! The verified identity of a caller.
 
+use super::Confirmation;
 use super::claims::{ClaimId, ClaimValue};
 use super::signal_marks::Signalled;
 use http::{HeaderName, HeaderValue};
@@ -36,6 +37,8 @@ pub struct Principal {
     pub leeway: u64,
     /// Whether the token was issued at the login itself and not by a refresh.
     pub fresh: bool,
+    /// What the sender must prove in order to use the token; `None` for a bearer token.
+    pub confirmation: Option<Confirmation>,
     /// The facts that only tokens of the local authority have.
     pub local: Option<Box<Local>>,
     /// The facts by which signals revoke the token, if the issuer sends signals.
@@ -162,6 +165,7 @@ impl Principal {
             authenticated: None,
             leeway: 0,
             fresh: false,
+            confirmation: None,
             local: None,
             signalled: None,
             proofs: RefCell::default(),

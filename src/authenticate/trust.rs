@@ -3,6 +3,7 @@
 use super::api_key::ApiKeys;
 use super::claims::ClaimPath;
 use super::credential::CookieNames;
+use super::dpop::{Dpop, DpopSettings};
 use super::identity::IdentityHeaders;
 use super::keys::{Algorithm, KeySet};
 use super::profile::Profile;
@@ -136,6 +137,7 @@ pub struct Trust {
     /// The names of the issuers that send signals.
     signalled: Box<[Arc<str>]>,
     api_keys: Option<Arc<ApiKeys>>,
+    dpop: Dpop,
     epoch: u64,
 }
 
@@ -155,6 +157,7 @@ impl Trust {
             revoked: Arc::default(),
             signalled: Box::new([]),
             api_keys: None,
+            dpop: Dpop::default(),
             epoch: next_epoch(),
         }
     }
@@ -187,10 +190,11 @@ impl Trust {
         })
     }
 
-    /// Takes over the statistics from the trust of the previous policy. If both trusts produce the same result for
-    /// every token, the epoch is taken over too, so that cached verifications remain valid.
+    /// Takes over the statistics and the remembered proofs from the trust of the previous policy. If both trusts produce
+    /// the same result for every token, the epoch is taken over too, so that cached verifications remain valid.
     #[must_use]
     pub fn carry_over(mut self, before: &Self) -> Self {
+        self.dpop = self.dpop.carry_over(&before.dpop);
         for (issuer, seen) in self.issuers.iter().zip(&mut self.seen) {
             let mut known = before.issuers.iter().zip(&before.seen);
             if let Some((_, known)) = known.find(|(known, _)| known.name == issuer.name) {
@@ -218,7 +222,7 @@ impl Trust {
     #[must_use]
     pub fn uncounted(&self) -> Self {
         let seen = self.issuers.iter().map(|_| Arc::default()).collect();
-        Self { seen, ..self.clone() }
+        Self { seen, dpop: self.dpop.observing(), ..self.clone() }
     }
 
     /// Returns this trust with `key` as the only key of every issuer. To explain a decision about assumed claims, the
@@ -231,8 +235,20 @@ impl Trust {
             issuer.keys = key.clone();
             issuer.algorithms = vec![Algorithm::HS256];
         }
+        assuming.dpop = self.dpop.assuming();
         assuming.epoch = next_epoch();
         assuming
+    }
+
+    /// Sets the settings for proofs of possession.
+    #[must_use]
+    pub fn with_dpop(self, settings: DpopSettings) -> Self {
+        Self { dpop: Dpop::new(settings), ..self }
+    }
+
+    /// Returns the verifier of proofs of possession.
+    pub fn dpop(&self) -> &Dpop {
+        &self.dpop
     }
 
     /// Adds the settings of a local authority: the names of its cookies (if it sets any), the additional origins from

@@ -4,6 +4,7 @@
 //! the only claim in use is `iss`, which selects the issuer whose keys are tried. In a token without `iss`, `sub`
 //! selects the issuer.
 
+use super::Confirmation;
 use super::api_key::{API_KEY_PREFIX, API_KEY_SUBJECT};
 use super::claims::{ClaimPath, ClaimValue, DATE_MAX, LOGOUT_EVENT, numeric_date};
 use super::credential::REFRESH_TOKEN_PREFIX;
@@ -35,7 +36,8 @@ pub(super) enum Recipient {
     Anyone,
 }
 
-/// Verifies a token's signature and claims, for the gateway as the recipient.
+/// Verifies a token's signature and claims, for the gateway as the recipient. The caller checks the binding of the token
+/// to its sender, which is in [`Principal::confirmation`].
 ///
 /// # Errors
 /// Returns the first check that failed.
@@ -82,14 +84,7 @@ pub(super) fn verify_for(
         let detail = format!("jti is {}, not text", ClaimText(claims.get("jti")));
         return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail));
     }
-    // A token that is bound to a key of its sender (RFC 7800) must not be accepted as a bearer token. The binding is
-    // intended to make a stolen token useless.
-    if claims.contains_key("cnf") {
-        return Err(CredentialError::because(
-            Denial::WrongType,
-            "the token is bound to a key of its sender (cnf)",
-        ));
-    }
+    let confirmation = Confirmation::of(&claims)?;
     let (not_before, mut expires) = check_times(&claims, issuer, now)?;
     check_audience(&claims, issuer, recipient)?;
     issuer.profile.check(&claims, &name)?;
@@ -128,6 +123,7 @@ pub(super) fn verify_for(
         authenticated: claims.get("auth_time").and_then(numeric_date).map(|time| time.floor() as u64),
         leeway: issuer.leeway,
         fresh: claims.get("fresh") == Some(&Value::Bool(true)),
+        confirmation,
         local,
         signalled,
         proofs: Default::default(),

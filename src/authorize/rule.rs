@@ -48,6 +48,8 @@ pub enum Check {
         /// itself and not by a refresh.
         max_age: u32,
     },
+    /// The token is bound to a key of its sender. Authentication has already verified the proof for this key.
+    Bound,
 }
 
 impl Check {
@@ -91,6 +93,8 @@ impl Check {
                 };
                 if fresh { Ok(()) } else { Err(Denial::FreshTokenRequired { max_age }) }
             }
+            Self::Bound if principal.confirmation.is_some() => Ok(()),
+            Self::Bound => Err(Denial::UnboundToken),
         }
     }
 }
@@ -119,6 +123,7 @@ impl fmt::Display for Check {
             Self::Claim { name, equals, .. } => write!(f, "claim {name} = {equals}"),
             Self::Fresh { max_age: 0 } => write!(f, "a token from a login"),
             Self::Fresh { max_age } => write!(f, "a login at most {max_age} seconds ago"),
+            Self::Bound => write!(f, "a token that is bound to a key of its sender"),
         }
     }
 }
@@ -173,6 +178,7 @@ impl Rule {
                 equals.missing(request).map(|why| format!("; {why}")).unwrap_or_default()
             }
             Check::Issuers(_) => format!("; the token's issuer: {}", principal.issuer),
+            Check::Bound => "; the token has no cnf".to_owned(),
             Check::Fresh { .. } => match principal.authenticated {
                 Some(time) => format!("; the login was {} s ago", request.now.unix.saturating_sub(time)),
                 None => "; the token does not say when its login was (auth_time)".to_owned(),

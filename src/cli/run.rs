@@ -80,6 +80,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         None => None,
     };
     policy.signal_file = control::signal_file(&policy, None, &settings, journal)?;
+    policy.trust.dpop().begin(Now::read());
     let shared = Arc::new(Shared {
         policy: LivePolicy::new(policy),
         certificates: bound.certificates,

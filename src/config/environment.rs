@@ -30,6 +30,7 @@ pub(super) const TABLES: &[&str] = &[
     "UPSTREAM",
     "RATE_LIMIT",
     "RESOURCE",
+    "DPOP",
     "IDENTITY",
     "RULE",
     "ROUTE",

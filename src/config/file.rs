@@ -55,6 +55,9 @@ pub struct File {
     /// Identity headers for upstreams.
     #[serde(deserialize_with = "table")]
     pub identity: IdentitySection,
+    /// Proofs of possession (DPoP).
+    #[serde(deserialize_with = "table")]
+    pub dpop: DpopSection,
     /// Protected resources whose metadata the gateway publishes (RFC 9728), by name.
     #[serde(deserialize_with = "named_tables")]
     pub resource: BTreeMap<String, ResourceSection>,
@@ -848,6 +851,45 @@ impl Default for IdentitySection {
     }
 }
 
+/// `[dpop]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpopSection {
+    /// Whether each proof must contain a nonce of the gateway.
+    #[serde(deserialize_with = "word")]
+    pub nonce: DpopNonce,
+    /// The secret that authenticates the nonces; if absent, each process creates its own.
+    pub nonce_secret: Option<Secret>,
+    /// How long a proof or a nonce can be used.
+    pub window: Duration,
+    /// The maximum number of remembered proofs.
+    pub replay_entries: usize,
+    /// Whether challenges for bearer tokens also offer DPoP.
+    pub announce: bool,
+}
+
+impl Default for DpopSection {
+    fn default() -> Self {
+        Self {
+            nonce: DpopNonce::Optional,
+            nonce_secret: None,
+            window: Duration::seconds(60),
+            replay_entries: 1_000_000,
+            announce: false,
+        }
+    }
+}
+
+/// `[dpop] nonce`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum DpopNonce {
+    /// A proof with a recent `iat` needs no nonce.
+    Optional,
+    /// Each proof must contain a nonce.
+    Required,
+}
+
 /// `[rule.NAME]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -955,6 +997,8 @@ pub struct RouteSection {
     pub timeout: Option<Duration>,
     /// Whether the token must come from a login with a password, and the maximum age of that login.
     pub fresh: Fresh,
+    /// Whether the token must be bound to a key of its sender.
+    pub require_bound: bool,
     /// Overrides where a request may carry its token.
     pub sources: Option<Vec<TokenSource>>,
     /// How a browser without a token is sent to log in.

@@ -2,8 +2,9 @@
 
 use super::key_report;
 use super::reload::ReloadStatus;
+use crate::authenticate::dpop::ProofOutcome;
 use crate::authenticate::token_stats::{AGES, SIZES};
-use crate::authenticate::{ApiKeys, Trust};
+use crate::authenticate::{ApiKeys, Dpop, Trust};
 use crate::authority::{Authority, ByOutcome, Counters, Outcome};
 use crate::clock::Now;
 use crate::keyring::{KeyState, Keyring};
@@ -26,6 +27,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     out.sample(&[], shared.journal.dropped());
     write_tokens(&mut out, &policy.trust);
     key_report::write_metrics(&mut out, &policy.trust);
+    write_dpop(&mut out, policy.trust.dpop());
     status.write_metrics(&mut out);
     if let Some(ends) = shared.certificates.as_ref().and_then(Certificates::ends) {
         let help = "Expiry of the certificate in use, in seconds since 1970.";
@@ -80,6 +82,20 @@ fn write_tokens(out: &mut Exposition, trust: &Trust) {
         let (counts, sum) = seen.sizes();
         out.spread(&[("issuer", issuer)], &SIZES, &counts, sum);
     }
+}
+
+/// Writes the counts of proofs of possession.
+fn write_dpop(out: &mut Exposition, dpop: &Dpop) {
+    out.family("portcullis_dpop_proofs_total", "DPoP proofs by the outcome of their check.", Kind::Counter);
+    for outcome in ProofOutcome::ALL {
+        out.sample(&[("outcome", outcome.as_str())], dpop.count(outcome));
+    }
+    let help = "DPoP proofs that are remembered, so that they are not accepted again.";
+    out.family("portcullis_dpop_remembered_proofs", help, Kind::Gauge);
+    out.sample(&[], u64::try_from(dpop.remembered()).unwrap_or(u64::MAX));
+    let help = "Maximum number of DPoP proofs that are remembered.";
+    out.family("portcullis_dpop_remembered_proofs_max", help, Kind::Gauge);
+    out.sample(&[], u64::try_from(dpop.settings().replay_entries).unwrap_or(u64::MAX));
 }
 
 fn write_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {

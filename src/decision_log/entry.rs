@@ -74,6 +74,9 @@ impl Serialize for Decision<'_> {
             if principal.fresh {
                 line.serialize_entry("fresh", &true)?;
             }
+            if principal.confirmation.is_some() {
+                line.serialize_entry("bound", &true)?;
+            }
             if let Some(time) = principal.authenticated {
                 line.serialize_entry("auth_time", &time)?;
             }
@@ -167,6 +170,9 @@ pub struct Entry {
     /// Whether the token was issued at a login.
     #[serde(default)]
     pub fresh: bool,
+    /// Whether the token was bound to a key of its sender.
+    #[serde(default)]
+    pub bound: bool,
     /// The time of the login, in seconds since 1970.
     pub auth_time: Option<u64>,
     /// The name of the route, if a route matched the request.

@@ -7,7 +7,7 @@ mod reasons;
 mod spec;
 mod table;
 
-pub use reasons::{BodyFault, Malformed, RequiredClaim, TokenPart};
+pub use reasons::{BodyFault, Malformed, ProofFault, RequiredClaim, TokenPart};
 pub use spec::{Challenge, Fault, Grpc, Spec};
 pub use table::Denial;
 
@@ -68,6 +68,8 @@ impl Denial {
             Some(part.reason())
         } else if let Self::MissingClaim(claim) = self {
             Some(claim.reason())
+        } else if let Self::InvalidProof(fault) = self {
+            Some(fault.reason())
         } else {
             None
         }

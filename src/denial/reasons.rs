@@ -154,6 +154,58 @@ impl RequiredClaim {
     }
 }
 
+/// The check of RFC 9449 section 4.3 that a proof of possession fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProofFault {
+    /// The request has no `DPoP` field.
+    Missing,
+    /// The request has more than one `DPoP` field.
+    Repeated,
+    /// The proof is not a JWT.
+    Form,
+    /// `typ` is not `dpop+jwt`.
+    Type,
+    /// `alg` is not an accepted asymmetric algorithm.
+    Algorithm,
+    /// `jwk` is not a public key for the algorithm.
+    Key,
+    /// A claim is missing or has the wrong type.
+    Claims,
+    /// The key is not the one to which the token is bound.
+    OtherKey,
+    /// `htm` is not the method of the request.
+    Method,
+    /// `htu` is not the target of the request.
+    Target,
+    /// `ath` is not the hash of the access token.
+    Token,
+    /// The signature is not by the key in the proof.
+    Signature,
+    /// The request refreshes a session whose tokens are in cookies, which cannot be bound.
+    Cookie,
+}
+
+impl ProofFault {
+    /// Returns the reason for the operator, as fixed text.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "the request has no DPoP field",
+            Self::Repeated => "the request has more than one DPoP field",
+            Self::Form => "the proof is not a JWT",
+            Self::Type => "the proof's typ is not dpop+jwt",
+            Self::Algorithm => "the proof's alg is not accepted",
+            Self::Key => "the proof's jwk is not a public key for its alg",
+            Self::Claims => "a claim of the proof is missing or has the wrong type",
+            Self::OtherKey => "the proof is by another key than the one to which the token is bound",
+            Self::Method => "the proof is for another method",
+            Self::Target => "the proof is for another target",
+            Self::Token => "the proof is for another access token",
+            Self::Signature => "the proof's signature is not by the key that it contains",
+            Self::Cookie => "a session whose tokens are in cookies cannot be bound to a key",
+        }
+    }
+}
+
 /// The reason why the body of a request to an authority's endpoint cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {

@@ -81,6 +81,11 @@ pub enum Challenge<'d> {
     InvalidRequest,
     /// `error="invalid_token"`.
     InvalidToken,
+    /// `DPoP` with `error="invalid_token"`, because only a token that is bound to its sender can be used (RFC 9449
+    /// section 7.1).
+    Bound,
+    /// `DPoP` with this error, because of the proof.
+    Proof(&'static str),
     /// `error="insufficient_user_authentication"` (RFC 9470). The value is the maximum age of the login in seconds, or
     /// 0 for no maximum.
     StaleLogin(u32),

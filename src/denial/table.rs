@@ -1,6 +1,6 @@
 //! Defines the table of denials, in the order of the stages that refuse.
 
-use super::reasons::{BodyFault, Malformed, RequiredClaim, TokenPart};
+use super::reasons::{BodyFault, Malformed, ProofFault, RequiredClaim, TokenPart};
 use super::spec::{Challenge, Fault, Grpc, Spec};
 use http::StatusCode;
 use std::sync::Arc;
@@ -207,6 +207,41 @@ denials! {
         detail: "The API key is unknown or was revoked.",
         flask: None,
     }
+    /// The token is bound to a key of its sender, and was not sent with the scheme `DPoP`.
+    BoundToken => {
+        code: "bound_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::Bound, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token is bound to a key, and needs the scheme DPoP and a proof.",
+        flask: None,
+    }
+    /// The token is not bound to a key of its sender, and the route or the scheme `DPoP` requires it.
+    UnboundToken => {
+        code: "unbound_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::Bound, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token must be bound to a key of its sender.",
+        flask: None,
+    }
+    /// The proof of possession is missing or invalid (RFC 9449 section 4.3).
+    InvalidProof(ProofFault) = Denial::InvalidProof(ProofFault::Missing) => {
+        code: "invalid_dpop_proof", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::Proof("invalid_dpop_proof"), grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The DPoP proof is missing or invalid.",
+        flask: None,
+    }
+    /// The proof of possession needs a nonce of the gateway, or a newer one (RFC 9449 section 9).
+    UseDpopNonce => {
+        code: "use_dpop_nonce", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::Proof("use_dpop_nonce"), grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The DPoP proof must contain the nonce in the field DPoP-Nonce.",
+        flask: None,
+    }
+    /// The proof of possession was accepted before.
+    ReplayedProof => {
+        code: "replayed_dpop_proof", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::Proof("invalid_dpop_proof"), grpc: Grpc::Unauthenticated, from_policy: false,
+        detail: "The DPoP proof was used before.",
+        flask: None,
+    }
     /// The route requires a token from a recent password login.
     FreshTokenRequired {
         /// Maximum age of the login in seconds. 0 accepts any age.
@@ -231,7 +266,7 @@ denials! {
         detail: "The CSRF token does not belong to this session, or the request comes from another site.",
         flask: Some((StatusCode::UNAUTHORIZED, "CSRF double submit tokens do not match")),
     }
-    /// The gateway cannot check the token now, because it lacks the revocations or the issuer's keys.
+    /// The gateway cannot check the token now, because it lacks the revocations, the issuer's keys or memory for a proof.
     CheckUnavailable => {
         code: "check_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,

@@ -3,6 +3,7 @@
 use super::client::{self, ConnectionHeaders};
 use super::proof::{Audience, Proof, Proofs};
 use super::strip;
+use crate::authenticate::dpop::DPOP;
 use crate::authenticate::sources::{strip_subprotocol, without_fields};
 use crate::authenticate::{CookieNames, IdentityHeaders, Place, Source, Sources};
 use crate::authorize::Permit;
@@ -52,6 +53,7 @@ impl Target {
             Some(Place::Query) | None => sources.queries().next().is_some(),
             Some(
                 Place::Header
+                | Place::Dpop
                 | Place::Cookie
                 | Place::ForeignCookie
                 | Place::Named
@@ -171,15 +173,38 @@ pub(crate) fn head(
             Source::Query(_) => {}
         }
     }
-    // `forward_token` forwards only a verified token, and only in `Authorization`.
-    let verified = context.forward_token && permit.place() == Some(Place::Header);
-    if !verified && !context.pass_authorization {
-        headers.remove(header::AUTHORIZATION);
-    } else if verified {
-        strip::canonical_scheme(&mut headers);
+    // With `forward_token`, only a verified token from the header is forwarded. The proof of a bound token never is: an
+    // upstream could use the token with the proof.
+    let verified = match permit.place() {
+        Some(Place::Header) if context.forward_token => Some("Bearer "),
+        Some(Place::Dpop) if context.forward_token => Some("DPoP "),
+        Some(
+            Place::Header
+            | Place::Dpop
+            | Place::Cookie
+            | Place::ForeignCookie
+            | Place::Named
+            | Place::WebSocket
+            | Place::ApiKey
+            | Place::Query,
+        )
+        | None => None,
+    };
+    match verified {
+        Some(scheme) => strip::canonical_scheme(&mut headers, scheme),
+        None if context.pass_authorization => {}
+        None => drop(headers.remove(header::AUTHORIZATION)),
     }
+    // An upstream that verifies `Authorization` itself needs the proof too.
+    let proofs: Vec<HeaderValue> = match context.pass_authorization {
+        true => headers.get_all(DPOP).iter().cloned().collect(),
+        false => Vec::new(),
+    };
     let pass = if context.relayed.is_some() { context.pass } else { &[] };
     let forged = strip::request(&mut headers, context.identity, pass);
+    for proof in proofs {
+        headers.append(DPOP, proof);
+    }
 
     match &target.authority {
         Some(authority) => {

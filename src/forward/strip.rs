@@ -8,6 +8,7 @@
 //! `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`.
 
 use super::foreign;
+use crate::authenticate::dpop::DPOP;
 use crate::authenticate::{CookieNames, IdentityHeaders};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -35,17 +36,17 @@ pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[Head
     forged
 }
 
-/// Rewrites the scheme of a verified bearer token as `Bearer`.
+/// Rewrites the scheme of a verified token in its usual spelling. `scheme` is `Bearer` or `DPoP`, followed by a space.
 ///
 /// The gateway accepts the scheme in any case (RFC 9110 section 11.1), but some libraries accept only `Bearer`. With
 /// another spelling, Flask-JWT-Extended 4.7.4 rejects the request. djangorestframework-simplejwt 5.5.1 treats the
 /// caller as anonymous.
-pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
-    const SCHEME: &[u8] = b"Bearer ";
+pub(crate) fn canonical_scheme(headers: &mut HeaderMap, scheme: &str) {
+    let scheme = scheme.as_bytes();
     if let Some(field) = headers.get_mut(header::AUTHORIZATION)
-        && !field.as_bytes().starts_with(SCHEME)
-        && let Some(token) = field.as_bytes().get(SCHEME.len()..)
-        && let Ok(mut written) = HeaderValue::from_bytes(&[SCHEME, token].concat())
+        && !field.as_bytes().starts_with(scheme)
+        && let Some(token) = field.as_bytes().get(scheme.len()..)
+        && let Ok(mut written) = HeaderValue::from_bytes(&[scheme, token].concat())
     {
         written.set_sensitive(field.is_sensitive());
         *field = written;
@@ -177,6 +178,8 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Returns whether a field is meant for the gateway and not for the upstream.
 fn is_for_us(name: &HeaderName) -> bool {
     match name.as_str().len() {
+        // An upstream that received the proof could use it together with the token.
+        4 => *name == DPOP,
         // The gateway handles `Expect: 100-continue`, so the upstream must not handle it again.
         6 => name == header::EXPECT,
         14 => *name == HTTP2_SETTINGS,

@@ -1,7 +1,7 @@
 //! Helps a person to continue after a refusal, by a redirect to the login page or by links on the refusal page.
 
 use super::exchange::Exchange;
-use super::rejection::{DeadCookies, Guidance};
+use super::rejection::{DeadCookies, DpopOffer, Guidance};
 use crate::authenticate::{Access, Place, credential};
 use crate::authority::{Endpoint, IssuerSettings, NEXT_MAX, PROMPT, PROMPT_LOGIN, encoded};
 use crate::authorize::{Check, Refusal};
@@ -23,11 +23,30 @@ pub(super) fn guide(
     refusal: &Refusal,
 ) -> Option<Guidance> {
     let challenge = challenge(policy, exchange, route, head, &refusal.denial);
+    let dpop = dpop_offer(policy, route, head);
     let guidance = guide_person(policy, exchange, route, head, refusal);
-    if challenge.is_none() {
+    if challenge.is_none() && dpop == DpopOffer::None {
         return guidance;
     }
-    Some(Guidance { challenge, ..guidance.unwrap_or_default() })
+    Some(Guidance { challenge, dpop, ..guidance.unwrap_or_default() })
+}
+
+/// Returns how the answer offers DPoP. A client that used the scheme `DPoP`, or a route that requires a bound token, gets
+/// only the challenge for DPoP.
+fn dpop_offer(policy: &Policy, route: &Route, head: &Head<'_>) -> DpopOffer {
+    let sources = &route.credential_policy.sources;
+    if !sources.header {
+        return DpopOffer::None;
+    }
+    let is_bound = |check: &Check| matches!(check, Check::Bound);
+    let place = credential::find(head, sources, policy.trust.cookies());
+    if route.rule.checks().iter().any(is_bound) || matches!(place, Ok(Some((_, Place::Dpop)))) {
+        DpopOffer::Only
+    } else if policy.trust.dpop().settings().announce {
+        DpopOffer::Beside
+    } else {
+        DpopOffer::None
+    }
 }
 
 /// Returns the challenge parameters for a protected resource. They contain the URL of the metadata (RFC 9728 section
@@ -114,6 +133,7 @@ fn is_dead(denial: &Denial) -> bool {
             | Denial::LifetimeTooLong
             | Denial::WrongType
             | Denial::MissingClaim(_)
+            | Denial::BoundToken
             | Denial::RevokedToken
     )
 }

@@ -20,6 +20,7 @@ mod waiting;
 pub(crate) use body::Body;
 
 use crate::authenticate::Credentials;
+use crate::authenticate::dpop::{DPOP, DPOP_NONCE};
 use crate::authority::{Compat, Endpoint};
 use crate::authorize::{Permit, Refusal, RequestFacts};
 use crate::denial::{Denial, Malformed};
@@ -60,6 +61,9 @@ pub(crate) async fn handle(
     let body = Inbound::new(body, connection.clone(), &parts.headers);
     let heard = policy.compat().map(|Compat::FlaskJwtExtended| CompatRequest::of(&parts.headers));
     let origin = cors::listed(&parts.headers, policy.origins());
+    // A client whose proofs must have a nonce gets the next one with each response (RFC 9449 section 8.2).
+    let dpop = policy.trust.dpop();
+    let renews_nonce = dpop.settings().requires_nonce && parts.headers.contains_key(DPOP);
     let mut exchange = Exchange::new(&worker, policy, &connection, &parts);
     let mut record = Record::begin(&worker, pinned.clone(), &connection, &exchange, &parts);
     let mut progress = Progress::default();
@@ -77,6 +81,9 @@ pub(crate) async fn handle(
         cors::share(response.headers_mut(), origin, policy.trust.cookies().is_some());
     }
     let headers = response.headers_mut();
+    if renews_nonce {
+        headers.insert(DPOP_NONCE, dpop.nonce(exchange.now));
+    }
     if exchange.caller.scheme == Scheme::Https
         && let Some(hsts) = &policy.front.hsts
     {

@@ -4,14 +4,16 @@ use super::exchange::Exchange;
 use super::forward_auth;
 use super::progress::Progress;
 use super::record::Record;
+use crate::authenticate::dpop::DPOP_NONCE;
 use crate::authority::{expire_access_cookie, expire_session_cookies};
 use crate::denial::Denial;
 use crate::policy::Policy;
 use crate::respond::compat::CompatRequest;
+use crate::respond::problem::{as_dpop_challenge, dpop_challenge};
 use crate::respond::{self, PageLinks};
 use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response};
 
 /// A denial, and guidance for the client.
 #[derive(Debug)]
@@ -31,6 +33,20 @@ pub(super) struct Guidance {
     pub(super) deletes: Option<DeadCookies>,
     /// More parameters for the challenge, each with a leading comma.
     pub(super) challenge: Option<String>,
+    /// Whether and how the answer offers DPoP.
+    pub(super) dpop: DpopOffer,
+}
+
+/// How a refusal with a challenge offers DPoP (RFC 9449 section 7.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum DpopOffer {
+    /// Not at all.
+    #[default]
+    None,
+    /// Beside the challenge for bearer tokens, in a field of its own.
+    Beside,
+    /// In place of the challenge for bearer tokens.
+    Only,
 }
 
 /// Cookies whose tokens can never be accepted again.
@@ -75,7 +91,7 @@ impl Rejection {
         record: &mut Record,
     ) -> Response<Bytes> {
         let Self { denial, guidance } = self;
-        let Guidance { redirect, ways, deletes, challenge } =
+        let Guidance { redirect, ways, deletes, challenge, dpop } =
             guidance.map(|guidance| *guidance).unwrap_or_default();
         let ways = exchange.ways(ways);
         let (format, id) = (exchange.format, &exchange.id_header);
@@ -94,6 +110,10 @@ impl Rejection {
         {
             response.headers_mut().insert(WWW_AUTHENTICATE, value);
         }
+        offer_dpop(response.headers_mut(), dpop);
+        if denial == Denial::UseDpopNonce {
+            response.headers_mut().insert(DPOP_NONCE, policy.trust.dpop().nonce(exchange.now));
+        }
         if let Some(deletes) = deletes
             && let Some(cookies) =
                 policy.issuer_settings.as_ref().and_then(|settings| settings.cookies.as_ref())
@@ -108,5 +128,15 @@ impl Rejection {
         }
         record.refused(denial);
         response
+    }
+}
+
+/// Offers DPoP in an answer that has a challenge for bearer tokens.
+fn offer_dpop(headers: &mut HeaderMap, offer: DpopOffer) {
+    let Some(bound) = headers.get(WWW_AUTHENTICATE).and_then(as_dpop_challenge) else { return };
+    match offer {
+        DpopOffer::None => {}
+        DpopOffer::Beside => drop(headers.append(WWW_AUTHENTICATE, dpop_challenge())),
+        DpopOffer::Only => drop(headers.insert(WWW_AUTHENTICATE, bound)),
     }
 }

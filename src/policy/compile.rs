@@ -12,6 +12,7 @@ mod claim_values;
 mod contradictions;
 mod counters;
 mod credential_policy;
+mod dpop;
 pub(crate) mod endpoint_limits;
 mod endpoints;
 mod identity_choice;
@@ -112,6 +113,7 @@ fn compile_policy(
         trust::issuers(file, issuer_settings.as_deref(), before.map(|before| &*before.trust), &mut faults);
     let receivers = signals::compile(file, &mut issuers, before, &mut faults);
     let api_keys = api_keys::compile(file, before, &mut faults);
+    let dpop = dpop::compile(file, &mut faults);
     let counters = counters::CounterRegistry::after(before, settings.cores);
     let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
     let upstreams = upstreams::compile(file, upstreams_before, counters.cores(), &mut faults);
@@ -146,7 +148,7 @@ fn compile_policy(
         return Err(Waivers::of(loaded).sift(faults.into_diagnostics()).left);
     }
     let table = table.ok_or_else(Vec::new)?;
-    let mut trust = Trust::new(issuers, claims.into_paths(), identity);
+    let mut trust = Trust::new(issuers, claims.into_paths(), identity).with_dpop(dpop);
     let revoked = match &issuer_settings {
         Some(settings) => settings.revoked.clone(),
         None => Arc::new(Revoked::sharing(marks)),

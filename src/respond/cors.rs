@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 /// The response fields that a script of another origin may read, in addition to those that are always readable (Fetch
 /// Standard, section 2.2.2).
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "www-authenticate, retry-after, ratelimit, ratelimit-policy, allow, x-request-id",
+    "www-authenticate, dpop-nonce, retry-after, ratelimit, ratelimit-policy, allow, x-request-id",
 );
 /// How long a browser may cache the response to a preflight, in seconds. After an origin is removed from the policy,
 /// browsers may use a cached response for this time. The gateway still checks the origin of each request.

@@ -127,7 +127,12 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
         | Denial::LifetimeTooLong
         | Denial::WrongType
         | Denial::MissingClaim(_)
-        | Denial::UnknownApiKey => (
+        | Denial::UnknownApiKey
+        | Denial::BoundToken
+        | Denial::UnboundToken
+        | Denial::InvalidProof(_)
+        | Denial::UseDpopNonce
+        | Denial::ReplayedProof => (
             "Your login is not accepted here",
             "Your session is not valid for this site. Log in again to continue.",
         ),

@@ -5,6 +5,7 @@
 
 use super::accept::Format;
 use super::page::{self, PageLinks, card};
+use crate::authenticate::dpop::ALGORITHMS;
 use crate::denial::{Challenge, Denial};
 use crate::journal::line::quoted;
 use bytes::Bytes;
@@ -130,15 +131,42 @@ fn document(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The beginning of a challenge for bearer tokens.
+const BEARER: &str = "Bearer realm=\"portcullis\"";
+
+/// The challenge that offers DPoP (RFC 9449 section 7.1).
+pub(crate) fn dpop_challenge() -> HeaderValue {
+    HeaderValue::try_from(dpop_beginning()).expect("the names of algorithms are visible ASCII")
+}
+
+fn dpop_beginning() -> String {
+    format!("DPoP realm=\"portcullis\", algs=\"{ALGORITHMS}\"")
+}
+
+/// Returns the challenge for DPoP that corresponds to one for bearer tokens; `None` for any other challenge.
+pub(crate) fn as_dpop_challenge(challenge: &HeaderValue) -> Option<HeaderValue> {
+    let rest = challenge.as_bytes().strip_prefix(BEARER.as_bytes())?;
+    HeaderValue::try_from([dpop_beginning().as_bytes(), rest].concat()).ok()
+}
+
 /// Renders `WWW-Authenticate` (RFC 6750 section 3). The description begins with the code.
 fn challenge(denial: &Denial) -> Option<HeaderValue> {
     let mut max_age = 0;
+    let mut beginning = std::borrow::Cow::Borrowed(BEARER);
     let (error, scope) = match denial.challenge() {
         Challenge::None => return None,
-        Challenge::Bearer => return Some(HeaderValue::from_static("Bearer realm=\"portcullis\"")),
+        Challenge::Bearer => return Some(HeaderValue::from_static(BEARER)),
         Challenge::Basic => return Some(HeaderValue::from_static("Basic realm=\"portcullis\"")),
         Challenge::InvalidRequest => ("invalid_request", None),
         Challenge::InvalidToken => ("invalid_token", None),
+        Challenge::Bound => {
+            beginning = dpop_beginning().into();
+            ("invalid_token", None)
+        }
+        Challenge::Proof(error) => {
+            beginning = dpop_beginning().into();
+            (error, None)
+        }
         Challenge::StaleLogin(seconds) => {
             max_age = seconds;
             ("insufficient_user_authentication", None)
@@ -146,7 +174,7 @@ fn challenge(denial: &Denial) -> Option<HeaderValue> {
         Challenge::InsufficientScope(scope) => ("insufficient_scope", scope),
     };
     let mut out = Vec::with_capacity(192);
-    for part in ["Bearer realm=\"portcullis\", error=\"", error, "\", error_description=\"", denial.code()] {
+    for part in [&*beginning, ", error=\"", error, "\", error_description=\"", denial.code()] {
         out.extend_from_slice(part.as_bytes());
     }
     out.extend_from_slice(b": ");

@@ -129,7 +129,8 @@ fn roles(policy: &Policy) -> Vec<String> {
             | Check::AnyScope { .. }
             | Check::Issuers(_)
             | Check::Claim { .. }
-            | Check::Fresh { .. } => {}
+            | Check::Fresh { .. }
+            | Check::Bound => {}
         }
     }
     roles.into_iter().collect()

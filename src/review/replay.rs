@@ -4,6 +4,7 @@
 //! decide under the other policy, the result is counted as unknown.
 
 use super::diff::Side;
+use super::sample::some_binding;
 use crate::authenticate::Issuer;
 use crate::authorize::{Check, Expected};
 use crate::clock::Now;
@@ -181,6 +182,9 @@ fn claims(policy: &Policy, entry: &Entry) -> Map<String, Value> {
     claims.insert("iss".to_owned(), entry.issuer.clone().into());
     claims.insert("sub".to_owned(), SUBJECT.into());
     claims.insert("fresh".to_owned(), entry.fresh.into());
+    if entry.bound {
+        claims.insert("cnf".to_owned(), some_binding());
+    }
     if let Some(time) = entry.auth_time {
         claims.insert("auth_time".to_owned(), time.into());
     }
@@ -205,7 +209,8 @@ fn needs_unlogged_claim(policy: &Policy, entry: &Entry, verdict: &Verdict) -> bo
         | Check::Scopes { .. }
         | Check::AnyScope { .. }
         | Check::Issuers(_)
-        | Check::Fresh { .. } => false,
+        | Check::Fresh { .. }
+        | Check::Bound => false,
     })
 }
 

@@ -6,7 +6,7 @@
 //! one of these callers. Except for excluded roles, a rule never refuses a caller for having more grants, so the sample
 //! callers represent all callers. The module `diff` adds callers with excluded roles.
 
-use crate::authenticate::ClaimValue;
+use crate::authenticate::{ClaimValue, Thumbprint};
 use crate::authorize::{Check, Expected};
 use crate::explain::describe::covers;
 use crate::policy::{Policy, Question, Route};
@@ -175,6 +175,13 @@ pub(super) struct Grants {
     pub issuer: Option<String>,
     /// Whether the token comes from a fresh login.
     pub fresh: bool,
+    /// Whether the token is bound to a key of its sender.
+    pub bound: bool,
+}
+
+/// Returns the `cnf` claim of a token that is bound to some key.
+pub(super) fn some_binding() -> Value {
+    serde_json::json!({ "jkt": Thumbprint([0; 32]).to_string() })
 }
 
 /// A value of a claim.
@@ -226,6 +233,7 @@ pub(super) fn minimal_grants(policy: &Policy, route: &Route) -> Vec<Grants> {
                 });
             }
             Check::Fresh { .. } => ways = all_of(ways, |way| way.fresh = true),
+            Check::Bound => ways = all_of(ways, |way| way.bound = true),
         }
     }
     ways.retain(|way| !way.roles.iter().any(|role| excluded.contains(role.as_str())));
@@ -276,7 +284,8 @@ pub(super) fn excluded_roles(route: &Route) -> impl Iterator<Item = String> + '_
         | Check::AnyScope { .. }
         | Check::Issuers(_)
         | Check::Claim { .. }
-        | Check::Fresh { .. } => Vec::new(),
+        | Check::Fresh { .. }
+        | Check::Bound => Vec::new(),
     })
 }
 
@@ -327,6 +336,7 @@ impl Grants {
             && other.claims.iter().all(has)
             && (other.issuer.is_none() || self.issuer == other.issuer)
             && (self.fresh || !other.fresh)
+            && (self.bound || !other.bound)
     }
 
     /// Whether the token grants nothing, whoever issued it.
@@ -363,6 +373,9 @@ impl Grants {
         if self.fresh {
             claims.insert("fresh".to_owned(), Value::Bool(true));
             claims.insert("auth_time".to_owned(), question.now.unix.into());
+        }
+        if self.bound {
+            claims.insert("cnf".to_owned(), some_binding());
         }
         claims.entry("sub").or_insert_with(|| SOMEBODY.into());
         claims
@@ -417,6 +430,9 @@ impl fmt::Display for Grants {
         parts.extend(self.issuer.iter().map(|issuer| format!("a token of {issuer}")));
         if self.fresh {
             parts.push("a fresh login".to_owned());
+        }
+        if self.bound {
+            parts.push("a bound token".to_owned());
         }
         f.write_str(if parts.is_empty() { "any token" } else { "" })?;
         f.write_str(&parts.join(" and "))

@@ -35,6 +35,7 @@ mod cookies;
 mod cors;
 mod diff;
 mod differential;
+mod dpop;
 mod drain;
 mod endings;
 mod explain;

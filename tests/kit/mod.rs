@@ -14,6 +14,7 @@ pub mod key_server;
 pub mod portcullis;
 #[allow(dead_code, reason = "the store's own tests ask for more of it")]
 pub mod postgres;
+pub mod prover;
 pub mod proxies;
 pub mod signers;
 pub mod tls;

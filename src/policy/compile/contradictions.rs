@@ -31,7 +31,11 @@ pub(super) fn check(key: &str, checks: &[Check], faults: &mut Faults<'_>) -> Opt
             Check::Roles(any) => choices.push(any.len()),
             Check::AnyScope { any, .. } => choices.push(any.len()),
             Check::Claim { equals: Expected::AnyOf(any), .. } => choices.push(any.len()),
-            Check::AllRoles(_) | Check::Scopes { .. } | Check::Claim { .. } | Check::Fresh { .. } => {}
+            Check::AllRoles(_)
+            | Check::Scopes { .. }
+            | Check::Claim { .. }
+            | Check::Fresh { .. }
+            | Check::Bound => {}
         }
     }
     for check in checks {
@@ -45,7 +49,8 @@ pub(super) fn check(key: &str, checks: &[Check], faults: &mut Faults<'_>) -> Opt
             | Check::AnyScope { .. }
             | Check::Issuers(_)
             | Check::Claim { .. }
-            | Check::Fresh { .. } => None,
+            | Check::Fresh { .. }
+            | Check::Bound => None,
         };
         if let Some(role) = both {
             let found = format!("role \"{role}\" is both required and excluded, so nobody passes");

@@ -2,6 +2,7 @@
 
 use super::Faults;
 use super::counters::CounterRegistry;
+use crate::authenticate::dpop::ALGORITHMS;
 use crate::authenticate::{Access, Issuer};
 use crate::authorize::{Check, Rule};
 use crate::config::file::{File, ResourceSection};
@@ -65,7 +66,7 @@ pub(super) fn compile(
                  identifier, and the issuer puts it into `aud`",
             );
         }
-        let metadata = metadata(&identifier, table, &issuers, &below);
+        let metadata = metadata(&identifier, table, &issuers, &below, file.dpop.announce);
         let authority = &identifier[..identifier.len() - path_of(&identifier).len()];
         let resource = Arc::new(ProtectedResource {
             metadata_url: format!("{authority}{WELL_KNOWN}{path}").into(),
@@ -173,7 +174,13 @@ fn is_below(route: &Route, host: &str, path: &str) -> bool {
 
 /// Returns the metadata as JSON (RFC 9728 section 2). If the table lists no scopes, the metadata contains the scopes
 /// that the resource's routes (`below`) require.
-fn metadata(identifier: &str, table: &ResourceSection, issuers: &[&Issuer], below: &[&Route]) -> String {
+fn metadata(
+    identifier: &str,
+    table: &ResourceSection,
+    issuers: &[&Issuer],
+    below: &[&Route],
+    announces_dpop: bool,
+) -> String {
     let mut document = Map::new();
     document.insert("resource".into(), identifier.into());
     let servers: Vec<Value> = issuers.iter().map(|issuer| (*issuer.name).into()).collect();
@@ -197,6 +204,16 @@ fn metadata(identifier: &str, table: &ResourceSection, issuers: &[&Issuer], belo
         methods.push("query");
     }
     document.insert("bearer_methods_supported".into(), methods.into());
+    let requires_bound =
+        |route: &&&Route| route.rule.checks().iter().any(|check| matches!(check, Check::Bound));
+    let bound = below.iter().filter(requires_bound).count();
+    if announces_dpop || bound > 0 {
+        let algorithms: Vec<&str> = ALGORITHMS.split(' ').collect();
+        document.insert("dpop_signing_alg_values_supported".into(), algorithms.into());
+    }
+    if bound > 0 && bound == below.len() {
+        document.insert("dpop_bound_access_tokens_required".into(), true.into());
+    }
     for (name, text) in [
         ("resource_name", &table.name),
         ("resource_documentation", &table.documentation),

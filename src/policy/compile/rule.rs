@@ -12,7 +12,7 @@ use crate::authenticate::{API_KEY_ISSUER, ClaimId, IdentityHeaders, Source, Sour
 use crate::authorize::{Check, Expected, Rule};
 use crate::config::file::{self, File, RouteSection};
 use crate::config::requirements::Requirements;
-use crate::config::values::Fresh;
+use crate::config::values::{Fresh, TokenSource};
 use crate::route::Matcher;
 use http::HeaderName;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -102,6 +102,7 @@ pub(super) fn compile(
         let at = |claim: &str| format!("{key}.claims.{claim}");
         checks.extend(resolve(&at, drafted, None, route, faults));
     }
+    checks.extend(bound(key, table, faults));
     if faults.fault_count > before || own.is_none() || !is_whole || route.matcher.is_none() {
         return None;
     }
@@ -109,7 +110,7 @@ pub(super) fn compile(
         faults.fault(
             "impossible_rule",
             &format!("{key}.access"),
-            "\"public\" with a rule, roles, scopes, claims, issuers or fresh: a public route does not read tokens",
+            "\"public\" with a rule, roles, scopes, claims, issuers, fresh or require_bound: a public route does not read tokens",
             "set access = \"authenticated\", or remove them",
         );
         return None;
@@ -130,7 +131,8 @@ fn join_challenges(checks: &mut [Check]) {
         | Check::AnyScope { .. }
         | Check::Issuers(_)
         | Check::Claim { .. }
-        | Check::Fresh { .. } => Vec::new(),
+        | Check::Fresh { .. }
+        | Check::Bound => Vec::new(),
     };
     let mut scopes: Vec<String> = Vec::new();
     for scope in checks.iter().flat_map(required) {
@@ -319,4 +321,29 @@ fn fresh(key: &str, fresh: Fresh, faults: &mut Faults<'_>) -> Option<Check> {
         return None;
     }
     Some(Check::Fresh { max_age })
+}
+
+fn bound(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Check> {
+    if !table.require_bound {
+        return None;
+    }
+    // A bound token is accepted only with its proof, in `Authorization: DPoP`.
+    let sources = table.sources.as_ref().or(faults.loaded.file.policy.sources.as_ref());
+    if sources.is_some_and(|sources| !sources.contains(&TokenSource::Header)) {
+        faults.fault(
+            "impossible_rule",
+            &format!("{key}.require_bound"),
+            "true on a route that does not read Authorization, the only place of a bound token",
+            "add \"header\" to sources, or remove require_bound",
+        );
+    }
+    if table.login.is_some() {
+        faults.fault(
+            "impossible_rule",
+            &format!("{key}.require_bound"),
+            "true on a route with a login page, which puts unbound tokens into cookies",
+            "remove login, or remove require_bound",
+        );
+    }
+    Some(Check::Bound)
 }

@@ -219,6 +219,7 @@ fn all_grants() -> impl Strategy<Value = Caller> {
                 .collect(),
             issuer: None,
             fresh,
+            bound: false,
         })
     });
     prop_oneof![1 => Just(Caller::Nobody), 5 => grants]

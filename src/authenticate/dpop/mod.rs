@@ -1,0 +1,340 @@
+//! Verifies proofs of possession (DPoP, RFC 9449): a client that holds a private key signs a proof for each request, and
+//! a token that is bound to this key is useless to everyone else.
+//!
+//! The proof is verified for each request, although the token is cached. A proof is remembered only after all its other
+//! checks have passed, so forged proofs cost no memory.
+
+mod key;
+mod nonce;
+mod proof;
+mod replay;
+mod target;
+#[cfg(test)]
+mod tests;
+mod thumbprint;
+
+pub use key::ALGORITHMS;
+pub use nonce::NonceKey;
+pub use thumbprint::Thumbprint;
+
+use super::cache::Digest;
+use super::error::CredentialError;
+use super::{Credentials, Place, Principal};
+use crate::clock::Now;
+use crate::denial::{Denial, ProofFault};
+use aws_lc_rs::rand;
+use http::{HeaderName, HeaderValue};
+use proof::Proof;
+use replay::{ReplayBounds, ReplayFault, ReplaySet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// The header field of a proof.
+pub const DPOP: HeaderName = HeaderName::from_static("dpop");
+/// The header field in which the gateway provides a nonce.
+pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// The tolerated time by which a client's clock may be ahead of the gateway's, in seconds.
+const AHEAD: u64 = 10;
+
+/// The settings for proofs.
+#[derive(Debug)]
+pub struct DpopSettings {
+    /// How long a proof, and a nonce of the gateway, can be used, in seconds.
+    pub window: u64,
+    /// Whether each proof must contain a nonce of the gateway.
+    pub requires_nonce: bool,
+    /// The key that authenticates nonces; `None` for a key that only this process knows.
+    pub nonce_key: Option<NonceKey>,
+    /// The maximum number of remembered proofs.
+    pub replay_entries: usize,
+    /// Whether challenges for bearer tokens also offer DPoP.
+    pub announce: bool,
+}
+
+impl Default for DpopSettings {
+    fn default() -> Self {
+        Self {
+            window: 60,
+            requires_nonce: false,
+            nonce_key: None,
+            replay_entries: 1_000_000,
+            announce: false,
+        }
+    }
+}
+
+/// What happens to proofs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Duty {
+    /// They are verified and remembered.
+    Enforce,
+    /// They are verified and not remembered, for the explanation of a request.
+    Observe,
+    /// They are not required: the caller is only described.
+    Assume,
+}
+
+/// Verifies proofs of possession.
+#[derive(Clone, Debug)]
+pub struct Dpop {
+    settings: Arc<DpopSettings>,
+    memory: Arc<Memory>,
+    duty: Duty,
+}
+
+impl Default for Dpop {
+    fn default() -> Self {
+        Self::new(DpopSettings::default())
+    }
+}
+
+/// The state that outlives a policy.
+#[derive(Debug, Default)]
+struct Memory {
+    replay: ReplaySet,
+    nonce_key: OnceLock<NonceKey>,
+    counts: [AtomicU64; ProofOutcome::ALL.len()],
+}
+
+/// The outcome of the verification of a proof, for the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProofOutcome {
+    /// The proof is valid.
+    Accepted,
+    /// The proof is missing or invalid.
+    Invalid,
+    /// The proof was accepted before.
+    Replayed,
+    /// The proof needs a nonce of the gateway, or a newer one.
+    Nonce,
+    /// The memory for proofs is full.
+    Full,
+}
+
+impl ProofOutcome {
+    /// All outcomes, in the order of the variants.
+    pub const ALL: [Self; 5] = [Self::Accepted, Self::Invalid, Self::Replayed, Self::Nonce, Self::Full];
+
+    /// Returns the outcome's label in the metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Invalid => "invalid",
+            Self::Replayed => "replayed",
+            Self::Nonce => "nonce",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl Dpop {
+    /// Creates a verifier that has not seen any proof.
+    pub fn new(settings: DpopSettings) -> Self {
+        Self { settings: Arc::new(settings), memory: Arc::default(), duty: Duty::Enforce }
+    }
+
+    /// Takes over the remembered proofs, the nonces and the counts of the verifier of the previous policy.
+    #[must_use]
+    pub(super) fn carry_over(self, before: &Self) -> Self {
+        Self { memory: before.memory.clone(), ..self }
+    }
+
+    /// Returns this verifier for explanations: it looks up proofs, but does not remember or count them.
+    #[must_use]
+    pub(super) fn observing(&self) -> Self {
+        Self { duty: Duty::Observe, ..self.clone() }
+    }
+
+    /// Returns this verifier for described callers, who have no key. A described caller with a bound token is assumed
+    /// to have proven the possession of its key.
+    #[must_use]
+    pub(super) fn assuming(&self) -> Self {
+        Self { duty: Duty::Assume, ..self.clone() }
+    }
+
+    /// Refuses proofs that were created before the process began to serve, since an earlier process may have accepted
+    /// them. A client whose proof is refused for this reason gets a nonce.
+    pub fn begin(&self, now: Now) {
+        self.memory.replay.refuse_before(now.unix);
+    }
+
+    /// Returns the settings.
+    pub fn settings(&self) -> &DpopSettings {
+        &self.settings
+    }
+
+    /// Returns the nonce for `DPoP-Nonce`.
+    pub fn nonce(&self, now: Now) -> HeaderValue {
+        self.nonce_key().issue(now.unix)
+    }
+
+    /// Returns the number of remembered proofs.
+    pub fn remembered(&self) -> usize {
+        self.memory.replay.len()
+    }
+
+    /// Returns how many proofs had this outcome.
+    pub fn count(&self, outcome: ProofOutcome) -> u64 {
+        self.memory.counts[outcome as usize].load(Ordering::Relaxed)
+    }
+
+    fn nonce_key(&self) -> &NonceKey {
+        if let Some(key) = &self.settings.nonce_key {
+            return key;
+        }
+        self.memory.nonce_key.get_or_init(|| {
+            let mut secret = [0; 32];
+            // Without random numbers, no nonce must be accepted. A process that cannot read them does not start.
+            rand::fill(&mut secret).expect("the system has given random numbers to this process before");
+            NonceKey::of(&secret)
+        })
+    }
+
+    /// Checks the binding of a token in a request: a bound token must have been sent with the `DPoP` scheme and with a
+    /// proof by its key, and a token that is not bound must not have been sent with this scheme. Otherwise an attacker
+    /// could use a stolen bound token as a bearer token, and a client would believe that its token is bound.
+    ///
+    /// # Errors
+    /// Returns why the token or the proof is refused.
+    #[cold]
+    pub(super) fn check_binding(
+        &self,
+        credentials: &Credentials<'_>,
+        principal: &Principal,
+        place: Place,
+        token: &Digest,
+        now: Now,
+    ) -> Result<(), CredentialError> {
+        if self.duty == Duty::Assume {
+            return Ok(());
+        }
+        let Some(super::Confirmation::Key(key)) = principal.confirmation else {
+            let detail = "the token is not bound to a key (it has no cnf), and was sent with the scheme DPoP";
+            return Err(CredentialError::because(Denial::UnboundToken, detail));
+        };
+        if place != Place::Dpop {
+            let detail = "the token is bound to a key (cnf.jkt), and was not sent as Authorization: DPoP";
+            return Err(CredentialError::because(Denial::BoundToken, detail));
+        }
+        self.verify(credentials, Some((token, &key)), now).map(|_| ())
+    }
+
+    /// Verifies the proof of a request for tokens. Returns the thumbprint of the key, to which the tokens are then
+    /// bound; `None` if the request has no proof.
+    ///
+    /// # Errors
+    /// Returns why the proof is refused.
+    pub fn proven_key(
+        &self,
+        credentials: &Credentials<'_>,
+        now: Now,
+    ) -> Result<Option<Thumbprint>, CredentialError> {
+        if !credentials.head.headers.contains_key(DPOP) {
+            return Ok(None);
+        }
+        self.verify(credentials, None, now).map(Some)
+    }
+
+    /// Verifies the proof of a request, and remembers it. `bound` contains the digest of the token that the proof is
+    /// for, and the key to which the token is bound.
+    ///
+    /// # Errors
+    /// Returns the first check of RFC 9449 section 4.3 that fails.
+    pub fn verify(
+        &self,
+        credentials: &Credentials<'_>,
+        bound: Option<(&Digest, &Thumbprint)>,
+        now: Now,
+    ) -> Result<Thumbprint, CredentialError> {
+        let verified = self.try_verify(credentials, bound, now);
+        if self.duty == Duty::Enforce {
+            let outcome = match verified.as_ref().map_err(|refused| &refused.denial) {
+                Ok(_) => ProofOutcome::Accepted,
+                Err(Denial::UseDpopNonce) => ProofOutcome::Nonce,
+                Err(Denial::ReplayedProof) => ProofOutcome::Replayed,
+                Err(Denial::CheckUnavailable) => ProofOutcome::Full,
+                Err(_) => ProofOutcome::Invalid,
+            };
+            self.memory.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        verified
+    }
+
+    fn try_verify(
+        &self,
+        credentials: &Credentials<'_>,
+        bound: Option<(&Digest, &Thumbprint)>,
+        now: Now,
+    ) -> Result<Thumbprint, CredentialError> {
+        let mut fields = credentials.head.headers.get_all(DPOP).iter();
+        let Some(field) = fields.next() else { return Err(Denial::InvalidProof(ProofFault::Missing).into()) };
+        if fields.next().is_some() {
+            return Err(Denial::InvalidProof(ProofFault::Repeated).into());
+        }
+        let proof = Proof::read(field.as_bytes())?;
+        let thumbprint = proof.thumbprint();
+        if let Some((_, key)) = bound
+            && *key != thumbprint
+        {
+            let detail = format!("the proof is by the key {thumbprint}, and the token is bound to {key}");
+            return Err(CredentialError::because(Denial::InvalidProof(ProofFault::OtherKey), detail));
+        }
+        proof.check_request(credentials)?;
+        if let Some((token, _)) = bound {
+            proof.check_token(token)?;
+        }
+        proof.check_signature()?;
+        let created = self.created(&proof, now)?;
+        self.remember(&proof, created, now)?;
+        Ok(thumbprint)
+    }
+
+    /// Returns when the proof was created: when its nonce was issued or, without a nonce, its `iat`. A client whose
+    /// clock is wrong gets a nonce, and can then create an acceptable proof.
+    fn created(&self, proof: &Proof<'_>, now: Now) -> Result<u64, CredentialError> {
+        let nonce = |detail: String| Err(CredentialError::because(Denial::UseDpopNonce, detail));
+        let window = self.settings.window;
+        let is_acceptable = |time: u64| time <= now.unix + AHEAD && now.unix.saturating_sub(time) <= window;
+        match proof.nonce() {
+            Some(text) => match self.nonce_key().issued(text) {
+                Some(issued) if is_acceptable(issued) => Ok(issued),
+                Some(issued) => {
+                    nonce(format!("the proof's nonce was issued at {issued}, and it is {} now", now.unix))
+                }
+                None => nonce("the gateway did not issue the proof's nonce".to_owned()),
+            },
+            None if self.settings.requires_nonce => nonce("the proof has no nonce".to_owned()),
+            None => match proof.issued() {
+                issued if is_acceptable(issued) => Ok(issued),
+                issued => nonce(format!(
+                    "the proof's iat is {issued}, and it is {} now; the window is {window} s",
+                    now.unix
+                )),
+            },
+        }
+    }
+
+    fn remember(&self, proof: &Proof<'_>, created: u64, now: Now) -> Result<(), CredentialError> {
+        let bounds =
+            ReplayBounds { span: self.settings.window + AHEAD, capacity: self.settings.replay_entries };
+        let is_recorded = self.duty == Duty::Enforce;
+        let admitted =
+            self.memory.replay.admit(&proof.thumbprint(), proof.id(), created, now.unix, bounds, is_recorded);
+        admitted.map_err(|fault| match fault {
+            ReplayFault::Seen => Denial::ReplayedProof.into(),
+            ReplayFault::Forgotten => CredentialError::because(
+                Denial::UseDpopNonce,
+                "the proof was created before the gateway started, or before its clock was set back",
+            ),
+            ReplayFault::Full => CredentialError::because(
+                Denial::CheckUnavailable,
+                format!("{} DPoP proofs are remembered ([dpop] replay_entries)", bounds.capacity),
+            ),
+            ReplayFault::FullForKey => CredentialError::because(
+                Denial::CheckUnavailable,
+                "the client's DPoP proofs take the share of one key ([dpop] replay_entries)",
+            ),
+        })
+    }
+}

@@ -1,0 +1,308 @@
+use super::*;
+use crate::authenticate::digest_of;
+use crate::peer::Scheme;
+use crate::route::Head;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
+    EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, Method};
+use serde_json::{Value, json};
+
+const NOW: u64 = 1_700_000_000;
+const TOKEN: &str = "a.b.c";
+
+/// A client's key, which signs proofs.
+struct Client {
+    algorithm: &'static str,
+    jwk: Value,
+    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+}
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+impl Client {
+    fn ec(algorithm: &'static str, curve: &str, kind: &'static EcdsaSigningAlgorithm) -> Self {
+        let pair = EcdsaKeyPair::generate(kind).unwrap();
+        let (x, y) = {
+            let point = &pair.public_key().as_ref()[1..];
+            let (x, y) = point.split_at(point.len() / 2);
+            (b64(x), b64(y))
+        };
+        let jwk = json!({ "kty": "EC", "crv": curve, "x": x, "y": y });
+        let sign = move |message: &[u8]| pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
+        Self { algorithm, jwk, sign: Box::new(sign) }
+    }
+
+    fn es256() -> Self {
+        Self::ec("ES256", "P-256", &ECDSA_P256_SHA256_FIXED_SIGNING)
+    }
+
+    fn ed25519(algorithm: &'static str) -> Self {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(pair.public_key()) });
+        Self { algorithm, jwk, sign: Box::new(move |message| pair.sign(message).as_ref().to_vec()) }
+    }
+
+    fn rsa(algorithm: &'static str) -> Self {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let public = pair.public_key();
+        let number = |bytes: &[u8]| b64(bytes.strip_prefix(&[0]).unwrap_or(bytes));
+        let jwk = json!({
+            "kty": "RSA",
+            "n": number(public.modulus().big_endian_without_leading_zero()),
+            "e": number(public.exponent().big_endian_without_leading_zero()),
+        });
+        let sign = move |message: &[u8]| {
+            let mut signature = vec![0; pair.public_modulus_len()];
+            let padding = if algorithm == "RS256" { &RSA_PKCS1_SHA256 } else { &RSA_PSS_SHA256 };
+            pair.sign(padding, &SystemRandom::new(), message, &mut signature).unwrap();
+            signature
+        };
+        Self { algorithm, jwk, sign: Box::new(sign) }
+    }
+
+    fn header(&self) -> Value {
+        json!({ "typ": "dpop+jwt", "alg": self.algorithm, "jwk": self.jwk })
+    }
+
+    fn proof(&self, header: &Value, claims: &Value) -> String {
+        let message = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
+        let signature = (self.sign)(message.as_bytes());
+        format!("{message}.{}", b64(signature))
+    }
+
+    fn thumbprint(&self) -> Thumbprint {
+        let jwk = self.jwk.as_object().unwrap();
+        match key::ProofKey::read(jwk, self.algorithm) {
+            Ok(key) => key.thumbprint,
+            Err(_) => panic!("a key of the test"),
+        }
+    }
+}
+
+fn claims(id: &str) -> Value {
+    json!({
+        "jti": id, "htm": "GET", "htu": "https://api.example/orders", "iat": NOW, "ath": b64(digest_of(TOKEN)),
+    })
+}
+
+fn verify_fields(
+    dpop: &Dpop,
+    fields: &[&str],
+    key: &Thumbprint,
+    now: u64,
+) -> Result<Thumbprint, CredentialError> {
+    let mut headers = HeaderMap::new();
+    for field in fields {
+        headers.append(DPOP, field.parse().unwrap());
+    }
+    let head = Head {
+        method: &Method::GET,
+        host: Some("api.example".into()),
+        port: None,
+        path: "/orders".into(),
+        query: Some("a=b"),
+        headers: &headers,
+    };
+    let credentials = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+    dpop.verify(&credentials, Some((&digest_of(TOKEN), key)), Now::at(now))
+}
+
+fn verify(dpop: &Dpop, client: &Client, header: &Value, claims: &Value, now: u64) -> Result<(), Denial> {
+    let proof = client.proof(header, claims);
+    verify_fields(dpop, &[&proof], &client.thumbprint(), now).map(|_| ()).map_err(|refused| refused.denial)
+}
+
+#[test]
+fn a_proof_of_each_algorithm_is_accepted_once() {
+    let dpop = Dpop::default();
+    for (at, client) in [
+        Client::es256(),
+        Client::ec("ES384", "P-384", &ECDSA_P384_SHA384_FIXED_SIGNING),
+        Client::ec("ES512", "P-521", &ECDSA_P521_SHA512_FIXED_SIGNING),
+        Client::ed25519("EdDSA"),
+        Client::ed25519("Ed25519"),
+        Client::rsa("RS256"),
+        Client::rsa("PS256"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(ALGORITHMS.split(' ').filter(|known| *known == client.algorithm).count(), 1);
+        let (header, claims) = (client.header(), claims("1"));
+        assert_eq!(verify(&dpop, &client, &header, &claims, NOW), Ok(()), "{}", client.algorithm);
+        assert_eq!(verify(&dpop, &client, &header, &claims, NOW), Err(Denial::ReplayedProof));
+        assert_eq!(dpop.remembered(), at + 1);
+    }
+    assert_eq!(ALGORITHMS.split(' ').count(), 7);
+    assert_eq!((dpop.count(ProofOutcome::Accepted), dpop.count(ProofOutcome::Replayed)), (7, 7));
+}
+
+#[test]
+fn the_example_of_the_standard_is_accepted() {
+    // RFC 9449 section 7.1.
+    const PROOF: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA";
+    const TOKEN: &str = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
+    const KEY: &str = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+    let ask = |method: &Method, host: &'static str, token: &str, now| {
+        let mut headers = HeaderMap::new();
+        headers.append(DPOP, PROOF.parse().unwrap());
+        let path = "/protectedresource".into();
+        let head = Head { method, host: Some(host.into()), port: None, path, query: None, headers: &headers };
+        let credentials = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+        let key = KEY.parse().unwrap();
+        let verified = Dpop::default().verify(&credentials, Some((&digest_of(token), &key)), Now::at(now));
+        verified.map(|key| key.to_string()).map_err(|refused| refused.denial)
+    };
+    let (get, host, now) = (&Method::GET, "resource.example.org", 1_562_262_618);
+    assert_eq!(ask(get, host, TOKEN, now), Ok(KEY.to_owned()));
+    let invalid = |fault| Err(Denial::InvalidProof(fault));
+    assert_eq!(ask(&Method::POST, host, TOKEN, now), invalid(ProofFault::Method));
+    assert_eq!(ask(get, "other.example.org", TOKEN, now), invalid(ProofFault::Target));
+    assert_eq!(ask(get, host, "another", now), invalid(ProofFault::Token));
+    assert_eq!(ask(get, host, TOKEN, now + 61), Err(Denial::UseDpopNonce));
+}
+
+#[test]
+fn each_bad_proof_is_refused_with_its_reason_and_not_remembered() {
+    let (dpop, client) = (Dpop::default(), Client::es256());
+    let invalid = Denial::InvalidProof;
+    let header_with = |name: &str, value: Value| {
+        let mut header = client.header();
+        header[name] = value;
+        header
+    };
+    for (name, value, fault) in [
+        ("typ", json!("JWT"), ProofFault::Type),
+        ("typ", json!("dpop"), ProofFault::Type),
+        ("typ", json!(null), ProofFault::Type),
+        ("typ", json!(7), ProofFault::Type),
+        ("alg", json!("none"), ProofFault::Algorithm),
+        ("alg", json!("HS256"), ProofFault::Algorithm),
+        ("alg", json!(null), ProofFault::Algorithm),
+        ("alg", json!("ES384"), ProofFault::Key),
+        ("jwk", json!(null), ProofFault::Key),
+        ("jwk", json!("key"), ProofFault::Key),
+        ("jwk", json!({}), ProofFault::Key),
+        ("jwk", json!({ "kty": "oct", "k": "AAAA" }), ProofFault::Key),
+        ("jwk", Client::es256().jwk, ProofFault::OtherKey),
+        ("crit", json!(["exp"]), ProofFault::Form),
+        ("zip", json!("DEF"), ProofFault::Form),
+    ] {
+        let header = header_with(name, value.clone());
+        assert_eq!(verify(&dpop, &client, &header, &claims("1"), NOW), Err(invalid(fault)), "{name} {value}");
+    }
+    for (name, value, refused) in [
+        ("jti", json!(null), invalid(ProofFault::Claims)),
+        ("jti", json!(""), invalid(ProofFault::Claims)),
+        ("jti", json!(7), invalid(ProofFault::Claims)),
+        ("htm", json!(null), invalid(ProofFault::Claims)),
+        ("htm", json!("POST"), invalid(ProofFault::Method)),
+        ("htm", json!("get"), invalid(ProofFault::Method)),
+        ("htu", json!(null), invalid(ProofFault::Claims)),
+        ("htu", json!("https://api.example/"), invalid(ProofFault::Target)),
+        ("htu", json!("http://api.example/orders"), invalid(ProofFault::Target)),
+        ("htu", json!("/orders"), invalid(ProofFault::Target)),
+        ("iat", json!(null), invalid(ProofFault::Claims)),
+        ("iat", json!("1700000000"), invalid(ProofFault::Claims)),
+        ("iat", json!(-1), invalid(ProofFault::Claims)),
+        ("iat", json!(NOW - 61), Denial::UseDpopNonce),
+        ("iat", json!(NOW + AHEAD + 1), Denial::UseDpopNonce),
+        ("iat", json!(NOW * 1000), Denial::InvalidProof(ProofFault::Claims)),
+        ("ath", json!(null), invalid(ProofFault::Token)),
+        ("ath", json!(""), invalid(ProofFault::Token)),
+        ("ath", json!(b64(digest_of("another"))), invalid(ProofFault::Token)),
+        ("ath", json!(TOKEN), invalid(ProofFault::Token)),
+        ("nonce", json!(7), invalid(ProofFault::Claims)),
+        ("nonce", json!("of another server"), Denial::UseDpopNonce),
+    ] {
+        let mut claims = claims("1");
+        claims[name] = value.clone();
+        assert_eq!(verify(&dpop, &client, &client.header(), &claims, NOW), Err(refused), "{name} {value}");
+    }
+    let good = client.proof(&client.header(), &claims("1"));
+    let other = client.proof(&client.header(), &claims("2"));
+    let key = client.thumbprint();
+    let fields = |fields: &[&str]| {
+        verify_fields(&dpop, fields, &key, NOW).map(|_| ()).map_err(|refused| refused.denial)
+    };
+    let (message, signature) = (good.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1);
+    let long = format!("{good}{}", "A".repeat(8192));
+    for (sent, fault) in [
+        (&[][..], ProofFault::Missing),
+        (&[&*good, &*good], ProofFault::Repeated),
+        (&[&good, ""], ProofFault::Repeated),
+        (&[""], ProofFault::Form),
+        (&["a.b"], ProofFault::Form),
+        (&[message], ProofFault::Form),
+        (&[&format!("{good}, {other}")], ProofFault::Form),
+        (&[&long], ProofFault::Form),
+        (&[&format!("{message}.{signature}")], ProofFault::Signature),
+        (&[&format!("{message}.")], ProofFault::Signature),
+        (&[&good[..good.len() - 2]], ProofFault::Signature),
+        (&[&format!("{good}=")], ProofFault::Signature),
+    ] {
+        assert_eq!(fields(sent), Err(invalid(fault)), "{sent:?}");
+    }
+    assert_eq!(dpop.remembered(), 0, "a flood of bad proofs fills nothing");
+    assert_eq!(fields(&[&good]), Ok(()), "the neighbour of all of them");
+}
+
+#[test]
+fn a_nonce_of_the_gateway_says_when_a_proof_was_created_and_may_be_required() {
+    let client = Client::es256();
+    let settings = |requires_nonce| DpopSettings { requires_nonce, ..DpopSettings::default() };
+    for required in [false, true] {
+        let dpop = Dpop::new(settings(required));
+        let nonce = dpop.nonce(Now::at(NOW));
+        let with = |id: &str, nonce: Option<&str>, iat: u64| {
+            let mut claims = claims(id);
+            claims["iat"] = iat.into();
+            if let Some(nonce) = nonce {
+                claims["nonce"] = nonce.into();
+            }
+            claims
+        };
+        let nonce = nonce.to_str().unwrap();
+        let ask = |claims: &Value, now| verify(&dpop, &client, &client.header(), claims, now);
+        assert_eq!(ask(&with("1", None, NOW), NOW).is_ok(), !required);
+        assert_eq!(ask(&with("2", Some(nonce), NOW), NOW), Ok(()));
+        assert_eq!(ask(&with("3", Some(nonce), 1), NOW + 60), Ok(()), "a client whose clock is wrong");
+        assert_eq!(ask(&with("4", Some(nonce), NOW + 61), NOW + 61), Err(Denial::UseDpopNonce), "too old");
+        let other = Dpop::new(settings(required)).nonce(Now::at(NOW));
+        let other = with("5", Some(other.to_str().unwrap()), NOW);
+        assert_eq!(ask(&other, NOW), Err(Denial::UseDpopNonce), "of another gateway");
+        assert_eq!(ask(&with("2", Some(nonce), NOW), NOW), Err(Denial::ReplayedProof));
+    }
+    let shared = || Dpop::new(DpopSettings { nonce_key: Some(NonceKey::of(&[7; 32])), ..settings(true) });
+    let (one, other) = (shared(), shared());
+    let mut claims = claims("1");
+    claims["nonce"] = one.nonce(Now::at(NOW)).to_str().unwrap().into();
+    assert_eq!(verify(&other, &client, &client.header(), &claims, NOW), Ok(()), "gateways with one secret");
+}
+
+#[test]
+fn what_was_accepted_outlives_a_reload_and_an_explanation_uses_up_nothing() {
+    let client = Client::es256();
+    let dpop = Dpop::default();
+    dpop.begin(Now::at(NOW));
+    let (header, first) = (client.header(), claims("1"));
+    let observing = dpop.observing();
+    assert_eq!(verify(&observing, &client, &header, &first, NOW), Ok(()));
+    assert_eq!(verify(&observing, &client, &header, &first, NOW), Ok(()));
+    assert_eq!(verify(&dpop, &client, &header, &first, NOW), Ok(()));
+    assert_eq!(verify(&observing, &client, &header, &first, NOW), Err(Denial::ReplayedProof));
+    let reloaded = Dpop::new(DpopSettings { window: 30, ..DpopSettings::default() }).carry_over(&dpop);
+    assert_eq!(verify(&reloaded, &client, &header, &first, NOW), Err(Denial::ReplayedProof));
+    let mut before = claims("2");
+    before["iat"] = (NOW - 1).into();
+    assert_eq!(verify(&dpop, &client, &header, &before, NOW), Err(Denial::UseDpopNonce), "before the start");
+    assert_eq!(dpop.count(ProofOutcome::Accepted), 1);
+}
