@@ -26,7 +26,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 /// The claims of a token that introspection returns (RFC 7662 section 2.2).
-const INTROSPECTED: [&str; 13] = [
+const INTROSPECTED: [&str; 14] = [
     "iss",
     "sub",
     "aud",
@@ -40,6 +40,7 @@ const INTROSPECTED: [&str; 13] = [
     "sid",
     "auth_time",
     "fresh",
+    "cnf",
 ];
 
 /// Issues an access token to a service.
@@ -112,24 +113,25 @@ pub(super) async fn introspect(
         return Err(Denial::UnauthorizedClient);
     }
     let token = request.fields.required("token")?;
-    let told = if token.starts_with(REFRESH_TOKEN_PREFIX) {
+    let body = if token.starts_with(REFRESH_TOKEN_PREFIX) {
         refresh_token(authority, request, token).await?
     } else {
         request.inspected.as_ref().map(|inspected| access_token(&inspected.claims))
     };
-    Ok(json_response(StatusCode::OK, &told.unwrap_or_else(|| json!({ "active": false }))))
+    Ok(json_response(StatusCode::OK, &body.unwrap_or_else(|| json!({ "active": false }))))
 }
 
 fn access_token(claims: &Map<String, Value>) -> Value {
-    let mut told = Map::new();
-    told.insert("active".into(), true.into());
-    told.insert("token_type".into(), "Bearer".into());
+    let mut body = Map::new();
+    body.insert("active".into(), true.into());
+    // The caller must not mistake a bound token for a bearer token (RFC 9449 section 6.2).
+    body.insert("token_type".into(), if claims.contains_key("cnf") { "DPoP" } else { "Bearer" }.into());
     for name in INTROSPECTED {
         if let Some(value) = claims.get(name) {
-            told.insert(name.into(), value.clone());
+            body.insert(name.into(), value.clone());
         }
     }
-    Value::Object(told)
+    Value::Object(body)
 }
 
 async fn refresh_token(

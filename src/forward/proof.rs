@@ -105,7 +105,9 @@ impl Audience {
 pub struct Proof<'r> {
     /// The proofs that the policy configures.
     pub proofs: &'r Proofs,
+    /// The audience of assertions.
     pub audience: &'r Audience,
+    /// The request's method.
     pub method: &'r Method,
     /// The path and query that the upstream receives.
     pub target: &'r PathAndQuery,

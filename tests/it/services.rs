@@ -1,6 +1,7 @@
 //! Services: their own tokens, introspection, and revocation. Refusals follow RFC 6749.
 
 use crate::kit::account::{self, AUTHORITY, Pair, claims, login, refresh};
+use crate::kit::prover::Prover;
 use crate::kit::{Answer, ISSUER, Portcullis, Request, token};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -165,6 +166,10 @@ fn a_service_is_told_what_a_token_is_worth_and_of_a_worthless_one_nothing() {
     let told = introspected(address, &pair.refresh);
     assert_eq!((&told["active"], &told["token_type"]), (&json!(true), &json!("refresh_token")));
     assert_eq!(introspected(address, &token("eve").to_string())["sub"], "eve", "another issuer's");
+    // RFC 9449 section 6.2: a service must not mistake a bound token for a bearer token.
+    let confirmation = Prover::new().confirmation();
+    let bound = introspected(address, &token("eve").claim("cnf", confirmation.clone()).to_string());
+    assert_eq!((&bound["token_type"], &bound["cnf"]), (&json!("DPoP"), &confirmation));
 
     let next = refresh(address, &pair.refresh);
     // The first character of a signature holds six bits of it, the last one only two. The test therefore changes the

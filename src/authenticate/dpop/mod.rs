@@ -25,7 +25,7 @@ use crate::denial::{Denial, ProofFault};
 use aws_lc_rs::rand;
 use http::{HeaderName, HeaderValue};
 use proof::Proof;
-use replay::{ReplayBounds, ReplayFault, ReplaySet};
+use replay::{Created, ReplayBounds, ReplayFault, ReplaySet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -153,7 +153,7 @@ impl Dpop {
         Self { duty: Duty::Assume, ..self.clone() }
     }
 
-    /// Refuses proofs that were created before the process began to serve, since an earlier process may have accepted
+    /// Refuses proofs that could be used before the process began to serve, because an earlier process may have accepted
     /// them. A client whose proof is refused for this reason gets a nonce.
     pub fn begin(&self, now: Now) {
         self.memory.replay.refuse_before(now.unix);
@@ -292,13 +292,13 @@ impl Dpop {
 
     /// Returns when the proof was created: when its nonce was issued or, without a nonce, its `iat`. A client whose
     /// clock is wrong gets a nonce, and can then create an acceptable proof.
-    fn created(&self, proof: &Proof<'_>, now: Now) -> Result<u64, CredentialError> {
+    fn created(&self, proof: &Proof<'_>, now: Now) -> Result<Created, CredentialError> {
         let nonce = |detail: String| Err(CredentialError::because(Denial::UseDpopNonce, detail));
         let window = self.settings.window;
         let is_acceptable = |time: u64| time <= now.unix + AHEAD && now.unix.saturating_sub(time) <= window;
         match proof.nonce() {
             Some(text) => match self.nonce_key().issued(text) {
-                Some(issued) if is_acceptable(issued) => Ok(issued),
+                Some(issued) if is_acceptable(issued) => Ok(Created::ByNonce(issued)),
                 Some(issued) => {
                     nonce(format!("the proof's nonce was issued at {issued}, and it is {} now", now.unix))
                 }
@@ -306,7 +306,7 @@ impl Dpop {
             },
             None if self.settings.requires_nonce => nonce("the proof has no nonce".to_owned()),
             None => match proof.issued() {
-                issued if is_acceptable(issued) => Ok(issued),
+                issued if is_acceptable(issued) => Ok(Created::ByClient(issued)),
                 issued => nonce(format!(
                     "the proof's iat is {issued}, and it is {} now; the window is {window} s",
                     now.unix
@@ -315,7 +315,7 @@ impl Dpop {
         }
     }
 
-    fn remember(&self, proof: &Proof<'_>, created: u64, now: Now) -> Result<(), CredentialError> {
+    fn remember(&self, proof: &Proof<'_>, created: Created, now: Now) -> Result<(), CredentialError> {
         let bounds =
             ReplayBounds { span: self.settings.window + AHEAD, capacity: self.settings.replay_entries };
         let is_recorded = self.duty == Duty::Enforce;

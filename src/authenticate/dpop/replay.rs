@@ -35,6 +35,31 @@ pub(super) enum ReplayFault {
     FullForKey,
 }
 
+/// The time at which a proof was created, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Created {
+    /// The gateway issued the proof's nonce at this time.
+    ByNonce(u64),
+    /// The proof has no nonce, and its `iat` is this time. The client's clock may be ahead by `AHEAD` seconds.
+    ByClient(u64),
+}
+
+impl Created {
+    const fn seconds(self) -> u64 {
+        match self {
+            Self::ByNonce(seconds) | Self::ByClient(seconds) => seconds,
+        }
+    }
+
+    /// Returns the latest time before which the proof cannot have been used.
+    const fn earliest_use(self) -> u64 {
+        match self {
+            Self::ByNonce(seconds) => seconds,
+            Self::ByClient(seconds) => seconds.saturating_sub(AHEAD),
+        }
+    }
+}
+
 /// How long and how many proofs are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReplayBounds {
@@ -68,7 +93,7 @@ pub(super) struct ReplaySet {
     parts: [Mutex<Part>; PARTS],
     /// The number of proofs in all parts.
     count: AtomicUsize,
-    /// Proofs created before this time are refused, because another process may have accepted them.
+    /// Proofs that could be used before this time are refused, because another process may have accepted them.
     start: AtomicU64,
 }
 
@@ -83,7 +108,7 @@ impl Default for ReplaySet {
 }
 
 impl ReplaySet {
-    /// Refuses proofs that were created before this time, in seconds since 1970.
+    /// Refuses proofs that could be used before this time, in seconds since 1970.
     pub(super) fn refuse_before(&self, start: u64) {
         self.start.store(start, Ordering::Relaxed);
     }
@@ -101,7 +126,7 @@ impl ReplaySet {
         &self,
         key: &Thumbprint,
         id: &str,
-        created: u64,
+        created: Created,
         now: u64,
         bounds: ReplayBounds,
         is_recorded: bool,
@@ -122,7 +147,7 @@ impl ReplaySet {
         &self,
         key: &Thumbprint,
         mark: Mark,
-        created: u64,
+        created: Created,
         now: u64,
         bounds: ReplayBounds,
         is_recorded: bool,
@@ -130,7 +155,8 @@ impl ReplaySet {
         let mut part =
             self.parts[usize::from(key.0[0]) % PARTS].lock().unwrap_or_else(PoisonError::into_inner);
         self.forget(&mut part, now, bounds.span);
-        if created < part.forgotten || created < self.start.load(Ordering::Relaxed) {
+        let start = self.start.load(Ordering::Relaxed);
+        if created.seconds() < part.forgotten || created.earliest_use() < start {
             return Err(ReplayFault::Forgotten);
         }
         if part.current.marks.contains(&mark) || part.before.marks.contains(&mark) {
@@ -190,6 +216,7 @@ fn mark(key: &Thumbprint, id: &str) -> Mark {
 
 #[cfg(test)]
 mod tests {
+    use super::Created::{ByClient, ByNonce};
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashSet;
@@ -207,13 +234,18 @@ mod tests {
     #[test]
     fn a_proof_is_accepted_once_by_each_key() {
         let set = ReplaySet::default();
-        let admit = |key_byte, id: &str, now| set.admit(&key(key_byte), id, now, now, bounds(1000), true);
+        let admit =
+            |key_byte, id: &str, now| set.admit(&key(key_byte), id, ByClient(now), now, bounds(1000), true);
         assert_eq!(admit(1, "a", 1000), Ok(()));
         assert_eq!(admit(1, "a", 1000), Err(ReplayFault::Seen));
         assert_eq!(admit(2, "a", 1000), Ok(()), "another key");
         assert_eq!(admit(1, "b", 1000), Ok(()), "another id");
         assert_eq!(set.len(), 3);
-        assert_eq!(set.admit(&key(1), "c", 1000, 1000, bounds(1000), false), Ok(()), "only looked up");
+        assert_eq!(
+            set.admit(&key(1), "c", ByClient(1000), 1000, bounds(1000), false),
+            Ok(()),
+            "only looked up"
+        );
         assert_eq!(admit(1, "c", 1000), Ok(()));
     }
 
@@ -221,7 +253,7 @@ mod tests {
     fn when_it_is_full_new_proofs_are_refused_and_none_is_forgotten() {
         let set = ReplaySet::default();
         let admit = |key_byte: u8, id: usize, now| {
-            set.admit(&key(key_byte), &id.to_string(), now, now, bounds(64), true)
+            set.admit(&key(key_byte), &id.to_string(), ByClient(now), now, bounds(64), true)
         };
         for byte in 0..8 {
             for id in 0..8 {
@@ -241,8 +273,13 @@ mod tests {
     fn neither_a_restart_nor_a_clock_that_is_set_back_revives_a_proof() {
         let set = ReplaySet::default();
         set.refuse_before(1000);
-        let admit = |id: &str, created, now| set.admit(&key(1), id, created, now, bounds(1000), true);
+        let admit =
+            |id: &str, created, now| set.admit(&key(1), id, ByNonce(created), now, bounds(1000), true);
         assert_eq!(admit("a", 999, 1001), Err(ReplayFault::Forgotten));
+        // A client's clock may be ahead: its proof may have been used before the time that it states.
+        for (created, expected) in [(1000 + AHEAD - 1, Err(ReplayFault::Forgotten)), (1000 + AHEAD, Ok(()))] {
+            assert_eq!(set.admit(&key(2), "a", ByClient(created), 1001, bounds(1000), true), expected);
+        }
         assert_eq!(admit("a", 1001, 1001), Ok(()));
         assert_eq!(admit("b", 1001 + 3 * SPAN, 1001 + 3 * SPAN), Ok(()));
         assert_eq!(admit("a", 1001, 1002), Err(ReplayFault::Forgotten), "the clock was set back");
@@ -260,7 +297,7 @@ mod tests {
                 // The window is `SPAN - AHEAD`.
                 let created = now + AHEAD - age;
                 let proof = (by, id, created);
-                let admitted = set.admit(&key(by), &format!("{id} {created}"), created, now, bounds(1_000_000), true);
+                let admitted = set.admit(&key(by), &format!("{id} {created}"), ByClient(created), now, bounds(1_000_000), true);
                 let expected = if seen.insert(proof) { Ok(()) } else { Err(ReplayFault::Seen) };
                 prop_assert_eq!(admitted, expected);
             }

@@ -293,7 +293,8 @@ fn what_was_accepted_outlives_a_reload_and_an_explanation_uses_up_nothing() {
     let client = Client::es256();
     let dpop = Dpop::default();
     dpop.begin(Now::at(NOW));
-    let (header, first) = (client.header(), claims("1"));
+    let (header, mut first) = (client.header(), claims("1"));
+    first["iat"] = (NOW + AHEAD).into();
     let observing = dpop.observing();
     assert_eq!(verify(&observing, &client, &header, &first, NOW), Ok(()));
     assert_eq!(verify(&observing, &client, &header, &first, NOW), Ok(()));
@@ -302,7 +303,7 @@ fn what_was_accepted_outlives_a_reload_and_an_explanation_uses_up_nothing() {
     let reloaded = Dpop::new(DpopSettings { window: 30, ..DpopSettings::default() }).carry_over(&dpop);
     assert_eq!(verify(&reloaded, &client, &header, &first, NOW), Err(Denial::ReplayedProof));
     let mut before = claims("2");
-    before["iat"] = (NOW - 1).into();
+    before["iat"] = (NOW + AHEAD - 1).into();
     assert_eq!(verify(&dpop, &client, &header, &before, NOW), Err(Denial::UseDpopNonce), "before the start");
     assert_eq!(dpop.count(ProofOutcome::Accepted), 1);
 }
