@@ -45,7 +45,7 @@ impl<'p> Proof<'p> {
         })?;
         let header = jws.header();
         let typ = header.get("typ");
-        if !typ.and_then(Value::as_str).is_some_and(|typ| canonical_type(typ) == TYPE) {
+        if typ.and_then(Value::as_str).is_none_or(|typ| canonical_type(typ) != TYPE) {
             return Err(invalid(ProofFault::Type, format!("typ is {}, not '{TYPE}'", ClaimText(typ))));
         }
         let algorithm = header.get("alg").and_then(Value::as_str).unwrap_or_default();

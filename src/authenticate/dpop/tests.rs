@@ -16,11 +16,13 @@ use serde_json::{Value, json};
 const NOW: u64 = 1_700_000_000;
 const TOKEN: &str = "a.b.c";
 
+type Signer = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// A client's key, which signs proofs.
 struct Client {
     algorithm: &'static str,
     jwk: Value,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Signer,
 }
 
 fn b64(bytes: impl AsRef<[u8]>) -> String {
