@@ -21,14 +21,14 @@ use std::hint::black_box;
 const NOW: u64 = 1_700_000_000;
 const TOKEN: &str = "a.b.c";
 
-type Signer = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
 
 struct Signer {
     jwk: Value,
     algorithm: &'static str,
     public: Vec<u8>,
     verification: &'static dyn VerificationAlgorithm,
-    sign: Signer,
+    sign: Sign,
 }
 
 fn b64(bytes: impl AsRef<[u8]>) -> String {
