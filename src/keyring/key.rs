@@ -28,6 +28,38 @@ pub const SIGNING: [Algorithm; 6] = [
     Algorithm::EdDSA,
 ];
 
+/// The kinds of key pairs that the authority generates and reads from files.
+#[derive(Clone, Copy)]
+enum PairKind {
+    P256,
+    Ed25519,
+    Rsa,
+}
+
+impl PairKind {
+    /// Returns the kind of the key pairs for an algorithm; `None` if the authority does not sign with key pairs for it.
+    const fn of(algorithm: Algorithm) -> Option<Self> {
+        match algorithm {
+            Algorithm::ES256 => Some(Self::P256),
+            Algorithm::EdDSA => Some(Self::Ed25519),
+            Algorithm::RS256 => Some(Self::Rsa),
+            Algorithm::HS256
+            | Algorithm::HS384
+            | Algorithm::HS512
+            | Algorithm::RS384
+            | Algorithm::RS512
+            | Algorithm::PS256
+            | Algorithm::PS384
+            | Algorithm::PS512
+            | Algorithm::ES384
+            | Algorithm::ES512
+            | Algorithm::MlDsa44
+            | Algorithm::MlDsa65
+            | Algorithm::MlDsa87 => None,
+        }
+    }
+}
+
 /// A key that signs tokens.
 pub struct SigningKey {
     algorithm: Algorithm,
@@ -76,34 +108,20 @@ impl SigningKey {
     pub(super) fn from_pkcs8(algorithm: Algorithm, pkcs8: &[u8]) -> Option<Self> {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         // A thumbprint is the hash of the required members in lexical order, without whitespace (RFC 7638 section 3).
-        let (required, encoding) = match algorithm {
-            // The authority has no key files for these algorithms.
-            Algorithm::HS256
-            | Algorithm::HS384
-            | Algorithm::HS512
-            | Algorithm::RS384
-            | Algorithm::RS512
-            | Algorithm::PS256
-            | Algorithm::PS384
-            | Algorithm::PS512
-            | Algorithm::ES384
-            | Algorithm::ES512
-            | Algorithm::MlDsa44
-            | Algorithm::MlDsa65
-            | Algorithm::MlDsa87 => return None,
-            Algorithm::ES256 => {
+        let (required, encoding) = match PairKind::of(algorithm)? {
+            PairKind::P256 => {
                 let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()?;
                 let (x, y) = pair.public_key().as_ref().get(1..65)?.split_at(32);
                 let required =
                     format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, encode(x), encode(y));
                 (required, EncodingKey::from_ec_der(pkcs8))
             }
-            Algorithm::EdDSA => {
+            PairKind::Ed25519 => {
                 let pair = Ed25519KeyPair::from_pkcs8(pkcs8).ok()?;
                 let x = encode(pair.public_key().as_ref());
                 (format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#), EncodingKey::from_ed_der(pkcs8))
             }
-            Algorithm::RS256 => {
+            PairKind::Rsa => {
                 // The library rejects moduli under 2048 bits.
                 let pair = RsaKeyPair::from_pkcs8(pkcs8).ok()?;
                 let n = encode(pair.public_key().modulus().big_endian_without_leading_zero());
@@ -154,26 +172,17 @@ fn pkcs1_within(pkcs8: &[u8]) -> Option<&[u8]> {
 fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
     let failed = |_| KeyringFault::Random;
     let random = SystemRandom::new();
-    let pkcs8 = match algorithm {
-        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => return Err(KeyringFault::SecretInPolicy),
-        Algorithm::RS384
-        | Algorithm::RS512
-        | Algorithm::PS256
-        | Algorithm::PS384
-        | Algorithm::PS512
-        | Algorithm::ES384
-        | Algorithm::ES512
-        | Algorithm::MlDsa44
-        | Algorithm::MlDsa65
-        | Algorithm::MlDsa87 => {
-            return Err(KeyringFault::Internal(format!("the authority does not sign with {algorithm}")));
-        }
-        Algorithm::ES256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
+    let kind = PairKind::of(algorithm).ok_or_else(|| match algorithm.has_secret() {
+        true => KeyringFault::SecretInPolicy,
+        false => KeyringFault::Internal(format!("the authority does not sign with {algorithm}")),
+    })?;
+    let pkcs8 = match kind {
+        PairKind::P256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
             .map_err(failed)?
             .as_ref()
             .to_vec(),
-        Algorithm::EdDSA => Ed25519KeyPair::generate_pkcs8(&random).map_err(failed)?.as_ref().to_vec(),
-        Algorithm::RS256 => {
+        PairKind::Ed25519 => Ed25519KeyPair::generate_pkcs8(&random).map_err(failed)?.as_ref().to_vec(),
+        PairKind::Rsa => {
             let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
             let der: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
             der.as_ref().to_vec()
