@@ -79,6 +79,7 @@ async fn begin(store: &Store, number: usize) {
         address: "192.0.2.1".to_owned(),
         agent: "bench".to_owned(),
         csrf: None,
+        key: None,
         ended: None,
     };
     let begun = store.begin_session(&session, 0, (&token(number, 0), LATER), 10, NOW).await.unwrap();
@@ -106,6 +107,7 @@ async fn rotations(store: &Store, sessions: std::ops::Range<usize>) -> Vec<Durat
                 let next = token(number, step + 1);
                 let spend = RotationRequest {
                     token: &token(number, step),
+                    key: None,
                     nonce: [1; 32],
                     successor: &|_| next,
                     now: NOW,

@@ -50,10 +50,11 @@ outcomes! {
 
 outcomes! {
     /// How a refresh ended.
-    RefreshOutcome[7] {
+    RefreshOutcome[8] {
         Ok = "ok",
         Grace = "grace",
         Reuse = "reuse",
+        Unproven = "unproven",
         Expired = "expired",
         Ended = "ended",
         Disabled = "disabled",
@@ -128,7 +129,7 @@ pub struct Counters {
     /// Logins with a password, by outcome.
     pub logins: ByOutcome<LoginOutcome, 6>,
     /// Presented refresh tokens, by outcome.
-    pub refreshes: ByOutcome<RefreshOutcome, 7>,
+    pub refreshes: ByOutcome<RefreshOutcome, 8>,
     /// Revocations by this gateway's endpoints, by cause.
     pub revocations: ByOutcome<RevocationCause, 6>,
     /// Issued access tokens, by size.

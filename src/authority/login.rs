@@ -177,6 +177,7 @@ async fn begin(
         address: request.address.to_string(),
         agent: request.agent(),
         csrf: csrf.as_deref().map(|csrf| digest_of(csrf.as_bytes())),
+        key: None,
         ended: None,
     };
     let token = RefreshToken::random()?;

@@ -11,7 +11,7 @@ use super::request::EndpointRequest;
 use super::runtime::{Authority, millis, millis_of};
 use crate::authenticate::csrf::token_shown;
 use crate::authenticate::{Mark, digest_of};
-use crate::denial::Denial;
+use crate::denial::{Denial, ProofFault};
 use crate::journal::Level;
 use crate::store::{Rotation, RotationRequest};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -71,6 +71,7 @@ pub(super) async fn spend(
     let successor = |nonce: &[u8; 32]| RefreshToken::successor(token, nonce).hash();
     let spend = RotationRequest {
         token: &hash_of(token)?,
+        key: None,
         nonce: random()?,
         successor: &successor,
         now,
@@ -94,6 +95,7 @@ pub(super) async fn spend(
             );
             (RefreshOutcome::Reuse, Err(Denial::RefreshReused))
         }
+        Rotation::Unproven => (RefreshOutcome::Unproven, Err(Denial::InvalidProof(ProofFault::OtherKey))),
         Rotation::Expired => (RefreshOutcome::Expired, Err(Denial::ExpiredToken)),
         Rotation::Ended => (RefreshOutcome::Ended, Err(Denial::RevokedToken)),
         Rotation::Disabled => (RefreshOutcome::Disabled, Err(Denial::AccountDisabled)),

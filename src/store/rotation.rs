@@ -1,16 +1,19 @@
 //! Spends refresh tokens. For each presented token, one transaction either spends the token, stores its successor and
 //! updates the session, or ends the session and with it all of its tokens (RFC 9700 section 4.14.2).
 //!
+//! The tokens of a session may be bound to a key (RFC 9449 section 5). A request that does not prove the possession of
+//! this key changes nothing, so a thief of a bound token can neither use nor end its session.
+//!
 //! The store keeps the nonce of a spent token and the hash of its successor. The successor's text is derived from the
 //! text of the spent token and the nonce, so the gateway can return the same successor again. Neither the database
 //! alone nor the spent token alone reveals the successor.
 
 use super::account::Account;
 use super::accounts::by_id;
-use super::sessions::{Session, columns, end, session_of};
+use super::sessions::{Session, columns, end, key_of, session_of};
 use super::text::{bytes_of, hex};
 use super::{Store, StoreError, Writing, for_update};
-use crate::authenticate::Mark;
+use crate::authenticate::{Mark, Thumbprint};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -22,6 +25,8 @@ const TOKENS: i64 = 1000;
 pub struct RotationRequest<'a> {
     /// The SHA-256 of the token's text.
     pub token: &'a [u8; 32],
+    /// The key whose possession the request proves; `None` if the request has no proof.
+    pub key: Option<Thumbprint>,
     /// Random bytes. If this request spends the token, the successor is derived from them.
     pub nonce: [u8; 32],
     /// A function that returns the SHA-256 of the successor for a nonce.
@@ -51,6 +56,9 @@ pub enum Rotation {
         /// The id of the session's account.
         account: String,
     },
+    /// The token is bound to another key than that of the request, or the request has no proof. Nothing was changed,
+    /// whatever the state of the token.
+    Unproven,
     /// The token or its session has expired.
     Expired,
     /// The token's session was ended, or its account was removed.
@@ -106,9 +114,12 @@ impl Store {
     /// change but its answer was lost. In that case, the client gets the successor if it presents the token again
     /// within the grace period.
     pub async fn rotate(&self, spend: &RotationRequest<'_>) -> Result<Rotation, StoreError> {
-        // Reject an invented token without a transaction, because a transaction takes the lock that every login needs.
-        if !self.knows_token(spend.token).await? {
-            return Ok(Rotation::Unknown);
+        // Reject an invented token, and a token without its key, without a transaction, because a transaction takes the
+        // lock that every login needs.
+        match self.key_of_token(spend.token).await? {
+            None => return Ok(Rotation::Unknown),
+            Some(bound) if !is_proven(bound, spend.key) => return Ok(Rotation::Unproven),
+            Some(_) => {}
         }
         let mut transaction = self.begin().await?;
         let row = transaction
@@ -121,6 +132,10 @@ impl Store {
             return Ok(Rotation::Unknown);
         };
         let token = token_of(&row)?;
+        if !is_proven(token.session.key, spend.key) {
+            transaction.undo().await;
+            return Ok(Rotation::Unproven);
+        }
         match token.spent {
             None => self.spend(transaction, token, spend).await,
             Some((at, nonce)) => {
@@ -186,10 +201,13 @@ impl Store {
         Ok(reused)
     }
 
-    /// Whether a refresh token exists, spent or not.
-    async fn knows_token(&self, token: &[u8; 32]) -> Result<bool, StoreError> {
-        let statement = self.query("SELECT number FROM refresh_tokens WHERE hash = $1");
-        Ok(self.row(statement.bind(hex(token))).await?.is_some())
+    /// Returns the key to which a refresh token is bound, whether or not the token is spent. Returns `None` for an
+    /// unknown token, and `Some(None)` for a token that is not bound.
+    async fn key_of_token(&self, token: &[u8; 32]) -> Result<Option<Option<Thumbprint>>, StoreError> {
+        let statement = self.query(
+            "SELECT s.jkt FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE t.hash = $1",
+        );
+        self.row(statement.bind(hex(token))).await?.as_ref().map(key_of).transpose()
     }
 
     /// Returns the session of a refresh token, whether or not the session has ended.
@@ -238,6 +256,12 @@ async fn repeat(
         }
         Err(refused) => refused,
     })
+}
+
+/// Whether a request that proves the possession of `shown` may spend a token that is bound to `bound`. A proof with a
+/// bearer token is not needed, and does not bind the token.
+fn is_proven(bound: Option<Thumbprint>, shown: Option<Thumbprint>) -> bool {
+    bound.is_none() || bound == shown
 }
 
 /// Returns the account if a token that expires at `expires` can be used: the token, the session and the account must

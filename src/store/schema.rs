@@ -13,7 +13,7 @@ const UNHURRIED: [&str; 2] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock
 
 /// The statements of each step. `{text}` and `{serial}` are placeholders for types that the two databases name
 /// differently.
-const STEPS: [&[&str]; 2] = [
+const STEPS: [&[&str]; 3] = [
     &[
         // A row with `removed` set keeps only the id of a removed account, so that the id is never assigned again.
         // `scheme` is the kind and cost of the password hash, for `Store::schemes`.
@@ -86,6 +86,12 @@ const STEPS: [&[&str]; 2] = [
         // a time and delete other marks too early.
         "ALTER TABLE marks RENAME COLUMN until TO kept",
         "UPDATE marks SET kept = kept + 86400000",
+    ],
+    &[
+        // `jkt` is the thumbprint of the key to which the session's tokens are bound, as in the `cnf` claim. A gateway
+        // of the previous version does not know this column. Bound refresh tokens therefore have a form that it rejects
+        // before it looks them up.
+        "ALTER TABLE sessions ADD COLUMN jkt {text}",
     ],
 ];
 

@@ -5,7 +5,7 @@
 use super::rotation::insert_token;
 use super::text::{AGENT_MAX, NAME_MAX, bytes_of, fit, hex, is_text, shown};
 use super::{Store, StoreError, Writing};
-use crate::authenticate::Mark;
+use crate::authenticate::{Mark, Thumbprint};
 use crate::peer::network;
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -36,6 +36,8 @@ pub struct Session {
     pub agent: String,
     /// The SHA-256 of the CSRF value; `None` if the session's tokens are not in cookies.
     pub csrf: Option<[u8; 32]>,
+    /// The key to which the session's tokens are bound; `None` for bearer tokens. It never changes.
+    pub key: Option<Thumbprint>,
     /// Why the session was ended; `None` if it was not ended.
     pub ended: Option<String>,
 }
@@ -56,7 +58,8 @@ pub enum SessionStart {
 /// Returns the columns of a session, in a query with `FROM sessions s`.
 macro_rules! columns {
     () => {
-        "s.id, s.account, s.created, s.used, s.expires, s.authenticated, s.address, s.agent, s.csrf, s.ended"
+        "s.id, s.account, s.created, s.used, s.expires, s.authenticated, s.address, s.agent, s.csrf, s.jkt, \
+         s.ended"
     };
 }
 pub(super) use columns;
@@ -91,21 +94,24 @@ impl Store {
             transaction.undo().await;
             return Ok(SessionStart::AccountChanged);
         }
-        transaction.query(
-            "INSERT INTO sessions (id, account, created, used, expires, authenticated, address, agent, csrf, over)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $5)",
-        )
-        .bind(&session.id)
-        .bind(&session.account)
-        .bind(session.created)
-        .bind(session.used)
-        .bind(session.expires)
-        .bind(session.authenticated)
-        .bind(shown(&session.address, NAME_MAX))
-        .bind(shown(&session.agent, AGENT_MAX))
-        .bind(session.csrf.as_ref().map(hex))
-        .execute(&mut *transaction)
-        .await?;
+        transaction
+            .query(
+                "INSERT INTO sessions
+             (id, account, created, used, expires, authenticated, address, agent, csrf, jkt, over)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $5)",
+            )
+            .bind(&session.id)
+            .bind(&session.account)
+            .bind(session.created)
+            .bind(session.used)
+            .bind(session.expires)
+            .bind(session.authenticated)
+            .bind(shown(&session.address, NAME_MAX))
+            .bind(shown(&session.agent, AGENT_MAX))
+            .bind(session.csrf.as_ref().map(hex))
+            .bind(session.key.map(|key| key.to_string()))
+            .execute(&mut *transaction)
+            .await?;
         let (token, token_expires) = first;
         insert_token(&mut transaction, token, &session.id, 0, now, token_expires.min(session.expires))
             .await?;
@@ -308,6 +314,16 @@ pub(super) fn session_of(row: &AnyRow) -> Result<Session, StoreError> {
         address: row.try_get("address")?,
         agent: row.try_get("agent")?,
         csrf: csrf.as_deref().map(bytes_of).transpose()?,
+        key: key_of(row)?,
         ended: row.try_get("ended")?,
     })
+}
+
+/// Returns the key of a row's session. An unreadable key is an error, so that its tokens do not become bearer tokens.
+pub(super) fn key_of(row: &AnyRow) -> Result<Option<Thumbprint>, StoreError> {
+    let key: Option<String> = row.try_get("jkt")?;
+    let read = |text: String| {
+        text.parse().map_err(|()| StoreError::Broken("a session's jkt that is no thumbprint".to_owned()))
+    };
+    key.map(read).transpose()
 }

@@ -2,6 +2,7 @@
 
 use crate::dir::Dir;
 use crate::postgres::Postgres;
+use portcullis::authenticate::Thumbprint;
 use portcullis::authority::password_hash;
 use portcullis::store::{
     Account, Added, Mark, NewAccount, PasswordHash, Rotation, RotationRequest, Session, SessionStart, Store,
@@ -105,6 +106,17 @@ impl Bed {
         rotate(&self.store, token, now, window).await
     }
 
+    /// Presents a token with a proof by this key.
+    pub async fn rotate_by(&self, key: Option<Thumbprint>, token: &str, now: i64) -> What {
+        rotate_by(&self.store, key, token, now, Window::default()).await
+    }
+
+    /// Begins a session whose tokens are bound to this key.
+    pub async fn begin_bound(&self, account: &str, sid: &str, key: Option<Thumbprint>, now: i64) {
+        let session = Session { key, ..session(account, sid, now) };
+        assert!(matches!(try_begin(&self.store, &session, 100, now).await, SessionStart::Started(_)));
+    }
+
     /// Returns all marks.
     pub async fn marks(&self) -> Vec<Mark> {
         self.store.marks(0).await.unwrap().into_iter().map(|marked| marked.mark).collect()
@@ -162,6 +174,7 @@ pub fn session(account: &str, sid: &str, now: i64) -> Session {
         address: "192.0.2.1".to_owned(),
         agent: "a browser".to_owned(),
         csrf: None,
+        key: None,
         ended: None,
     }
 }
@@ -206,6 +219,7 @@ pub enum What {
     Rotated([u8; 32], i64),
     Repeated([u8; 32], i64),
     Reused,
+    Unproven,
     Expired,
     Ended,
     Disabled,
@@ -229,12 +243,17 @@ pub fn successor(token: &str) -> String {
 }
 
 pub async fn rotate(store: &Store, token: &str, now: i64, window: Window) -> What {
+    rotate_by(store, None, token, now, window).await
+}
+
+async fn rotate_by(store: &Store, key: Option<Thumbprint>, token: &str, now: i64, window: Window) -> What {
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let mut nonce = [7; 32];
     nonce[..8].copy_from_slice(&COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes());
     let next = hash(&successor(token));
     let spend = RotationRequest {
         token: &hash(token),
+        key,
         nonce,
         successor: &|_| next,
         now,
@@ -263,6 +282,7 @@ pub async fn rotate(store: &Store, token: &str, now: i64, window: Window) -> Wha
             assert!(!session.is_empty() && !account.is_empty());
             What::Reused
         }
+        Rotation::Unproven => What::Unproven,
         Rotation::Expired => What::Expired,
         Rotation::Ended => What::Ended,
         Rotation::Disabled => What::Disabled,

@@ -12,6 +12,7 @@
 
 mod accounts;
 mod bed;
+mod binding;
 #[path = "../kit/dir.rs"]
 mod dir;
 mod feed;

@@ -1,14 +1,15 @@
 //! Compares the rotation with a model: a list of tokens in memory, written from the rules and not from the code.
 
 use crate::bed::{Bed, GRACE, NOW, SESSION, TOKEN, What, on_file};
+use portcullis::authenticate::Thumbprint;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::Cell;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Presents the token that was issued `back` tokens before the newest one.
-    Present { back: usize },
+    /// Presents the token that was issued `back` tokens before the newest one, with a proof by this party.
+    Present { back: usize, by: Party },
     /// Presents a token that was never issued.
     Invent,
     /// Lets this much time pass, in milliseconds.
@@ -17,11 +18,33 @@ enum Step {
     End,
 }
 
+/// The party whose key a request proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Party {
+    Owner,
+    Thief,
+    Nobody,
+}
+
+impl Party {
+    fn key(self) -> Option<Thumbprint> {
+        match self {
+            Self::Owner => Some(Thumbprint([1; 32])),
+            Self::Thief => Some(Thumbprint([2; 32])),
+            Self::Nobody => None,
+        }
+    }
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
+    fn by(back: impl Strategy<Value = usize>) -> impl Strategy<Value = Step> {
+        let party = prop_oneof![4 => Just(Party::Owner), 1 => Just(Party::Thief), 1 => Just(Party::Nobody)];
+        (back, party).prop_map(|(back, by)| Step::Present { back, by })
+    }
     let step = prop_oneof![
-        6 => Just(Step::Present { back: 0 }),
-        4 => Just(Step::Present { back: 1 }),
-        1 => (2_usize..5).prop_map(|back| Step::Present { back }),
+        6 => by(Just(0)),
+        4 => by(Just(1)),
+        1 => by(2_usize..5),
         1 => Just(Step::Invent),
         3 => (0..=GRACE + 1).prop_map(Step::Pass),
         1 => Just(Step::Pass(GRACE)),
@@ -35,17 +58,27 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     tokens: Vec<(i64, Option<i64>)>,
     expires: i64,
+    is_bound: bool,
     is_ended: bool,
     marks: usize,
 }
 
 impl Model {
-    fn begin(now: i64) -> Self {
-        Self { tokens: vec![(now + TOKEN, None)], expires: now + SESSION, is_ended: false, marks: 0 }
+    fn begin(is_bound: bool, now: i64) -> Self {
+        Self {
+            tokens: vec![(now + TOKEN, None)],
+            expires: now + SESSION,
+            is_bound,
+            is_ended: false,
+            marks: 0,
+        }
     }
 
-    fn present(&mut self, number: usize, now: i64) -> &'static str {
+    fn present(&mut self, number: usize, by: Party, now: i64) -> &'static str {
         let Some(&(expires, spent)) = self.tokens.get(number) else { return "unknown" };
+        if self.is_bound && by != Party::Owner {
+            return "unproven";
+        }
         if let Some(at) = spent {
             let is_direct = number + 2 == self.tokens.len();
             if !is_direct || now > at + GRACE {
@@ -78,6 +111,7 @@ fn name(what: &What) -> &'static str {
         What::Rotated(..) => "rotated",
         What::Repeated(..) => "repeated",
         What::Reused => "reused",
+        What::Unproven => "unproven",
         What::Expired => "expired",
         What::Ended => "ended",
         What::Disabled => "disabled",
@@ -85,19 +119,19 @@ fn name(what: &What) -> &'static str {
     }
 }
 
-async fn agrees(bed: &Bed, sid: &str, steps: &[Step]) -> Result<(), TestCaseError> {
+async fn agrees(bed: &Bed, sid: &str, is_bound: bool, steps: &[Step]) -> Result<(), TestCaseError> {
     let mut now = NOW;
-    bed.begin("ada", sid, now).await;
-    let mut model = Model::begin(now);
+    bed.begin_bound("ada", sid, Party::Owner.key().filter(|_| is_bound), now).await;
+    let mut model = Model::begin(is_bound, now);
     let before = bed.store.marks(0).await.unwrap().last().map_or(0, |last| last.seq);
     let mut nonces = Vec::new();
     for step in steps {
-        let number = match step {
-            Step::Present { back } => match (model.tokens.len() - 1).checked_sub(*back) {
-                Some(number) => number,
+        let (number, by) = match step {
+            Step::Present { back, by } => match (model.tokens.len() - 1).checked_sub(*back) {
+                Some(number) => (number, *by),
                 None => continue,
             },
-            Step::Invent => model.tokens.len() + 3,
+            Step::Invent => (model.tokens.len() + 3, Party::Owner),
             Step::Pass(time) => {
                 now += time;
                 continue;
@@ -110,8 +144,8 @@ async fn agrees(bed: &Bed, sid: &str, steps: &[Step]) -> Result<(), TestCaseErro
                 continue;
             }
         };
-        let expected = model.present(number, now);
-        let what = bed.rotate(&format!("{sid}/{number}"), now).await;
+        let expected = model.present(number, by, now);
+        let what = bed.rotate_by(by.key(), &format!("{sid}/{number}"), now).await;
         prop_assert_eq!(name(&what), expected, "token {} at {}", number, now - NOW);
         match what {
             What::Rotated(nonce, expires) => {
@@ -122,7 +156,7 @@ async fn agrees(bed: &Bed, sid: &str, steps: &[Step]) -> Result<(), TestCaseErro
             What::Repeated(nonce, expires) => {
                 prop_assert_eq!((nonce, expires), (nonces[number], model.tokens[number + 1].0));
             }
-            What::Reused | What::Expired | What::Ended | What::Disabled | What::Unknown => {}
+            What::Reused | What::Unproven | What::Expired | What::Ended | What::Disabled | What::Unknown => {}
         }
     }
     prop_assert_eq!(bed.store.marks(before).await.unwrap().len(), model.marks);
@@ -135,19 +169,20 @@ fn the_rotation_always_does_as_its_model() {
         bed.account("ada").await;
         // All cases share one store, each with its own session, because opening and flushing a store takes most of the
         // time.
-        let (send, cases) = std::sync::mpsc::channel::<(String, Vec<Step>, std::sync::mpsc::Sender<_>)>();
+        let (send, cases) =
+            std::sync::mpsc::channel::<(String, (bool, Vec<Step>), std::sync::mpsc::Sender<_>)>();
         let runner = std::thread::spawn(move || {
             let count = Cell::new(0);
             let config = Config { cases: 96, failure_persistence: None, ..Config::default() };
-            TestRunner::new(config).run(&steps(), |steps| {
+            TestRunner::new(config).run(&(any::<bool>(), steps()), |steps| {
                 count.set(count.get() + 1);
                 let (answer, outcome) = std::sync::mpsc::channel();
                 send.send((format!("s{}", count.get()), steps, answer)).unwrap();
                 outcome.recv().unwrap()
             })
         });
-        while let Ok((sid, steps, answer)) = cases.recv() {
-            answer.send(agrees(&bed, &sid, &steps).await).unwrap();
+        while let Ok((sid, (is_bound, steps), answer)) = cases.recv() {
+            answer.send(agrees(&bed, &sid, is_bound, &steps).await).unwrap();
         }
         if let Err(failure) = runner.join().unwrap() {
             panic!("{failure}");

@@ -1,6 +1,8 @@
 //! Opening a store: files and modes, several processes at once, and stores of other programs or versions.
 
-use crate::bed::{Bed, DAY, NOW, new, on_both, on_file, on_server, pool, run, sql};
+use crate::bed::{
+    Bed, DAY, NOW, UNTIL as LATER, Window, hash, new, on_both, on_file, on_server, pool, rotate, run, sql,
+};
 use crate::dir::Dir;
 use crate::postgres::Postgres;
 use portcullis::store::{Store, StoreError, TokenLives};
@@ -75,7 +77,7 @@ fn of_processes_that_start_at_once_each_opens_the_store() {
             }
         });
         let steps = run(sql(&url, &dir, "SELECT step FROM schema_steps"));
-        assert_eq!(steps.len(), 2, "{url}");
+        assert_eq!(steps.len(), 3, "{url}");
     }
 }
 
@@ -83,7 +85,7 @@ fn of_processes_that_start_at_once_each_opens_the_store() {
 fn a_store_that_a_newer_version_has_used_is_refused() {
     on_both(async |bed: Bed| {
         bed.another().await.expect("one of this version is not");
-        bed.sql("INSERT INTO schema_steps (step) VALUES (2)").await;
+        bed.sql("INSERT INTO schema_steps (step) VALUES (3)").await;
         let error = bed.another().await.unwrap_err();
         assert!(matches!(error, StoreError::Broken(_)), "{error:?}");
         assert!(error.to_string().contains("a newer version has used it"), "{error}");
@@ -99,7 +101,8 @@ fn a_store_of_the_version_before_is_taken_over_with_its_marks() {
             "DROP TABLE token_life",
             "DROP TABLE long_tokens",
             "ALTER TABLE marks RENAME COLUMN kept TO until",
-            "DELETE FROM schema_steps WHERE step = 1",
+            "ALTER TABLE sessions DROP COLUMN jkt",
+            "DELETE FROM schema_steps WHERE step > 0",
             "INSERT INTO marks (kind, value, generation, until, made) VALUES ('account', 'ada', 1, 2000, 1000)",
         ] {
             bed.sql(statement).await;
@@ -116,6 +119,38 @@ fn a_store_of_the_version_before_is_taken_over_with_its_marks() {
         // A gateway of the old version that still runs cannot write marks that expire too early.
         let old = "INSERT INTO marks (kind, value, generation, until, made) VALUES ('token', 'x', 0, 1, 1)";
         assert!(sqlx::query(old).execute(&pool(&bed).await).await.is_err());
+    });
+}
+
+#[test]
+fn the_sessions_of_the_version_before_continue_as_bearer_sessions() {
+    on_both(async |bed: Bed| {
+        bed.account("ada").await;
+        // Restores the schema of the second step, with a session.
+        bed.sql("ALTER TABLE sessions DROP COLUMN jkt").await;
+        bed.sql("DELETE FROM schema_steps WHERE step = 2").await;
+        let old_gateway = async |sid: &str| {
+            bed.sql(&format!(
+                "INSERT INTO sessions (id, account, created, used, expires, authenticated, address, agent, csrf, over)
+                 VALUES ('{sid}', 'ada', 1, 1, {LATER}, 1, '', '', NULL, {LATER})"
+            ))
+            .await;
+            let hash: String = hash(&format!("{sid}/0")).iter().map(|byte| format!("{byte:02x}")).collect();
+            bed.sql(&format!(
+                "INSERT INTO refresh_tokens (hash, session, number, issued, expires)
+                 VALUES ('{hash}', '{sid}', 0, 1, {LATER})"
+            ))
+            .await;
+        };
+        old_gateway("before").await;
+        let store = bed.another().await.unwrap();
+        // A gateway of the old version that still runs can begin sessions too.
+        old_gateway("after").await;
+        for sid in ["before", "after"] {
+            let token = format!("{sid}/0");
+            assert_eq!(store.session_of_token(&hash(&token)).await.unwrap().unwrap().key, None);
+            assert!(rotate(&store, &token, NOW, Window::default()).await.is_rotated());
+        }
     });
 }
 
