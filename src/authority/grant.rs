@@ -6,7 +6,7 @@ use super::response::filled;
 use super::settings::{Compat, IssuerSettings};
 use super::token::{AccessClaims, mint};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX as PREFIX;
-use crate::authenticate::digest_of;
+use crate::authenticate::{Thumbprint, digest_of};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::journal::{Journal, Level};
@@ -19,6 +19,9 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+/// The prefix of a refresh token that is bound to a key. Versions that do not know of keys reject such a token as
+/// malformed, and so never accept it without a proof.
+const BOUND_PREFIX: &str = "pcr_dpop_";
 /// The length of 256 bits in base64url.
 const TEXT_LENGTH: usize = 43;
 /// A token above this size, in bytes, is close to the limit of browsers for a cookie: 4 KiB with its name (RFC 6265
@@ -31,9 +34,9 @@ const SIZE_WARN_MORE: usize = 8192 - 512;
 pub(super) struct RefreshToken(Zeroizing<String>);
 
 impl RefreshToken {
-    /// Generates a token.
-    pub(super) fn random() -> Result<Self, Denial> {
-        Ok(Self::of(&random()?))
+    /// Generates a token. `is_bound` states whether its session is bound to a key.
+    pub(super) fn random(is_bound: bool) -> Result<Self, Denial> {
+        Ok(Self::of(&random()?, is_bound))
     }
 
     /// Derives the successor of the token `of`. The derivation needs both the token and the nonce in the store; neither
@@ -42,11 +45,12 @@ impl RefreshToken {
         let key = hmac::Key::new(hmac::HMAC_SHA256, of.as_bytes());
         let mut bytes = [0; 32];
         bytes.copy_from_slice(hmac::sign(&key, nonce).as_ref());
-        Self::of(&bytes)
+        Self::of(&bytes, of.starts_with(BOUND_PREFIX))
     }
 
-    fn of(bytes: &[u8; 32]) -> Self {
-        Self(Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
+    fn of(bytes: &[u8; 32], is_bound: bool) -> Self {
+        let prefix = if is_bound { BOUND_PREFIX } else { PREFIX };
+        Self(Zeroizing::new(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
 
     /// Returns the hash under which the store keeps the token.
@@ -65,7 +69,7 @@ impl RefreshToken {
 /// [`Denial::WrongType`] for an access token, [`Denial::MalformedToken`] for any other text.
 pub(super) fn hash_of(text: &str) -> Result<[u8; 32], Denial> {
     let is_text = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    match text.strip_prefix(PREFIX) {
+    match text.strip_prefix(BOUND_PREFIX).or_else(|| text.strip_prefix(PREFIX)) {
         Some(rest) if rest.len() == TEXT_LENGTH && rest.bytes().all(is_text) => Ok(digest_of(text)),
         None if text.matches('.').count() == 2 => Err(Denial::WrongType),
         Some(_) | None => Err(Denial::MalformedToken(crate::denial::TokenPart::Shape)),
@@ -107,7 +111,7 @@ impl Grant<'_> {
         let refresh_in = u64::try_from((self.refresh_expires / 1000).saturating_sub_unsigned(self.now.unix));
         let refresh_in = refresh_in.unwrap_or(0);
         let mut body = Map::new();
-        body.insert("token_type".into(), "Bearer".into());
+        body.insert("token_type".into(), token_type(self.session.key).into());
         body.insert("expires_in".into(), expires_in.into());
         body.insert("refresh_expires_in".into(), refresh_in.into());
         let mut response = Response::new(Bytes::new());
@@ -167,6 +171,7 @@ impl Grant<'_> {
             authenticated: Some(u64::try_from(session.authenticated / 1000).unwrap_or(0)),
             csrf: self.csrf.map(str::to_owned),
             client: None,
+            key: session.key,
             compat: settings.compat,
             extra,
         };
@@ -177,6 +182,11 @@ impl Grant<'_> {
         record_size(&token, &account.id, counters, journal);
         Ok(token)
     }
+}
+
+/// Returns the `token_type` of an access token that is bound to this key (RFC 9449 section 5).
+pub(super) fn token_type(key: Option<Thumbprint>) -> &'static str {
+    if key.is_some() { "DPoP" } else { "Bearer" }
 }
 
 /// Counts a token by its size, and logs a warning if its size is close to the limits of browsers or servers.
@@ -207,21 +217,36 @@ mod tests {
 
     #[test]
     fn a_successor_needs_both_the_token_and_what_the_store_keeps() {
-        let first = RefreshToken::random().unwrap();
+        let first = RefreshToken::random(false).unwrap();
         let nonce = random().unwrap();
         let next = RefreshToken::successor(first.as_str(), &nonce);
         assert_eq!(next.as_str(), RefreshToken::successor(first.as_str(), &nonce).as_str());
         assert_ne!(next.as_str(), RefreshToken::successor(first.as_str(), &random().unwrap()).as_str());
-        let other = RefreshToken::random().unwrap();
+        let other = RefreshToken::random(false).unwrap();
         assert_ne!(next.as_str(), RefreshToken::successor(other.as_str(), &nonce).as_str());
         assert_eq!(hash_of(next.as_str()), Ok(next.hash()));
+    }
+
+    #[test]
+    fn the_tokens_of_a_bound_session_have_their_own_form() {
+        let first = RefreshToken::random(true).unwrap();
+        let next = RefreshToken::successor(first.as_str(), &random().unwrap());
+        for token in [&first, &next] {
+            let text = token.as_str();
+            assert_eq!(hash_of(text), Ok(token.hash()));
+            let bearer = text.replace("dpop_", "");
+            assert_ne!(hash_of(&bearer).unwrap(), token.hash(), "the forms cannot be exchanged");
+            // An earlier version reads exactly 43 characters after `pcr_`.
+            assert_eq!(text.strip_prefix(PREFIX).map(str::len), Some(48));
+            assert!(hash_of(&text[..text.len() - 1]).is_err() && hash_of(&format!("{text}A")).is_err());
+        }
     }
 
     #[test]
     fn what_is_no_refresh_token_is_refused_by_what_it_is() {
         let malformed = Err(Denial::MalformedToken(TokenPart::Shape));
         assert_eq!(hash_of("eyJh.eyJp.sig"), Err(Denial::WrongType));
-        let good = RefreshToken::random().unwrap();
+        let good = RefreshToken::random(false).unwrap();
         let good = good.as_str();
         for text in
             ["", "x", "pcr_", &good[4..], &good[..46], &format!("{good}A"), &good.replace("pcr_", "PCR_")]

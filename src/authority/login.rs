@@ -11,7 +11,7 @@ use super::request::EndpointRequest;
 use super::runtime::{Authority, millis, millis_of};
 use super::session::end_one;
 use super::username::UserName;
-use crate::authenticate::digest_of;
+use crate::authenticate::{Thumbprint, digest_of};
 use crate::denial::{BodyFault, Denial};
 use crate::journal::Level;
 use crate::store::{Account, Session, SessionStart};
@@ -43,6 +43,10 @@ async fn attempt(authority: &Authority, request: &EndpointRequest) -> Result<Res
     // `Authority::answer` has already refused requests from other sites.
     let as_cookies = as_cookies(request)?;
     if as_cookies {
+        // A browser attaches cookies by itself, but no proof, so such a session could not use its tokens.
+        if request.proof.is_some() {
+            return Err(Denial::ProofWithCookies);
+        }
         page::check_login_origin(request)?;
     }
     let name = request.fields.required("username")?;
@@ -51,7 +55,8 @@ async fn attempt(authority: &Authority, request: &EndpointRequest) -> Result<Res
         return Err(Denial::InvalidBody(BodyFault::Value));
     }
     let account = prove(authority, request, name, password).await?;
-    begin(authority, request, &account, as_cookies).await
+    let key = request.proven_key()?;
+    begin(authority, request, &account, as_cookies, key).await
 }
 
 /// Whether to return the tokens in cookies. The tokens are returned in the body if the authority sets no cookies, if
@@ -145,12 +150,14 @@ async fn replace(authority: &Authority, request: &EndpointRequest) {
     let Ok(Some((token, true))) = request.refresh_token() else { return };
     let Ok(token) = hash_of(token) else { return };
     let ended = match authority.store.session_of_token(&token).await {
-        Ok(Some(session)) => {
+        // A session in cookies is not bound to a key. If the session of this token is, the request must not end it
+        // without a proof.
+        Ok(Some(session)) if session.key.is_none() => {
             end_one(authority, request, Some(&session.account), &session.id, RevocationCause::Session)
                 .await
                 .map(drop)
         }
-        Ok(None) => Ok(()),
+        Ok(Some(_) | None) => Ok(()),
         Err(error) => Err(authority.unavailable(&error)),
     };
     // A failure is ignored: the new session exists, and the old session will expire. A store failure has been logged.
@@ -162,6 +169,7 @@ async fn begin(
     request: &EndpointRequest,
     account: &Account,
     as_cookies: bool,
+    key: Option<Thumbprint>,
 ) -> Result<Response<Bytes>, Denial> {
     let settings = &request.settings;
     let now = millis(request.now);
@@ -177,10 +185,10 @@ async fn begin(
         address: request.address.to_string(),
         agent: request.agent(),
         csrf: csrf.as_deref().map(|csrf| digest_of(csrf.as_bytes())),
-        key: None,
+        key,
         ended: None,
     };
-    let token = RefreshToken::random()?;
+    let token = RefreshToken::random(key.is_some())?;
     let token_expires = now.saturating_add(millis_of(settings.refresh_expires)).min(expires);
     authority.record_life(settings).await?;
     let begun = authority

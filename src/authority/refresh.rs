@@ -10,10 +10,10 @@ use super::grant::{Grant, RefreshToken, hash_of, random};
 use super::request::EndpointRequest;
 use super::runtime::{Authority, millis, millis_of};
 use crate::authenticate::csrf::token_shown;
-use crate::authenticate::{Mark, digest_of};
+use crate::authenticate::{Mark, Thumbprint, digest_of};
 use crate::denial::{Denial, ProofFault};
 use crate::journal::Level;
-use crate::store::{Rotation, RotationRequest};
+use crate::store::{Rotation, RotationRequest, Session};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use http::Response;
@@ -23,6 +23,9 @@ pub(super) async fn refresh(
     request: EndpointRequest,
 ) -> Result<Response<Bytes>, Denial> {
     let (token, by_cookie) = request.refresh_token()?.ok_or(Denial::MissingToken)?;
+    if by_cookie && request.proof.is_some() {
+        return Err(Denial::ProofWithCookies);
+    }
     let csrf = if by_cookie { Some(csrf_of_session(authority, &request, token).await?) } else { None };
     spend(authority, &request, token, csrf.as_deref()).await
 }
@@ -59,6 +62,38 @@ pub(super) async fn check_csrf(authority: &Authority, token: &str, csrf: &str) -
     }
 }
 
+/// Returns the key whose possession the request proves. If the token is bound to this key, the proof cannot be used
+/// again. Any other proof is not remembered, so that nobody fills the memory with proofs for invented tokens.
+async fn shown_key(
+    authority: &Authority,
+    request: &EndpointRequest,
+    token: &str,
+) -> Result<Option<Thumbprint>, Denial> {
+    let Some(proof) = &request.proof else { return Ok(None) };
+    let session = authority.store.session_of_token(&hash_of(token)?).await;
+    let session = session.map_err(|error| authority.unavailable(&error))?;
+    if session.is_some_and(|session| session.key == Some(proof.key())) {
+        proof.accept()?;
+    }
+    Ok(Some(proof.key()))
+}
+
+/// Rejects a request that does not prove the possession of the key to which a session is bound. Without this check, a
+/// thief of a refresh token could end the session, although the thief cannot use it.
+pub(super) fn check_key(request: &EndpointRequest, session: &Session) -> Result<(), Denial> {
+    match (session.key, &request.proof) {
+        (None, _) => Ok(()),
+        (Some(key), Some(proof)) if proof.key() == key => proof.accept().map(drop),
+        (Some(_), _) => Err(unproven(request)),
+    }
+}
+
+/// Returns the refusal of a request that lacks the proof by a token's key.
+fn unproven(request: &EndpointRequest) -> Denial {
+    let has_proof = request.proof.is_some();
+    Denial::InvalidProof(if has_proof { ProofFault::OtherKey } else { ProofFault::Missing })
+}
+
 /// Spends a refresh token and returns a new pair of tokens: in cookies if `csrf` is set, otherwise in the body.
 pub(super) async fn spend(
     authority: &Authority,
@@ -71,7 +106,7 @@ pub(super) async fn spend(
     let successor = |nonce: &[u8; 32]| RefreshToken::successor(token, nonce).hash();
     let spend = RotationRequest {
         token: &hash_of(token)?,
-        key: None,
+        key: shown_key(authority, request, token).await?,
         nonce: random()?,
         successor: &successor,
         now,
@@ -95,7 +130,7 @@ pub(super) async fn spend(
             );
             (RefreshOutcome::Reuse, Err(Denial::RefreshReused))
         }
-        Rotation::Unproven => (RefreshOutcome::Unproven, Err(Denial::InvalidProof(ProofFault::OtherKey))),
+        Rotation::Unproven => (RefreshOutcome::Unproven, Err(unproven(request))),
         Rotation::Expired => (RefreshOutcome::Expired, Err(Denial::ExpiredToken)),
         Rotation::Ended => (RefreshOutcome::Ended, Err(Denial::RevokedToken)),
         Rotation::Disabled => (RefreshOutcome::Disabled, Err(Denial::AccountDisabled)),

@@ -4,7 +4,8 @@ use super::endpoint::Endpoint;
 use super::fields::Fields;
 use super::settings::{Compat, IssuerSettings};
 use crate::authenticate::credential::{REFRESH_TOKEN_PREFIX, bearer, cookie};
-use crate::authenticate::{Place, Principal};
+use crate::authenticate::dpop::CheckedProof;
+use crate::authenticate::{Place, Principal, Thumbprint};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::peer::Scheme;
@@ -42,6 +43,8 @@ pub struct EndpointRequest {
     pub own_site: bool,
     /// The authenticated caller, if there is one.
     pub caller: Option<Holder>,
+    /// The proof of possession of a key, if the request has one. It was checked, but is not remembered yet.
+    pub proof: Option<CheckedProof>,
     /// The access token to introspect or revoke, if it is valid.
     pub inspected: Option<InspectedToken>,
     /// When the request arrived.
@@ -163,6 +166,15 @@ impl EndpointRequest {
             }
             (Some(Compat::FlaskJwtExtended) | None, _) => Ok(None),
         }
+    }
+
+    /// Returns the key whose possession the request proves, for new tokens; `None` if the request has no proof. The
+    /// proof cannot be used again.
+    ///
+    /// # Errors
+    /// The errors of [`CheckedProof::accept`].
+    pub fn proven_key(&self) -> Result<Option<Thumbprint>, Denial> {
+        self.proof.as_ref().map(CheckedProof::accept).transpose()
     }
 
     /// Returns the client's `User-Agent`, cut to 200 characters for the list of sessions.

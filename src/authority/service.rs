@@ -7,15 +7,16 @@
 
 use super::counters::{RevocationCause, ServiceOutcome};
 use super::endpoint::Endpoint;
-use super::grant::{hash_of, record_size};
+use super::grant::{hash_of, record_size, token_type};
 use super::request::EndpointRequest;
 use super::response::{Refused, json_response};
 use super::runtime::{Authority, millis};
 use super::session::{end_one, revoke_token};
 use super::settings::{Client, ClientSecret, IssuerSettings};
-use super::token::{AccessClaims, mint};
+use super::token::{AccessClaims, confirmation, mint};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
 use crate::authenticate::digest_of;
+use crate::authenticate::dpop::ALGORITHMS;
 use crate::denial::Denial;
 use crate::journal::Level;
 use crate::keyring::JWKS_MAX_AGE;
@@ -67,6 +68,7 @@ async fn issue(authority: &Authority, request: &EndpointRequest) -> Result<Respo
     if scopes.iter().any(|scope| !client.scopes.contains(scope)) {
         return Err(Denial::InvalidScope);
     }
+    let key = request.proven_key()?;
     let scope = scopes.join(" ");
     authority.record_life(settings).await?;
     let claims = AccessClaims {
@@ -81,6 +83,7 @@ async fn issue(authority: &Authority, request: &EndpointRequest) -> Result<Respo
         scopes,
         expires_in: settings.access_expires,
         client: Some(id.to_owned()),
+        key,
         compat: settings.compat,
         ..AccessClaims::default()
     };
@@ -91,7 +94,7 @@ async fn issue(authority: &Authority, request: &EndpointRequest) -> Result<Respo
     record_size(&token, id, &authority.counters, &authority.journal);
     let mut body = Map::new();
     body.insert("access_token".into(), token.into());
-    body.insert("token_type".into(), "Bearer".into());
+    body.insert("token_type".into(), token_type(key).into());
     body.insert("expires_in".into(), settings.access_expires.as_secs().into());
     if !scope.is_empty() {
         body.insert("scope".into(), scope.into());
@@ -143,7 +146,7 @@ async fn refresh_token(
     let state = authority.store.token_state(&hash, millis(request.now)).await;
     let state = state.map_err(|error| authority.unavailable(&error))?;
     Ok(state.map(|(session, account, issued, expires)| {
-        json!({
+        let mut told = json!({
             "active": true,
             "token_type": "refresh_token",
             "iss": request.settings.issuer,
@@ -152,7 +155,11 @@ async fn refresh_token(
             "sid": session.id,
             "iat": issued / 1000,
             "exp": expires / 1000,
-        })
+        });
+        if let Some(key) = session.key {
+            told["cnf"] = confirmation(key);
+        }
+        told
     }))
 }
 
@@ -232,6 +239,7 @@ fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
         "revocation_endpoint": at(Endpoint::Revoke),
         "revocation_endpoint_auth_methods_supported": methods,
         "grant_types_supported": ["client_credentials"],
+        "dpop_signing_alg_values_supported": ALGORITHMS.split(' ').collect::<Vec<_>>(),
         // `response_types_supported` is required, and the list must not be empty (RFC 8414 sections 2 and 3.2). The
         // authority has no authorization endpoint and therefore no response type. The value `none` is registered for a
         // response without any token (OAuth 2.0 Multiple Response Type Encoding Practices, section 4).
@@ -318,6 +326,9 @@ pub(super) fn refusal(denial: Denial) -> Response<Bytes> {
         Denial::InvalidScope => "invalid_scope",
         Denial::UnsupportedGrantType => "unsupported_grant_type",
         Denial::UnauthorizedClient => "unauthorized_client",
+        // RFC 9449 sections 5 and 8.
+        Denial::InvalidProof(_) | Denial::ReplayedProof => "invalid_dpop_proof",
+        Denial::UseDpopNonce => "use_dpop_nonce",
         denial if denial.status().is_server_error() => "temporarily_unavailable",
         // The body is unreadable, or the request has credentials in two places.
         _ => "invalid_request",
@@ -325,6 +336,7 @@ pub(super) fn refusal(denial: Denial) -> Response<Bytes> {
     let status = match &denial {
         // OAuth requires the form media type, and a request with any other type gets a 400.
         Denial::UnsupportedMediaType => StatusCode::BAD_REQUEST,
+        Denial::InvalidProof(_) | Denial::ReplayedProof | Denial::UseDpopNonce => StatusCode::BAD_REQUEST,
         denial => denial.status(),
     };
     let mut response =
@@ -394,6 +406,8 @@ mod tests {
                 "invalid_client",
                 "invalid_scope",
                 "unauthorized_client",
+                "invalid_dpop_proof",
+                "use_dpop_nonce",
                 "unsupported_grant_type",
                 "temporarily_unavailable",
             ];

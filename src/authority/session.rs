@@ -3,7 +3,7 @@
 
 use super::counters::RevocationCause;
 use super::grant::hash_of;
-use super::refresh::csrf_of_session;
+use super::refresh::{check_key, csrf_of_session};
 use super::request::{EndpointRequest, Holder};
 use super::response::{empty_response, json_response};
 use super::runtime::{Authority, millis};
@@ -32,6 +32,7 @@ pub(super) async fn logout(
             let session = session.map_err(|error| authority.unavailable(&error))?;
             // An unknown session is not an error: it has already ended.
             if let Some(session) = session {
+                check_key(&request, &session)?;
                 end_one(authority, &request, None, &session.id, RevocationCause::Logout).await?;
             }
             if by_cookie { "logout successful" } else { "Refresh token revoked" }
@@ -182,5 +183,6 @@ fn session_json(session: &Session, current: bool) -> Value {
         "expires": session.expires / 1000,
         "address": session.address,
         "user_agent": session.agent,
+        "bound": session.key.is_some(),
     })
 }

@@ -1,6 +1,7 @@
 //! Access tokens of the local authority (RFC 9068).
 
 use super::settings::Compat;
+use crate::authenticate::Thumbprint;
 use crate::clock::Now;
 use crate::keyring::Keyring;
 use aws_lc_rs::rand;
@@ -37,6 +38,8 @@ pub struct AccessClaims {
     pub csrf: Option<String>,
     /// `client_id`: the service to which the token was issued.
     pub client: Option<String>,
+    /// `cnf.jkt`: the key of the client that may use the token; `None` for a bearer token.
+    pub key: Option<Thumbprint>,
     /// The library whose token format clients expect. `mint` adds the claims of that library.
     pub compat: Option<Compat>,
     /// Other claims. A name in `RESERVED_CLAIMS` is rejected.
@@ -111,6 +114,7 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
     insert("auth_time", claims.authenticated.map(Value::from));
     insert("csrf", claims.csrf.map(Value::from));
     insert("client_id", claims.client.map(Value::from));
+    insert("cnf", claims.key.map(confirmation));
     if claims.compat == Some(Compat::FlaskJwtExtended) {
         // Flask-JWT-Extended writes these claims into each token, and its clients may read them.
         insert("type", Some("access".into()));
@@ -118,6 +122,11 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
         insert("nbf", Some(now.unix.into()));
     }
     sign(keyring, "at+jwt", &payload, now)
+}
+
+/// Returns the `cnf` of a token that is bound to this key (RFC 9449 section 6.1).
+pub(super) fn confirmation(key: Thumbprint) -> Value {
+    json!({ "jkt": key.to_string() })
 }
 
 /// Signs claims as a JWT with the header `typ` set to `kind`.

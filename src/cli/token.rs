@@ -102,6 +102,7 @@ fn make(path: &Path, format: BasicFormat, wanted: Mint) -> Result<(), Failure> {
         authenticated: wanted.fresh.then_some(now.unix),
         csrf: None,
         client: None,
+        key: None,
         compat: settings.compat,
         extra: wanted.claims.into_iter().collect::<Map<_, _>>(),
     };

@@ -181,8 +181,6 @@ pub enum ProofFault {
     Token,
     /// The signature is not by the key in the proof.
     Signature,
-    /// The request refreshes a session whose tokens are in cookies, which cannot be bound.
-    Cookie,
 }
 
 impl ProofFault {
@@ -201,7 +199,6 @@ impl ProofFault {
             Self::Target => "the proof is for another target",
             Self::Token => "the proof is for another access token",
             Self::Signature => "the proof's signature is not by the key that it contains",
-            Self::Cookie => "a session whose tokens are in cookies cannot be bound to a key",
         }
     }
 }

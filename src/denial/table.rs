@@ -325,6 +325,13 @@ denials! {
         detail: "The body cannot be used.",
         flask: None,
     }
+    /// The request has a proof of possession, and its tokens would be, or are, in cookies.
+    ProofWithCookies => {
+        code: "proof_with_cookies", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
+        detail: "Tokens in cookies cannot be bound to a key. Log in with deliver=body, or without a proof.",
+        flask: None,
+    }
     /// The body is neither JSON nor a form.
     UnsupportedMediaType => {
         code: "unsupported_media_type", status: StatusCode::UNSUPPORTED_MEDIA_TYPE, fault: Fault::Client,

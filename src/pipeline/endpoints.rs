@@ -6,6 +6,7 @@ use super::progress::Admitted;
 use super::record::Record;
 use super::rejection::{DeadCookies, Guidance, Rejection};
 use crate::authenticate::csrf::same_site;
+use crate::authenticate::dpop::DPOP_NONCE;
 use crate::authenticate::{Access, CredentialPolicy, Credentials, authenticate, claims_of, examine};
 use crate::authority::{
     BODY_MAX, Endpoint, EndpointRequest, Fields, Holder, InspectedToken, Refused, document, refused,
@@ -44,7 +45,7 @@ pub(super) async fn answer(
         Credentials { head, scheme: caller.scheme, relayed: exchange.relayed.as_deref(), csrf_field: None };
     let fields = match Fields::read(head.headers, &body) {
         Ok(fields) => fields,
-        Err(denial) => return Ok(record_refusal(refused(endpoint, denial)?, record)),
+        Err(denial) => return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record)),
     };
     let mut request = EndpointRequest {
         endpoint,
@@ -60,9 +61,22 @@ pub(super) async fn answer(
         fields,
         own_site: same_site(&credentials, &settings.origins).is_ok(),
         caller: permit.principal().zip(permit.place()).map(|(principal, place)| Holder::of(principal, place)),
+        proof: None,
         inspected: None,
         now: exchange.now,
     };
+    if has_proof(&request)? {
+        request.proof = match policy.trust.dpop().check_token_request(&credentials, request.now) {
+            Ok(proof) => proof,
+            Err(unproven) => {
+                if let Some(detail) = unproven.detail {
+                    record.explained(detail.into());
+                }
+                let answer = refused(endpoint, unproven.denial)?;
+                return Ok(record_refusal(answer, policy, exchange, record));
+            }
+        };
+    }
     if matches!(endpoint, Endpoint::Introspect | Endpoint::Revoke)
         && let Ok(Some(token)) = request.fields.optional("token")
     {
@@ -102,7 +116,7 @@ pub(super) async fn answer(
     // A rejected refresh cookie is useless. The response deletes all cookies of its session.
     let by_cookie = endpoint == Endpoint::Refresh && matches!(request.refresh_token(), Ok(Some((_, true))));
     match authority.answer(request).await {
-        Ok(response) => Ok(record_refusal(response, record)),
+        Ok(response) => Ok(record_refusal(response, policy, exchange, record)),
         Err(denial) => {
             if endpoint == Endpoint::Login && denial == Denial::CsrfMissing {
                 record.explained(LOGIN_FORM.to_owned());
@@ -113,6 +127,25 @@ pub(super) async fn answer(
             Err(Rejection::guided(denial, guidance))
         }
     }
+}
+
+/// Whether the endpoint uses the proof of this request. The proof of a logout with an access token is for that token,
+/// and is verified with it.
+fn has_proof(request: &EndpointRequest) -> Result<bool, Denial> {
+    Ok(match request.endpoint {
+        Endpoint::Login | Endpoint::Refresh | Endpoint::Token => true,
+        Endpoint::Logout => request.refresh_token()?.is_some(),
+        Endpoint::LoginPage
+        | Endpoint::LogoutAll
+        | Endpoint::Me
+        | Endpoint::Sessions
+        | Endpoint::EndSession
+        | Endpoint::Revoke
+        | Endpoint::Introspect
+        | Endpoint::Jwks
+        | Endpoint::Metadata
+        | Endpoint::Verify => false,
+    })
 }
 
 /// The logged reason for rejecting a login form without proof that the login page sent it.
@@ -135,9 +168,18 @@ pub(super) fn is_sent_by_another_site(
     same_site(&credentials, &settings.origins).is_err()
 }
 
-/// Records the refusal that the authority attached to a response.
-fn record_refusal(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
+/// Records the refusal that the authority attached to a response. Adds the nonce that the client needs to a refusal that
+/// requires one.
+fn record_refusal(
+    mut response: Response<Bytes>,
+    policy: &Policy,
+    exchange: &Exchange,
+    record: &mut Record,
+) -> Response<Bytes> {
     if let Some(Refused(denial)) = response.extensions_mut().remove() {
+        if denial == Denial::UseDpopNonce {
+            response.headers_mut().insert(DPOP_NONCE, policy.trust.dpop().nonce(exchange.now));
+        }
         record.refused(denial);
     }
     response

@@ -72,7 +72,7 @@ pub(crate) fn preflight(method: &Method, csrf_header: Option<&HeaderName>) -> Re
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, method);
     }
     let more = csrf_header.map(|name| format!(", {name}")).unwrap_or_default();
-    if let Ok(fields) = HeaderValue::try_from(format!("authorization, content-type{more}")) {
+    if let Ok(fields) = HeaderValue::try_from(format!("authorization, content-type, dpop{more}")) {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, fields);
     }
     headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);

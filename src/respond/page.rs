@@ -174,6 +174,7 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
         Denial::BadCredentials | Denial::AccountDisabled => ("Login failed", denial.detail()),
         // Only programs receive these refusals.
         Denial::InvalidBody(_)
+        | Denial::ProofWithCookies
         | Denial::UnsupportedMediaType
         | Denial::UntrustedProxy
         | Denial::InvalidClient

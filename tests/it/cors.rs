@@ -141,7 +141,7 @@ fn a_preflight_of_an_endpoint_is_answered_to_a_listed_origin_alone() {
         assert_eq!(answer.header("access-control-allow-methods"), Some(method));
         assert_eq!(
             answer.header("access-control-allow-headers"),
-            Some("authorization, content-type, x-csrf-token")
+            Some("authorization, content-type, dpop, x-csrf-token")
         );
         assert!(answer.header("access-control-max-age").is_some() && varies_by_origin(&answer));
         for origin in ["https://evil.test", "null"] {

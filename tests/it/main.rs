@@ -36,6 +36,7 @@ mod cors;
 mod diff;
 mod differential;
 mod dpop;
+mod dpop_authority;
 mod drain;
 mod endings;
 mod explain;

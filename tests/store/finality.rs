@@ -204,6 +204,7 @@ impl Gateway {
             fields,
             own_site: true,
             caller,
+            proof: None,
             inspected: examined,
             now,
         };

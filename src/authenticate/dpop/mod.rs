@@ -128,6 +128,35 @@ impl ProofOutcome {
     }
 }
 
+/// The proof of a request for tokens, after all checks except the one for a replay. It is used once the client has shown
+/// that it may have the tokens.
+#[derive(Clone, Debug)]
+pub struct CheckedProof {
+    key: Thumbprint,
+    id: Box<str>,
+    created: Created,
+    now: Now,
+    verifier: Dpop,
+}
+
+impl CheckedProof {
+    /// Returns the key that signed the proof.
+    pub fn key(&self) -> Thumbprint {
+        self.key
+    }
+
+    /// Remembers the proof, so that it cannot be used again. Returns its key, to which the tokens are then bound.
+    ///
+    /// # Errors
+    /// Returns why the proof is refused: it was used before, or cannot be remembered.
+    pub fn accept(&self) -> Result<Thumbprint, Denial> {
+        let remembered = self.verifier.remember(&self.key, &self.id, self.created, self.now);
+        let remembered = remembered.map_err(|refused| refused.denial);
+        self.verifier.count_outcome(remembered.as_ref().map(drop));
+        remembered.map(|()| self.key)
+    }
+}
+
 impl Dpop {
     /// Creates a verifier that has not seen any proof.
     pub fn new(settings: DpopSettings) -> Self {
@@ -220,20 +249,26 @@ impl Dpop {
         self.verify(credentials, Some((token, &key)), now).map(|_| ())
     }
 
-    /// Verifies the proof of a request for tokens. Returns the thumbprint of the key, to which the tokens are then
-    /// bound; `None` if the request has no proof.
+    /// Checks the proof of a request for tokens, but does not remember it yet: a client without credentials must not
+    /// fill the memory. Returns `None` if the request has no proof.
     ///
     /// # Errors
-    /// Returns why the proof is refused.
-    pub fn proven_key(
+    /// Returns the first check of RFC 9449 section 4.3 that fails.
+    pub fn check_token_request(
         &self,
         credentials: &Credentials<'_>,
         now: Now,
-    ) -> Result<Option<Thumbprint>, CredentialError> {
+    ) -> Result<Option<CheckedProof>, CredentialError> {
         if !credentials.head.headers.contains_key(DPOP) {
             return Ok(None);
         }
-        self.verify(credentials, None, now).map(Some)
+        let checked = self.check(credentials, None, now);
+        if let Err(refused) = &checked {
+            self.count_outcome(Err(&refused.denial));
+        }
+        let (proof, created) = checked?;
+        let (key, id) = (proof.thumbprint(), proof.id().into());
+        Ok(Some(CheckedProof { key, id, created, now, verifier: self.clone() }))
     }
 
     /// Verifies the proof of a request, and remembers it. `bound` contains the digest of the token that the proof is
@@ -247,26 +282,35 @@ impl Dpop {
         bound: Option<(&Digest, &Thumbprint)>,
         now: Now,
     ) -> Result<Thumbprint, CredentialError> {
-        let verified = self.try_verify(credentials, bound, now);
-        if self.duty == Duty::Enforce {
-            let outcome = match verified.as_ref().map_err(|refused| &refused.denial) {
-                Ok(_) => ProofOutcome::Accepted,
-                Err(Denial::UseDpopNonce) => ProofOutcome::Nonce,
-                Err(Denial::ReplayedProof) => ProofOutcome::Replayed,
-                Err(Denial::CheckUnavailable) => ProofOutcome::Full,
-                Err(_) => ProofOutcome::Invalid,
-            };
-            self.memory.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
-        }
+        let verified = self.check(credentials, bound, now).and_then(|(proof, created)| {
+            self.remember(&proof.thumbprint(), proof.id(), created, now)?;
+            Ok(proof.thumbprint())
+        });
+        self.count_outcome(verified.as_ref().map(drop).map_err(|refused| &refused.denial));
         verified
     }
 
-    fn try_verify(
+    fn count_outcome(&self, outcome: Result<(), &Denial>) {
+        if self.duty != Duty::Enforce {
+            return;
+        }
+        let outcome = match outcome {
+            Ok(()) => ProofOutcome::Accepted,
+            Err(Denial::UseDpopNonce) => ProofOutcome::Nonce,
+            Err(Denial::ReplayedProof) => ProofOutcome::Replayed,
+            Err(Denial::CheckUnavailable) => ProofOutcome::Full,
+            Err(_) => ProofOutcome::Invalid,
+        };
+        self.memory.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes all checks of a proof except the one for a replay. Returns the proof, and when it was created.
+    fn check<'r>(
         &self,
-        credentials: &Credentials<'_>,
+        credentials: &Credentials<'r>,
         bound: Option<(&Digest, &Thumbprint)>,
         now: Now,
-    ) -> Result<Thumbprint, CredentialError> {
+    ) -> Result<(Proof<'r>, Created), CredentialError> {
         let mut fields = credentials.head.headers.get_all(DPOP).iter();
         let Some(field) = fields.next() else { return Err(Denial::InvalidProof(ProofFault::Missing).into()) };
         if fields.next().is_some() {
@@ -286,8 +330,7 @@ impl Dpop {
         }
         proof.check_signature()?;
         let created = self.created(&proof, now)?;
-        self.remember(&proof, created, now)?;
-        Ok(thumbprint)
+        Ok((proof, created))
     }
 
     /// Returns when the proof was created: when its nonce was issued or, without a nonce, its `iat`. A client whose
@@ -315,12 +358,17 @@ impl Dpop {
         }
     }
 
-    fn remember(&self, proof: &Proof<'_>, created: Created, now: Now) -> Result<(), CredentialError> {
+    fn remember(
+        &self,
+        key: &Thumbprint,
+        id: &str,
+        created: Created,
+        now: Now,
+    ) -> Result<(), CredentialError> {
         let bounds =
             ReplayBounds { span: self.settings.window + AHEAD, capacity: self.settings.replay_entries };
         let is_recorded = self.duty == Duty::Enforce;
-        let admitted =
-            self.memory.replay.admit(&proof.thumbprint(), proof.id(), created, now.unix, bounds, is_recorded);
+        let admitted = self.memory.replay.admit(key, id, created, now.unix, bounds, is_recorded);
         admitted.map_err(|fault| match fault {
             ReplayFault::Seen => Denial::ReplayedProof.into(),
             ReplayFault::Forgotten => CredentialError::because(

@@ -56,6 +56,7 @@ pub(in super::super) fn request(
         query: None,
         id: None,
         fields: form.map(|form| Fields::form(form.as_bytes()).unwrap()).unwrap_or_default(),
+        proof: None,
         inspected: None,
         own_site: true,
         caller: None,

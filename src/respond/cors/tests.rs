@@ -62,7 +62,10 @@ fn a_preflight_is_options_with_one_method() {
     assert_eq!(method_asked(&Method::OPTIONS, &twice), None);
     let answer = preflight(&Method::DELETE, Some(&HeaderName::from_static("x-csrf-token")));
     assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_METHODS], "DELETE");
-    assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_HEADERS], "authorization, content-type, x-csrf-token");
+    assert_eq!(
+        answer.headers()[ACCESS_CONTROL_ALLOW_HEADERS],
+        "authorization, content-type, dpop, x-csrf-token"
+    );
 }
 
 proptest! {
