@@ -1,12 +1,13 @@
 //! API keys: long-lived credentials of programs that cannot log in.
 //!
-//! A key is `pck_`, 32 random base62 digits (190 bits) and a checksum of 6 digits. Secret scanners find it by its form,
-//! and the checksum lets them, and the gateway, tell a key from a similar text without a look-up. The gateway keeps only
-//! the SHA-256 of a key: a random key of 190 bits needs no slow hash, and a look-up by digest leaks nothing about a key
-//! through its timing.
+//! A key consists of `pck_`, 32 random base62 digits (190 bits) and a checksum of 6 digits. Secret scanners find a key
+//! by its prefix and its checksum. The checksum also lets the gateway reject a mistyped key without a look-up.
 //!
-//! The set of keys is an immutable snapshot. A request looks its key up in the snapshot in force, so a key that was
-//! revoked is refused as soon as the next snapshot is published, whatever a core has cached.
+//! The gateway stores only the SHA-256 of a key. A random key of 190 bits needs no slow hash, and the time of a look-up
+//! by digest reveals nothing about a key.
+//!
+//! The set of keys is immutable. Each request looks its key up in the current set, so a revoked key is refused as soon
+//! as a new set is published. No cache of a core delays this.
 
 use super::cache::{Digest, TokenCache, digest_of};
 use super::claims::ClaimValue;
@@ -28,8 +29,8 @@ use zeroize::Zeroizing;
 pub const API_KEY_PREFIX: &str = "pck_";
 /// The issuer of the principal of an API key. No `[[issuer]]` may have this name, so no token has it.
 pub const API_KEY_ISSUER: &str = "urn:portcullis:api-key";
-/// The prefix of the subject of an API key. Tokens with such a subject are refused, for services that look only at the
-/// subject.
+/// The prefix of the subject of an API key. The gateway refuses tokens with such a subject, because a service that
+/// looks only at the subject could mistake the caller for an API key.
 pub const API_KEY_SUBJECT: &str = "apikey:";
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -39,23 +40,23 @@ const RANDOM_DIGITS: usize = 32;
 const CHECK_DIGITS: usize = 6;
 /// The length of a key in bytes.
 const LENGTH: usize = API_KEY_PREFIX.len() + RANDOM_DIGITS + CHECK_DIGITS;
-/// The length of the beginning of a key that is kept in clear, so that people recognize a key. It reveals 24 of 190
-/// bits.
+/// The length of the hint in bytes: the beginning of a key, stored in clear so that people recognize the key. It
+/// reveals 24 of 190 bits.
 const HINT: usize = API_KEY_PREFIX.len() + 4;
-/// How often the time of the last use is updated, in seconds.
+/// The interval in seconds at which the time of the last use is updated.
 const USE_STEP: u64 = 60;
 
 /// Creates a key.
 ///
 /// # Errors
-/// If the system has no random numbers.
+/// Returns an error if the system has no random numbers.
 pub fn generate() -> Result<Zeroizing<String>, String> {
     let mut key = Zeroizing::new(String::with_capacity(LENGTH));
     key.push_str(API_KEY_PREFIX);
     while key.len() < API_KEY_PREFIX.len() + RANDOM_DIGITS {
         let mut byte = [0];
         rand::fill(&mut byte).map_err(|_| "the system's random numbers failed".to_owned())?;
-        // 248 is the greatest multiple of 62 in a byte: larger values would make some digits more likely.
+        // 248 is the greatest multiple of 62 in a byte. Larger values would make some digits more likely than others.
         if let Some(digit) = (byte[0] < 248).then(|| ALPHABET[usize::from(byte[0] % 62)]) {
             key.push(char::from(digit));
         }
@@ -87,7 +88,7 @@ fn checksum(text: &[u8]) -> [u8; CHECK_DIGITS] {
 /// Checks the form of a key.
 ///
 /// # Errors
-/// [`Denial::MalformedToken`], with what is wrong.
+/// Returns [`Denial::MalformedToken`] with a description of the fault.
 pub fn check_form(credential: &[u8]) -> Result<(), CredentialError> {
     let flaw = match credential.strip_prefix(API_KEY_PREFIX.as_bytes()) {
         None => "does not begin with pck_".to_owned(),
@@ -109,7 +110,7 @@ pub fn check_form(credential: &[u8]) -> Result<(), CredentialError> {
     Err(CredentialError::because(Denial::MalformedToken(TokenPart::Field), detail))
 }
 
-/// The facts of a key. The key itself is not kept.
+/// The facts of a key, without the key itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiKeyFacts {
     /// The name, by which people manage the key. It becomes the subject.
@@ -124,9 +125,9 @@ pub struct ApiKeyFacts {
     pub scopes: Box<[Box<str>]>,
     /// Further claims.
     pub claims: Map<String, Value>,
-    /// When the key was created, in seconds since 1970.
+    /// The time of creation in seconds since 1970.
     pub created: u64,
-    /// When the key expires, in seconds since 1970; `None` if it does not expire.
+    /// The time of expiry in seconds since 1970; `None` if the key does not expire.
     pub expires: Option<u64>,
 }
 
@@ -141,10 +142,10 @@ impl ApiKeyFacts {
 #[derive(Debug)]
 pub struct ApiKey {
     facts: ApiKeyFacts,
-    /// The digest of all facts. A core caches the principal under this digest, so a key whose facts change gets another
-    /// principal. It differs from the digest of every token, which begins differently.
+    /// The digest of all facts. A core caches the principal under this digest, so a key with changed facts gets a new
+    /// principal. It cannot equal the digest of a token, because the hashed texts begin differently.
     identity: Digest,
-    /// When the key was last used, in seconds since 1970, rounded down to about a minute; 0 if never.
+    /// The time of the last use in seconds since 1970, accurate to `USE_STEP`; 0 if the key was never used.
     used: Arc<AtomicU64>,
 }
 
@@ -154,13 +155,13 @@ impl ApiKey {
         &self.facts
     }
 
-    /// Returns when this process last accepted the key, in seconds since 1970, up to a minute late.
+    /// Returns the time at which this process last accepted the key, in seconds since 1970, accurate to `USE_STEP`.
     pub fn last_used(&self) -> Option<u64> {
         Some(self.used.load(Ordering::Relaxed)).filter(|used| *used > 0)
     }
 
     fn note_use(&self, now: Now) {
-        // A store on each request would move the cache line between the cores.
+        // A store for each request would move the cache line between the cores.
         if now.unix >= self.used.load(Ordering::Relaxed).saturating_add(USE_STEP) {
             self.used.store(now.unix, Ordering::Relaxed);
         }
@@ -205,7 +206,7 @@ impl fmt::Debug for ApiKeys {
 }
 
 impl ApiKeys {
-    /// Creates a set of keys. The times of the last use are taken over from the set in force before.
+    /// Creates a set of keys. Takes over the times of the last use from the previous set.
     pub fn after(all: impl IntoIterator<Item = ApiKeyFacts>, before: Option<&Self>) -> Self {
         let key = |facts: ApiKeyFacts| {
             let known = before.and_then(|before| before.by_digest.get(&facts.digest));
@@ -221,7 +222,7 @@ impl ApiKeys {
         self.by_digest.values().map(Arc::as_ref)
     }
 
-    /// Whether both sets have the same keys with the same facts.
+    /// Returns whether both sets contain the same keys with the same facts.
     pub fn is_same(&self, other: &Self) -> bool {
         let is_known = |(digest, key): (&Digest, &Arc<ApiKey>)| {
             other.by_digest.get(digest).is_some_and(|known| known.identity == key.identity)
@@ -233,8 +234,8 @@ impl ApiKeys {
 /// Verifies an API key.
 ///
 /// # Errors
-/// [`Denial::MalformedToken`] if the credential does not have the form of a key, [`Denial::UnknownApiKey`] if no such
-/// key is in force, [`Denial::ExpiredToken`] if the key has expired.
+/// Returns [`Denial::MalformedToken`] if the credential does not have the form of a key, [`Denial::UnknownApiKey`] if
+/// the current set does not contain the key, and [`Denial::ExpiredToken`] if the key has expired.
 pub(super) fn authenticate(
     credential: &[u8],
     trust: &Trust,

@@ -15,15 +15,15 @@ use std::rc::Rc;
 /// The SHA-256 of a token or another secret.
 pub type Digest = [u8; 32];
 
-/// Returns the digest of a token, or of another secret that is too long and too random to guess.
+/// Returns the SHA-256 of a token or of another secret. The secret must be too random to guess.
 pub fn digest_of(secret: impl AsRef<[u8]>) -> Digest {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, secret.as_ref()).as_ref());
     out
 }
 
-/// A hasher that returns the first eight bytes of the digest, which are as good as random. Only verified tokens are
-/// inserted, so an attacker without an issuer's key cannot choose the digests in the table.
+/// A hasher that returns the first eight bytes of the digest, which are effectively random. An attacker without an
+/// issuer's key cannot choose the digests in the table, because only verified tokens are inserted.
 #[derive(Debug, Default)]
 struct FirstBytes(u64);
 
@@ -139,9 +139,8 @@ impl TokenCache {
         self.entries.push(Entry { digest, principal, used: false, bytes, proofs: 0 });
     }
 
-    /// Measures the proofs of up to `WEIGHED` entries again, since a principal gains proofs after its insertion and
-    /// loses expired ones. The worker calls this function at short intervals, so that the bound in bytes also covers
-    /// proofs.
+    /// Measures the proofs of up to `WEIGHED` entries again. A principal gains proofs after its insertion and loses
+    /// expired ones. The worker calls this function at short intervals, so that the bound in bytes also covers proofs.
     pub fn weigh(&mut self, now: Now) {
         for _ in 0..WEIGHED.min(self.entries.len()) {
             self.scale = if self.scale + 1 < self.entries.len() { self.scale + 1 } else { 0 };

@@ -1,12 +1,12 @@
 //! The binding of a token to its sender (`cnf`, RFC 7800). A bound token is not accepted as a bearer token, because the
-//! binding is intended to make a stolen token useless.
+//! binding makes a stolen token useless.
 
 use super::dpop::Thumbprint;
 use super::error::{ClaimText, CredentialError};
 use crate::denial::Denial;
 use serde_json::{Map, Value};
 
-/// What a sender must prove in order to use its token.
+/// The proof that a sender must provide in order to use its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmation {
     /// The possession of the private key with this thumbprint (`jkt`, RFC 9449 section 6.1).
@@ -17,8 +17,8 @@ impl Confirmation {
     /// Reads the binding of a token; `None` if the token is not bound.
     ///
     /// # Errors
-    /// [`Denial::WrongType`] for a binding that the gateway cannot check. This includes `x5t#S256` (RFC 8705 section
-    /// 3.1), as long as the gateway does not verify client certificates, and a second binding beside `jkt`.
+    /// Returns [`Denial::WrongType`] for a binding that the gateway cannot check, such as `x5t#S256` (RFC 8705 section
+    /// 3.1), and for a second binding in addition to `jkt`.
     pub(super) fn of(claims: &Map<String, Value>) -> Result<Option<Self>, CredentialError> {
         let Some(bound) = claims.get("cnf") else { return Ok(None) };
         let members = bound.as_object().filter(|members| members.len() == 1);

@@ -16,7 +16,7 @@ pub struct CredentialError {
     pub denial: Denial,
     /// The value found and the value expected; `None` if the denial alone says enough.
     pub detail: Option<Box<str>>,
-    /// What a wait could change about it.
+    /// The fact that a wait may bring, if any.
     pub pending: Option<Box<Pending>>,
 }
 
@@ -25,7 +25,7 @@ impl CredentialError {
         Self { denial, detail: Some(detail.into()), pending: None }
     }
 
-    /// Returns this refusal with what a wait could change about it.
+    /// Returns this refusal with the fact that a wait may bring.
     pub(super) fn until(self, pending: Pending) -> Self {
         Self { pending: Some(Box::new(pending)), ..self }
     }

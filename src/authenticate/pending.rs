@@ -5,7 +5,7 @@ use crate::denial::Denial;
 use crate::key_source::{Waited, Wanted};
 use std::time::Instant;
 
-/// A fact that is missing, and that a wait can bring.
+/// A missing fact that a wait may bring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pending {
     /// A key of the issuer.
@@ -13,10 +13,11 @@ pub enum Pending {
 }
 
 impl Pending {
-    /// Waits until the token can be judged again, `deadline` at the latest.
+    /// Waits until the token can be verified again, but at most until `deadline`.
     ///
     /// # Errors
-    /// If waiting was in vain: the denial for a check that could not be made, or `None` if the first one stands.
+    /// Returns an error if the wait was in vain: the denial for a check that could not be made, or `None` if the first
+    /// denial stays.
     pub async fn wait(&self, deadline: Instant, now: Now) -> Result<(), Option<Denial>> {
         match self {
             Self::Keys(wanted) => match wanted.wait(deadline, now).await {
@@ -27,7 +28,7 @@ impl Pending {
         }
     }
 
-    /// Says what the gateway would do about it, for an explanation, which never waits.
+    /// Describes what a running gateway does, for an explanation. An explanation never waits.
     pub const fn words(&self) -> &'static str {
         match self {
             Self::Keys(_) => "a running gateway fetches the issuer's keys and decides again",

@@ -37,7 +37,7 @@ pub struct Principal {
     pub leeway: u64,
     /// Whether the token was issued at the login itself and not by a refresh.
     pub fresh: bool,
-    /// What the sender must prove in order to use the token; `None` for a bearer token.
+    /// The proof that the sender must provide; `None` for a bearer token.
     pub confirmation: Option<Confirmation>,
     /// The facts that only tokens of the local authority have.
     pub local: Option<Box<Local>>,

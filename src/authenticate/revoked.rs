@@ -1,8 +1,8 @@
-//! The revocations of tokens. They are checked for every request, even for cached tokens, without I/O. This module has
-//! the marks of the local authority's tokens; `signal_marks` has those of foreign issuers.
+//! The revocations of tokens. Every request checks them without I/O, even if its token is cached. This module contains
+//! the marks for the local authority's tokens; `signal_marks` contains the marks for foreign issuers' tokens.
 //!
-//! A mark is set here before the gateway confirms the revocation to the client. The check usually reads only one
-//! number, the epoch, which all cores share and which changes only when something is revoked. A principal stores the
+//! A mark is in force before the gateway confirms the revocation to the client. The check usually reads only one
+//! number, the epoch. All cores share the epoch, and it changes only when something is revoked. A principal stores the
 //! epoch of its last check and is checked again only after the epoch has changed.
 
 use super::principal::{Local, Principal};
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// How long a mark is kept after the last access token that it revokes has expired.
 ///
-/// The clocks of four gateways matter: those that issue the token, revoke it, delete the mark, and receive the request.
-/// A mark outlives its tokens if each clock is within a quarter of this margin of the true time.
+/// Four gateways may be involved: one issues the token, one revokes it, one deletes the mark, and one receives the
+/// request. A mark outlives its tokens if each of their clocks is within a quarter of this margin of the true time.
 pub const MARK_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The tokens that a mark revokes.
@@ -66,9 +66,9 @@ impl Default for Revoked {
     }
 }
 
-/// The marks, and the subjects with longer-lived tokens, which commands have made. Each mark has the time from which it
-/// may be deleted. Each subject has the time at which the last of its longer-lived tokens expires. All times are in
-/// seconds since 1970.
+/// The marks, and the subjects to which commands have issued longer-lived tokens. Each mark has the time from which it
+/// may be deleted. Each subject has the time at which its last longer-lived token expires. All times are in seconds
+/// since 1970.
 #[derive(Debug, Default)]
 struct Marks {
     subjects: HashMap<Box<str>, u64>,
@@ -173,16 +173,17 @@ impl Revoked {
         self.len() == 0
     }
 
-    /// Checks that the token of a principal has not been revoked, whoever issued it.
+    /// Checks that the token of a principal has not been revoked, for tokens of any issuer.
     ///
     /// # Errors
-    /// [`Denial::RevokedToken`] if a mark revokes the token; [`Denial::CheckUnavailable`] while marks may be missing.
+    /// Returns [`Denial::RevokedToken`] if a mark revokes the token, and [`Denial::CheckUnavailable`] while marks may
+    /// be missing.
     #[inline]
     pub fn admit_any(&self, principal: &Principal) -> Result<(), Denial> {
         if let Some(local) = &principal.local {
             self.admit(principal, local)
         } else if let Some(signalled) = &principal.signalled {
-            // The marks of signals may be in the same store.
+            // The store may also contain the marks of signals.
             if self.blind.load(Ordering::Acquire) {
                 return Err(Denial::CheckUnavailable);
             }

@@ -1,9 +1,11 @@
-//! The revocation marks of foreign issuers' tokens, which come from security events (RFC 8417) and logout tokens.
+//! The revocation marks for foreign issuers' tokens, which come from security events (RFC 8417) and logout tokens.
 //!
-//! A mark names tokens by a digest, so that it has the same size for every subject. The check usually reads only one
-//! number, the epoch, like the check of the local authority's tokens. The digests of a token are computed when the
-//! token is verified, so a check after a new mark takes up to three lookups. The table has many small parts, each with
-//! its own lock: a part that grows delays only the requests that need this part, for microseconds.
+//! A mark contains a digest of the claim that names the tokens, so all marks have the same size. The check usually
+//! reads only one number, the epoch. The digests of a token are computed when the token is verified. A check after a
+//! new mark therefore takes at most three look-ups.
+//!
+//! The table has many small parts, each with its own lock. A growing part delays only the requests that need this part,
+//! and only for microseconds.
 
 use crate::denial::Denial;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -13,18 +15,18 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// The maximum number of marks that signals may add. The table of this many marks takes 100 MB.
+/// The maximum number of marks that signals may add. A table with this many marks takes 100 MB.
 pub const SIGNAL_MARKS_MAX: usize = 2_000_000;
 /// The number of parts of the table.
 const PARTS: usize = 64;
-/// The length of a digest in bytes. An attacker who chooses subjects would need 2^64 of them for two with one digest,
-/// and could then only revoke tokens of the one with a signal for the other.
+/// The length of a digest in bytes. An attacker who chooses subjects needs about 2^64 attempts for two subjects with
+/// one digest. The collision would only let a signal for one subject revoke tokens of the other.
 pub const MARK_DIGEST_BYTES: usize = 16;
 
-/// The name of marked tokens: the truncated SHA-256 of issuer, kind and value.
+/// The digest that identifies marked tokens: the truncated SHA-256 of issuer, kind and value.
 pub type MarkDigest = [u8; MARK_DIGEST_BYTES];
 
-/// The claim by which a mark names tokens.
+/// The claim that a mark refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MarkedClaim {
     /// The subject, `sub`.
@@ -36,7 +38,7 @@ pub enum MarkedClaim {
 }
 
 impl MarkedClaim {
-    /// Returns the digest of this claim in tokens of an issuer.
+    /// Returns the digest of a value of this claim in tokens of an issuer.
     pub fn digest(self, issuer: &str, value: &str) -> MarkDigest {
         let kind: u8 = match self {
             Self::Subject => 1,
@@ -58,10 +60,11 @@ impl MarkedClaim {
 pub struct SignalMark {
     /// The name of the tokens.
     pub digest: MarkDigest,
-    /// Revokes the tokens that were issued in this second or earlier, in seconds since 1970. [`u32::MAX`] revokes all.
+    /// The mark revokes tokens that were issued in this second or earlier, in seconds since 1970. [`u32::MAX`] revokes
+    /// all tokens.
     pub before: u32,
-    /// The time until which the mark is kept (exclusive), in seconds since 1970. By then, all tokens that it revokes
-    /// have expired.
+    /// The time until which the mark is kept (exclusive), in seconds since 1970. All tokens that the mark revokes have
+    /// then expired.
     pub until: u32,
 }
 
@@ -97,7 +100,7 @@ impl Signalled {
     }
 }
 
-/// Converts seconds since 1970 to the size of a mark, which suffices until the year 2106.
+/// Converts seconds since 1970 to the integer type of a mark, which suffices until the year 2106.
 pub(crate) fn seconds(time: u64) -> u32 {
     u32::try_from(time).unwrap_or(u32::MAX)
 }
@@ -124,8 +127,8 @@ impl Default for SignalMarks {
 }
 
 impl SignalMarks {
-    /// Adds a mark. When the function returns, no core accepts a token that the mark revokes. A mark that exists is
-    /// only extended.
+    /// Adds a mark. When the function returns, no core accepts a token that the mark revokes. An existing mark is only
+    /// extended.
     pub fn mark(&self, mark: &SignalMark) {
         let mut part = self.write(&mark.digest);
         match part.entry(mark.digest) {
@@ -147,7 +150,7 @@ impl SignalMarks {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// Returns whether the tokens that a mark revokes are revoked already, and for as long.
+    /// Returns whether existing marks already revoke the same tokens for the same time.
     pub fn covers(&self, mark: &SignalMark) -> bool {
         self.read(&mark.digest)
             .get(&mark.digest)
@@ -167,7 +170,7 @@ impl SignalMarks {
             let before = part.len();
             part.retain(|_, (_, until)| *until > now);
             self.count.fetch_sub(before - part.len(), Ordering::Relaxed);
-            // A table that was once full would otherwise keep its memory for ever.
+            // Otherwise a table that was once full would keep its memory.
             if part.capacity() > 4 * part.len() + 1024 {
                 part.shrink_to_fit();
             }
@@ -316,7 +319,7 @@ mod tests {
             let kinds = [MarkedClaim::Subject, MarkedClaim::Session, MarkedClaim::Token];
             let marks = SignalMarks::default();
             let mut model: Vec<(u8, u8, u32, u32)> = Vec::new();
-            // Tokens that are kept, as in the cache: their epoch must not hide a new mark.
+            // The test keeps tokens, as the cache does: their stored epoch must not hide a new mark.
             let mut kept: HashMap<(u8, Option<u8>, Option<u8>, u32), Signalled> = HashMap::new();
             for step in steps {
                 match step {
@@ -333,7 +336,7 @@ mod tests {
                     Step::Forget(now) => {
                         marks.forget(u64::from(now));
                         model.retain(|known| known.3 > now);
-                        // A token that was refused may be accepted now, but only a check after a new mark notices.
+                        // After this, a refused token may be accepted, but only a check after a new mark notices.
                         kept.clear();
                     }
                     Step::Ask { subject, session, token, issued } => {

@@ -1,7 +1,7 @@
-//! The places where a route looks for tokens, and how each place writes a token.
+//! The places where a route looks for tokens, and the form of a token in each place.
 //!
 //! `credential` finds the token of a request with these functions, and `forward` removes the token with the same
-//! functions. No token therefore remains in a place that the gateway has read.
+//! functions. The gateway therefore removes a token from every place that it reads.
 
 use super::credential::{cookie, scheme_end};
 use crate::denial::{Denial, TokenPart};
@@ -43,8 +43,8 @@ pub enum Source {
     Header(NamedHeader),
     /// A cookie that another program sets, for example an identity-aware proxy.
     Cookie(Box<str>),
-    /// The name of the subprotocol before the token in `Sec-WebSocket-Protocol`. No other header field of a WebSocket
-    /// handshake can be set by a script in a browser.
+    /// The name of the subprotocol that precedes the token in `Sec-WebSocket-Protocol`. A script in a browser cannot
+    /// set any other header field of a WebSocket handshake.
     WebSocket(Box<str>),
     /// An API key in this header field, or in `Authorization` with the scheme `ApiKey`.
     ApiKey(HeaderName),
@@ -199,7 +199,7 @@ impl Source {
         }
     }
 
-    /// Whether a request contains anything in this place, well formed or not.
+    /// Returns whether a request contains anything in this place, even if it is malformed.
     pub(crate) fn is_used(&self, head: &Head<'_>) -> bool {
         match self {
             Self::Header(named) => head.headers.contains_key(&named.name),

@@ -1,5 +1,5 @@
-//! Statements that an issuer signs and that are not access tokens: security event tokens (RFC 8417) and logout tokens
-//! (OpenID Connect Back-Channel Logout). Their claims are checked in `signals`.
+//! Statements of an issuer other than access tokens: security event tokens (RFC 8417) and logout tokens (OpenID Connect
+//! Back-Channel Logout). `signals` checks their claims.
 
 use super::error::CredentialError;
 use super::json;

@@ -30,7 +30,7 @@ pub struct Issuer {
     pub algorithms: Vec<Algorithm>,
     /// The verification keys.
     pub keys: KeySet,
-    /// Where the keys come from, if they are fetched. They are empty until the first fetch.
+    /// The source of the keys, if they are fetched. `keys` is then empty until the first fetch.
     pub source: Option<Arc<KeySource>>,
     /// The tolerated clock difference in seconds.
     pub leeway: u64,
@@ -90,7 +90,7 @@ impl Issuer {
         }
     }
 
-    /// Whether both issuers produce the same result for every token.
+    /// Returns whether both issuers produce the same result for every token.
     fn verifies_like(&self, other: &Self) -> bool {
         // The pattern lists all fields, so that a new field cannot be forgotten here.
         let Self {
@@ -99,7 +99,7 @@ impl Issuer {
             audience_of_clients,
             algorithms,
             keys,
-            // Only the keys that came from it verify.
+            // The source itself verifies nothing; its fetched keys are in `keys`.
             source: _,
             leeway,
             roles,

@@ -64,14 +64,14 @@ impl Default for DpopSettings {
     }
 }
 
-/// What happens to proofs.
+/// The way in which proofs are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Duty {
-    /// They are verified and remembered.
+    /// Proofs are verified and remembered.
     Enforce,
-    /// They are verified and not remembered, for the explanation of a request.
+    /// Proofs are verified but not remembered. Explanations of requests use this.
     Observe,
-    /// They are not required: the caller is only described.
+    /// Proofs are not required, because the caller is only described.
     Assume,
 }
 
@@ -89,7 +89,7 @@ impl Default for Dpop {
     }
 }
 
-/// The state that outlives a policy.
+/// The state that outlives a reload of the policy.
 #[derive(Debug, Default)]
 struct Memory {
     replay: ReplaySet,
