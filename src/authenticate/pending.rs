@@ -5,7 +5,7 @@ use crate::denial::Denial;
 use crate::key_source::{Waited, Wanted};
 use std::time::Instant;
 
-/// A missing fact that a wait may bring.
+/// A missing fact that may become available while the request waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pending {
     /// A key of the issuer.
@@ -13,11 +13,10 @@ pub enum Pending {
 }
 
 impl Pending {
-    /// Waits until the token can be verified again, but at most until `deadline`.
+    /// Waits until the token can be judged again, `deadline` at the latest.
     ///
     /// # Errors
-    /// Returns an error if the wait was in vain: the denial for a check that could not be made, or `None` if the first
-    /// denial stays.
+    /// If waiting was in vain: the denial for a check that could not be made, or `None` if the first one stands.
     pub async fn wait(&self, deadline: Instant, now: Now) -> Result<(), Option<Denial>> {
         match self {
             Self::Keys(wanted) => match wanted.wait(deadline, now).await {
@@ -28,7 +27,7 @@ impl Pending {
         }
     }
 
-    /// Describes what a running gateway does, for an explanation. An explanation never waits.
+    /// Says what the gateway would do about it, for an explanation, which never waits.
     pub const fn words(&self) -> &'static str {
         match self {
             Self::Keys(_) => "a running gateway fetches the issuer's keys and decides again",

@@ -1,9 +1,8 @@
 //! The authority's cookies. Each cookie lives as long as the token that it contains, and is expired at logout.
 //!
 //! All names begin with `__Host-` (RFC 6265bis section 4.1.3.2), so browsers send the cookies over TLS only, to this
-//! host only, and for all paths. Neither a subdomain nor an attacker on the network can replace the cookies. With the
-//! cookie names of a replaced issuer (`compat`), the attributes are the same, but browsers allow subdomains to set the
-//! cookies.
+//! host only, and for all paths. Neither a subdomain nor an attacker on the network can replace the cookies. Cookie
+//! names from `compat` may lack the prefix. The attributes are then the same, but subdomains can set the cookies.
 
 use super::request::EndpointRequest;
 use super::settings::Cookies;
@@ -24,7 +23,7 @@ pub(super) fn set_session_cookies(
     let names = &cookies.names;
     set(headers, &names.access, access.0, access.1, true, cookies.lax);
     set(headers, &names.refresh, refresh.0, refresh.1, true, cookies.lax);
-    // A refresh needs the CSRF value, so the cookie with that value lives as long as the refresh token.
+    // A refresh needs the CSRF value, so this cookie lives as long as the refresh token.
     set(headers, &names.csrf, csrf, refresh.1, false, cookies.lax);
     if let Some(name) = &names.csrf_refresh {
         set(headers, name, csrf, refresh.1, false, cookies.lax);
@@ -47,12 +46,12 @@ pub fn expire_session_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
     }
 }
 
-/// Sets the cookie of a visit to the login page, which ties the page's form to its browser.
+/// Sets the cookie that ties the form of the login page to the browser.
 pub(super) fn set_visit_cookie(headers: &mut HeaderMap, cookies: &Cookies, value: &str, seconds: u64) {
     set(headers, &cookies.names.login, value, seconds, true, cookies.lax);
 }
 
-/// Expires the cookie of a visit to the login page.
+/// Expires the login page's cookie.
 pub(super) fn expire_visit_cookie(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &cookies.names.login, "", 0, true, cookies.lax);
 }

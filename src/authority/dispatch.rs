@@ -11,15 +11,14 @@ use http::Response;
 use std::sync::Arc;
 
 impl Authority {
-    /// Answers a request on the authority's own thread. A refusal of an endpoint for services is returned as a response
-    /// that has the denial as an extension.
+    /// Answers a request on the authority's own thread. For endpoints for services, a refusal is a response with the
+    /// denial as an extension.
     ///
     /// # Errors
     /// The reason why any other endpoint refuses the request.
     pub async fn answer(self: &Arc<Self>, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
         let endpoint = request.endpoint;
-        // A login that another site's page sent is refused before it takes a place in the queue or uses one of the
-        // user's login attempts.
+        // Refuse a cross-site login before it takes a place in the queue or uses one of the login attempts.
         if endpoint == Endpoint::Login && !request.own_site {
             self.counters.logins.add(LoginOutcome::Invalid);
             return page::login_response(&request, Err(Denial::CsrfMismatch));
@@ -43,7 +42,7 @@ impl Authority {
                 Endpoint::Token => service::token(&authority, &request).await,
                 Endpoint::Introspect => service::introspect(&authority, &request).await,
                 Endpoint::Revoke => service::revoke(&authority, &request).await,
-                // The core that received the request answers these endpoints itself.
+                // The core that received the request answers these endpoints.
                 Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => Err(Denial::NotFound),
             }
         });

@@ -1,6 +1,5 @@
-//! Keeps the revocations in memory in step with the store. Other gateways and the command line also write to the store.
-//! A revocation by this gateway's own endpoints does not depend on the reader in this module: the endpoint marks the
-//! revocation in memory before it responds.
+//! Reads revocations that other gateways and the command line write to the store. The endpoints of this gateway do not
+//! depend on this reader: they mark a revocation in memory before they respond.
 //!
 //! The reader has its own connection and task, so that neither a flood of requests nor a slow sweep delays it.
 //! [`upkeep`] does all other maintenance of the store.
@@ -32,17 +31,15 @@ const SWEEP_MAX: Duration = Duration::from_secs(120);
 /// Applies the recorded token lives, and all marks with a number greater than `after`. Returns the number of the last
 /// mark.
 ///
-/// The mark with the number `after` is read again. If the mark is missing, all marks are read. Either the mark was
-/// deleted, or a standby without the last commits has replaced the server. Such a standby assigns the numbers of the
-/// lost marks to other marks.
+/// All marks are read if the mark with the number `after` is missing. That mark may have been deleted. Or a standby
+/// without the last commits has replaced the server, and assigns the numbers of lost marks again.
 ///
 /// # Errors
 /// Returns an error if the store cannot be used.
 pub async fn apply_marks(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64, StoreError> {
     let seconds = |millis: i64| u64::try_from(millis.saturating_add(999) / 1000).unwrap_or(0);
     let lives = feed.lives().await?;
-    // If the longest token life has changed, existing marks must be kept for a different length of time, so all marks
-    // are read again.
+    // If the longest token life has changed, marks must be kept for a different time, so read all marks again.
     let longest = seconds(lives.longest);
     let mut last = if longest == revoked.longest() { after } else { 0 };
     let mut page = feed.marks(last.saturating_sub(1)).await?;
@@ -115,8 +112,8 @@ fn go_blind(authority: &Authority, is_blind: &mut bool) {
     }
 }
 
-/// Refuses the authority's tokens if the reader of marks ends before the authority does. In that case the reader has
-/// panicked, and revocations are no longer read.
+/// Refuses the authority's tokens if the reader of marks ends before the authority does. The reader has then panicked,
+/// and this process no longer reads revocations.
 struct BlindAtEnd(Weak<Authority>);
 
 impl Drop for BlindAtEnd {
@@ -132,8 +129,8 @@ impl Drop for BlindAtEnd {
     }
 }
 
-/// Maintains the store until the authority is dropped: records that the process is alive, deletes expired rows, and
-/// retries a failed store, so that its recovery is noticed even if nobody logs in.
+/// Maintains the store until the authority is dropped. Records that the process is alive, deletes expired rows, and
+/// retries a failed store. The recovery of the store is thus noticed even if nobody logs in.
 pub(super) async fn upkeep(authority: Weak<Authority>) {
     let mut ticks = ticks(TRY_EVERY);
     let mut swept = Instant::now();

@@ -1,7 +1,7 @@
 //! Parses the body of a request to an endpoint: one JSON object or one form, in which each field occurs once.
 //!
-//! A body that two parsers could read differently is refused: it has a repeated member, an invalid percent code, or
-//! bytes that are not text. A value is wiped when it is dropped, because it may be a password.
+//! Refuses a body that two parsers could read differently: a repeated member, an invalid percent code, or bytes that
+//! are not UTF-8. Values are wiped when they are dropped, because a value may be a password.
 
 use crate::authenticate::json;
 use crate::denial::{BodyFault, Denial};
@@ -38,8 +38,8 @@ pub enum BodyKind {
 }
 
 impl BodyKind {
-    /// Returns the kind that `Content-Type` states; its parameters are ignored (RFC 9110 section 8.3). Returns `None`
-    /// for any other type, and if the header is missing or repeated.
+    /// Returns the media type from `Content-Type` without its parameters (RFC 9110 section 8.3). Returns `None` for any
+    /// other type, and if the header is missing or repeated.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
         let (Some(kind), None) = (kinds.next(), kinds.next()) else { return None };

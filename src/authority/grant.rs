@@ -39,8 +39,7 @@ impl RefreshToken {
         Ok(Self::of(&random()?, is_bound))
     }
 
-    /// Derives the successor of the token `of`. The derivation needs both the token and the nonce in the store; neither
-    /// alone is enough.
+    /// Derives the successor of the token `of`. The derivation needs the token and the nonce in the store.
     pub(super) fn successor(of: &str, nonce: &[u8; 32]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, of.as_bytes());
         let mut bytes = [0; 32];

@@ -1,9 +1,8 @@
 //! Checks passwords against their hashes, on a few threads of the lowest priority.
 //!
-//! A failed attempt costs the same work whether or not the account exists, and regardless of the account's hash. Memory
-//! and processor time are bounded for any number of attempts: an attempt that cannot be queued is refused as busy.
-//! [`stored`] parses and checks hashes, [`work`] counts the cost of a check, and `equalize` makes the cost of all
-//! failed attempts equal.
+//! A failed attempt costs the same work for every account, and for accounts that do not exist. Memory and processor
+//! time are bounded: an attempt that cannot be queued is refused as busy. [`stored`] parses and checks hashes, [`work`]
+//! counts the cost of a check, and `equalize` makes the cost of all failed attempts equal.
 
 mod equalize;
 mod kdf;
@@ -32,8 +31,8 @@ use zeroize::Zeroizing;
 pub enum PasswordCheck {
     /// The password is the account's password.
     Correct {
-        /// A new hash at the current cost, if the stored hash is of another kind or of a lower cost and must be
-        /// replaced.
+        /// A new hash at the current cost, if the stored hash must be replaced: it is of another kind or of a lower
+        /// cost.
         upgraded: Option<String>,
     },
     /// The password is wrong, or the account does not exist.
@@ -68,9 +67,8 @@ pub struct Hashers {
     patience: Duration,
 }
 
-/// The maximum time that a password waits for its check. The queue is slow if imported hashes are expensive or if
-/// requests leave the hashing threads little time. This limit is shorter than the time limit of the whole request, so
-/// that the refusal states the true cause.
+/// How long a password waits for its check. This limit is shorter than the time limit of the request, so that the
+/// refusal states the true cause.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl fmt::Debug for Hashers {
@@ -150,14 +148,14 @@ impl Hashers {
 }
 
 fn run_worker(waiting: &Mutex<Receiver<Job>>) {
-    // If the priority cannot be lowered, logins compete with requests for the processor. The thread continues, because
-    // slow requests are better than no logins.
+    // Without the lower priority, logins compete with requests for the processor. Continue nevertheless: slow requests
+    // are better than no logins.
     let _ = rustix::process::setpriority_process(None, 19);
     let mut arena = Arena::default();
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        // A panic in one hash fails only that job, because its sender is dropped. The thread continues.
+        // A panic fails only this job. The thread continues.
         if catch_unwind(AssertUnwindSafe(|| run_job(job, &mut arena))).is_err() {
             arena = Arena::default();
         }

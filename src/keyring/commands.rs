@@ -1,5 +1,5 @@
-//! The operator's commands for keys: rotate, revoke one key, revoke all keys. Each command changes the folder while it
-//! holds the folder's lock; running gateways apply the change through their [`Watcher`](super::Watcher).
+//! The operator's commands for keys: rotate, revoke one key, revoke all keys. Each command locks the folder and changes
+//! it. Running gateways apply the change through their [`Watcher`](super::Watcher).
 
 use super::fault::KeyringFault;
 use super::folder::KeyFolder;
@@ -47,8 +47,8 @@ impl Keyring {
         let earliest = match start {
             RotationStart::AfterLead => {
                 let latest = now.unix.saturating_add(LEAD);
-                // Only keys after the signing key can be the next key. After a revocation, the signing key may be a key
-                // whose own time has not come yet.
+                // Only a key after the signing key can be the next key. After a revocation, a key may sign before its
+                // start time.
                 let behind = ring.slots().iter().skip(ring.current(now.unix) + 1);
                 let is_soon = |slot: &&Slot| slot.signs_from > now.unix && slot.signs_from <= latest;
                 if let Some(next) = behind.filter(|slot| slot.key.is_some()).find(is_soon) {
@@ -67,9 +67,9 @@ impl Keyring {
         Ok(KeyRotation { id, signs_from, is_new: true })
     }
 
-    /// Revokes a key. From then on, no token signed with the key is accepted. If the key is the signing key, the next
-    /// key replaces it, because recipients that fetched the key set already know the next key. If there is no next key,
-    /// a new one is created. Returns the id of the replacement.
+    /// Revokes a key. Tokens signed with the key are rejected from then on. If the key is the signing key, the next key
+    /// replaces it, because recipients may already know the next key. If there is no next key, a new key is created.
+    /// Returns the id of the replacement.
     ///
     /// # Errors
     /// Returns an error if no key has this id, or if the folder cannot be read or changed.
@@ -83,13 +83,13 @@ impl Keyring {
         let mut replaced_by = None;
         match ring.state(place, &self.schedule, now.unix) {
             KeyState::Revoked => {}
-            // The key has never signed a token, so the key is removed instead of marked as revoked. The removal does
-            // not change how long the other keys are accepted.
+            // The key has never signed a token, so no revocation is needed. Removing the key does not change how long
+            // other keys are accepted.
             KeyState::Next if slot.signs_from > now.unix => folder.remove(&lock, slot)?,
             KeyState::Next | KeyState::Retiring | KeyState::Dead => folder.revoke(&lock, slot)?,
             KeyState::Signing => {
-                // The replacement exists before the revocation, so that a signing key exists at every instant. A key
-                // for a distant time, created by a gateway with a wrong clock, does not count as the next key.
+                // Create the replacement before the revocation, so that a signing key always exists. A key with a
+                // distant start time does not count as the next key, because a wrong clock caused that time.
                 let soon = now.unix.saturating_add(2 * LEAD);
                 let mut behind = ring.slots()[place + 1..].iter().filter(|slot| slot.key.is_some());
                 replaced_by = Some(match behind.find(|slot| slot.signs_from <= soon) {

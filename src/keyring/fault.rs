@@ -79,7 +79,7 @@ pub enum FileFault {
     Io(String),
     /// The file cannot be removed.
     Remove(String),
-    /// The file's name is not that of a key file.
+    /// The file's name is not a valid name for a key file.
     Name,
     /// The path does not name a regular file.
     NotAFile,

@@ -1,6 +1,7 @@
-//! The key files in the state folder. Each key has its own file: the key in `signing-key.20260131T235959Z.pem` signs
-//! from that time on. Version 0.1 used the name `signing-key.pem`; the age of a key with this name is unknown. A file
-//! with the same name but the extension `.revoked` marks the key as revoked: the file contains the key's id, and a
+//! The key files in the state folder. Each key has a file: the key in `signing-key.20260131T235959Z.pem` signs from
+//! that time on. Version 0.1 used the name `signing-key.pem`; the start time of such a key is unknown.
+//!
+//! A file with the extension `.revoked` instead of `.pem` revokes the key. This file contains the id of the key. A
 //! private key of the same name is ignored.
 //!
 //! Files appear atomically. Writers hold the lock; readers do not need it.
@@ -34,8 +35,8 @@ const READ_ATTEMPTS: usize = 5;
 #[derive(Clone, Debug)]
 pub(super) struct KeyFolder(PathBuf);
 
-/// The metadata of a file, obtained without opening the file. It includes the time of the last change of any kind
-/// (`ctime`). Programs cannot set this time, so no change is missed.
+/// The metadata of a file. It includes `ctime`, the time of the last change of any kind. Programs cannot set `ctime`,
+/// so no change is missed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileStamp {
     name: String,
@@ -143,8 +144,8 @@ impl KeyFolder {
             }
             let contents = self.read_listed(algorithm, &stamps);
             attempts += 1;
-            // If the key of a file is revoked or removed during the read, the file disappears. This is not a fault, so
-            // the folder is read again.
+            // Another process may revoke or remove a key during the read. Its file then disappears. This is not a
+            // fault: read the folder again.
             if contents.broken.is_empty() || attempts == READ_ATTEMPTS || self.list()? == stamps {
                 return Ok((stamps, contents));
             }
@@ -180,8 +181,8 @@ impl KeyFolder {
         contents
     }
 
-    /// Rejects a key that is in two files. Each file gives the key a different time, and verifiers do not use keys that
-    /// share an id. The check also prevents a revoked key from returning under another name.
+    /// Rejects a key that is in two files. The two files state different start times for the key, and key ids must be
+    /// unique. The check also prevents the reuse of a revoked key under another name.
     fn reject_duplicates(&self, contents: &mut FolderContents) {
         let all: Vec<_> = contents
             .slots
@@ -194,7 +195,7 @@ impl KeyFolder {
             let (Some(_), Some((signs_from, is_usable, _))) = (&slot.key, twin) else { return true };
             let kind = if *is_usable { FileKind::Key } else { FileKind::Revoked };
             let mut files = [self.key_file(slot.signs_from), self.file(*signs_from, kind)];
-            // The order makes the faults of both files equal, so that the pair is reported once.
+            // Sort the paths, so that the faults of both files are equal and are reported once.
             files.sort();
             contents.broken.push((slot.signs_from, KeyringFault::SameKey(files)));
             false
@@ -205,7 +206,7 @@ impl KeyFolder {
         let path = self.key_file(signs_from);
         let fault = |fault| KeyringFault::file(&path, fault);
         let io_fault = |error: io::Error| fault(FileFault::Io(error.to_string()));
-        // The file is opened once, so that the file whose mode is checked is the file that is read.
+        // Open the file once, so that the mode is checked on the same file that is read.
         let file = File::open(&path).map_err(io_fault)?;
         let metadata = file.metadata().map_err(io_fault)?;
         if !metadata.is_file() {
@@ -231,7 +232,7 @@ impl KeyFolder {
     }
 
     /// Locks the folder for writing and waits for the lock up to `timeout`. Creates the folder if necessary. Removes
-    /// the partial work of a process that ended while it held the lock.
+    /// partial files of a process that crashed while it held the lock.
     ///
     /// # Errors
     /// [`KeyringFault::Locked`] if another process still holds the lock after `timeout`; other faults if the folder

@@ -22,7 +22,7 @@ const SWEPT: Duration = Duration::from_secs(60);
 /// How long a request waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why marks are not in force. The transmitter is told to repeat its signal.
+/// Why marks are not in force. The gateway then asks the transmitter to repeat the signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unrecorded {
     /// The marks cannot be made durable.

@@ -1,8 +1,8 @@
 //! Finds the tokens that a subject identifier names (RFC 9493, Shared Signals Framework section 3).
 //!
-//! A subject that the gateway does not understand revokes nothing, and the transmitter is told so. A subject with
-//! several members names what all of them have in common. If the gateway understands only some of them, it revokes what
-//! these name, which is more than the transmitter meant and never less.
+//! A subject that the gateway does not understand revokes nothing, and the response reports this to the transmitter. A
+//! subject may have several members, such as a user and a session. The gateway ignores members that it does not
+//! understand. It may then revoke more tokens than the transmitter meant, but never fewer.
 
 use crate::authenticate::MarkedClaim;
 use serde_json::{Map, Value};
@@ -24,10 +24,10 @@ pub enum Opaque {
     Session,
 }
 
-/// The meaning of identifiers of one transmitter.
+/// How to interpret the subject identifiers of a transmitter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading<'r> {
-    /// The issuer of the tokens, whose subjects and token ids are understood.
+    /// The issuer of the tokens. Subjects and token ids of other issuers are ignored.
     pub issuer: &'r str,
     pub opaque: Opaque,
     /// Whether every access token of the issuer has `sid`.
@@ -64,7 +64,8 @@ pub(super) fn targets<'v>(subject: &'v Value, reading: Reading<'_>) -> Result<Ve
     if found.is_empty() { Err("the subject's format or issuer is not understood") } else { Ok(found) }
 }
 
-/// Returns the format, under its name in RFC 9493 or in the drafts of RISC, which Google still uses.
+/// Returns the format of a subject. Its member is `format` in RFC 9493, and `subject_type` in the drafts of RISC that
+/// Google still uses.
 fn format(subject: &Map<String, Value>) -> Option<&str> {
     subject.get("format").or_else(|| subject.get("subject_type")).and_then(Value::as_str)
 }
@@ -87,15 +88,15 @@ fn complex<'v>(
         return Err("neither the user nor the session is understood");
     }
     found.extend(session);
-    // The user's other sessions are spared only if the session's own tokens can be told from theirs.
+    // If the tokens state their session, only that session is revoked. Otherwise all tokens of the user are revoked.
     if session.is_none() || !reading.has_sid {
         found.extend(user);
     }
     Ok(())
 }
 
-/// Returns the tokens that a simple identifier names. `role` is what an opaque identifier names at this place; at the
-/// top of a subject, the policy says what it names.
+/// Returns the tokens that a simple identifier names. `role` is the claim of an opaque identifier in a complex subject.
+/// For an opaque identifier without a role, the policy states the claim.
 fn simple<'v>(
     identifier: &'v Map<String, Value>,
     reading: Reading<'_>,
@@ -111,7 +112,7 @@ fn simple<'v>(
         "jwt_id" | "jwt-id" if is_ours() => Some((MarkedClaim::Token, text("jti")?)),
         "opaque" => {
             let kind = match (role, reading.opaque) {
-                // The session of a complex subject is a session, whatever the form of its identifier.
+                // In a complex subject, the member `session` is a session, regardless of the policy.
                 (Some(MarkedClaim::Session), _) => MarkedClaim::Session,
                 (Some(MarkedClaim::Subject) | None, Opaque::Subject) => MarkedClaim::Subject,
                 (None, Opaque::Session) => MarkedClaim::Session,

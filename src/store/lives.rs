@@ -13,8 +13,8 @@ use sqlx::any::AnyRow;
 pub struct TokenLives {
     /// The longest life of the tokens that gateways have issued, in milliseconds. It never decreases.
     pub longest: i64,
-    /// The subjects to whom a command has issued tokens with a longer life. Each subject is paired with the time at
-    /// which the last of these tokens expires.
+    /// The subjects of tokens that a command issued with a longer life. Each subject is paired with the time at which
+    /// the last of these tokens expires.
     pub subjects: Vec<(String, i64)>,
 }
 

@@ -5,10 +5,9 @@ use super::connect::Dialect;
 use super::{Store, StoreError};
 use sqlx::{AssertSqlSafe, Row};
 
-/// The statement that takes the lock which a process holds during a migration.
+/// Takes the advisory lock for a migration.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271342)";
-/// The statements that raise the time limits of a migration, because a change to a large table is slow, and another
-/// process may hold the lock.
+/// Raise the time limits for a migration: a change to a large table is slow, and another process may hold the lock.
 const UNHURRIED: [&str; 2] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 60000"];
 
 /// The statements of each step. `{text}` and `{serial}` are placeholders for types that the two databases name
@@ -16,7 +15,7 @@ const UNHURRIED: [&str; 2] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock
 const STEPS: [&[&str]; 3] = [
     &[
         // A row with `removed` set keeps only the id of a removed account, so that the id is never assigned again.
-        // `scheme` is the kind and cost of the password hash, for `Store::schemes`.
+        // `scheme` is the kind and cost of the password hash.
         "CREATE TABLE accounts (
         id {text} PRIMARY KEY,
         name {text} UNIQUE,
@@ -81,9 +80,8 @@ const STEPS: [&[&str]; 3] = [
         // These tables record how long access tokens live: see `lives`.
         "CREATE TABLE token_life (one BIGINT PRIMARY KEY CHECK (one = 1), longest BIGINT NOT NULL)",
         "CREATE TABLE long_tokens (subject {text} PRIMARY KEY, until BIGINT NOT NULL)",
-        // Marks are now kept one day longer than in the previous version. The column is renamed so that a gateway of
-        // the previous version fails and rejects tokens. Otherwise, that gateway would keep its own marks for too short
-        // a time and delete other marks too early.
+        // This version keeps marks one day longer than the previous version. The column is renamed so that gateways of
+        // the previous version fail and reject tokens. Otherwise they would delete marks too early.
         "ALTER TABLE marks RENAME COLUMN until TO kept",
         "UPDATE marks SET kept = kept + 86400000",
     ],

@@ -65,10 +65,9 @@ macro_rules! columns {
 pub(super) use columns;
 
 impl Store {
-    /// Begins a session with its first refresh token, and ends the account's oldest sessions beyond `keep`.
-    /// `generation` is the account's generation at the time when its password was checked. This function locks the
-    /// account and reads it again: if the account was disabled, removed or changed in the meantime, no session begins.
-    /// `first` is the hash and the expiry of the token.
+    /// Begins a session with its first refresh token, and ends the account's oldest sessions beyond `keep`. `first` is
+    /// the hash and the expiry of the token. `generation` is the account's generation when its password was checked. No
+    /// session begins if the account was disabled, removed or changed since then.
     ///
     /// # Errors
     /// Returns an error if the store cannot be used. The session has then not begun.
@@ -136,8 +135,8 @@ impl Store {
         rows.iter().map(session_of).collect()
     }
 
-    /// Ends a session. If `account` is given, the session must be one of that account. Returns whether this call ended
-    /// the session: if two callers end the same session at the same time, only one of them gets `true`.
+    /// Ends a session. If `account` is given, ends the session only if it is a session of that account. Returns whether
+    /// this call ended the session. If two callers end the same session at the same time, only one call returns `true`.
     ///
     /// # Errors
     /// Returns an error if the store cannot be used. The session then continues.
@@ -184,9 +183,9 @@ impl Store {
         Ok(marks)
     }
 
-    /// Whether a session of this account began at this address in the last 90 days, and the address is one of the
-    /// account's last 20 addresses. An IPv6 address represents its whole network, as it does in the throttle, because
-    /// hosts change their address within the network each day (RFC 8981 section 3.4).
+    /// Whether a session of this account began at this address in the last 90 days. Only the last 20 addresses of the
+    /// account are stored. IPv6 addresses are compared by network, as in the throttle, because hosts change their
+    /// address within the network each day (RFC 8981 section 3.4).
     ///
     /// # Errors
     /// Returns an error if the store cannot be used.
@@ -203,7 +202,7 @@ impl Store {
 }
 
 /// Ends the account's oldest sessions, so that `keep` sessions remain, including the new session. The new session is
-/// excluded by its id rather than by its time, because a clock may have been set back.
+/// excluded by its id, because the clock may have been set back.
 async fn end_oldest(
     transaction: &mut Writing,
     new: &Session,
@@ -261,8 +260,8 @@ async fn note_address(transaction: &mut Writing, session: &Session, now: i64) ->
     Ok(())
 }
 
-/// Ends one session. Returns whether this call ended the session. An expired session keeps its earlier `over`, so that
-/// it is not kept longer.
+/// Ends one session. Returns whether this call ended the session. The `over` of an expired session is not changed, so
+/// that the session is not kept longer.
 pub(super) async fn end(
     transaction: &mut Writing,
     account: Option<&str>,
@@ -284,8 +283,8 @@ pub(super) async fn end(
     Ok(done.rows_affected() == 1)
 }
 
-/// Ends all sessions of an account that have neither ended nor expired. All other sessions are skipped: another process
-/// may be deleting them, and the two transactions could deadlock.
+/// Ends the active sessions of an account. Sessions that have ended or expired are skipped: another process may be
+/// deleting them, and the two transactions could deadlock.
 pub(super) async fn end_all(
     transaction: &mut Writing,
     account: &str,

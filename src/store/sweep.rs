@@ -15,19 +15,19 @@ const BITE: i64 = 500;
 /// Maximum number of batches in a call. The next call deletes the remaining rows.
 const BITES: u32 = 200;
 
-/// The statement that tries to take the advisory lock which lets only one process sweep at a time.
+/// Tries to take the advisory lock that allows only one process to sweep.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(8098271344)";
 
-/// The statement that deletes the refresh tokens of old sessions. In this and the following statements, a row is
-/// deleted if its time is not later than `$1`; `$2` is the maximum number of rows to delete.
+/// Deletes the refresh tokens of old sessions. In all statements here, `$1` is the latest time of a row to delete, and
+/// `$2` is the maximum number of rows to delete.
 const TOKENS: &str = "DELETE FROM refresh_tokens WHERE hash IN
     (SELECT t.hash FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE s.over <= $1 LIMIT $2)";
 const SESSIONS: &str = "DELETE FROM sessions WHERE id IN
     (SELECT s.id FROM sessions s WHERE s.over <= $1
      AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) LIMIT $2)";
 const MARKS: &str = "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.kept <= $1 LIMIT $2)";
-/// The statement that deletes expired records of long-lived tokens. It is safe to delete a record too early: the
-/// gateway then accepts the token only as long as a token without a record.
+/// Deletes expired records of long-lived tokens. Deleting a record too early is safe: the gateway then rejects the
+/// token earlier.
 const LONG_TOKENS: &str = "DELETE FROM long_tokens WHERE subject IN (SELECT t.subject FROM long_tokens t WHERE t.until <= $1 LIMIT $2)";
 const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
     (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 LIMIT $2)";

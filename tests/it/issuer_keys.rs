@@ -164,7 +164,7 @@ fn explain_gives_a_described_caller_what_the_issuers_tokens_have() {
     );
     let second = caller(r#"{"sub":"ada","iss":"https://a.test/t2/v2"}"#);
     assert_eq!(second["issuer"], "https://a.test/t2/v2");
-    // What is said of the caller is not replaced.
+    // `explain` does not replace claims that the command line states.
     for (claims, code) in [
         (r#"{"sub":"ada","token_use":"id"}"#, "wrong_type"),
         (r#"{"sub":"ada","plan":"lead"}"#, "missing_claim"),

@@ -89,7 +89,7 @@ fn a_form_logs_in_only_the_browser_that_its_page_was_shown_to() {
         (&other, &[COOKIE], mismatch.clone()),
         (&other, &[COOKIE, site, origin], mismatch.clone()),
         (&own, &[COOKIE, COOKIE], mismatch.clone()),
-        // The form is on a page of the application itself, and the browser states the site or the origin.
+        // The form is on a page of the application. The browser sends `Sec-Fetch-Site` or `Origin`.
         ("a=b", &[site], Ok(())),
         ("a=b", &[origin], Ok(())),
         ("a=b", &[COOKIE], Err(Denial::CsrfMissing)),

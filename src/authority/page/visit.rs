@@ -1,8 +1,8 @@
 //! A browser's visit to the login page. The page sets a short-lived cookie with a random value, and its form contains
 //! the same value.
 //!
-//! No other site knows the value or can set the cookie, whose name begins with `__Host-`. A form with the same value as
-//! the cookie therefore comes from the login page, in the browser that displayed the page.
+//! No other site can read the value. No other site can set the cookie, because the cookie's name begins with `__Host-`.
+//! If the form and the cookie have the same value, the form was sent from the login page in the same browser.
 
 use super::super::cookie;
 use super::super::grant::random_text;
@@ -15,8 +15,8 @@ use http::HeaderMap;
 
 /// How long a login page may stay open, in seconds.
 const OPEN: u64 = 60 * 60;
-/// The time after a renewal of the tokens in which they are not renewed again, in seconds. A browser that returns to
-/// the login page in this time does not keep the session cookies, and would be redirected in a loop.
+/// Minimum time between two renewals of the tokens, in seconds. A browser that does not store the session cookies would
+/// otherwise be redirected in a loop.
 const SETTLING: u64 = 10;
 
 /// A browser's visit to the login page.

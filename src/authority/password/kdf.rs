@@ -9,17 +9,16 @@ use std::fmt;
 use std::num::NonZeroU32;
 use zeroize::Zeroizing;
 
-/// Memory of the gateway's own hashes, in KiB. `MEMORY` and `PASSES` are the second of five equivalent choices in
-/// OWASP's Password Storage Cheat Sheet (m=19456, t=2, p=1). They meet the requirements of RFC 9106 and are small
-/// enough for a gateway.
+/// Memory of the gateway's own hashes, in KiB. OWASP's Password Storage Cheat Sheet recommends `MEMORY` and `PASSES`
+/// (m=19456, t=2, p=1). They also meet the requirements of RFC 9106.
 pub(super) const MEMORY: u32 = 19 * 1024;
 /// Number of passes over the memory: see [`MEMORY`].
 pub(super) const PASSES: u32 = 2;
 
 /// Maximum memory of a stored hash, in KiB.
 const MEMORY_MAX: u32 = 128 * 1024;
-/// Maximum product of the memory (in KiB) and the passes of an Argon2 hash: three passes over the maximum memory. The
-/// default of argon2-cffi is half of this maximum.
+/// Maximum product of the memory (in KiB) and the passes of an Argon2 hash. It allows three passes over the maximum
+/// memory. The default of argon2-cffi is half of this maximum.
 const ARGON2_WORK_MAX: u64 = 3 * MEMORY_MAX as u64;
 /// Maximum number of lanes. The lanes are computed one after the other, so more lanes do not cost more.
 const LANES_MAX: u32 = 64;

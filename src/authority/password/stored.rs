@@ -34,7 +34,7 @@ pub fn check_hash(encoded: &str) -> Result<(), HashFault> {
     StoredHash::parse(encoded).map(|_| ())
 }
 
-/// Returns the scheme of a hash: its kind and its cost, such as `bcrypt:12`, which determine how long a check takes.
+/// Returns the scheme of a hash: its kind and cost, such as `bcrypt:12`. The scheme determines how long a check takes.
 /// Returns `None` for a hash that `check_hash` rejects.
 pub fn scheme(encoded: &str) -> Option<String> {
     StoredHash::parse(encoded).ok().map(|stored| stored.parameters.to_string())
