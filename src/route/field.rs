@@ -1,8 +1,8 @@
-//! Reads one header field on which a decision depends. A field that could be read in two ways counts as ambiguous.
+//! Reads a header field on which a decision depends.
 //!
-//! A client can send a field twice, or a second time under a name that some servers read as the same name. A client can
-//! also name the field in `Connection`, so that the gateway removes the field before the upstream reads it. In each of
-//! these cases, the gateway and the upstream could read different values, so a decision must not use the value.
+//! A decision must not use a field that the gateway and the upstream could read differently. A client can cause this in
+//! three ways: it sends the field twice, sends it a second time under a name that some servers treat as equal, or names
+//! it in `Connection` so that the gateway removes it.
 
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderName};
@@ -12,15 +12,15 @@ use http::{HeaderMap, HeaderName};
 pub(crate) enum Field<'h> {
     /// The request does not have the field.
     Absent,
-    /// The field occurs once. Holds its value.
+    /// The value. The request has the field once.
     Once(&'h [u8]),
     /// The gateway and the upstream could read different values.
     Ambiguous,
 }
 
 impl<'h> Field<'h> {
-    /// Reads a field. Compares names *folded*: every character except letters and digits is equal, because a CGI-style
-    /// upstream reads `X_Tenant` and `X.Tenant` as `X-Tenant`.
+    /// Reads a field. Treats all separators in names as equal, because a CGI-style upstream reads `X_Tenant` and
+    /// `X.Tenant` as `X-Tenant`.
     pub(crate) fn read(headers: &'h HeaderMap, name: &HeaderName) -> Self {
         let is_twin = |known: &HeaderName| known != name && folds_to(known.as_str(), name.as_str());
         if headers.keys().any(is_twin) || is_named_by_connection(headers, name) {
@@ -34,7 +34,7 @@ impl<'h> Field<'h> {
         }
     }
 
-    /// Returns the value if it is one word that no reader splits: visible ASCII without a comma, semicolon or quote.
+    /// Returns the value if it is a single word (see [`is_word`]).
     pub(crate) fn word(self) -> Option<&'h str> {
         match self {
             Self::Once(value) if is_word(value) => std::str::from_utf8(value).ok(),
@@ -43,20 +43,20 @@ impl<'h> Field<'h> {
     }
 }
 
-/// Whether a value is one word: not empty, and visible ASCII without a comma, semicolon or quote. A server that reads a
-/// field as a list or with parameters (RFC 9110 section 5.6) finds the same word.
+/// Whether a value is one word: visible ASCII without comma, semicolon or quote. A server that parses the field as a
+/// list or with parameters (RFC 9110 section 5.6) reads the same word.
 pub(crate) fn is_word(value: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b';' | b'"' | b'\'');
     !value.is_empty() && value.iter().all(is_plain)
 }
 
-/// Whether two names are equal for a reader that does not distinguish separators.
+/// Whether two names are equal if all separators are treated as equal.
 fn folds_to(one: &str, other: &str) -> bool {
     let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
     one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(one, other)| fold(one) == fold(other))
 }
 
-/// Whether `Connection` names the field, which makes it hop-by-hop: the gateway removes it (RFC 9110 section 7.6.1).
+/// Whether `Connection` names the field. The gateway removes such a field (RFC 9110 section 7.6.1).
 fn is_named_by_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
     let options =
         headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));

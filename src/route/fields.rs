@@ -1,30 +1,30 @@
-//! The header fields that an entry of the route table requires, such as `X-Api-Version: 2`.
+//! The header fields that a route requires, such as `X-Api-Version: 2`.
 //!
-//! Among entries of one host and path, the entry that requires more fields is more specific. A client chooses its
-//! header fields, so they select a route but prove nothing.
+//! A client chooses its header fields, so they select a route but prove nothing.
 
 use super::field::is_word;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::fmt;
 
-/// Required header fields, in the order of their names.
+/// Required header fields, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fields(Box<[(HeaderName, HeaderValue)]>);
 
-/// The relation between the requests that two sets of fields match.
+/// How the requests of two sets of fields overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overlap {
-    /// No request matches both, or each request that matches both belongs to the more specific one.
+    /// No request matches both sets, or one set is more specific.
     Clear,
-    /// Some requests match both, and neither is more specific.
+    /// A request can match both sets, and neither set is more specific.
     Ambiguous,
 }
 
 impl Fields {
-    /// Creates a set of fields. The names must be distinct, and each value must be a single word.
+    /// Creates a set of fields.
     ///
     /// # Errors
-    /// Returns the first name that is repeated or whose value is not a single word.
+    ///
+    /// Returns the name of a field that occurs twice or whose value is not a single word.
     pub fn new(mut fields: Vec<(HeaderName, HeaderValue)>) -> Result<Self, HeaderName> {
         fields.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
         let is_repeated = |pair: &&[(HeaderName, HeaderValue)]| pair[0].0 == pair[1].0;
@@ -37,7 +37,7 @@ impl Fields {
         }
     }
 
-    /// Returns whether no field is required.
+    /// Whether no field is required.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -52,7 +52,7 @@ impl Fields {
         self.0.iter()
     }
 
-    /// Sets these fields in the header of a sample request.
+    /// Adds the fields to the headers of a sample request.
     pub(crate) fn set(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.0 {
             headers.insert(name.clone(), value.clone());
@@ -64,7 +64,7 @@ impl Fields {
         self.0.iter().all(|(name, value)| has(name, value))
     }
 
-    /// Compares the requests that two different sets match.
+    /// Compares two different sets.
     pub(super) fn overlap(&self, other: &Self) -> Overlap {
         let value = |fields: &Self, name: &HeaderName| {
             fields.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
@@ -91,8 +91,8 @@ impl fmt::Display for Fields {
     }
 }
 
-/// Whether a less strict reader may take a field's value for the wanted one: in other case, as one element of a list,
-/// in quotes, or with parameters.
+/// Whether a lenient server may read `value` as `wanted`. Such a server may ignore case, split a list, remove quotes,
+/// or drop parameters.
 pub(super) fn may_mean(value: &[u8], wanted: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|element| {
         let bare = element.split(|byte| *byte == b';').next().unwrap_or_default();

@@ -1,7 +1,6 @@
-//! Reads the head of a request into one canonical form, which all later stages use and which is forwarded.
+//! Reads the head of a request into a canonical form. All later stages use this form.
 //!
-//! hyper has already parsed the message. This module adds the checks that hyper leaves to its users: the target, the
-//! host and the framing must each have one reading. The route table decides which hosts are served.
+//! hyper has parsed the message. This module rejects a target, host or framing that two servers could read differently.
 
 use super::host::Authority;
 use super::path::{Slashes, canonical_with};
@@ -11,20 +10,19 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
 use std::borrow::Cow;
 
-/// The parts of a request that decisions depend on, each read once and in one way. No later stage reads the raw URI,
-/// `Host` field or path.
+/// The parts of a request on which decisions depend. No later stage reads the raw URI or the `Host` header.
 #[derive(Debug)]
 pub struct Head<'r> {
-    /// The method, as sent: methods are case-sensitive (RFC 9110 section 9.1).
+    /// The method. Methods are case-sensitive (RFC 9110 section 9.1).
     pub method: &'r Method,
-    /// The host in lower case without port and trailing dot; IPv6 in brackets. `None` only for HTTP/1.0 without
-    /// `Host`.
+    /// The host in lower case, without port or trailing dot. An IPv6 address is in brackets. `None` only for HTTP/1.0
+    /// requests without `Host`.
     pub host: Option<Cow<'r, str>>,
-    /// The port that the client sent with the host.
+    /// The port, if the client sent a port with the host.
     pub port: Option<u16>,
-    /// The canonical path, which is matched and forwarded.
+    /// The canonical path. The gateway matches and forwards this path.
     pub path: Cow<'r, str>,
-    /// The query without its `?`, unchanged.
+    /// The query without `?`, as sent.
     pub query: Option<&'r str>,
     /// The header fields, as sent.
     pub headers: &'r HeaderMap,
@@ -35,19 +33,19 @@ pub struct Head<'r> {
 pub struct HeadBounds {
     /// The maximum number of fields.
     pub header_count: usize,
-    /// The maximum size of all fields, in bytes. Each counts as `name: value` and a line end.
+    /// The maximum size of all fields, in bytes. Each field counts as `name: value` and CRLF.
     pub header_bytes: usize,
 }
 
 impl HeadBounds {
-    /// The number of additional fields in a forward-auth request: the fields that describe the original request, and
-    /// some fields that proxies add.
+    /// The number of additional fields in a forward-auth request. Some describe the original request, and proxies add
+    /// others.
     const QUESTION_FIELDS: usize = 32;
-    /// The number of additional bytes of fields in a forward-auth request, mostly for the original target.
+    /// The number of additional bytes in a forward-auth request, mostly for the original target.
     const QUESTION_BYTES: usize = 16 * 1024;
 
-    /// Returns the bounds for a forward-auth request, which carries the original request's fields in addition to its
-    /// own.
+    /// Returns the bounds for a forward-auth request. Such a request has the original request's fields and additional
+    /// fields.
     #[must_use]
     pub(crate) fn of_question(self) -> Self {
         Self {
@@ -56,7 +54,7 @@ impl HeadBounds {
         }
     }
 
-    /// Describes for the operator which bound these fields exceed.
+    /// Describes for the operator which bound the headers exceed.
     pub(crate) fn excess(self, headers: &HeaderMap) -> String {
         let (count, bytes) = (headers.len(), header_bytes(headers));
         if count > self.header_count {
@@ -67,15 +65,14 @@ impl HeadBounds {
 }
 
 impl<'r> Head<'r> {
-    /// Reads a request's head. Allocates only to rewrite a host or path that is not canonical as sent.
+    /// Reads the head of a request. Allocates only if the host or path is not canonical.
     ///
-    /// A fragment never reaches this function: `http::Uri` drops it when it parses the request line. It is neither
-    /// matched nor forwarded, so the target still has one reading.
+    /// `http::Uri` drops a fragment. A fragment is therefore neither matched nor forwarded.
     ///
     /// # Errors
     ///
-    /// Returns [`Denial::HeadersTooLarge`] if the head exceeds the bounds, and [`Denial::BadRequest`] if the request
-    /// can be read in two ways.
+    /// Returns [`Denial::HeadersTooLarge`] if the head exceeds the bounds. Returns [`Denial::BadRequest`] if two
+    /// servers could read the request differently.
     pub fn read(parts: &'r Parts, bounds: HeadBounds, slashes: Slashes) -> Result<Self, Denial> {
         let is_too_many = parts.headers.len() > bounds.header_count && fields(parts) > bounds.header_count;
         if is_too_many || header_bytes(&parts.headers) > bounds.header_bytes {
@@ -99,7 +96,7 @@ impl<'r> Head<'r> {
         })
     }
 
-    /// Whether these bytes equal [`Head::authority`]. Does not allocate.
+    /// Whether `written` equals [`Head::authority`]. Does not allocate.
     pub(crate) fn authority_is(&self, written: &[u8]) -> bool {
         let Some(rest) = self.host.as_deref().and_then(|host| written.strip_prefix(host.as_bytes())) else {
             return false;
@@ -111,7 +108,7 @@ impl<'r> Head<'r> {
         }
     }
 
-    /// Returns the host, with the port if the client sent one, for the forwarded `Host` field and for reports.
+    /// Returns the host, with the port if the client sent one.
     pub fn authority(&self) -> Option<Cow<'_, str>> {
         let host = self.host.as_deref()?;
         Some(match self.port {
@@ -121,8 +118,8 @@ impl<'r> Head<'r> {
     }
 }
 
-/// Returns the number of fields in a head. The pieces into which an HTTP/2 client splits `Cookie` count as one (RFC
-/// 9113 section 8.2.3).
+/// Returns the number of fields. Counts the `Cookie` fields of an HTTP/2 request as one, because a client may split
+/// them (RFC 9113 section 8.2.3).
 #[cold]
 fn fields(parts: &Parts) -> usize {
     let pieces =
@@ -134,33 +131,31 @@ fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
-/// Rejects the header combinations used in request smuggling (RFC 9112 section 6.1). hyper's server already handles
-/// the worst case: it drops a `Content-Length` beside `Transfer-Encoding` and closes the connection after the
-/// request.
+/// Rejects combinations of headers that are used for request smuggling (RFC 9112 section 6.1). hyper handles
+/// `Content-Length` with `Transfer-Encoding`: it drops `Content-Length` and closes the connection after the request.
 fn check_framing(parts: &Parts) -> Result<(), Malformed> {
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
     let Some(coding) = codings.next() else {
-        // hyper accepts a length that is repeated with the same value, but other servers reject such a request.
+        // hyper accepts a repeated `Content-Length` with equal values. Other servers reject the request.
         return if lengths.nth(1).is_some() { Err(Malformed::Framing) } else { Ok(()) };
     };
-    // Only `chunked` is accepted. hyper decodes no other coding, and the gateway removes `Transfer-Encoding`. The
-    // upstream would therefore receive a coded body without the name of its coding.
+    // Only `chunked` is accepted. hyper does not decode other codings, and the gateway removes `Transfer-Encoding`. The
+    // upstream would receive an encoded body without the name of the coding.
     let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
     let has_chunks = parts.version == Version::HTTP_11;
     if is_chunked && has_chunks && lengths.next().is_none() { Ok(()) } else { Err(Malformed::Framing) }
 }
 
-/// Accepts only origin-form and absolute-form targets (RFC 9112 section 3.2). A target of a tunnel is rejected, because
-/// the gateway opens no tunnels. `OPTIONS *` is rejected too: the client asks for the options of the gateway, and an
-/// upstream could answer only for itself.
+/// Accepts only origin-form and absolute-form targets (RFC 9112 section 3.2). Rejects tunnels, which the gateway does
+/// not open. Rejects `OPTIONS *`, which is addressed to the gateway and not to an upstream.
 fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     let scheme_fits = match uri.scheme_str() {
         Some(scheme) => {
             (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
                 && uri.authority().is_some()
         }
-        // This applies to HTTP/2 too: an authority without a scheme is the target of a tunnel.
+        // An authority without a scheme is the target of a tunnel, also in HTTP/2.
         None => uri.authority().is_none(),
     };
     if *method != Method::CONNECT && scheme_fits && uri.path().starts_with('/') {
@@ -170,18 +165,18 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     }
 }
 
-/// Whether two authorities are equal for a URI's scheme. An authority without a port is equal to the same authority
-/// with the scheme's default port (RFC 9110 section 4.2.3, RFC 9113 section 8.3.1).
+/// Whether two authorities are equal. A missing port equals the default port of the scheme (RFC 9110 section 4.2.3, RFC
+/// 9113 section 8.3.1).
 fn is_same(one: &Authority<'_>, other: &Authority<'_>, uri: &Uri) -> bool {
     let default = uri.scheme_str().map(|scheme| if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 });
     one.host == other.host && (one.port == other.port || one.port.or(default) == other.port.or(default))
 }
 
-/// Returns the host of a request. `Host` must agree with an absolute-form target or `:authority`.
+/// Returns the host of a request. Rejects a `Host` that differs from an absolute-form target or `:authority`.
 fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
     let mut fields = parts.headers.get_all(HOST).iter();
     let field = match fields.next() {
-        // `to_str` rejects everything but visible ASCII.
+        // `to_str` accepts only visible ASCII.
         Some(value) => Some(Authority::parse(value.to_str().map_err(|_| Malformed::Host)?)?),
         None => None,
     };
@@ -193,11 +188,10 @@ fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
         None => None,
     };
     match (field, target) {
-        // A proxy must use the authority of the target, but an origin server often uses `Host` (RFC 9112 section
-        // 3.2.2).
+        // A proxy must use the authority of the target, but origin servers often use `Host` (RFC 9112 section 3.2.2).
         (Some(field), Some(target)) if !is_same(&field, &target, &parts.uri) => Err(Malformed::HostMismatch),
         (Some(authority), Some(_) | None) => Ok(Some(authority)),
-        // HTTP/1.1 requires `Host` even with an absolute-form target (RFC 9112 section 3.2).
+        // HTTP/1.1 requires `Host`, even with an absolute-form target (RFC 9112 section 3.2).
         (None, Some(_) | None) if parts.version == Version::HTTP_11 => Err(Malformed::Host),
         (None, Some(authority)) => Ok(Some(authority)),
         (None, None) if parts.version == Version::HTTP_10 => Ok(None),
@@ -372,7 +366,7 @@ mod tests {
 
     #[test]
     fn header_fields_are_bounded_in_number_and_bytes() {
-        // `host: a` and `x: yz` count 4 + 1 + 4 and 1 + 2 + 4 bytes.
+        // The fields `host: a` and `x: yz` count as 4 + 1 + 4 and 1 + 2 + 4 bytes.
         let parts = parts(Version::HTTP_11, "GET", "/", &[("host", "a"), ("x", "yz")]);
         let read = |header_count, header_bytes| {
             Head::read(&parts, HeadBounds { header_count, header_bytes }, Slashes::Strict).map(|_| ())

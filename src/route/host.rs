@@ -1,7 +1,6 @@
-//! Hosts: their canonical spelling, hosts with a port, and the host patterns of routes.
+//! Hosts, authorities and the host patterns of routes.
 //!
-//! This module handles syntax only. It resolves no names and leaves Punycode unchanged, because it accepts only ASCII
-//! hosts.
+//! Hosts are ASCII. This module does not resolve names and does not decode Punycode.
 
 use super::pattern::PatternFault;
 use crate::denial::Malformed;
@@ -16,25 +15,24 @@ pub(crate) const HOST_BYTES_MAX: usize = 255;
 /// The maximum length of a host's label, in bytes (RFC 1035 section 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
 
-/// A host and optional port, in canonical spelling. Two values are equal when they name the same authority.
+/// A host and optional port in canonical spelling. Equal values name the same authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority<'r> {
     /// The host. See [`canonical_host`].
     pub host: Cow<'r, str>,
-    /// The port, if present. An absent port is not replaced by the scheme's default.
+    /// The port, if present. The default port of the scheme is not filled in.
     pub port: Option<u16>,
 }
 
 impl<'r> Authority<'r> {
-    /// Parses `host` or `host:port` (RFC 9110 section 7.2). User information is rejected, because links such as
-    /// `https://bank.example@evil.example/` mislead users.
+    /// Parses `host` or `host:port` (RFC 9110 section 7.2). An empty port counts as absent (RFC 3986 section 3.2.3).
     ///
     /// # Errors
     ///
-    /// Returns [`Malformed::Host`] for any other text, such as a port with leading zeros. An empty port counts as
-    /// absent (RFC 3986 section 3.2.3).
+    /// Returns [`Malformed::Host`] for any other text. User information is rejected, because links such as
+    /// `https://bank.example@evil.example/` mislead users.
     pub fn parse(raw: &'r str) -> Result<Self, Malformed> {
-        // The colons inside the brackets belong to an IPv6 address.
+        // The colons of an IPv6 address are inside the brackets.
         let name_end = if raw.starts_with('[') { raw.find(']').map_or(0, |at| at + 1) } else { 0 };
         let (host, port) = match raw[name_end..].find(':') {
             Some(colon) => (&raw[..name_end + colon], parse_port(&raw[name_end + colon + 1..])?),
@@ -44,7 +42,7 @@ impl<'r> Authority<'r> {
     }
 }
 
-/// Parses a port in its only decimal spelling. An empty port is absent.
+/// Parses a port without leading zeros. An empty port is absent.
 fn parse_port(text: &str) -> Result<Option<u16>, Malformed> {
     if text.is_empty() {
         return Ok(None);
@@ -55,14 +53,13 @@ fn parse_port(text: &str) -> Result<Option<u16>, Malformed> {
     text.parse().map(Some).map_err(|_| Malformed::Host)
 }
 
-/// Returns the canonical spelling of a host without a port: in lower case, without a trailing dot, and for IPv6 in
-/// brackets and compressed (RFC 5952). A label may contain letters, digits, hyphens and underscores. Underscores are
-/// accepted because the names of real machines contain them. The result is borrowed if the host is already canonical.
+/// Returns the canonical spelling of a host: lower case, without a trailing dot. An IPv6 address is compressed (RFC
+/// 5952) and in brackets. A label contains letters, digits, hyphens and underscores.
 ///
 /// # Errors
 ///
-/// Returns [`Malformed::Host`] for an invalid host. A name whose last label is a number must be an IPv4 address in
-/// four decimal parts: some readers treat `127.1` and `0x7f000001` as names, others as the loopback address.
+/// Returns [`Malformed::Host`] for an invalid host. A host whose last label is a number must be an IPv4 address of four
+/// decimal parts: some servers read `127.1` and `0x7f000001` as the loopback address, others as names.
 pub fn canonical_host(raw: &str) -> Result<Cow<'_, str>, Malformed> {
     if raw.len() > HOST_BYTES_MAX {
         return Err(Malformed::Host);
@@ -101,8 +98,7 @@ pub(crate) fn is_own_machine(host: &str) -> bool {
         || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether some readers would parse a name as an IPv4 address (the "ends in a number" check of the WHATWG URL
-/// standard).
+/// Whether some parsers read the name as an IPv4 address (WHATWG URL, "ends in a number").
 fn ends_in_number(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
     let digits = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
@@ -115,19 +111,18 @@ fn ends_in_number(name: &str) -> bool {
 /// The hosts that a route covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostPattern {
-    /// Every host, and an HTTP/1.0 request without a host.
+    /// Every host. Also covers HTTP/1.0 requests without a host.
     #[default]
     Any,
-    /// The hosts below this one at any depth, but not the host itself: `*.example.com` covers `a.example.com` and
-    /// `a.b.example.com`, but not `example.com`. For `*.example.com`, the string is `example.com`.
+    /// The subdomains of this host at any depth. `*.example.com` covers `a.b.example.com` but not `example.com`, and is
+    /// stored as `example.com`.
     Below(Box<str>),
     /// Only this host.
     Exact(Box<str>),
 }
 
 impl HostPattern {
-    /// Parses a host, or `*.` and a host. [`HostPattern::Any`] has no spelling: a route that covers every host omits
-    /// the host.
+    /// Parses a host, or `*.` and a host. A route that covers every host has no host pattern.
     ///
     /// # Errors
     ///
@@ -188,8 +183,7 @@ impl HostPattern {
         }
     }
 
-    /// Compares two patterns in matching order: exact hosts first, then wildcards from the longest parent to the
-    /// shortest, then any host.
+    /// Compares two patterns. Exact hosts are first, then wildcards by decreasing length, then [`HostPattern::Any`].
     pub(super) fn order(&self, other: &Self) -> Ordering {
         let key = |pattern: &Self| match pattern {
             Self::Exact(_) => (0, 0),
@@ -199,7 +193,7 @@ impl HostPattern {
         key(self).cmp(&key(other)).then_with(|| self.to_string().cmp(&other.to_string()))
     }
 
-    /// Whether this pattern covers every host that the other pattern covers.
+    /// Whether this pattern covers every host that `other` covers.
     pub(crate) fn includes(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Any, Self::Any | Self::Below(_) | Self::Exact(_)) => true,

@@ -1,24 +1,24 @@
-//! The most lenient reading of a path by a server behind the gateway.
+//! How the most lenient server behind the gateway reads a path.
 
 use super::path::decoded;
 use std::borrow::Cow;
 
-/// The maximum number of times a path is decoded. No known server decodes more often, and a path that needs more is
+/// The maximum number of times that a path is decoded. No known server decodes more often. A path that needs more is
 /// rejected.
 const DECODINGS_MAX: usize = 3;
 
-/// Whether the most lenient reader could read a canonical path as a different path, apart from case.
+/// Whether a lenient server could read a canonical path differently. Ignores case.
 pub(crate) fn is_ambiguous(path: &str) -> bool {
     path.contains(['%', ';', '$']) || path.ends_with('.') || path.contains("./")
 }
 
-/// Returns a canonical path as the most lenient reader sees it. Such a reader decodes until nothing is left to
-/// decode, treats a backslash as a slash, and drops path parameters (RFC 3986 section 3.3). It also drops what
-/// Windows drops at the end of a name: dots, blanks and a stream name (`::$DATA`). Case is preserved. The result is
-/// borrowed when the reading equals the path.
+/// Returns a canonical path as the most lenient server reads it.
 ///
-/// Returns `None` if the result has dot segments, empty segments before the end, control characters, or bytes that
-/// are not UTF-8: readers disagree on these.
+/// Such a server decodes repeatedly, treats a backslash as a slash, and drops path parameters (RFC 3986 section 3.3).
+/// At the end of a name, it drops dots, blanks and `::$DATA`, as Windows does. Case is kept.
+///
+/// Returns `None` if the result has a dot segment, an empty segment before the end, a control character, or invalid
+/// UTF-8. Servers read such paths differently.
 pub(crate) fn reading(path: &str) -> Option<Cow<'_, str>> {
     if !is_ambiguous(path) {
         return Some(Cow::Borrowed(path));
@@ -43,7 +43,7 @@ pub(crate) fn reading(path: &str) -> Option<Cow<'_, str>> {
             return None;
         }
         let name = without_ending(name);
-        // An empty name is accepted only at the end of the path, where the segment was empty or held only parameters.
+        // An empty name is accepted only at the end, and only if the segment was empty or held only parameters.
         if name.is_empty() && (segments.peek().is_some() || !segment.is_empty() && !segment.starts_with(';'))
         {
             return None;
@@ -54,7 +54,7 @@ pub(crate) fn reading(path: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(read))
 }
 
-/// Returns a decoded segment without what Windows drops at its end: a stream name, dots and blanks.
+/// Returns a decoded segment without the ending that Windows drops: a stream name, dots and blanks.
 pub(crate) fn without_ending(name: &str) -> &str {
     let name = name.find(":$").map_or(name, |stream| name[..stream].trim_end_matches(':'));
     name.trim_end_matches(|char: char| char == '.' || char.is_whitespace())

@@ -1,5 +1,4 @@
-//! Defines the set of methods that a route matches. Adds the methods that a list implies, and rejects the methods that
-//! no route may match.
+//! The methods that a route covers.
 
 use super::pattern::PatternFault;
 use http::Method;
@@ -10,8 +9,7 @@ use std::fmt::Write as _;
 const STANDARD: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// Further methods that clients send: registered methods (RFC 9110 section 16.1), and unregistered methods of caches
-/// and UPnP.
+/// Other methods in use: registered methods (RFC 9110 section 16.1), and unregistered methods of caches and UPnP.
 const OTHERS: [&str; 37] = [
     "ACL",
     "BAN",
@@ -52,24 +50,24 @@ const OTHERS: [&str; 37] = [
     "VERSION-CONTROL",
 ];
 
-/// Returns the names of all methods known to be in use.
+/// Returns the names of all known methods.
 pub(crate) fn known_methods() -> impl Iterator<Item = &'static str> {
     const NAMES: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     NAMES.into_iter().chain(OTHERS)
 }
 
-/// The maximum number of methods in a list. About forty methods are registered (RFC 9110 section 16.1).
+/// The maximum number of methods in a list. About forty methods are registered.
 const METHODS_MAX: usize = 64;
 
-/// A set of methods. It never contains CONNECT, which requests a tunnel that bypasses every check, or TRACE, whose
-/// response would show a client the header fields written for the upstream (RFC 9110 section 9.3.8).
+/// A set of methods. It never contains CONNECT, which would open a tunnel around all checks. It never contains TRACE,
+/// whose response would show a client the headers that the gateway adds (RFC 9110 section 9.3.8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Methods(Set);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Set {
     Any,
-    /// A list without duplicates: the standard methods in their usual order, then the others in file order.
+    /// A list without duplicates. The standard methods are first, in their usual order. The others are in file order.
     Listed(Box<[Method]>),
 }
 
@@ -79,12 +77,11 @@ impl Methods {
         Self(Set::Any)
     }
 
-    /// Parses a list of methods. GET implies HEAD, which is GET without the body (RFC 9110 section 9.3.2). No method
-    /// implies OPTIONS.
+    /// Parses a list of methods. GET implies HEAD (RFC 9110 section 9.3.2). No method implies OPTIONS.
     ///
     /// # Errors
     ///
-    /// Returns what is wrong with the first faulty method and how to fix it.
+    /// Returns what is wrong with the first invalid method and how to fix it.
     pub fn parse<S: AsRef<str>>(list: &[S]) -> Result<Self, PatternFault> {
         if list.is_empty() {
             return Err(PatternFault::new(
@@ -128,7 +125,7 @@ impl Methods {
         }
     }
 
-    /// Returns the listed methods, or the standard ones if the set contains all methods.
+    /// Returns the listed methods. Returns the standard methods if the set contains all methods.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Method> {
         match &self.0 {
             Set::Any => STANDARD.iter(),

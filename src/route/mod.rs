@@ -1,24 +1,20 @@
-//! Finds the route that covers a request, using one canonical reading of its host, path and method.
+//! Finds the route that covers a request.
 //!
-//! # What wins
+//! # Which route wins
 //!
-//! Candidates are the routes whose host and path cover the request. The most specific wins, regardless of the order
-//! of the routes in the file:
+//! The most specific route that covers the request wins. The order of the routes in the file has no effect.
 //!
-//! 1. **The host comes first.** An exact host wins over a wildcard, a longer wildcard wins over a shorter one, and a
-//!    route without host is the last. If no path of the more specific host covers the request, the next host is
-//!    tried.
-//! 2. **The path is next, segment by segment**: a literal wins over `{param}`, and `{param}` wins over `{*rest}`.
-//!    `/a/{x}/c` wins over `/a/b/{*rest}` only if the latter does not cover the path.
-//! 3. **The method is last, and never changes which place wins.** A method that the most specific host and path do
-//!    not list is rejected with 405 and `Allow`. The request never falls through to a laxer route. Routes with the
-//!    same host and path shape but different methods share one place, and `Allow` is the union of their methods.
+//! 1. **Host.** An exact host wins over a wildcard, and a longer wildcard wins over a shorter one. A route without a
+//!    host is tried last. If no route of a host covers the path, the next host is tried.
+//! 2. **Path**, segment by segment. A literal wins over `{param}`, and `{param}` wins over `{*rest}`. `/a/{x}/c` wins
+//!    over `/a/b/{*rest}` only for paths that `/a/b/{*rest}` does not cover.
+//! 3. **Method.** If the most specific host and path do not list the method, the request is rejected with 405 and
+//!    `Allow`. It never falls through to a laxer route. Routes with the same host and path but different methods share
+//!    one `Allow`.
 //!
-//! Building the table fails if two routes have the same host and path shape (parameter names aside) and share a
-//! method.
+//! Two routes conflict if they have the same host, the same path (regardless of parameter names) and a common method.
 //!
-//! A literal covers every encoding of itself (`/@me` covers `/%40me`), because an upstream that decodes sees the same
-//! path.
+//! A literal covers all its encodings: `/@me` covers `/%40me`, because an upstream that decodes the path sees `/@me`.
 
 pub(crate) mod field;
 pub(crate) mod fields;

@@ -1,7 +1,6 @@
-//! Canonical paths: each path has one spelling or is rejected.
+//! Canonical paths. The gateway matches and forwards the path that [`canonical`] returns.
 //!
-//! The gateway matches, strips and forwards the path that [`canonical`] returns. The input is the path of a request
-//! target, without its query. The route table and the upstream decide what a segment means.
+//! An ambiguous path is rejected.
 
 use crate::denial::Malformed;
 use crate::hex::push_percent_code;
@@ -10,17 +9,16 @@ use std::borrow::Cow;
 /// The maximum length of a path, in bytes. Most servers accept 8 KiB for the whole request line.
 pub const PATH_BYTES_MAX: usize = 8 * 1024;
 
-/// The maximum number of segments in a path. It bounds the cost of walking a path, regardless of the request.
+/// The maximum number of segments in a path.
 pub(crate) const SEGMENTS_MAX: usize = 128;
 
 /// How to treat an empty segment (`//`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Slashes {
-    /// Rejects the path. Some servers drop the empty segment and others keep it, so the path could name two different
-    /// resources.
+    /// Rejects the path. Some servers drop an empty segment and others keep it.
     #[default]
     Strict,
-    /// Drops the segment, both for matching and for the upstream.
+    /// Drops the segment. The upstream receives the path without it.
     Merge,
 }
 
@@ -33,31 +31,30 @@ pub fn canonical(raw: &str) -> Result<Cow<'_, str>, Malformed> {
     canonical_with(raw, Slashes::Strict)
 }
 
-/// Returns the canonical spelling of a path (RFC 3986 section 6.2.2). Dot segments are removed, percent codes of
-/// unreserved characters are decoded (once), and the other codes are written with upper-case digits. Characters not
-/// allowed in a path (RFC 3986 section 3.3) are encoded. A path that is already canonical is returned unchanged,
-/// after one pass and without allocating.
+/// Returns the canonical spelling of a path (RFC 3986 section 6.2.2).
+///
+/// Removes dot segments, decodes percent codes of unreserved characters once, and writes other codes in upper case.
+/// Encodes characters that are not allowed in a path. Does not allocate if the path is canonical.
 ///
 /// # Errors
 ///
-/// Returns why the path is ambiguous or invalid. A path is not repaired if an upstream could read it differently from
-/// the gateway: a servlet container reads `/public/..;/admin` as `/admin`, while other servers see an odd name.
+/// Returns why the path is ambiguous or invalid. An ambiguous path is not repaired: a servlet container reads
+/// `/public/..;/admin` as `/admin`, and other servers do not.
 pub fn canonical_with(raw: &str, slashes: Slashes) -> Result<Cow<'_, str>, Malformed> {
     if inspect(raw, slashes)? {
         return Ok(Cow::Borrowed(raw));
     }
     let path = rewrite(raw);
-    // Percent-encoding lengthens a path, and the bound applies to the forwarded path.
+    // Encoding lengthens a path. The bound applies to the forwarded path.
     if path.len() > PATH_BYTES_MAX { Err(Malformed::PathTooLong) } else { Ok(Cow::Owned(path)) }
 }
 
-/// Whether a segment of a canonical path decodes to this value. Does not allocate.
+/// Whether a segment of a canonical path decodes to `value`. Does not allocate.
 pub fn decoded_eq(segment: &str, value: &str) -> bool {
     decoded(segment.as_bytes()).eq(value.bytes())
 }
 
-/// Returns the decoded bytes of a segment. An invalid percent code, which no canonical path contains, is returned as
-/// is.
+/// Returns the decoded bytes of a segment. Keeps an invalid percent code, which no canonical path contains.
 pub fn decoded(segment: &[u8]) -> impl Iterator<Item = u8> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -68,8 +65,8 @@ pub fn decoded(segment: &[u8]) -> impl Iterator<Item = u8> {
     })
 }
 
-/// Whether a canonical path or segment contains path parameters (RFC 3986 section 3.3): `;`, or `%3B`, which begins a
-/// parameter for a server that decodes first.
+/// Whether a canonical path has path parameters (RFC 3986 section 3.3). Treats `%3B` as `;`, because some servers
+/// decode first.
 pub(crate) fn has_parameters(path: &str) -> bool {
     path.as_bytes().iter().enumerate().any(|(at, byte)| match byte {
         b';' => true,
@@ -78,10 +75,9 @@ pub(crate) fn has_parameters(path: &str) -> bool {
     })
 }
 
-/// An encoded `;` in a canonical path.
 const PARAMETER: &str = "%3B";
 
-/// Rejects ambiguous and invalid paths, and returns whether the path is already canonical.
+/// Rejects ambiguous and invalid paths. Returns whether the path is already canonical.
 fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
     let bytes = raw.as_bytes();
     if bytes.len() > PATH_BYTES_MAX {
@@ -91,8 +87,8 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
         return Err(Malformed::Target);
     }
     let mut is_canonical = true;
-    // `count` is the number of segments that were read. `depth` is the number of segments that remain after `..` was
-    // resolved. The two flags record what occurred before the current segment.
+    // `count` is the number of segments read so far. `depth` is the number of segments after `..` is resolved. The
+    // flags `parameters` and `empty` describe all earlier segments.
     let (mut count, mut depth) = (0, 0_usize);
     let (mut parameters, mut empty) = (false, false);
     let mut at = 1;
@@ -109,8 +105,7 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
                 }
                 Class::Special => {
                     let read = Spelling::at(raw, at)?;
-                    // An encoded `;` counts as the start of parameters, because a server that decodes the path first
-                    // sees a `;`.
+                    // A server that decodes the path first treats an encoded `;` as the start of parameters.
                     parameters |= read.character == ';';
                     is_odd = true;
                     is_canonical &= read.is_canonical;
@@ -129,13 +124,11 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
                 Slashes::Strict => return Err(Malformed::EmptySegment),
                 Slashes::Merge => (empty, is_canonical) = (true, false),
             },
-            // `..` removes the segment before it. A server that drops parameters may see another segment there than a
-            // server that keeps parameters.
+            // Servers disagree on the segment that `..` removes: some drop parameters first, and others keep them.
             b"." | b".." if parameters => return Err(Malformed::DotSegment),
             b"." => is_canonical = false,
             b".." => {
-                // A server that merges slashes first reads `/a//../b` as `/b`; one that resolves `..` first reads
-                // `/a/b`.
+                // Servers disagree on the order: `/a//../b` → `/b` if slashes are merged first, else `/a/b`.
                 if empty {
                     return Err(Malformed::EmptySegment);
                 }
@@ -152,7 +145,7 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
     }
 }
 
-/// Whether a reader that decodes a segment or drops its parameters sees a dot segment.
+/// Whether a segment is a dot segment after it is decoded or its parameters are dropped.
 fn hides_dots(segment: &[u8]) -> bool {
     let mut name = decoded(segment).take_while(|byte| *byte != b';');
     match (name.next(), name.next(), name.next()) {
@@ -161,7 +154,7 @@ fn hides_dots(segment: &[u8]) -> bool {
     }
 }
 
-/// One character of a path, as spelled in the request.
+/// A character of a path, as spelled in the request.
 struct Spelling {
     character: char,
     len: usize,
@@ -169,7 +162,7 @@ struct Spelling {
 }
 
 impl Spelling {
-    /// Reads the character at a position that does not hold a plain character, slash or semicolon.
+    /// Reads the character at a position. The character is not plain, a slash or a semicolon.
     fn at(raw: &str, at: usize) -> Result<Self, Malformed> {
         let read = match raw.as_bytes()[at] {
             b'%' => Self::of_code(raw.as_bytes(), at)?,
@@ -184,7 +177,7 @@ impl Spelling {
         if read.character.is_control() { Err(Malformed::ControlByte) } else { Ok(read) }
     }
 
-    /// Reads the character encoded by one percent code or several in a row.
+    /// Reads a character that is encoded as one or more percent codes.
     fn of_code(bytes: &[u8], at: usize) -> Result<Self, Malformed> {
         let (first, is_upper) = code_at(bytes, at).ok_or(Malformed::PercentCode)?;
         if matches!(first, b'/' | b'\\') {
@@ -233,8 +226,7 @@ fn rewrite(raw: &str) -> String {
                 continue;
             }
         }
-        // A path that ends in a slash or in dots names a folder and keeps its trailing slash (RFC 3986 section
-        // 5.2.4).
+        // A path that ends in a slash or a dot segment keeps a trailing slash (RFC 3986 section 5.2.4).
         if is_last {
             path.push('/');
         }
@@ -269,16 +261,16 @@ fn code_at(bytes: &[u8], at: usize) -> Option<(u8, bool)> {
     Some((digit(high)? << 4 | digit(low)?, is_upper))
 }
 
-/// How a byte of a path is handled.
+/// The class of a byte in a path.
 #[derive(Clone, Copy)]
 enum Class {
     /// Allowed unencoded (`pchar` of RFC 3986 section 3.3).
     Plain,
     /// Ends a segment.
     Slash,
-    /// Begins parameters for some servers.
+    /// Begins path parameters for some servers.
     Semicolon,
-    /// Needs further inspection.
+    /// Inspected further.
     Special,
 }
 
@@ -298,7 +290,7 @@ const CLASS: [Class; 256] = {
     class
 };
 
-/// Whether a character has the same meaning encoded and unencoded (RFC 3986 section 2.3).
+/// Whether a character may be decoded without a change of meaning (RFC 3986 section 2.3).
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
@@ -339,7 +331,7 @@ mod tests {
             ("/\u{e9}", "/%C3%A9"),
             ("/{a}\"|", "/%7Ba%7D%22%7C"),
             ("/a b", "/a%20b"),
-            // A path is decoded only once: the result of decoding `%25` is text, even if two digits follow.
+            // `%25` is decoded only once. The digits after it are text.
             ("/%2541%3a", "/%2541%3A"),
             ("/%2e%2e%2ehidden", "/...hidden"),
         ] {
@@ -428,7 +420,7 @@ mod tests {
         assert_eq!(refused(&long(PATH_BYTES_MAX + 1)), Malformed::PathTooLong);
         assert!(canonical(&"/a".repeat(SEGMENTS_MAX)).is_ok());
         assert_eq!(refused(&"/a".repeat(SEGMENTS_MAX + 1)), Malformed::PathTooLong);
-        // This path is short enough as sent, but too long once it is encoded.
+        // The path is short enough as sent, but too long when encoded.
         assert_eq!(refused(&format!("/{}", "\u{e9}".repeat(PATH_BYTES_MAX / 3))), Malformed::PathTooLong);
     }
 
@@ -441,12 +433,12 @@ mod tests {
         assert!(!decoded_eq("a%20b", "a "));
         assert!(!decoded_eq("a", "a "));
         assert!(!decoded_eq("a", ""));
-        // The segment is decoded once, not twice.
+        // The segment is decoded only once.
         assert!(decoded_eq("%2541", "%41"));
         assert!(!decoded_eq("%2541", "A"));
     }
 
-    /// Generates paths from pieces common in path attacks.
+    /// Generates paths from parts of known path attacks.
     fn tricky() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             6 => Just("/".to_owned()),
@@ -460,7 +452,7 @@ mod tests {
         proptest::collection::vec(piece, 0..24).prop_map(|pieces| format!("/{}", pieces.concat()))
     }
 
-    /// Returns the path as a naive reader sees it: dots resolved over decoded segments.
+    /// Returns the path as a naive server reads it: segments are decoded, then dot segments are resolved.
     fn resolved(path: &str) -> Vec<Vec<u8>> {
         let mut folders = Vec::new();
         for segment in path.split('/').skip(1) {

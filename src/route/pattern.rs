@@ -1,7 +1,4 @@
-//! Path patterns: the paths that a route covers, and the values of its path parameters.
-//!
-//! A pattern's literals are canonical and are compared with canonical paths. The route table decides which of several
-//! matching patterns wins.
+//! Path patterns of routes, and the values of path parameters.
 
 use super::path::{self, SEGMENTS_MAX};
 use crate::denial::Malformed;
@@ -12,12 +9,13 @@ use std::fmt;
 /// The maximum number of parameters in a path pattern.
 pub(crate) const PARAMS_MAX: usize = 8;
 
-/// The maximum length of a pattern's literal segment, in bytes after decoding. A request's segment is decoded into an
-/// array of this size.
+/// The maximum length of a literal segment, in bytes after decoding. Request segments are decoded into an array of this
+/// size.
 pub(super) const LITERAL_BYTES_MAX: usize = 255;
 
-/// A path pattern. A segment is a literal, `{name}` for one non-empty segment, or, in last place, `{*name}` for the
-/// remaining path, which may be empty. `/api/{*rest}` covers `/api/` and `/api/x/y` but not `/api`.
+/// A path pattern. Each segment is a literal or `{name}`, which covers one non-empty segment. The last segment can be
+/// `{*name}`, which covers the remaining path, even an empty one. `/api/{*rest}` covers `/api/` and `/api/x/y`, but not
+/// `/api`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     text: Box<str>,
@@ -25,20 +23,19 @@ pub struct PathPattern {
     params: Box<[Box<str>]>,
 }
 
-/// One segment of a pattern. The variants are in matching order.
+/// A segment of a pattern. The order of the variants is the order of matching.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Segment {
-    /// The decoded text of the segment. `/@me` covers `/%40me` too, because an upstream that decodes sees the same
-    /// path.
+    /// The decoded text. `/@me` also covers `/%40me`, because an upstream that decodes the path sees `/@me`.
     Literal(Box<[u8]>),
-    /// Any one non-empty segment.
+    /// One non-empty segment.
     Param,
     /// The remaining path.
     Rest,
 }
 
 impl PathPattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
     ///
@@ -91,12 +88,12 @@ impl PathPattern {
         Ok(Self { text: text.into(), segments: segments.into(), params: params.into() })
     }
 
-    /// Returns the parameter names in order. The value of a parameter has the same position in [`Params`].
+    /// Returns the parameter names. A parameter has the same position in [`Params`].
     pub(crate) fn params(&self) -> &[Box<str>] {
         &self.params
     }
 
-    /// Returns the pattern's segments. The last is an empty literal when the pattern ends in a slash.
+    /// Returns the segments. If the pattern ends in a slash, the last segment is an empty literal.
     pub(super) fn segments(&self) -> &[Segment] {
         &self.segments
     }
@@ -109,20 +106,20 @@ impl PathPattern {
         })
     }
 
-    /// Compares two patterns in matching order, segment by segment from the left. Literals come first, then parameters,
-    /// then `{*rest}`.
+    /// Compares two patterns segment by segment. A literal is less than a parameter, and a parameter is less than
+    /// `{*rest}`.
     pub(super) fn order(&self, other: &Self) -> Ordering {
         self.segments.cmp(&other.segments)
     }
 
-    /// Whether the pattern has no parameters and so covers a single path.
+    /// Whether the pattern has no parameters.
     pub(super) fn is_literal(&self) -> bool {
         self.params.is_empty()
     }
 
-    /// Whether this pattern is more specific than another one that covers the same path up to its trailing slash. In
-    /// the first segment where the two differ, a literal is more specific than a parameter, and either is more
-    /// specific than the rest. If the two differ only in their ends, neither is more specific.
+    /// Whether this pattern is more specific than `other`. The patterns must cover the same path, apart from a trailing
+    /// slash. The first segments that differ in kind decide: a literal is more specific than a parameter, and a
+    /// parameter is more specific than `{*rest}`. Returns false if the patterns differ only at the end.
     pub(super) fn is_closer(&self, other: &Self) -> bool {
         let pairs = self.segments.iter().zip(&other.segments);
         let kind = |segment: &Segment| match segment {
@@ -139,7 +136,7 @@ impl PathPattern {
         }
     }
 
-    /// Whether this pattern covers every path that the other pattern covers.
+    /// Whether this pattern covers every path that `other` covers.
     pub(crate) fn includes(&self, other: &Self) -> bool {
         let mut theirs = other.segments.iter();
         for ours in &self.segments {
@@ -161,7 +158,7 @@ impl fmt::Display for PathPattern {
     }
 }
 
-/// Parses a literal segment, which must be in canonical spelling.
+/// Parses a literal segment. Rejects any spelling that is not canonical.
 fn parse_literal(text: &str, source: &str, is_last: bool) -> Result<Box<[u8]>, PatternFault> {
     if source.is_empty() {
         return if is_last {
@@ -224,7 +221,7 @@ fn parse_literal(text: &str, source: &str, is_last: bool) -> Result<Box<[u8]>, P
     Ok(literal)
 }
 
-/// Describes, for the operator, why no request can contain a literal.
+/// Describes for the operator why no request path contains a literal.
 fn reason(malformed: Malformed) -> &'static str {
     match malformed {
         Malformed::EncodedSeparator => "an encoded slash or backslash",
@@ -250,7 +247,7 @@ fn reason(malformed: Malformed) -> &'static str {
     }
 }
 
-/// Rejects a parameter name that is not a word or is used twice, because claim rules refer to parameters by name.
+/// Rejects a name that is not an identifier, and a second parameter of the same name. Claim rules use these names.
 fn check_name(name: &str, before: &[Box<str>]) -> Result<(), PatternFault> {
     let is_word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
@@ -300,7 +297,7 @@ impl fmt::Display for PatternFault {
 
 impl std::error::Error for PatternFault {}
 
-/// The values of the path parameters, by position in the pattern. They are slices of the canonical path.
+/// The values of the path parameters, in the order of the pattern. The values are slices of the canonical path.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Params<'p> {
     values: [&'p str; PARAMS_MAX],
@@ -308,17 +305,17 @@ pub struct Params<'p> {
 }
 
 impl<'p> Params<'p> {
-    /// Returns the value of the parameter at this position, still percent-encoded as in the canonical path.
+    /// Returns the value of a parameter, percent-encoded as in the canonical path.
     pub(crate) fn get(&self, position: usize) -> Option<&'p str> {
         self.as_slice().get(position).copied()
     }
 
-    /// Returns all values, in the order of the pattern's names.
+    /// Returns all values.
     pub(crate) fn as_slice(&self) -> &[&'p str] {
         &self.values[..self.len]
     }
 
-    /// Appends the next value. A pattern that parsed never has more than `PARAMS_MAX` parameters.
+    /// Appends a value. A valid pattern has at most `PARAMS_MAX` parameters.
     pub fn push(&mut self, value: &'p str) {
         debug_assert!(self.len < PARAMS_MAX, "a pattern holds at most PARAMS_MAX parameters");
         if self.len < PARAMS_MAX {

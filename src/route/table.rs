@@ -1,7 +1,7 @@
-//! The route table: finds at most one entry for a request, or returns the denial.
+//! The route table: returns the entry that covers a request, or a denial.
 //!
-//! The table is generic over its entries. Building it ensures that no two entries claim the same request. The cost of
-//! a look-up depends on the length of the request's host and path, not on the size of the table.
+//! Building a table fails if two entries cover the same request. The cost of a look-up depends on the length of the
+//! host and path, not on the size of the table.
 
 mod by_fields;
 mod bypass;
@@ -36,13 +36,12 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// Whether this matcher covers every host and path that the other covers. Methods and header fields are ignored.
+    /// Whether this matcher covers every host and path that `other` covers. Ignores methods and header fields.
     pub(crate) fn includes(&self, other: &Self) -> bool {
         self.host.includes(&other.host) && self.path.includes(&other.path)
     }
 
-    /// Compares two entries in matching order: the first entry in this order that covers a host and a path is the
-    /// most specific one. This order is for listings; a look-up walks the trees instead.
+    /// Compares two matchers for listings: the more specific matcher is first. Look-ups use the trees instead.
     pub(crate) fn order(&self, other: &Self) -> Ordering {
         let methods = |matcher: &Self| matcher.methods.allow_value();
         let by_place = self.host.order(&other.host).then_with(|| self.path.order(&other.path));
@@ -52,60 +51,59 @@ impl Matcher {
     }
 }
 
-/// Entries by matcher. The order in which they are added has no effect; `super` describes which entry wins.
+/// Entries by matcher. The order of the entries has no effect. The head of `route` describes which entry wins.
 #[derive(Debug)]
 pub struct RouteTable<T> {
     entries: Vec<(Matcher, T)>,
     spots: Vec<Spot>,
-    /// The trees for look-ups. Their leaves are positions in `spots`.
+    /// The trees for look-ups. The leaves are indexes of `spots`.
     trees: Trees,
-    /// The same trees without regard to case. Their leaves are positions in `places`.
+    /// The same trees, compared case-insensitively. The leaves are indexes of `places`.
     caseless: Trees,
-    /// The spots of each case-insensitive place.
+    /// The indexes of the spots that differ only in case.
     places: Vec<Vec<usize>>,
-    /// Whether a literal contains an upper-case letter.
+    /// Whether the path of any entry contains an upper-case letter.
     has_upper: bool,
-    /// The guard of each entry.
+    /// The guard of each entry, in the order of `entries`.
     guards: Vec<Guard>,
-    /// Whether any two entries have different guards. If all guards are equal, no guard can be bypassed.
+    /// Whether any two guards differ. If all guards are equal, no guard can be bypassed.
     guards_differ: bool,
 }
 
-/// The requirements of an entry and the upstream behind it, as numbers. Equal numbers mean equal requirements or
-/// upstreams.
+/// What an entry requires, and the upstream behind it. Requirements and upstreams are numbered: equal numbers mean
+/// equal requirements or upstreams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Guard {
-    /// The upstream behind the entry.
+    /// The number of the upstream.
     pub(crate) before: u64,
-    /// The requirements; `None` if the entry has no requirements.
+    /// The number of the requirements. `None` if the entry requires nothing.
     pub(crate) asks: Option<u64>,
-    /// Whether the entry admits callers who do not meet the requirements anyway.
+    /// Whether the entry also admits callers who do not meet the requirements.
     pub(crate) is_lax: bool,
 }
 
-/// One host and path shape. Its entries have disjoint methods.
+/// The entries that have the same host and path pattern. Entries with equal header fields have disjoint methods.
 #[derive(Debug)]
 struct Spot {
     entries: Vec<usize>,
     allow: Arc<str>,
-    /// The entries by the header fields that they require; `None` if none of them requires any.
+    /// The entries, grouped by the header fields that they require. `None` if no entry requires a header field.
     groups: Option<Box<[Group]>>,
-    /// Whether another entry may cover a path of this spot after a trailing slash is added or removed (see
-    /// `is_way_around`). The value is computed once the guards are known.
+    /// Whether a path may match another entry when a trailing slash is added or removed. Set together with the guards.
     slash: bool,
-    /// The case-insensitive place, shared by spots that differ only in case.
+    /// The index in `places`.
     place: usize,
 }
 
-/// Two entries that would claim the same requests.
+/// Two entries that cover the same requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The index of the earlier entry.
     pub(crate) first: usize,
-    /// The index of the later entry, which has the same host and path shape.
+    /// The index of the later entry.
     pub(crate) second: usize,
-    /// Whether the entries conflict because they require different header fields and one request may have the fields of
-    /// both entries. Otherwise, they share a method.
+    /// True if the entries require different header fields, and a request may have the fields of both. False if the
+    /// entries share a method.
     pub(crate) by_fields: bool,
 }
 
@@ -133,8 +131,8 @@ impl<T> RouteTable<T> {
     ///
     /// # Errors
     ///
-    /// Returns a conflict for every entry that has the same host and path shape as an earlier entry and shares a method
-    /// with it. The conflict names the first such earlier entry.
+    /// Returns one conflict for each entry that covers the same requests as an earlier entry. The conflict names the
+    /// first such earlier entry.
     pub fn build(entries: Vec<(Matcher, T)>) -> Result<Self, Vec<Conflict>> {
         let mut table = Self {
             entries,
@@ -183,7 +181,7 @@ impl<T> RouteTable<T> {
             spot.allow = Methods::union(sets).allow_value().into();
         }
         table.group_by_fields();
-        // Until the guards are set, each entry has a distinct guard, so that none can be bypassed.
+        // Until `guarding` sets the guards, every guard differs from the others. This is the strict assumption.
         table.guards = (0..)
             .take(table.entries.len())
             .map(|asks| Guard { before: 0, asks: Some(asks), is_lax: false })
@@ -202,14 +200,14 @@ impl<T> RouteTable<T> {
         self
     }
 
-    /// Returns the entry that covers a request. Allocates only if the path contains characters that a lenient reader
-    /// may interpret differently, or if a trailing slash matters.
+    /// Returns the entry that covers a request. Allocates only for unusual paths, and for paths where a trailing slash
+    /// matters.
     ///
     /// # Errors
     ///
-    /// Returns [`Denial::NoRoute`] if no entry covers the host and path, [`Denial::BadRequest`] if a less strict
-    /// reader would match another entry, and [`Denial::MethodNotAllowed`] if the most specific host and path do not
-    /// cover the method.
+    /// Returns [`Denial::NoRoute`] if no entry covers the host and path. Returns [`Denial::BadRequest`] if a lenient
+    /// server could match another entry. Returns [`Denial::MethodNotAllowed`] if the most specific host and path do not
+    /// list the method.
     pub fn find<'t, 'p>(&'t self, head: &'p Head<'_>) -> Result<Found<'t, 'p, T>, Denial> {
         let mut params = Params::default();
         let host = head.host.as_deref();
@@ -227,36 +225,36 @@ impl<T> RouteTable<T> {
                 let (matcher, entry) = &self.entries[index];
                 Ok(Found { entry, matcher, params })
             }
-            // The request never falls through to a laxer route: `/{*rest}` was not written for `DELETE /orders/{id}`.
+            // The request must not fall through to a laxer route. `/{*rest}` was not written for `DELETE /orders/{id}`.
             None => Err(Denial::MethodNotAllowed(Arc::clone(&spot.allow))),
         }
     }
 
-    /// Returns the entries, in the order in which they were added.
+    /// Returns the entries in the order of the input.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Matcher, &T)> {
         self.entries.iter().map(|(matcher, entry)| (matcher, entry))
     }
 }
 
-/// Indexes the entries of each spot by header fields and method while a table is built, so that ten thousand entries of
-/// one place need not be compared pairwise.
+/// Finds conflicts while a table is built, without comparing all pairs of entries. A table may have ten thousand
+/// entries.
 #[derive(Default)]
 struct Taken<'m> {
-    /// For each spot and set of fields, the first entry and the first entry that covers every method.
+    /// For each spot and set of fields: the first entry, and the first entry that covers all methods.
     all: HashMap<(usize, &'m Fields), (usize, Option<usize>)>,
     one: HashMap<(usize, &'m Fields, &'m Method), usize>,
-    /// For each spot, the different sets of fields, each with its first entry.
+    /// For each spot: the distinct sets of fields, each with its first entry.
     sets: HashMap<usize, Vec<(&'m Fields, usize)>>,
 }
 
 impl<'m> Taken<'m> {
-    /// Adds an entry and returns the first entry that requires the same fields and shares a method with it.
+    /// Adds an entry. Returns the first entry with the same fields that shares a method.
     fn take(&mut self, spot: usize, matcher: &'m Matcher, entry: usize) -> Option<usize> {
         let Matcher { fields, methods, .. } = matcher;
         let (first, any) = self.all.entry((spot, fields)).or_insert((entry, None));
         if methods.is_any() {
             any.get_or_insert(entry);
-            // Every set contains a method, so a set of all methods shares a method with the first entry.
+            // A set is never empty, so the set of all methods shares a method with the first entry.
             return (*first != entry).then_some(*first);
         }
         let mut before = *any;
@@ -269,8 +267,8 @@ impl<'m> Taken<'m> {
         before
     }
 
-    /// Returns the first entry of the spot whose set of fields conflicts with `fields`: one request can match both
-    /// sets, and neither set is more specific. The policy compiler bounds the number of sets.
+    /// Returns the first entry whose fields conflict with `fields`: one request can match both sets, and neither set is
+    /// more specific. The policy compiler limits the number of sets.
     fn ambiguous(&mut self, spot: usize, fields: &'m Fields, entry: usize) -> Option<usize> {
         let sets = self.sets.entry(spot).or_default();
         if sets.iter().any(|(known, _)| *known == fields) {

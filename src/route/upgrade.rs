@@ -1,28 +1,25 @@
-//! Requests for another protocol on their connection, mainly WebSocket handshakes.
+//! Detects requests for a protocol upgrade, mainly WebSocket handshakes.
 //!
-//! Forwarded requests and forward-auth requests are both checked here. Proxies remove some marks of a handshake and
-//! keep others: in their forward-auth requests, Traefik and nginx remove `Upgrade` and keep `Sec-WebSocket-Key`. Each
-//! mark is therefore sufficient by itself.
+//! Proxies remove some marks of a handshake from forward-auth requests. Traefik and nginx remove `Upgrade` and keep
+//! `Sec-WebSocket-Key`. A single mark is therefore sufficient.
 
 use http::{HeaderMap, HeaderName, Method, header};
 
-/// `Sec-Fetch-Mode`, in which a browser states the mode of its request (W3C Fetch Metadata, section 2.2).
+/// The header in which a browser states the mode of its request (W3C Fetch Metadata, section 2.2).
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// Whether a request asks to use another protocol. Such a request has an `Upgrade` field or a mark of a WebSocket
-/// handshake, or its method is `CONNECT`. Over HTTP/2, `CONNECT` with `:protocol` is the WebSocket handshake (RFC 8441
-/// section 4).
+/// Whether a request asks for another protocol. The marks are an `Upgrade` header, a mark of a WebSocket handshake, or
+/// the method `CONNECT`. An HTTP/2 WebSocket handshake uses `CONNECT` (RFC 8441 section 4).
 pub(crate) fn is_asked(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::CONNECT || headers.contains_key(header::UPGRADE) || is_websocket(headers)
 }
 
-/// Whether a request is a WebSocket handshake (RFC 6455 section 4.1) by any of its marks: `Upgrade: websocket`,
-/// `Sec-WebSocket-Key`, `Sec-WebSocket-Version`, `Sec-Fetch-Mode: websocket`.
+/// Whether a request has a mark of a WebSocket handshake (RFC 6455 section 4.1).
 ///
-/// Another protocol in `Upgrade` is not a handshake: Java's `HttpClient` offers `h2c` with each first request over
+/// `Upgrade` with another protocol is not a handshake. Java's `HttpClient` offers `h2c` in each first request over
 /// cleartext, and a server may ignore the offer (RFC 9110 section 7.8).
 pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
-    // The length alone rules out nearly all names. This check runs for each field of each forwarded request.
+    // The length excludes nearly all names. This check runs for each header of each forwarded request.
     headers.keys().any(|name| match name.as_str().len() {
         7 => name == header::UPGRADE && offers_websocket(headers),
         14 => {
@@ -35,8 +32,7 @@ pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether `Upgrade` lists the `websocket` protocol (RFC 9110 section 7.8: a list, each entry with an optional
-/// version after a slash).
+/// Whether `Upgrade` lists the protocol `websocket`, with or without a version (RFC 9110 section 7.8).
 fn offers_websocket(headers: &HeaderMap) -> bool {
     let fields = headers.get_all(header::UPGRADE).iter();
     let mut protocols = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));

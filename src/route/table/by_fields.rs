@@ -1,7 +1,7 @@
-//! Entries of one host and path that require header fields.
+//! Entries that require header fields.
 //!
-//! Only a spot with such entries has groups, so the other look-ups pay one comparison. A request whose field two readers
-//! could read differently is rejected: one reading may belong to a stricter entry.
+//! Look-ups for other entries pay only one comparison. A request is rejected if two servers could read a required field
+//! differently: with one of the readings, a stricter entry might apply.
 
 use super::{RouteTable, Spot};
 use crate::denial::{Denial, Malformed};
@@ -22,7 +22,7 @@ pub(super) struct Group {
 }
 
 impl<T> RouteTable<T> {
-    /// Divides the entries of each spot into groups, the most specific first, if any of them requires fields.
+    /// Groups the entries of each spot by the fields that they require, most specific group first.
     pub(super) fn group_by_fields(&mut self) {
         for spot in &mut self.spots {
             let fields = |index: usize| &self.entries[index].0.fields;
@@ -49,7 +49,7 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Returns the entry of a spot for a request, with regard to its header fields.
+    /// Returns the entry of a spot that matches the request's header fields and method.
     #[cold]
     pub(super) fn by_fields(&self, spot: &Spot, groups: &[Group], head: &Head<'_>) -> Result<usize, Denial> {
         let names = groups.iter().flat_map(|group| group.fields.iter()).map(|(name, _)| name);
@@ -75,14 +75,14 @@ impl<T> RouteTable<T> {
             group.fields.are_met(|name, value| head.headers.get(name).is_some_and(|sent| sent == value))
         };
         debug_assert!(spot.groups.is_some(), "only a spot with groups is asked");
-        // The request never falls through to a wider path, which may be laxer.
+        // The request must not fall through to a wider path, which may be laxer.
         let group = groups.iter().find(is_met).ok_or(Denial::NoRoute)?;
         let has_method = |&&index: &&usize| self.entries[index].0.methods.contains(head.method);
         let found = group.entries.iter().find(has_method).copied();
         found.ok_or_else(|| Denial::MethodNotAllowed(Arc::clone(&group.allow)))
     }
 
-    /// Returns the entry of a spot that takes a request; `None` if the spot rejects it.
+    /// Returns the entry of a spot that covers a request. `None` if the spot rejects the request.
     pub(super) fn taken_by(&self, spot: &Spot, head: &Head<'_>) -> Option<usize> {
         match &spot.groups {
             Some(groups) => self.by_fields(spot, groups, head).ok(),
@@ -90,18 +90,18 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Whether header fields decide which entry takes a request.
+    /// Whether the entry for a request depends on header fields.
     pub(crate) fn is_by_fields(&self, head: &Head<'_>) -> bool {
         let spot = self.trees.find(head.host.as_deref(), &head.path, &mut Params::default());
         spot.is_some_and(|spot| self.spots[spot].groups.is_some())
     }
 
-    /// Returns the positions of all entries of each spot with groups.
+    /// Returns the entries of each spot that is grouped by header fields.
     pub(crate) fn grouped(&self) -> impl Iterator<Item = &[usize]> {
         self.spots.iter().filter(|spot| spot.groups.is_some()).map(|spot| &*spot.entries)
     }
 
-    /// Whether an entry without required fields, or with, of this spot takes a method.
+    /// Returns the first entry of a spot that covers a method. Ignores header fields.
     pub(super) fn by_method(&self, spot: &Spot, method: &Method) -> Option<usize> {
         spot.entries.iter().copied().find(|&index| self.entries[index].0.methods.contains(method))
     }

@@ -1,5 +1,5 @@
-//! Detects requests that one entry admits, but that a more lenient reader behind the gateway would match to another
-//! entry.
+//! Rejects a request that matches one entry here, but would match another entry for a more lenient server behind the
+//! gateway.
 
 use super::tree::Node;
 use super::{Guard, RouteTable, Spot};
@@ -10,19 +10,19 @@ use crate::route::pattern::Params;
 use std::borrow::Cow;
 
 impl Guard {
-    /// Whether a request admitted under this guard bypasses the other guard, which protects the same upstream with
-    /// other or stricter requirements.
+    /// Whether a request that passed this guard bypasses the other guard. Both guards must protect the same upstream,
+    /// and the other guard must have different or stricter requirements.
     fn is_way_around(self, other: Self) -> bool {
         self.before == other.before && other.asks.is_some() && (self.is_lax || self.asks != other.asks)
     }
 }
 
 impl<T> RouteTable<T> {
-    /// Whether a request bypasses the guard of another entry for the same upstream, as seen by a reader that ignores
-    /// case, drops path parameters, endings and a trailing slash, and decodes repeatedly. Many upstreams read
-    /// `/Admin`, `/admin;x`, `/admin.`, `/admin/` and `/%2561dmin` as `/admin`. A laxer catch-all route, which covers
-    /// these spellings in the gateway, would bypass the guard of `/admin`. To serve two paths that differ only in
-    /// case or in a trailing slash, define a route for each.
+    /// Whether the request bypasses the guard of another entry for the same upstream.
+    ///
+    /// Many servers read `/Admin`, `/admin;x`, `/admin.`, `/admin/` and `/%2561dmin` as `/admin`. In the gateway, these
+    /// paths may match a laxer catch-all route. The request would then reach `/admin` without its guard. An operator
+    /// who serves both `/admin` and `/Admin` writes a route for each.
     pub(super) fn is_way_around(
         &self,
         host: Option<&str>,
@@ -34,8 +34,8 @@ impl<T> RouteTable<T> {
         if !self.guards_differ {
             return false;
         }
-        // Checks every byte without branching. The compiler processes sixteen bytes at a time, which is faster for a
-        // path than to stop at the first odd byte.
+        // Checks every byte without branching. The compiler vectorizes the loop, which is faster than stopping at the
+        // first odd byte.
         let is_odd = |byte: u8| {
             byte.is_ascii_uppercase() | (byte == b'%') | (byte == b';') | (byte == b'.') | (byte == b'$')
         };
@@ -49,13 +49,13 @@ impl<T> RouteTable<T> {
     #[cold]
     fn is_read_as_another(&self, host: Option<&str>, head: &Head<'_>, spot: &Spot, index: usize) -> bool {
         let path = &*head.path;
-        // Most paths that contain a dot name a file and are not ambiguous.
+        // Most dots in a path are those of file names, which are not ambiguous.
         let is_otherwise = lenient::is_ambiguous(path) || path.bytes().any(|byte| byte.is_ascii_uppercase());
         if !is_otherwise && !self.has_upper && !spot.slash {
             return false;
         }
         let Some(read) = lenient::reading(path) else { return true };
-        // A slash hidden by a second encoding changes the segments of the path.
+        // A slash that was encoded twice changes the number of segments.
         if read.matches('/').count() != path.matches('/').count() {
             return true;
         }
@@ -63,7 +63,7 @@ impl<T> RouteTable<T> {
             let other = &self.spots[other];
             match self.taken_by(other, head) {
                 Some(met) => self.guards[index].is_way_around(self.guards[met]),
-                // The other spot would reject this method.
+                // The other spot rejects this method.
                 None => {
                     other.entries.iter().any(|&entry| self.guards[entry].before == self.guards[index].before)
                 }
@@ -93,8 +93,8 @@ impl<T> RouteTable<T> {
         })
     }
 
-    /// Whether a path of a spot belongs to a more specific entry with another guard once a trailing slash is added or
-    /// removed. Computed when the table is built, by walking the trees.
+    /// Whether adding or removing a trailing slash may turn a path of this spot into a path of a more specific entry
+    /// with another guard. Computed when the table is built.
     pub(super) fn slash_matters(&self, position: usize) -> bool {
         let spot = &self.spots[position];
         let (matcher, _) = &self.entries[spot.entries[0]];
@@ -112,11 +112,11 @@ impl<T> RouteTable<T> {
         let closer = |tree: &Node| tree.closer(matcher.path.segments(), false, &guards);
         let has_other_hosts = !self.caseless.exact.is_empty() || !self.caseless.below.is_empty();
         match &matcher.host {
-            // The host of a request may belong to several trees, so the check is made for each request.
+            // The host of a request may have several trees, so each request is checked.
             HostPattern::Any if has_other_hosts => true,
             HostPattern::Below(_) => true,
             HostPattern::Any => closer(&self.caseless.any),
-            // If no entry of this host covers a path, the path is looked up under the next wider host pattern.
+            // If no entry of this host covers a path, the next wider host pattern is searched.
             HostPattern::Exact(name) => self.caseless.of(Some(name)).any(closer),
         }
     }

@@ -1,4 +1,4 @@
-//! Queries about a whole table, for policy reviews. Request handling does not use them.
+//! Queries for policy reviews. Request handling does not use them.
 
 use super::Matcher;
 use super::RouteTable;
@@ -7,13 +7,13 @@ use crate::route::host::HostPattern;
 use http::Method;
 
 impl<T> RouteTable<T> {
-    /// Returns pairs of a general and a more specific entry. The general entry matches requests that never reach it:
-    /// the specific entry covers their host and path, but rejects their method. For example, `DELETE /orders/new` never
-    /// reaches `DELETE /orders/{id}` if the entries for `/orders/new` list only GET.
+    /// Returns pairs of a general entry and a specific entry that rejects some of the general entry's requests. For
+    /// example, if `/orders/new` lists only GET, `DELETE /orders/new` is rejected and never reaches `DELETE
+    /// /orders/{id}`.
     pub(crate) fn shadowed(&self) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         for (position, spot) in self.spots.iter().enumerate() {
-            // A spot has at least one entry, and all of its entries cover the same hosts and paths.
+            // A spot has at least one entry. All its entries cover the same hosts and paths.
             let specific = spot.entries[0];
             let is_refused = |method: &Method| self.by_method(spot, method).is_none();
             if spot.entries.iter().any(|&index| self.entries[index].0.methods.is_any()) {
@@ -32,8 +32,7 @@ impl<T> RouteTable<T> {
         pairs
     }
 
-    /// Returns the entries that cover every host and path of the entry at this position. Other entries of the same spot
-    /// are not returned.
+    /// Returns the entries that cover every host and path of the entry at `position`. Omits entries of the same spot.
     pub(crate) fn wider(&self, position: usize) -> Vec<&T> {
         let Some((place, _)) = self.entries.get(position) else { return Vec::new() };
         let spots = self.including(place).into_iter().map(|spot| &self.spots[spot].entries);
@@ -41,8 +40,8 @@ impl<T> RouteTable<T> {
         wider.flatten().map(|&index| &self.entries[index].1).collect()
     }
 
-    /// Returns the entries that no request reaches, each with an entry that takes its requests. For example, `/a/`,
-    /// `/a/{x}` and `/a/{x}/{*rest}` together leave nothing for `/a/{*rest}`.
+    /// Returns each entry that no request reaches, with an entry that receives its requests. For example, `/a/`,
+    /// `/a/{x}` and `/a/{x}/{*rest}` receive all requests of `/a/{*rest}`.
     pub(crate) fn unreachable(&self) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         let trees = &self.trees;
@@ -56,8 +55,8 @@ impl<T> RouteTable<T> {
         pairs
     }
 
-    /// Returns the spots that cover every host and path of a matcher. Walks the trees, so that it visits only spots
-    /// that can cover a request of this matcher.
+    /// Returns the spots that cover every host and path of a matcher. Visits only the parts of the trees that can
+    /// match.
     fn including(&self, place: &Matcher) -> Vec<usize> {
         let mut spots = Vec::new();
         let segments = place.path.segments();

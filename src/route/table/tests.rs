@@ -1,4 +1,4 @@
-//! Tests of the entries that a table finds and the requests that it rejects.
+//! Tests of look-ups in a table.
 
 use super::*;
 use crate::route::path;
@@ -34,7 +34,7 @@ fn an_entry_that_no_request_gets_to_is_told_with_one_that_wins() {
     let table = paths(&all);
     assert_eq!(table.unreachable(), [(0, 5)]);
     assert!(requests.iter().all(|path| get(&table, path) != Some(0)));
-    // If any one of the other entries is missing, the first entry receives a request.
+    // Without any one of the other entries, the first entry receives a request.
     for missing in 1..all.len() {
         let some: Vec<_> = all.iter().filter(|path| **path != all[missing]).copied().collect();
         let table = paths(&some);
@@ -43,7 +43,7 @@ fn an_entry_that_no_request_gets_to_is_told_with_one_that_wins() {
     }
 }
 
-/// Returns the index of the entry that is found, and its parameters.
+/// Returns the index and the parameters of the matching entry.
 fn find<T>(
     table: &RouteTable<T>,
     method: &Method,
@@ -74,7 +74,7 @@ fn a_literal_wins_over_a_parameter_and_that_over_the_rest() {
     assert_eq!(get(&table, "/a"), None);
 }
 
-/// Builds a table whose entries share one upstream. Each has a different rule, except those marked as public.
+/// Builds a table whose entries have the same upstream. Each entry has a different rule, except the public entries.
 fn guarded(paths: &[(&str, bool)]) -> RouteTable<(usize, bool)> {
     let entries = paths.iter().enumerate();
     let entries = entries.map(|(nth, (path, public))| (matcher("", path, &[]), (nth, *public))).collect();
@@ -101,11 +101,11 @@ fn a_last_slash_never_leads_past_a_route_that_was_written_for_the_path() {
         (&[("/{page}", true), ("/api/{*rest}", false)], "/api", true),
         (&[("/api/{*rest}", false), ("/api/orders/{id}", false)], "/api/orders/7/", true),
         (&[("/api/{*rest}", false), ("/api/orders/{id}", false)], "/api/orders/7/8", false),
-        // Both routes are written for this path, and each is served by its own rule.
+        // A route exists for each of the two paths, so each path is guarded by its own rule.
         (&[site, ("/api/{*rest}", false), ("/api", true)], "/api", false),
         (&[("/api/{*rest}", false), ("/api", false)], "/api/", false),
         (&[("/api/", false), ("/api", true)], "/api", false),
-        // A less guarded entry for another path does not bypass a guard.
+        // An entry with fewer requirements for another path bypasses no guard.
         (&[("/{*rest}", false), ("/login", true)], "/login/", false),
     ] {
         assert_eq!(refused(paths, path), is_refused, "{paths:?} {path}");
@@ -327,7 +327,7 @@ fn the_most_specific_host_with_a_path_wins() {
     assert_eq!(index(Some("example.com"), "/x"), 0);
     assert_eq!(index(Some("anexample.com"), "/x"), 0);
     assert_eq!(index(None, "/x"), 0);
-    // The exact host has no such path, so the next host's path is used.
+    // The exact host has no such path, so the next wider host is searched.
     assert_eq!(index(Some("api.eu.example.com"), "/any"), 5);
     assert_eq!(index(Some("other.org"), "/any"), 4);
 }
@@ -421,13 +421,13 @@ fn a_route_that_loses_methods_to_a_place_of_its_own_is_told() {
     assert_eq!(table.iter().count(), 5);
 }
 
-/// Whether two sets have a method in common.
+/// Whether two sets share a method.
 fn overlaps(one: &Methods, other: &Methods) -> bool {
     let has_one_of = |one: &Methods, other: &Methods| other.iter().any(|method| one.contains(method));
     has_one_of(one, other) || has_one_of(other, one)
 }
 
-/// A slow model of the table: whether a pattern covers a path, how specific it is, and its parameters.
+/// A slow model of the table. Returns how specific a pattern is and its parameters, or `None` if it does not match.
 fn model_covers(pattern: &str, path: &str) -> Option<(Vec<u8>, Vec<String>)> {
     let (mut kinds, mut values) = (Vec::new(), Vec::new());
     let mut left = Some(&path[1..]);
@@ -486,7 +486,7 @@ fn entry() -> impl Strategy<Value = (&'static str, String, Vec<&'static str>)> {
     (host, path, methods)
 }
 
-/// Returns the entries that do not conflict with earlier ones, and a table of these entries.
+/// Returns the entries without those that conflict with earlier entries, and a table of the remaining entries.
 fn kept(entries: Vec<(&'static str, String, Vec<&'static str>)>) -> (Vec<Matcher>, RouteTable<usize>) {
     let mut kept: Vec<Matcher> = Vec::new();
     for (host, path, methods) in entries {
@@ -527,7 +527,7 @@ proptest! {
         };
         prop_assume!(odd.starts_with('/'));
         let index = |path: &str| find(&table, &Method::GET, host, path).map(|(index, _)| index);
-        // A path without a route in its plain spelling has no guard to bypass.
+        // A path that has no route has no guard to bypass.
         let (found, plain) = (index(&odd), index(&path));
         if found.is_ok() && plain != Err(Denial::NoRoute) {
             prop_assert_eq!(found, plain, "{} {}", odd, path);
@@ -554,7 +554,7 @@ proptest! {
         let on_any_method = |matcher: &Matcher| Matcher { methods: Methods::any(), ..matcher.clone() };
         let all: Vec<_> =
             table.iter().map(|(matcher, _)| (on_any_method(matcher), matcher.clone())).collect();
-        // One entry of each place is sufficient, and methods are ignored.
+        // Keeps one entry for each host and path, because methods are ignored.
         let mut places: Vec<(Matcher, Matcher)> = Vec::new();
         for (place, matcher) in all {
             if !places.iter().any(|(known, _)| known.includes(&place) && place.includes(known)) {
@@ -625,7 +625,7 @@ proptest! {
             proptest::sample::select(vec![Method::GET, Method::HEAD, Method::POST, Method::DELETE]),
         ), 1..24),
     ) {
-        // Drops each entry that conflicts with an earlier one, so that a table can be built.
+        // Drops each entry that conflicts with an earlier entry.
         let mut kept: Vec<(&str, String, Vec<&str>)> = Vec::new();
         for entry in entries {
             kept.push(entry);
@@ -667,10 +667,9 @@ proptest! {
     }
 }
 
-/// The methods and the header fields of an entry.
 type Required<'e> = (&'e [&'e str], &'e [(&'static str, &'static str)]);
 
-/// Builds a table of entries for `/a` with these methods and header fields.
+/// Builds a table for `/a` from methods and header fields.
 fn by_fields(entries: &[Required<'_>]) -> Result<RouteTable<usize>, Vec<Conflict>> {
     let entry = |(nth, (methods, list)): (usize, &Required<'_>)| {
         let list = list.iter().map(|(name, value)| {

@@ -1,4 +1,4 @@
-//! The trees in which a table looks up a host and a path, most specific match first.
+//! The trees in which a table looks up a host and a path. The most specific match wins.
 
 use crate::route::host::HostPattern;
 use crate::route::lenient::without_ending;
@@ -12,7 +12,7 @@ pub(super) struct Trees {
     pub(super) exact: HashMap<Box<str>, Node>,
     pub(super) below: HashMap<Box<str>, Node>,
     pub(super) any: Node,
-    /// The length of the longest name in `below`, in bytes. Longer names need no look-up.
+    /// The length of the longest name in `below`, in bytes. Longer names are not looked up.
     below_bytes_max: usize,
     case: Case,
 }
@@ -24,10 +24,10 @@ pub(super) enum Case {
     Insensitive,
 }
 
-/// A position in a path: the segments that may follow, and the places that end here.
+/// A node of a path tree. An edge is one segment.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// Children by decoded segment, so that no spelling of a literal falls through to a parameter.
+    /// The children by decoded segment. Decoding ensures that an encoded literal does not match a parameter instead.
     literals: HashMap<Box<[u8]>, Self>,
     param: Option<Box<Self>>,
     rest: Option<usize>,
@@ -40,7 +40,7 @@ impl Trees {
         Self { exact, below, any: Node::default(), below_bytes_max: 0, case }
     }
 
-    /// Returns the place of a matcher and creates it if necessary.
+    /// Returns the leaf of a matcher. Creates the nodes if necessary.
     pub(super) fn grow(&mut self, host: &HostPattern, path: &PathPattern) -> &mut Option<usize> {
         let root = match host {
             HostPattern::Any => &mut self.any,
@@ -63,10 +63,10 @@ impl Trees {
         self.of(host).find_map(|tree| tree.search(path, self.case, params))
     }
 
-    /// Returns the trees of the patterns that cover a host, the most specific first.
+    /// Returns the trees whose host pattern covers a host, most specific first.
     pub(super) fn of<'t>(&'t self, host: Option<&'t str>) -> impl Iterator<Item = &'t Node> {
         let exact = host.and_then(|host| self.exact.get(host));
-        // A shorter parent name covers more hosts, so longer names come first.
+        // A longer parent name is more specific, so longer names come first.
         let parents = host.filter(|_| !self.below.is_empty()).into_iter().flat_map(|host| {
             host.match_indices('.')
                 .map(|(dot, _)| &host[dot + 1..])
@@ -77,22 +77,21 @@ impl Trees {
     }
 }
 
-/// Returns a literal as a tree stores it. The case-insensitive tree omits what a lenient reader drops.
+/// Returns a literal as a tree stores it. A case-insensitive tree omits the ending that a lenient server drops.
 fn lenient(literal: &[u8], case: Case) -> Box<[u8]> {
     match case {
         Case::Sensitive => literal.into(),
         Case::Insensitive => {
             let lower = literal.to_ascii_lowercase();
             let kept = std::str::from_utf8(&lower).map_or(&*lower, |text| without_ending(text).as_bytes());
-            // A literal that consists only of droppable characters is kept, because an empty literal is the end of a
-            // path.
+            // An empty literal would mean the end of a path.
             if kept.is_empty() { lower.into() } else { kept.into() }
         }
     }
 }
 
 impl Node {
-    /// Returns the place of a pattern below this node and creates it if necessary.
+    /// Returns the leaf of a pattern below this node. Creates the nodes if necessary.
     fn grow(&mut self, segments: &[Segment], case: Case) -> &mut Option<usize> {
         match segments {
             [] => &mut self.end,
@@ -105,7 +104,7 @@ impl Node {
         }
     }
 
-    /// Collects the places that cover every path covered by a pattern, including the pattern's own.
+    /// Collects the leaves that cover every path of a pattern. The leaf of the pattern is included.
     pub(super) fn including(&self, segments: &[Segment], spots: &mut Vec<usize>) {
         let Some((segment, tail)) = segments.split_first() else {
             spots.extend(self.end);
@@ -128,8 +127,8 @@ impl Node {
         }
     }
 
-    /// Whether `asked` accepts a closer place for these segments, with or without a trailing slash. A place is closer
-    /// if it has a literal instead of a parameter or `{*rest}`, or a parameter instead of `{*rest}`.
+    /// Whether `asked` accepts a more specific leaf for these segments, with or without a trailing slash. A literal is
+    /// more specific than a parameter, and a parameter is more specific than `{*rest}`.
     pub(super) fn closer(
         &self,
         segments: &[Segment],
@@ -141,7 +140,7 @@ impl Node {
         let Some((segment, tail)) = segments.split_first() else {
             return is_asked(self.end) || is_asked(last()) || is_asked(self.rest);
         };
-        // A pattern with a trailing slash also reaches the place of the same pattern without the slash.
+        // A pattern that ends in a slash also reaches the leaf of the pattern without the slash.
         if is_asked(self.end)
             && matches!(tail, [])
             && matches!(segment, Segment::Literal(literal) if literal.is_empty())
@@ -169,8 +168,7 @@ impl Node {
         }
     }
 
-    /// Whether `asked` accepts any place at or below this node. Places at the node itself count only if `is_closer`
-    /// holds.
+    /// Whether `asked` accepts a leaf at or below this node. Leaves at this node count only if `is_closer` is true.
     fn any_below(&self, is_closer: bool, asked: &impl Fn(usize) -> bool) -> bool {
         let is_asked = |place: Option<usize>| is_closer && place.is_some_and(asked);
         is_asked(self.end)
@@ -178,9 +176,7 @@ impl Node {
             || self.literals.values().chain(self.param.as_deref()).any(|node| node.any_below(true, asked))
     }
 
-    /// Reports each `{*rest}` that no request reaches, because more specific patterns take all requests. Reports the
-    /// place of the `{*rest}` and the place of one such pattern. A node is visited once for each parameter above it,
-    /// and a pattern has few parameters.
+    /// Reports each `{*rest}` that no request reaches, together with a leaf that receives some of its requests.
     pub(super) fn unreachable(&self, tell: &mut impl FnMut(usize, usize)) {
         if let (Some(lost), Some(winner)) = (self.rest, self.taken()) {
             tell(lost, winner);
@@ -188,9 +184,8 @@ impl Node {
         self.literals.values().chain(self.param.as_deref()).for_each(|node| node.unreachable(tell));
     }
 
-    /// Returns a place that takes requests from the `{*rest}` of this node, if other places cover every remaining
-    /// path: an empty one, a single segment of any name, and several segments. Literals do not count, because a segment
-    /// may always have another name.
+    /// Returns a leaf that receives requests of this node's `{*rest}`, if other leaves cover every remaining path.
+    /// Literals do not count: a request may have any other segment.
     fn taken(&self) -> Option<usize> {
         self.literals.get(&[][..])?.end?;
         let param = self.param.as_deref()?;
@@ -198,8 +193,8 @@ impl Node {
         param.rest.or_else(|| param.taken())
     }
 
-    /// Returns the most specific place that covers a path, given without its leading slash. The depth is bounded by
-    /// the table's longest pattern, and each node is visited at most once for any path.
+    /// Returns the most specific leaf for a path without its leading slash. Visits each node at most once. The
+    /// recursion depth is limited by the longest pattern.
     fn search<'p>(&self, path: &'p str, case: Case, params: &mut Params<'p>) -> Option<usize> {
         let (segment, tail) = match path.split_once('/') {
             Some((segment, tail)) => (segment, Some(tail)),
@@ -234,7 +229,7 @@ impl Node {
         if case == Case::Sensitive && !segment.contains('%') {
             return self.literals.get(segment.as_bytes());
         }
-        // A literal may be spelled `@me` or `%40me`, with the same meaning for a reader that decodes it.
+        // `@me` and `%40me` are the same literal for a server that decodes the path.
         let mut literal = [0; LITERAL_BYTES_MAX];
         let mut len = 0;
         for byte in path::decoded(segment.as_bytes()) {
