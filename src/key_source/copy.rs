@@ -1,7 +1,7 @@
-//! The copy of the last good set on disk, with which a gateway starts while the key server is down.
+//! The copy of the last good key set on disk. A gateway can start with the copy while the key server is down.
 //!
-//! The copy counts only for the issuer and the place that it was fetched from, and only up to the maximum age since its
-//! fetch. It is as trusted as the folder of the signing keys, in which it is.
+//! The copy is used only for the issuer and the URL that it was fetched from, and only up to the maximum age since its
+//! fetch. The copy is as trusted as the signing keys, which are in the same folder.
 
 use super::{Location, SourceSettings};
 use crate::clock::Now;
@@ -60,8 +60,8 @@ impl Copy {
         format!("{algorithm} {}", id.unwrap_or_default())
     }
 
-    /// Reads the copy of a source. One that is missing, damaged, of another source or from the future is ignored: the
-    /// first fetch replaces it.
+    /// Reads the copy of a source. Ignores a copy that is damaged, of another source or from the future; the first
+    /// fetch replaces it.
     pub(super) fn read(settings: &SourceSettings, now: Now) -> Option<Self> {
         let bytes = stable_file::read(&settings.copy, COPY_MAX).ok()?;
         let copy: Self = serde_json::from_slice(&bytes).ok()?;
@@ -69,10 +69,10 @@ impl Copy {
         (is_ours && copy.fetched <= now.unix).then_some(copy)
     }
 
-    /// Writes the copy. It takes the place of the last one at once or not at all.
+    /// Writes the copy atomically.
     ///
     /// # Errors
-    /// A sentence for the operator.
+    /// Returns a sentence for the operator.
     pub fn write(&self, path: &Path) -> Result<(), String> {
         let text = serde_json::to_vec(self).map_err(|error| error.to_string())?;
         state_dir::replace(path, &text)

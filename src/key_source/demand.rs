@@ -1,8 +1,8 @@
-//! Requests whose token names a key that the gateway does not know yet: they wait for one shared fetch.
+//! Requests whose token names an unknown key wait for one shared fetch.
 //!
-//! A new fetch starts only after the cooldown since the last one, so a flood of invented `kid`s causes no more fetches
-//! than a single one does. A `kid` that a later fetch did not bring is remembered for a while and waits for nothing.
-//! When too many requests wait, further ones are answered that the check is unavailable: such an answer is never wrong.
+//! A new fetch starts only after the cooldown since the last fetch, so a flood of invented `kid`s causes no additional
+//! fetches. If a fetch does not contain a `kid`, the `kid` is remembered as absent for a while, and requests for it do
+//! not wait. When too many requests wait, further requests get the answer that the check is unavailable.
 
 use super::KeySource;
 use crate::clock::Now;
@@ -63,11 +63,11 @@ pub struct Demand {
 #[derive(Debug, Default)]
 struct Inner {
     waiting: usize,
-    /// The `kid`s that were asked for since the start of the last fetch.
+    /// The `kid`s that were requested since the start of the last fetch.
     asked: Vec<u64>,
-    /// Those that were asked for before it.
+    /// The `kid`s that were requested before the start of the last fetch.
     sought: Vec<u64>,
-    /// The `kid`s that a fetch after the question did not bring, with the time until which they are remembered.
+    /// The `kid`s that a fetch after the request did not contain, with the time until which they are remembered.
     absent: HashMap<u64, Instant>,
     is_wanted: bool,
     /// Whether a fetch is running, or was cut short.
@@ -87,7 +87,7 @@ impl Default for Demand {
     }
 }
 
-/// Counts a request as waiting for as long as it lives.
+/// Counts a request as waiting until this value is dropped.
 struct Waiting<'d>(&'d Demand);
 
 impl Drop for Waiting<'_> {
@@ -97,7 +97,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Wanted {
-    /// Waits until the key may have come, `deadline` at the latest.
+    /// Waits until the key may have been fetched, at most until `deadline`.
     pub async fn wait(&self, deadline: Instant, now: Now) -> Waited {
         let outcome = self.source.wait(self.kid, deadline, now).await;
         self.source.demand.inner().outcomes[outcome as usize] += 1;
@@ -111,7 +111,7 @@ impl Wanted {
 }
 
 impl KeySource {
-    /// Returns the wish for a key with this `kid`; without one for any new key.
+    /// Returns a request for the key with this `kid`; for any new key if `kid` is `None`.
     pub fn wanted(self: &Arc<Self>, kid: Option<&str>) -> Wanted {
         Wanted { source: self.clone(), kid: self.demand.hasher.hash_one(kid) }
     }
@@ -127,7 +127,7 @@ impl KeySource {
             if inner.waiting >= WAITING_MAX {
                 return Waited::Unavailable;
             }
-            // A fetch that is running may bring the key. If it does not, the caller asks again.
+            // A running fetch may contain the key. If it does not, the caller waits again.
             if !inner.in_flight {
                 inner.is_wanted = true;
                 if inner.asked.len() < ABSENT_MAX && !inner.asked.contains(&kid) {

@@ -1,4 +1,5 @@
-//! Fetches a key set: the metadata first, if they name it, then the set itself, with the validator of the last one.
+//! Fetches a key set. If the policy names metadata, the metadata is fetched first. The request for the key set contains
+//! the validator of the last set, so that an unchanged set is not sent again.
 
 use super::discovery::jwks_uri;
 use super::{KeySource, Location};
@@ -62,10 +63,11 @@ impl FetchError {
 }
 
 impl KeySource {
-    /// Fetches the set. Several exchanges may be needed, each within its bounds.
+    /// Fetches the set. The fetch may need several exchanges, each with its bounds.
     ///
     /// # Errors
-    /// If there is no answer, or it is neither a document nor a confirmation of the last set.
+    /// Returns an error if there is no answer, or if the answer is neither a document nor a confirmation of the last
+    /// set.
     pub async fn fetch(&self) -> Result<Fetched, FetchError> {
         let url = match &self.settings.location {
             Location::KeySet(url) => url.clone(),
@@ -139,8 +141,9 @@ fn read(answer: Answer, url: Url, is_conditional: bool) -> Result<Fetched, Error
     Ok(Fetched::Set { body, url, etag, fresh })
 }
 
-/// Returns for how long an answer may be used (RFC 9111 sections 4.2.1 and 5.2.2): `max-age` less `Age`. `None` if the
-/// answer does not say, or forbids caching, which key servers do habitually; the policy's own interval applies then.
+/// Returns how long an answer may be used: `max-age` less `Age` (RFC 9111 sections 4.2.1 and 5.2.2). Returns `None`
+/// without `max-age`, and if the answer forbids caching, as key servers often do. The interval of the policy then
+/// applies.
 fn fresh_for(headers: &HeaderMap) -> Option<Duration> {
     let seconds = |text: &str| text.trim().trim_matches('"').parse::<u32>().ok();
     let fields = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|field| field.to_str().ok());

@@ -1,8 +1,8 @@
-//! Keys that an issuer publishes at a URL: where they are, the last good set, and the requests that wait for the next.
+//! Keys that an issuer publishes at a URL.
 //!
-//! A request never fetches. `control` runs one fetch at a time for each source; requests with an unknown `kid` wait for
-//! it (`demand`), bounded in number and time. The last good set outlives reloads of the policy, and, on disk,
-//! restarts (`copy`), but never its maximum age.
+//! A request never fetches keys. `control` runs one fetch at a time for each source. Requests with an unknown `kid`
+//! wait for that fetch (`demand`), bounded in number and time. The last good set is kept when the policy is reloaded,
+//! and on disk when the gateway restarts (`copy`), but never longer than its maximum age.
 
 mod copy;
 mod demand;
@@ -50,7 +50,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// How the keys of one issuer are fetched. Two equal values fetch the same keys from the same place.
+/// How to fetch the keys of an issuer. Equal settings fetch the same keys from the same URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSettings {
     /// The issuer's name, which its metadata must repeat.
@@ -112,11 +112,12 @@ impl fmt::Debug for KeySource {
 }
 
 impl KeySource {
-    /// Creates a source, or returns the one of the previous policy if nothing changed. A source at the same place takes
-    /// over the last good set and the counts. A new one begins with the copy on disk, unless that is too old.
+    /// Creates a source, or returns the source of the previous policy if its settings are unchanged. A source with the
+    /// same URL takes over the last good set and the counts. A new source starts with the copy on disk, unless the copy
+    /// is too old.
     ///
     /// # Errors
-    /// If the TLS library rejects its own settings.
+    /// Returns an error if the TLS library rejects the settings.
     pub fn after(
         settings: SourceSettings,
         roots: Arc<RootCertStore>,
@@ -162,11 +163,11 @@ impl KeySource {
         self.state().status(&self.settings)
     }
 
-    /// Records a set that was found usable, or the confirmation of the last one. `skipped`: why keys of a new set are
-    /// not used. Returns the set that is to be in force.
+    /// Records a usable set, or the confirmation of the last set. `skipped` contains the reasons why keys of a new set
+    /// are not used. Returns the set to use.
     ///
     /// # Errors
-    /// If the last set, which the answer confirms, has become too old meanwhile.
+    /// Returns an error if the answer confirms the last set, but that set is too old.
     pub fn succeeded(
         &self,
         fetched: Fetched,

@@ -1,17 +1,19 @@
-//! When a key set is fetched next: jittered, so that many gateways do not ask at once, and more rarely after failures.
+//! When to fetch a key set next. The time is randomized, so that gateways do not fetch at the same moment. Failures
+//! make fetches less frequent.
 
 use aws_lc_rs::rand;
 use std::time::Duration;
 
-/// The shortest time between two fetches that nothing asks for, unless the policy's interval is shorter. It bounds what
-/// an issuer's `max-age` can make the gateway do.
+/// The shortest time between two regular fetches, unless the interval of the policy is shorter. It limits the effect of
+/// a short `max-age`.
 const REFRESH_MIN: Duration = Duration::from_secs(60);
-/// The pause after the first failure. It doubles with each further one.
+/// The pause after the first failure. Each further failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Returns the time until the next fetch. `fresh` is what the answer allows, `refresh` what the policy allows.
+/// Returns the time until the next fetch. `fresh` is the maximum from the answer, `refresh` the maximum from the
+/// policy.
 pub(super) fn next_refresh(fresh: Option<Duration>, refresh: Duration) -> Duration {
     let wanted = fresh.unwrap_or(refresh).max(REFRESH_MIN).min(refresh);
     jittered(wanted, random())
@@ -34,7 +36,7 @@ fn jittered(time: Duration, random: u16) -> Duration {
 
 fn random() -> u16 {
     let mut bytes = [0; 2];
-    // Without random numbers the fetches are merely not spread.
+    // Without random numbers, the time is not randomized.
     let _ = rand::fill(&mut bytes);
     u16::from_le_bytes(bytes)
 }

@@ -1,5 +1,5 @@
-//! What is known about the keys of one issuer: the last good set, the outcome of the last fetches, and when the next
-//! one is due.
+//! The state of the keys of an issuer: the last good set, the outcome of the last fetches, and when the next fetch is
+//! due.
 
 use super::copy::Copy;
 use super::schedule::{backoff, next_refresh};
@@ -52,7 +52,8 @@ pub(super) struct State {
     failed: BTreeMap<&'static str, u64>,
 }
 
-/// How many reasons for skipped keys are kept, and how many characters of each: an issuer writes part of the text.
+/// The maximum number of stored reasons for skipped keys. Their text is bounded too, because the issuer writes part of
+/// it.
 const SKIPPED_MAX: usize = 5;
 const REASON_MAX: usize = 200;
 
@@ -88,7 +89,7 @@ impl State {
     pub(super) fn begin(copy: Option<Copy>, max_age: Duration, now: Now) -> Self {
         let good = copy.and_then(|copy| {
             let age = Duration::from_secs(now.unix.saturating_sub(copy.fetched));
-            // The age counts from the fetch and not from the start, or each restart would make an old set young.
+            // The age counts from the fetch, because otherwise each restart would make an old set young.
             let steady = now.steady.checked_sub(age)?;
             (age < max_age).then(|| {
                 let fetched = Now { unix: copy.fetched, subsec_nanos: 0, steady };
@@ -135,8 +136,7 @@ impl State {
         (known == url).then(|| etag.clone())
     }
 
-    /// Returns when a fetch that requests ask for may start: not before the cooldown, nor before the pause after a
-    /// failure.
+    /// Returns when a fetch on demand may start: after the cooldown, and after the pause that follows a failure.
     pub(super) fn allowed(&self, cooldown: Duration) -> Option<Instant> {
         self.started.map(|started| started + cooldown.max(backoff(self.failures)))
     }
@@ -155,7 +155,8 @@ impl State {
         self.started = Some(now.steady);
     }
 
-    /// Records a set that was put in force, or the confirmation of the last one. `first_seen` is that of its keys.
+    /// Records a set that is now in use, or the confirmation of the last set. `first_seen` applies to the keys of that
+    /// set.
     pub(super) fn succeeded(
         &mut self,
         fetched: Fetched,

@@ -1,12 +1,12 @@
 //! The file that keeps the marks of signals if there is no `[authority]` with a store.
 //!
-//! The file has a header and records of one size. A mark is in force and confirmed only after its record has reached the
-//! disk. Every process that writes holds the lock, first reads the records that other processes have appended, and so
-//! never overwrites one. A process that does not write polls the file, so that gateways with one state folder share
-//! their marks. A file with mostly expired records is replaced by a new one in one step.
+//! The file has a header and records of fixed size. A mark is in force and confirmed only after its record is on disk.
+//! A process that writes holds the lock, and first reads the records of other processes. A process that does not write
+//! polls the file, so gateways with the same state folder share their marks. A file with mostly expired records is
+//! replaced atomically.
 //!
-//! A record that was not written completely can only be at the end, and was never confirmed: it is cut off. A damaged
-//! record before a good one means that the disk has lost a mark, so the file is rejected and not repaired.
+//! An incomplete record can only be at the end of the file. It was never confirmed, so it is cut off. A damaged record
+//! before a good record means that the disk has lost a mark. The file is then rejected, not repaired.
 
 use crate::authenticate::{MARK_DIGEST_BYTES, SignalMark, SignalMarks, digest_of};
 use crate::state_dir::{self, Lock, LockFault};
@@ -50,8 +50,8 @@ struct Open {
     read: u64,
 }
 
-/// Reads the marks of a state folder without changing anything there: for a command, while a gateway may write. A folder
-/// without the file has no marks.
+/// Reads the marks of a state folder without changing the folder, because a gateway may be writing. A folder without
+/// the file has no marks.
 pub(super) fn read_only(folder: &Path, marks: &SignalMarks) -> io::Result<()> {
     let file = match File::open(folder.join(NAME)) {
         Ok(file) => file,

@@ -1,9 +1,9 @@
 //! Signals: security events (OpenID Shared Signals, CAEP and RISC) and back-channel logout from foreign issuers.
 //!
-//! A transmitter pushes signals to an endpoint of the gateway (RFC 8935), or the gateway polls them (RFC 8936). A signal
-//! is trusted for its signature alone. It becomes marks that revoke tokens of its issuer. The marks are durable before
-//! the signal is confirmed, and a signal that cannot be kept is answered with an error, so that the transmitter repeats
-//! it.
+//! A transmitter pushes signals to an endpoint of the gateway (RFC 8935), or the gateway polls for signals (RFC 8936).
+//! Only its signature makes a signal trusted. A signal creates marks that revoke tokens of its issuer. The marks are
+//! durable before the signal is confirmed. If the marks cannot be stored, the gateway answers with an error, so that
+//! the transmitter repeats the signal.
 
 mod event;
 mod mark_file;

@@ -1,5 +1,5 @@
-//! Polls a transmitter for security event tokens (RFC 8936). A signal is acknowledged only after its marks are durable:
-//! one that could not be kept is neither acknowledged nor refused, so the transmitter returns it again.
+//! Polls a transmitter for security event tokens (RFC 8936). A signal is acknowledged only after its marks are durable.
+//! If the marks cannot be stored, the signal is neither acknowledged nor refused, so the transmitter returns it again.
 
 use super::receiver::{Receiver, SignalKind};
 use super::recorder::Recorder;
@@ -14,11 +14,12 @@ use serde_json::{Map, Value, json};
 use std::fmt;
 use std::time::Duration;
 
-/// The maximum number of signals that one answer may have. The rest of a larger answer is not acknowledged.
+/// The maximum number of signals that are read from an answer. The rest is not acknowledged.
 const EVENTS_MAX: usize = 64;
-/// The bounds of a poll. The transmitter may hold it until there is a signal (RFC 8936 section 2.1).
+/// The bounds of a poll. The transmitter may delay its answer until there is a signal (RFC 8936 section 2.1).
 const BOUNDS: Bounds = Bounds { time: Duration::from_secs(60), body: 2 << 20 };
-/// The pause after an answer without signals, so that a transmitter that never holds a poll is asked at this rate.
+/// The pause after an answer without signals. It limits the rate of polls if the transmitter always answers
+/// immediately.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The pause after the first error. It doubles with every further error.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -129,7 +130,8 @@ impl Poller {
         let body = Bytes::from(request.to_string());
         let answer = poll.client.post(&poll.url, headers, body, BOUNDS).await;
         let answer = answer.and_then(Answer::ok).map_err(Failure::Outbound)?;
-        // The transmitter has received the acknowledgements. If the answer is unusable, it returns what it holds again.
+        // The transmitter has received the acknowledgements. Signals in an unusable answer are returned by the next
+        // poll.
         self.acknowledged.clear();
         self.refused.clear();
         let Ok(Value::Object(mut answer)) = serde_json::from_slice::<Value>(&answer.body) else {
@@ -165,7 +167,8 @@ impl Poller {
                 self.acknowledged.push(id.to_owned());
                 true
             }
-            // Neither acknowledged nor refused: the transmitter returns it again. A key may be in the next key set.
+            // Neither acknowledge nor refuse the signal, so the transmitter returns it again. The next key set may
+            // contain its key.
             Err(error) if matches!(error.denial, Denial::StoreUnavailable) => false,
             Err(error) => {
                 journal.event(

@@ -13,8 +13,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The number of accepted signals whose `jti` a receiver remembers. An older signal that is repeated has no further
-/// effect, but is written again.
+/// The number of accepted signals whose `jti` a receiver remembers. A repetition of an older signal is written again,
+/// without any other effect.
 const REMEMBERED: usize = 16_384;
 
 /// The kinds of signals.
@@ -83,7 +83,7 @@ impl Receiver {
     /// Checks the `Authorization` field of a push request.
     ///
     /// # Errors
-    /// If the policy demands a bearer token and the field does not have it.
+    /// Returns an error if the policy requires a bearer token and the field does not contain it.
     pub fn authorize(&self, field: Option<&[u8]>) -> Result<(), SignalError> {
         let Some(wanted) = &self.push_secret else { return Ok(()) };
         let given = field.and_then(|field| {
@@ -102,11 +102,11 @@ impl Receiver {
         }
     }
 
-    /// Judges a signal and puts its marks into force. When the function returns `Ok`, the marks are durable. `issuer` is
-    /// the issuer in the policy in force, whose keys may have changed since the receiver was compiled.
+    /// Verifies a signal and applies its marks. When the function returns `Ok`, the marks are durable. `issuer` is the
+    /// issuer in the current policy, whose keys may have changed since the receiver was compiled.
     ///
     /// # Errors
-    /// If the signal is not valid, not understood, or its marks could not be made durable.
+    /// Returns an error if the signal is invalid or not understood, or if its marks could not be made durable.
     pub async fn accept(
         &self,
         kind: SignalKind,

@@ -1,6 +1,6 @@
-//! Makes marks durable before they are confirmed: in the authority's store, or in a file of the state folder.
+//! Makes marks durable before they are confirmed: in the store of the authority, or in a file of the state folder.
 //!
-//! The file is written on a thread of its own, because a disk may be slow. Marks that wait are written together.
+//! A separate thread writes the file, because a disk may be slow. All waiting marks are written together.
 
 use super::mark_file::{self, MarkFile};
 use crate::authenticate::{SignalMark, SignalMarks};
@@ -49,10 +49,10 @@ impl Recorder {
         Self { marks, authority, file }
     }
 
-    /// Makes marks durable and puts them into force. Marks that add nothing are not written again.
+    /// Makes marks durable and applies them. Marks that change nothing are not written again.
     ///
     /// # Errors
-    /// If the marks are not in force, or would not be after a restart.
+    /// Returns an error if the marks are not in force, or would be lost by a restart.
     pub async fn record(&self, mut marks: Vec<SignalMark>, now: Now) -> Result<(), Unrecorded> {
         marks.retain(|mark| !self.marks.covers(mark));
         if marks.is_empty() {
@@ -75,10 +75,10 @@ impl Recorder {
     }
 }
 
-/// Adds the marks in the file of a state folder to `marks`, and changes nothing there.
+/// Adds the marks in the file of a state folder to `marks`. Does not change the folder.
 ///
 /// # Errors
-/// A sentence for the operator.
+/// Returns a sentence for the operator.
 pub fn read_marks(folder: &Path, marks: &SignalMarks) -> Result<(), String> {
     mark_file::read_only(folder, marks).map_err(|error| format!("{}: {error}", folder.display()))
 }

@@ -1,8 +1,8 @@
 //! Verifies security event tokens (RFC 8417, Shared Signals Framework section 4) and logout tokens (OpenID Connect
-//! Back-Channel Logout section 2.6), and derives the marks that they demand.
+//! Back-Channel Logout section 2.6), and derives their marks.
 //!
-//! The checks run in this order: form, type, issuer, signature, audience, times, events. Nothing before the signature
-//! has an effect.
+//! The checks run in this order: form, type, issuer, signature, audience, times, events. Nothing has an effect before
+//! the signature is verified.
 
 use super::event::{Effect, EventKind};
 use super::subject::{Opaque, Reading, Target, targets};
@@ -57,7 +57,7 @@ pub struct Signal {
     pub status: Option<String>,
 }
 
-/// Why a signal is not accepted. The code is that of RFC 8935 section 2.4, and both texts are fixed.
+/// Why a signal is not accepted. The code is defined in RFC 8935 section 2.4. Both texts are constant.
 #[derive(Clone, Debug)]
 pub struct SignalError {
     /// The code for the transmitter.
@@ -107,12 +107,12 @@ fn malformed(description: &'static str) -> SignalError {
 /// Returns the first check that failed.
 pub fn read_event_token(text: &str, terms: &Terms<'_>, now: Now) -> Result<Signal, SignalError> {
     let statement = Statement::read(text)?;
-    // Without a type of its own, another token of the same issuer could be taken for an event (RFC 8417 section 4.6).
+    // Without a distinct type, another token of the issuer could be mistaken for an event (RFC 8417 section 4.6).
     if !has_type(statement.header(), &["secevent+jwt", ""]) {
         return Err(SignalError::new("invalid_request", "The type is not secevent+jwt.", Denial::WrongType));
     }
     let claims = signed(statement, terms.transmitter, terms)?;
-    // Shared Signals section 4.1.7: `exp` is forbidden, so that no access or ID token is taken for an event.
+    // Shared Signals section 4.1.7 forbids `exp`, so that an access token or ID token is not mistaken for an event.
     if claims.contains_key("exp") {
         return Err(SignalError::new(
             "invalid_request",
@@ -145,7 +145,7 @@ pub fn read_event_token(text: &str, terms: &Terms<'_>, now: Now) -> Result<Signa
                 let subject = event.get("subject").or_else(|| claims.get("sub_id"));
                 let found = match (subject, claims.get("sub")) {
                     (Some(subject), _) => targets(subject, reading),
-                    // RFC 8417 section 2.2: without another identifier, `sub` is the subject, in the context of `iss`.
+                    // Without another identifier, `sub` with `iss` is the subject (RFC 8417 section 2.2).
                     (None, Some(Value::String(subject)))
                         if terms.transmitter == terms.issuer && is_short(subject) =>
                     {
@@ -276,8 +276,8 @@ fn time(claims: &Claims, name: &str) -> Option<u64> {
     numeric_date(claims.get(name)?).map(|seconds| seconds.floor() as u64)
 }
 
-/// Returns the time of an event, which is not later than the token. Some transmitters write milliseconds, which are
-/// later than every token: the token's own time is then used.
+/// Returns the time of an event, at most the time of the token. Some transmitters write milliseconds. Such a time is
+/// later than every token, so the time of the token is used.
 fn event_time(claims: &Claims, event: &Claims, issued: u64) -> u64 {
     let at = time(event, "event_timestamp").or_else(|| time(claims, "toe"));
     at.unwrap_or(issued).min(issued)
