@@ -26,6 +26,7 @@ fuzz_target!(|data: &[u8]| {
         transmitter: "i",
         audience: &*AUDIENCE,
         keys: &KEYS,
+        source: None,
         algorithms: &[Algorithm::HS256],
         leeway: 0,
         life: 3600,

@@ -1,8 +1,12 @@
 //! The facts that a refused request can wait for. Authentication never waits; the pipeline does.
 
+use super::error::CredentialError;
+use super::keys::KeySet;
 use crate::clock::Now;
 use crate::denial::Denial;
-use crate::key_source::{Waited, Wanted};
+use crate::key_source::{Asked, KeySource, Waited, Wanted};
+use serde_json::{Map, Value};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A missing fact that may become available while the request waits.
@@ -27,10 +31,49 @@ impl Pending {
         }
     }
 
+    /// Asks for the fact without waiting for it.
+    pub fn ask(&self, now: Now) -> Asked {
+        match self {
+            Self::Keys(wanted) => wanted.ask(now),
+        }
+    }
+
     /// Says what the gateway would do about it, for an explanation, which never waits.
     pub const fn words(&self) -> &'static str {
         match self {
             Self::Keys(_) => "a running gateway fetches the issuer's keys and decides again",
         }
+    }
+}
+
+/// Adds to the refusal of an unverified token that the next key set of its signer may bring its key. `is_current`: the
+/// token's other facts do not refuse it. Nobody waits for the key of another.
+#[cold]
+pub(super) fn until_keys(
+    refused: CredentialError,
+    header: &Map<String, Value>,
+    (keys, source): (&KeySet, Option<&Arc<KeySource>>),
+    is_current: bool,
+) -> CredentialError {
+    let Some(source) = source else { return refused };
+    let kid = header.get("kid").and_then(Value::as_str);
+    let is_known = kid.is_some() && keys.iter().any(|key| key.id() == kid);
+    let refused = match &refused.denial {
+        Denial::UnknownKey if keys.is_empty() => {
+            let status = source.status();
+            let why = status.error.map_or("not tried yet".to_owned(), |(_, error)| error.to_string());
+            let detail = format!("no keys of the issuer could be fetched: {why}");
+            CredentialError::because(Denial::CheckUnavailable, detail)
+        }
+        Denial::UnknownKey => refused,
+        // Keys without `kid` are tried for tokens that no `kid` leads to a key, and their successors look the same.
+        Denial::BadSignature if !is_known => refused,
+        _ => return refused,
+    };
+    let has_bare_keys = || keys.iter().any(|key| key.id().is_none());
+    if is_current {
+        refused.until(Pending::Keys(source.wanted(kid.filter(|_| !has_bare_keys()))))
+    } else {
+        refused
     }
 }

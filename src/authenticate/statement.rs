@@ -5,9 +5,12 @@ use super::error::CredentialError;
 use super::json;
 use super::jws::Jws;
 use super::keys::{Algorithm, KeySet};
+use super::pending::until_keys;
 use super::trust::canonical_type;
 use crate::denial::{Denial, TokenPart};
+use crate::key_source::KeySource;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// A statement that was parsed but not yet verified.
 #[derive(Debug)]
@@ -37,17 +40,21 @@ impl<'t> Statement<'t> {
         &self.claims
     }
 
-    /// Verifies the signature, and returns the claims.
+    /// Verifies the signature, and returns the claims. `source` is where the keys come from, if they are fetched, and
+    /// `is_current` whether nothing else refuses the statement: a statement that is refused anyway waits for no key.
     ///
     /// # Errors
     /// Returns the first fault. The checks run in this order: algorithm, key, length of the signature, signature.
     pub fn verify(
         self,
-        keys: &KeySet,
+        (keys, source): (&KeySet, Option<&Arc<KeySource>>),
         accepted: &[Algorithm],
+        is_current: bool,
     ) -> Result<Map<String, Value>, CredentialError> {
-        self.jws.verify(keys, accepted)?;
-        Ok(self.claims)
+        match self.jws.verify(keys, accepted) {
+            Ok(_) => Ok(self.claims),
+            Err(refused) => Err(until_keys(refused, self.jws.header(), (keys, source), is_current)),
+        }
     }
 }
 

@@ -329,6 +329,11 @@ impl Trust {
         self.issuers.iter().zip(&self.seen).map(|(issuer, seen)| (&issuer.name, &**seen))
     }
 
+    /// Returns the issuer with this name in the policy.
+    pub fn issuer_named(&self, name: &str) -> Option<&Issuer> {
+        self.issuers.iter().find(|issuer| *issuer.name == *name)
+    }
+
     /// Returns the issuers, for listing.
     pub fn issuers(&self) -> &[Issuer] {
         &self.issuers

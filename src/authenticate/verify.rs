@@ -11,7 +11,7 @@ use super::credential::REFRESH_TOKEN_PREFIX;
 use super::error::{ClaimText, CredentialError, Quoted, beside, quoted};
 use super::json;
 use super::jws::Jws;
-use super::pending::Pending;
+use super::pending::until_keys;
 use super::principal::{Local, Principal, Shape, Shapes};
 use super::signal_marks::Signalled;
 use super::trust::{Issuer, Trust, canonical_type};
@@ -69,7 +69,7 @@ pub(super) fn verify_for(
     };
     let key = jws.verify(&issuer.keys, &issuer.algorithms).map_err(|refused| {
         let is_current = check_times(&claims, issuer, now).is_ok();
-        unverified(refused, jws.header(), issuer, is_current)
+        until_keys(refused, jws.header(), (&issuer.keys, issuer.source.as_ref()), is_current)
     })?;
     if !issuer.profile.tenants.admits_key(key.issuer(), &name) {
         let detail =
@@ -138,42 +138,6 @@ pub(super) fn verify_for(
     key.record_use(now.unix);
     seen.record(key.algorithm(), age, token.len());
     Ok(principal)
-}
-
-/// Adds to the refusal of an unverified token that the issuer's next key set may bring its key. `is_current`: the token
-/// is within its times. Nobody waits for the key of another.
-#[cold]
-fn unverified(
-    refused: CredentialError,
-    header: &Claims,
-    issuer: &Issuer,
-    is_current: bool,
-) -> CredentialError {
-    let Some(source) = &issuer.source else { return refused };
-    let kid = header.get("kid").and_then(Value::as_str);
-    let is_known = kid.is_some() && issuer.keys.iter().any(|key| key.id() == kid);
-    let refused = match &refused.denial {
-        Denial::UnknownKey if issuer.keys.is_empty() => {
-            let status = source.status();
-            let why = status.error.map_or("not tried yet".to_owned(), |(_, error)| error.to_string());
-            let detail = format!("no keys of the issuer could be fetched: {why}");
-            CredentialError::because(Denial::CheckUnavailable, detail)
-        }
-        Denial::UnknownKey => refused,
-        // Keys without `kid` are tried for tokens that no `kid` leads to a key, and their successors look the same.
-        Denial::BadSignature if !is_known => refused,
-        _ => return refused,
-    };
-    if is_current {
-        refused.until(Pending::Keys(source.wanted(kid.filter(|_| !has_bare_keys(issuer)))))
-    } else {
-        refused
-    }
-}
-
-/// Whether the issuer publishes keys without `kid`.
-fn has_bare_keys(issuer: &Issuer) -> bool {
-    issuer.keys.iter().any(|key| key.id().is_none())
 }
 
 /// Returns the error for a required claim that is missing or has the wrong type. `instead` lists the claims in which

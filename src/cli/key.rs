@@ -143,7 +143,7 @@ fn list(path: &Path, format: BasicFormat, live: bool) -> Result<(), Failure> {
     let ours = compiled.policy.issuer_settings.as_ref().map(|authority| authority.issuer.as_str());
     let mut issuers = match live {
         true => issuers_of_gateway(path)?,
-        false => compiled.policy.trust.issuers().iter().map(key_report::issuer).collect(),
+        false => key_report::all(&compiled.policy).collect(),
     };
     issuers.retain(|issuer| issuer["issuer"].as_str() != ours);
     match format {

@@ -753,7 +753,7 @@ pub struct SignalsSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
-    /// Path of the transmitter's JSON Web Key Set, if it does not sign with the issuer's keys.
+    /// Path or `https` URL of the transmitter's JSON Web Key Set, if it does not sign with the issuer's keys.
     #[serde(deserialize_with = "optional_text")]
     pub jwks: Option<String>,
     /// The path of the endpoint for pushed security event tokens.
@@ -769,14 +769,15 @@ pub struct SignalsSection {
     pub poll: Option<String>,
     /// The bearer token that the gateway presents when it polls.
     pub poll_secret: Option<Secret>,
-    /// Path of a PEM file with the certificate authorities to trust for `poll` instead of those of the system.
+    /// Path of a PEM file with the certificate authorities to trust for `poll` and `jwks` instead of those of the system.
     #[serde(deserialize_with = "optional_text")]
     pub ca: Option<String>,
-    /// Private networks in which the server of `poll` may be. Without an entry it must have a public address.
+    /// Private networks in which the servers of `poll` and `jwks` may be. Without an entry they must have public
+    /// addresses.
     #[serde(deserialize_with = "networks")]
     #[schemars(with = "OneOrMany<Cidr>")]
     pub private_networks: Vec<Cidr>,
-    /// Whether `poll` may be an `http` URL.
+    /// Whether `poll` and `jwks` may be `http` URLs.
     pub allow_http: bool,
     /// What a subject identifier of format `opaque` names.
     #[serde(deserialize_with = "optional_word")]

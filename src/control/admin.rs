@@ -131,7 +131,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
         "/readyz" if state.draining.get() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
         "/readyz" if request.uri().query() == Some("verbose") => {
             let mut lines = format!("ready\n{}", state.status.lines());
-            lines.push_str(&key_report::lines(&state.shared.policy.load().trust));
+            lines.push_str(&key_report::lines(&state.shared.policy.load()));
             if let Some(authority) = &state.shared.policy.load().authority {
                 lines.push_str(&authority.health().line());
             }
@@ -149,7 +149,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
             response
         }
         "/keys" => {
-            let keys = key_report::json(&state.shared.policy.load().trust);
+            let keys = key_report::json(&state.shared.policy.load());
             typed(queries::JSON, format!("{keys:#}\n").into_bytes())
         }
         "/decisions" => match queries::decisions(&state.shared) {

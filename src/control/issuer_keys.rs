@@ -1,6 +1,6 @@
-//! Fetches the keys of issuers that publish them at a URL, with one task per source.
+//! Fetches the keys of issuers, and of transmitters of signals, that publish them at a URL, with one task per source.
 
-use crate::authenticate::{Issuer, Key, KeySet};
+use crate::authenticate::{Key, KeySet};
 use crate::clock::Now;
 use crate::journal::Level;
 use crate::key_source::{Copy, FetchError, Fetched, GoodSet, KeySource};
@@ -18,8 +18,7 @@ impl KeyFetchers {
     /// Starts and stops tasks to match the current policy. A source that is still in the policy keeps its task.
     pub(super) fn follow(&mut self, shared: &Arc<Shared>) {
         let policy = shared.policy.load();
-        let wanted: Vec<_> =
-            policy.trust.issuers().iter().filter_map(|issuer| issuer.source.clone()).collect();
+        let wanted: Vec<_> = policy.fetched_keys().map(|(source, ..)| source.clone()).collect();
         self.0.retain(|(source, task)| {
             let stays = wanted.iter().any(|wanted| Arc::ptr_eq(wanted, source));
             if !stays {
@@ -38,7 +37,7 @@ impl KeyFetchers {
 
 /// Returns a compiled policy with the keys that were fetched while it was compiled.
 pub(super) fn with_fetched_keys(policy: Policy, now: Now) -> Policy {
-    let sources: Vec<_> = policy.trust.issuers().iter().filter_map(|issuer| issuer.source.clone()).collect();
+    let sources: Vec<_> = policy.fetched_keys().map(|(source, ..)| source.clone()).collect();
     sources.iter().fold(policy, |policy, source| policy.with_fetched(source, now))
 }
 
@@ -85,20 +84,21 @@ fn accept(
     now: Now,
 ) -> Result<Arc<GoodSet>, FetchError> {
     let policy = shared.policy.load();
-    let issuer = policy.trust.issuers().iter().find(|issuer| is_of(issuer, source)).ok_or_else(|| {
-        // A reload has removed this source from the policy. This task ends soon.
-        FetchError { kind: "content", why: "the policy no longer has this source".to_owned() }
-    })?;
+    let (_, ours, algorithms) =
+        policy.fetched_keys().find(|(known, ..)| Arc::ptr_eq(known, source)).ok_or_else(|| {
+            // A reload has removed this source from the policy. This task ends soon.
+            FetchError { kind: "content", why: "the policy no longer has this source".to_owned() }
+        })?;
     let before = source.good(now);
     let known = before.as_ref().map(|good| good.first_seen.clone()).unwrap_or_default();
     let was_failing = source.status().error.is_some();
     let (skipped, first_seen) = match &fetched {
         Fetched::Set { body, url, .. } => {
-            let (keys, skipped) = KeySet::from_jwks(body, &issuer.algorithms).map_err(|why| FetchError {
+            let (keys, skipped) = KeySet::from_jwks(body, algorithms).map_err(|why| FetchError {
                 kind: "content",
                 why: format!("{url}: {}", why.chars().take(500).collect::<String>()),
             })?;
-            log_changes(shared, issuer, &keys, &skipped, before.is_some());
+            log_changes(shared, &source.settings().issuer, (&keys, &ours), &skipped, before.is_some());
             (Some(skipped), seen(&keys, &known, now))
         }
         Fetched::NotModified { .. } => (None, known),
@@ -110,10 +110,6 @@ fn accept(
     }
     publish(shared, source, now);
     Ok(good)
-}
-
-fn is_of(issuer: &Issuer, source: &Arc<KeySource>) -> bool {
-    issuer.source.as_ref().is_some_and(|known| Arc::ptr_eq(known, source))
 }
 
 fn name(key: &Key) -> String {
@@ -131,10 +127,16 @@ fn publish(shared: &Shared, source: &Arc<KeySource>, now: Now) {
 }
 
 /// Logs the added and removed keys, and the keys that cannot be used, if the set has changed.
-fn log_changes(shared: &Shared, issuer: &Issuer, keys: &KeySet, skipped: &[String], has_before: bool) {
+fn log_changes(
+    shared: &Shared,
+    issuer: &str,
+    (keys, known): (&KeySet, &KeySet),
+    skipped: &[String],
+    has_before: bool,
+) {
     let names = |keys: &KeySet| keys.iter().map(name).collect::<BTreeSet<_>>();
-    let (now, before) = (names(keys), names(&issuer.keys));
-    if has_before && keys.is_same(&issuer.keys) {
+    let (now, before) = (names(keys), names(known));
+    if has_before && keys.is_same(known) {
         return;
     }
     let list = |names: Vec<&String>| {
@@ -145,7 +147,7 @@ fn log_changes(shared: &Shared, issuer: &Issuer, keys: &KeySet, skipped: &[Strin
         Level::Info,
         "the keys of an issuer were fetched",
         &[
-            ("issuer", (&*issuer.name).into()),
+            ("issuer", issuer.into()),
             ("keys", now.len().into()),
             ("new", (&list(now.difference(&before).collect())).into()),
             ("gone", (&list(before.difference(&now).collect())).into()),
@@ -154,7 +156,7 @@ fn log_changes(shared: &Shared, issuer: &Issuer, keys: &KeySet, skipped: &[Strin
     );
     for why in skipped.iter().take(5) {
         let why: String = why.chars().take(300).collect();
-        let fields = [("issuer", &*issuer.name), ("why", &why)];
+        let fields = [("issuer", issuer), ("why", &why)];
         shared.journal.event(Level::Warn, "a key of an issuer is not used", &fields);
     }
 }

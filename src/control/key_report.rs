@@ -1,31 +1,28 @@
 //! Reports the keys that are fetched from URLs, at `/readyz?verbose`, at `/keys` and in the metrics.
 
-use crate::authenticate::{Issuer, Trust};
+use crate::authenticate::KeySet;
 use crate::clock::Now;
 use crate::key_source::{Copy, KeySource, Status};
 use crate::metrics::{Exposition, Kind};
+use crate::policy::Policy;
 use crate::timestamp::rfc3339;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-fn by_url(trust: &Trust) -> impl Iterator<Item = (&Issuer, &Arc<KeySource>)> {
-    trust.issuers().iter().filter_map(|issuer| Some((issuer, issuer.source.as_ref()?)))
-}
-
 /// Describes the state of the keys for operators, in one line per issuer whose keys are fetched from a URL.
-pub(super) fn lines(trust: &Trust) -> String {
-    by_url(trust).map(|(issuer, source)| line(issuer, &source.status())).collect()
+pub(super) fn lines(policy: &Policy) -> String {
+    policy.fetched_keys().map(|(source, keys, _)| line(&keys, &source.status())).collect()
 }
 
-fn line(issuer: &Issuer, status: &Status) -> String {
+fn line(keys: &KeySet, status: &Status) -> String {
     let error = match &status.error {
         Some((at, error)) => format!("; the last fetch failed at {}: {error}", rfc3339(*at)),
         None => String::new(),
     };
-    let name = &issuer.name;
-    match status.fetched.filter(|_| !issuer.keys.is_empty()) {
+    let name = &status.issuer;
+    match status.fetched.filter(|_| !keys.is_empty()) {
         Some(fetched) => {
-            let (count, fetched) = (issuer.keys.iter().count(), rfc3339(fetched));
+            let (count, fetched) = (keys.iter().count(), rfc3339(fetched));
             let origin = if status.is_copy { ", from the copy on disk" } else { "" };
             format!("keys: {name}: {count}, fetched {fetched}{origin}{error}\n")
         }
@@ -34,17 +31,26 @@ fn line(issuer: &Issuer, status: &Status) -> String {
 }
 
 /// Returns the keys of all issuers, as `key list --live` prints them.
-pub(super) fn json(trust: &Trust) -> Value {
-    let issuers: Vec<Value> = trust.issuers().iter().map(issuer).collect();
+pub(super) fn json(policy: &Policy) -> Value {
+    let issuers: Vec<Value> = all(policy).collect();
     json!({ "issuers": issuers })
 }
 
-pub(crate) fn issuer(issuer: &Issuer) -> Value {
-    let source = issuer.source.as_ref();
+/// Describes the keys of each issuer, and of each transmitter of signals that has its own keys at a URL.
+pub(crate) fn all(policy: &Policy) -> impl Iterator<Item = Value> {
+    let issuers = policy.trust.issuers().iter();
+    let issuers = issuers.map(|issuer| described(&issuer.name, &issuer.keys, issuer.source.as_ref()));
+    let receivers = policy.receivers.iter().filter_map(|receiver| {
+        let (source, keys) = receiver.keys.own_source()?;
+        Some(described(&source.settings().issuer, &keys, Some(source)))
+    });
+    issuers.chain(receivers)
+}
+
+fn described(name: &str, keys: &KeySet, source: Option<&Arc<KeySource>>) -> Value {
     let first_seen = source.and_then(|source| source.good(Now::read())).map(|good| good.first_seen.clone());
     let first_seen = first_seen.unwrap_or_default();
-    let keys: Vec<Value> = issuer
-        .keys
+    let keys: Vec<Value> = keys
         .iter()
         .map(|key| {
             let name = Copy::key_name(key.id(), key.algorithm().as_str());
@@ -58,7 +64,7 @@ pub(crate) fn issuer(issuer: &Issuer) -> Value {
             described
         })
         .collect();
-    let mut described = json!({ "issuer": &*issuer.name, "keys": keys });
+    let mut described = json!({ "issuer": name, "keys": keys });
     if let Some(source) = source {
         let status = source.status();
         described["source"] = json!({
@@ -75,46 +81,47 @@ pub(crate) fn issuer(issuer: &Issuer) -> Value {
 }
 
 /// Writes the metrics. The issuer labels are names from the policy.
-pub(super) fn write_metrics(out: &mut Exposition, trust: &Trust) {
-    let sources: Vec<_> = by_url(trust).map(|(issuer, source)| (issuer, source, source.status())).collect();
+pub(super) fn write_metrics(out: &mut Exposition, policy: &Policy) {
+    let sources: Vec<_> =
+        policy.fetched_keys().map(|(source, keys, _)| (keys, source, source.status())).collect();
     let help = "Usable keys of an issuer whose keys are fetched from a URL.";
     out.family("portcullis_issuer_keys", help, Kind::Gauge);
-    for (issuer, _, _) in &sources {
-        out.sample(&[("issuer", &issuer.name)], count(issuer.keys.iter().count()));
+    for (keys, _, status) in &sources {
+        out.sample(&[("issuer", &status.issuer)], count(keys.iter().count()));
     }
     let help = "Keys of an issuer's last set that cannot be used.";
     out.family("portcullis_issuer_keys_not_used", help, Kind::Gauge);
-    for (issuer, _, status) in &sources {
-        out.sample(&[("issuer", &issuer.name)], count(status.skipped_count));
+    for (_, _, status) in &sources {
+        out.sample(&[("issuer", &status.issuer)], count(status.skipped_count));
     }
     let help = "Time at which an issuer's keys were fetched or confirmed, in seconds since 1970; 0 if there are none.";
     out.family("portcullis_issuer_keys_fetched_timestamp_seconds", help, Kind::Gauge);
-    for (issuer, _, status) in &sources {
-        out.sample(&[("issuer", &issuer.name)], status.fetched.unwrap_or(0));
+    for (_, _, status) in &sources {
+        out.sample(&[("issuer", &status.issuer)], status.fetched.unwrap_or(0));
     }
     let help = "Time at which an issuer's keys become too old unless they are fetched, in seconds since 1970; 0 if there are none.";
     out.family("portcullis_issuer_keys_expiry_timestamp_seconds", help, Kind::Gauge);
-    for (issuer, _, status) in &sources {
-        out.sample(&[("issuer", &issuer.name)], status.expires.unwrap_or(0));
+    for (_, _, status) in &sources {
+        out.sample(&[("issuer", &status.issuer)], status.expires.unwrap_or(0));
     }
     let help = "Fetches of issuers' keys, by outcome.";
     out.family("portcullis_issuer_key_fetches_total", help, Kind::Counter);
-    for (issuer, _, status) in &sources {
-        out.sample(&[("issuer", &issuer.name), ("outcome", "ok")], status.fetches);
+    for (_, _, status) in &sources {
+        out.sample(&[("issuer", &status.issuer), ("outcome", "ok")], status.fetches);
         for (kind, failures) in &status.failed {
-            out.sample(&[("issuer", &issuer.name), ("outcome", kind)], *failures);
+            out.sample(&[("issuer", &status.issuer), ("outcome", kind)], *failures);
         }
     }
     let help = "Requests that waited for an unknown key, by outcome.";
     out.family("portcullis_issuer_key_waits_total", help, Kind::Counter);
-    for (issuer, source, _) in &sources {
+    for (_, source, status) in &sources {
         for (outcome, waits) in source.demand().outcomes() {
-            out.sample(&[("issuer", &issuer.name), ("outcome", outcome)], waits);
+            out.sample(&[("issuer", &status.issuer), ("outcome", outcome)], waits);
         }
     }
     out.family("portcullis_issuer_key_waiting", "Requests that wait for an unknown key now.", Kind::Gauge);
-    for (issuer, source, _) in &sources {
-        out.sample(&[("issuer", &issuer.name)], count(source.demand().waiting()));
+    for (_, source, status) in &sources {
+        out.sample(&[("issuer", &status.issuer)], count(source.demand().waiting()));
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     );
     out.sample(&[], shared.journal.dropped());
     write_tokens(&mut out, &policy.trust);
-    key_report::write_metrics(&mut out, &policy.trust);
+    key_report::write_metrics(&mut out, &policy);
     write_dpop(&mut out, policy.trust.dpop());
     status.write_metrics(&mut out);
     if let Some(ends) = shared.certificates.as_ref().and_then(Certificates::ends) {

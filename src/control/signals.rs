@@ -41,10 +41,7 @@ async fn poll(shared: Arc<Shared>, receiver: Arc<Receiver>) {
     let mut poller = Poller::default();
     loop {
         // The issuer's keys may have changed since the last poll.
-        let issuer = || {
-            let policy = shared.policy.load();
-            policy.trust.issuers().iter().find(|issuer| issuer.name == receiver.issuer).cloned()
-        };
+        let issuer = || shared.policy.load().trust.issuer_named(&receiver.issuer).cloned();
         let recorder = shared.policy.load().recorder();
         let pause = poller.poll(&receiver, poll, &recorder, &shared.journal, issuer).await;
         tokio::time::sleep(pause).await;

@@ -49,6 +49,16 @@ pub enum Waited {
     Unavailable,
 }
 
+/// The answer to a question that does not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The key was looked for after the token was seen, and the issuer does not have it.
+    Absent,
+    /// The key will be looked for. The number of fetches so far that ended well: the second one from now began after
+    /// this question.
+    Sought(u64),
+}
+
 /// The requests that wait for the keys of one source, and what they asked for.
 #[derive(Debug)]
 pub struct Demand {
@@ -74,6 +84,27 @@ struct Inner {
     in_flight: bool,
     /// The requests by the outcome of their wait, in the order of [`Demand::OUTCOMES`].
     outcomes: [u64; 3],
+}
+
+impl Inner {
+    fn is_absent(&self, kid: u64, now: Now) -> bool {
+        self.absent.get(&kid).is_some_and(|until| now.steady < *until)
+    }
+
+    /// Notes that a key is wanted. Returns whether it may still come.
+    fn ask(&mut self, kid: u64, now: Now) -> bool {
+        if self.is_absent(kid, now) {
+            return false;
+        }
+        // A fetch that is running may bring the key. If it does not, the caller asks again.
+        if !self.in_flight {
+            self.is_wanted = true;
+            if self.asked.len() < ABSENT_MAX && !self.asked.contains(&kid) {
+                self.asked.push(kid);
+            }
+        }
+        true
+    }
 }
 
 impl Default for Demand {
@@ -104,6 +135,19 @@ impl Wanted {
         outcome
     }
 
+    /// Asks for the key without waiting for it.
+    pub fn ask(&self, now: Now) -> Asked {
+        let source = &self.source;
+        let fetches = source.state().fetches();
+        match source.demand.inner().ask(self.kid, now) {
+            true => {
+                source.demand.wanted.notify_one();
+                Asked::Sought(fetches)
+            }
+            false => Asked::Absent,
+        }
+    }
+
     /// Returns the issuer.
     pub fn issuer(&self) -> &Arc<str> {
         &self.source.settings.issuer
@@ -121,18 +165,14 @@ impl KeySource {
         let mut ended = self.demand.ended.subscribe();
         let _waiting = {
             let mut inner = self.demand.inner();
-            if inner.absent.get(&kid).is_some_and(|until| now.steady < *until) {
+            if inner.is_absent(kid, now) {
                 return Waited::Absent;
             }
             if inner.waiting >= WAITING_MAX {
                 return Waited::Unavailable;
             }
-            // A running fetch may contain the key. If it does not, the caller waits again.
+            inner.ask(kid, now);
             if !inner.in_flight {
-                inner.is_wanted = true;
-                if inner.asked.len() < ABSENT_MAX && !inner.asked.contains(&kid) {
-                    inner.asked.push(kid);
-                }
                 self.demand.wanted.notify_one();
                 if allowed.is_some_and(|allowed| allowed > deadline) {
                     return Waited::Unavailable;

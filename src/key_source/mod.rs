@@ -14,7 +14,7 @@ mod state;
 mod tests;
 
 pub use copy::Copy;
-pub use demand::{Demand, WAIT_MAX, Waited, Wanted};
+pub use demand::{Asked, Demand, WAIT_MAX, Waited, Wanted};
 pub use discovery::{jwks_uri, metadata_urls};
 pub use fetch::{FetchError, Fetched};
 pub use state::{GoodSet, Status};
@@ -53,7 +53,7 @@ impl fmt::Display for Location {
 /// How to fetch the keys of an issuer. Equal settings fetch the same keys from the same URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSettings {
-    /// The issuer's name, which its metadata must repeat.
+    /// The issuer's name, which its metadata must repeat; `signals:NAME` for a transmitter of signals.
     pub issuer: Arc<str>,
     /// Where the keys are.
     pub location: Location,

@@ -199,6 +199,10 @@ impl State {
         self.next = after(now, backoff(self.failures).min(settings.refresh));
     }
 
+    pub(super) const fn fetches(&self) -> u64 {
+        self.fetches
+    }
+
     pub(super) fn last_error(&self) -> Option<&FetchError> {
         self.error.as_ref().map(|(_, error)| error)
     }

@@ -45,8 +45,8 @@ pub(super) async fn answer(
     let body = admitted.body.bounded(BODY_MAX)?.gather().await?;
     let outcome = match token(kind, head, &body) {
         Ok(token) => {
-            let issuer = policy.trust.issuers().iter().find(|issuer| issuer.name == receiver.issuer);
-            let issuer = issuer.ok_or(Denial::StoreUnavailable)?;
+            // The issuer's keys change while a signal waits for them.
+            let issuer = || worker.policy().trust.issuer_named(&receiver.issuer).cloned();
             let recorder = policy.recorder();
             receiver.accept(kind, &token, issuer, &recorder, worker.journal(), exchange.now).await
         }
@@ -114,7 +114,7 @@ fn refusal(kind: SignalKind, error: SignalError, record: &mut Record) -> Respons
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let status = match error.denial {
-        Denial::StoreUnavailable => {
+        Denial::StoreUnavailable | Denial::CheckUnavailable => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
             StatusCode::SERVICE_UNAVAILABLE
         }

@@ -23,7 +23,7 @@ pub use server_settings::ServerSettings;
 pub use waivers::{SortedFindings, WaivedFinding, Waivers};
 
 use crate::api_key_file::ApiKeyFile;
-use crate::authenticate::{ApiKeys, CredentialPolicy, KeySet, Trust};
+use crate::authenticate::{Algorithm, ApiKeys, CredentialPolicy, KeySet, Trust};
 use crate::authority::{Authority, Compat, Endpoint, IssuerSettings};
 use crate::authorize::{Rule, ShadowMode};
 use crate::clock::Now;
@@ -121,7 +121,25 @@ impl Policy {
     /// Returns this policy with the last good set of a source, for the issuers that have it.
     #[must_use]
     pub(crate) fn with_fetched(&self, source: &Arc<KeySource>, now: Now) -> Self {
+        for receiver in self.receivers.iter() {
+            let is_ours = receiver.keys.own_source().is_some_and(|(known, _)| Arc::ptr_eq(known, source));
+            if let (true, Some(issuer)) = (is_ours, self.trust.issuer_named(&receiver.issuer)) {
+                receiver.keys.refresh(issuer, now);
+            }
+        }
         Self { trust: Arc::new(self.trust.with_fetched(source, now)), ..self.clone() }
+    }
+
+    /// Returns the keys that come from URLs: the source, the keys in force and the accepted algorithms of each.
+    pub(crate) fn fetched_keys(&self) -> impl Iterator<Item = (&Arc<KeySource>, KeySet, &[Algorithm])> {
+        let of_issuers = self.trust.issuers().iter().filter_map(|issuer| {
+            issuer.source.as_ref().map(|source| (source, issuer.keys.clone(), &issuer.algorithms[..]))
+        });
+        let of_receivers = self.receivers.iter().filter_map(|receiver| {
+            let (source, keys) = receiver.keys.own_source()?;
+            Some((source, keys, &self.trust.issuer_named(&receiver.issuer)?.algorithms[..]))
+        });
+        of_issuers.chain(of_receivers)
     }
 }
 

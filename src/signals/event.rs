@@ -149,9 +149,11 @@ pub enum SignalOutcome {
     Rejected,
     /// Valid, but it could not be kept.
     Failed,
+    /// Its key is not known yet.
+    Deferred,
 }
 
-const OUTCOMES: [&str; 5] = ["accepted", "repeated", "not_understood", "rejected", "failed"];
+const OUTCOMES: [&str; 6] = ["accepted", "repeated", "not_understood", "rejected", "failed", "deferred"];
 
 impl SignalOutcome {
     /// Returns the name in metrics.

@@ -6,6 +6,8 @@
 //! the transmitter repeats the signal.
 
 mod event;
+mod held;
+mod keys;
 mod mark_file;
 mod poll;
 mod receiver;
@@ -14,6 +16,7 @@ mod subject;
 mod token;
 
 pub use event::{Effect, EventKind, SignalCounters, SignalOutcome};
+pub use keys::{FetchedKeys, SignalKeys};
 pub use poll::{Poll, Poller};
 pub use receiver::{Receiver, ReceiverState, SignalKind};
 pub use recorder::{FileWriter, Recorder, Unrecorded, read_marks};

@@ -1,8 +1,11 @@
 //! Polls a transmitter for security event tokens (RFC 8936). A signal is acknowledged only after its marks are durable.
 //! If the marks cannot be stored, the signal is neither acknowledged nor refused, so the transmitter returns it again.
 
+use super::event::SignalOutcome;
+use super::held::Held;
 use super::receiver::{Receiver, SignalKind};
 use super::recorder::Recorder;
+use super::token::SignalError;
 use crate::authenticate::Issuer;
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -48,6 +51,8 @@ pub struct Poller {
     acknowledged: Vec<String>,
     /// The signals to refuse with the next poll, each with its code and description.
     refused: Map<String, Value>,
+    /// The signals whose key is not known yet.
+    held: Held,
     errors: u32,
 }
 
@@ -160,17 +165,31 @@ impl Poller {
         journal: &Journal,
         issuer: Option<Issuer>,
     ) -> bool {
-        let Some(issuer) = issuer else { return false };
-        let kind = SignalKind::EventToken;
-        match receiver.accept(kind, set, &issuer, recorder, journal, Now::read()).await {
-            Ok(()) => {
+        if issuer.is_none() {
+            return false;
+        }
+        let now = Now::read();
+        let mut judged = receiver.judge(SignalKind::EventToken, set, issuer, recorder, journal, now).await;
+        // A key may be in the next key set. The other signals of the poll do not wait for it.
+        let is_held = match &judged {
+            Err((_, SignalError { pending: Some(pending), .. })) => self.held.hold(id, pending, now),
+            Ok(_) | Err(_) => false,
+        };
+        if let (true, Err((outcome, _))) = (is_held, &mut judged) {
+            *outcome = SignalOutcome::Deferred;
+        }
+        receiver.count(&judged);
+        match judged {
+            Ok(_) => {
+                self.held.release(id);
                 self.acknowledged.push(id.to_owned());
                 true
             }
-            // Neither acknowledge nor refuse the signal, so the transmitter returns it again. The next key set may
-            // contain its key.
-            Err(error) if matches!(error.denial, Denial::StoreUnavailable) => false,
-            Err(error) => {
+            // Neither acknowledged nor refused: the transmitter returns it again.
+            Err(_) if is_held => false,
+            Err((_, error)) if matches!(error.denial, Denial::StoreUnavailable) => false,
+            Err((_, error)) => {
+                self.held.release(id);
                 journal.event(
                     Level::Warn,
                     "a polled signal is refused",
@@ -180,7 +199,9 @@ impl Poller {
                         ("detail", error.detail.as_deref().unwrap_or_default()),
                     ],
                 );
-                let error = json!({ "err": error.code, "description": error.description });
+                // RFC 8935 section 2.4 has no code for a key that cannot be looked up.
+                let code = if error.denial == Denial::CheckUnavailable { "invalid_key" } else { error.code };
+                let error = json!({ "err": code, "description": error.description });
                 self.refused.insert(id.to_owned(), error);
                 true
             }

@@ -1,14 +1,16 @@
 //! A receiver: it judges the signals of one transmitter and puts their marks into force.
 
 use super::event::{EventKind, SignalCounters, SignalOutcome};
+use super::keys::SignalKeys;
 use super::poll::Poll;
 use super::recorder::{Recorder, Unrecorded};
 use super::subject::Opaque;
 use super::token::{Signal, SignalError, Terms, read_event_token, read_logout_token};
-use crate::authenticate::{Issuer, KeySet, MarkDigest, digest_of};
+use crate::authenticate::{CredentialError, Issuer, MarkDigest, digest_of};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::journal::{Journal, Level};
+use crate::key_source::WAIT_MAX;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The number of accepted signals whose `jti` a receiver remembers. A repetition of an older signal is written again,
 /// without any other effect.
 const REMEMBERED: usize = 16_384;
+/// How often a signal is judged again after a wait. A wait may join a fetch that began before the key was published, so
+/// one repetition may not be enough.
+const ROUNDS_MAX: usize = 3;
 
 /// The kinds of signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +30,9 @@ pub enum SignalKind {
     /// A logout token.
     LogoutToken,
 }
+
+/// The outcome of a signal, with the error for the transmitter.
+pub(super) type Judged = Result<SignalOutcome, (SignalOutcome, SignalError)>;
 
 /// A receiver of signals, `[signals.NAME]`.
 #[derive(Debug)]
@@ -37,8 +45,8 @@ pub struct Receiver {
     pub transmitter: Arc<str>,
     /// The accepted values of `aud`.
     pub audience: Box<[Box<str>]>,
-    /// The transmitter's own keys; `None` if it signs with the keys of the issuer.
-    pub keys: Option<KeySet>,
+    /// The keys that verify the signals.
+    pub keys: SignalKeys,
     /// The digest of the bearer token that the transmitter must present at the push endpoint.
     pub push_secret: Option<[u8; 32]>,
     /// The endpoint of the transmitter that is polled.
@@ -102,42 +110,70 @@ impl Receiver {
         }
     }
 
-    /// Verifies a signal and applies its marks. When the function returns `Ok`, the marks are durable. `issuer` is the
-    /// issuer in the current policy, whose keys may have changed since the receiver was compiled.
+    /// Verifies a signal and applies its marks. When the function returns `Ok`, the marks are durable. `issuer`
+    /// returns the issuer in the current policy, whose keys may have changed since the receiver was compiled. A signal
+    /// whose key is unknown waits for one fetch of the keys that all such signals and requests share.
     ///
     /// # Errors
-    /// Returns an error if the signal is invalid or not understood, or if its marks could not be made durable.
+    /// If the signal is not valid, not understood, its key could not be looked up, or its marks could not be made
+    /// durable.
     pub async fn accept(
         &self,
         kind: SignalKind,
         text: &str,
-        issuer: &Issuer,
+        issuer: impl Fn() -> Option<Issuer>,
         recorder: &Recorder,
         journal: &Journal,
         now: Now,
     ) -> Result<(), SignalError> {
-        let outcome = self.judge(kind, text, issuer, recorder, journal, now).await;
-        self.state.counters.outcome(match &outcome {
-            Ok(outcome) => *outcome,
-            Err((outcome, _)) => *outcome,
-        });
+        let deadline = now.steady + WAIT_MAX;
+        let mut outcome = self.judge(kind, text, issuer(), recorder, journal, now).await;
+        for _ in 0..ROUNDS_MAX {
+            let Err((_, SignalError { pending: Some(pending), .. })) = &outcome else { break };
+            match pending.wait(deadline, Now::read()).await {
+                Ok(()) => outcome = self.judge(kind, text, issuer(), recorder, journal, Now::read()).await,
+                Err(None) => break,
+                Err(Some(denial)) => {
+                    let error = SignalError::from(CredentialError::from(denial));
+                    outcome = Err((SignalOutcome::Deferred, error));
+                    break;
+                }
+            }
+        }
+        self.count(&outcome);
         outcome.map(drop).map_err(|(_, error)| error)
     }
 
-    async fn judge(
+    /// Counts the outcome of a signal.
+    pub(super) fn count(&self, outcome: &Judged) {
+        self.state.counters.outcome(match outcome {
+            Ok(outcome) => *outcome,
+            Err((outcome, _)) => *outcome,
+        });
+    }
+
+    /// Judges a signal once, without a wait for its key.
+    pub(super) async fn judge(
         &self,
         kind: SignalKind,
         text: &str,
-        issuer: &Issuer,
+        issuer: Option<Issuer>,
         recorder: &Recorder,
         journal: &Journal,
         now: Now,
-    ) -> Result<SignalOutcome, (SignalOutcome, SignalError)> {
+    ) -> Judged {
+        let Some(issuer) = issuer else {
+            // A reload has removed the issuer. The transmitter repeats the signal, and no receiver answers then.
+            let error = SignalError::from(CredentialError::from(Denial::CheckUnavailable));
+            return Err((SignalOutcome::Deferred, error));
+        };
+        let (keys, source) = self.keys.current(&issuer);
         let terms = Terms {
             issuer: &self.issuer,
             transmitter: &self.transmitter,
             audience: &self.audience,
-            keys: self.keys.as_ref().unwrap_or(&issuer.keys),
+            keys: &keys,
+            source,
             algorithms: &issuer.algorithms,
             leeway: issuer.leeway,
             // The compiler sets the maximum for every issuer with signals.
@@ -149,7 +185,10 @@ impl Receiver {
             SignalKind::EventToken => read_event_token(text, &terms, now),
             SignalKind::LogoutToken => read_logout_token(text, &terms, now),
         };
-        let signal = read.map_err(|error| (SignalOutcome::Rejected, error))?;
+        let signal = read.map_err(|error| match error.denial {
+            Denial::CheckUnavailable => (SignalOutcome::Deferred, error),
+            _ => (SignalOutcome::Rejected, error),
+        })?;
         let id = self.id(kind, &signal.id);
         if self.recent().known.contains(&id) {
             return Ok(SignalOutcome::Repeated);

@@ -7,12 +7,14 @@
 use super::event::{Effect, EventKind};
 use super::subject::{Opaque, Reading, Target, targets};
 use crate::authenticate::{
-    Algorithm, CredentialError, KeySet, LOGOUT_EVENT, MARK_MARGIN, MarkedClaim, SignalMark, Statement,
-    audience_matches, has_type, mark_seconds, numeric_date,
+    Algorithm, CredentialError, KeySet, LOGOUT_EVENT, MARK_MARGIN, MarkedClaim, Pending, SignalMark,
+    Statement, audience_matches, has_type, mark_seconds, numeric_date,
 };
 use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
+use crate::key_source::KeySource;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// The maximum number of events in one token. Shared Signals has exactly one.
 const EVENTS_MAX: usize = 8;
@@ -30,6 +32,8 @@ pub struct Terms<'r> {
     pub audience: &'r [Box<str>],
     /// The verification keys.
     pub keys: &'r KeySet,
+    /// Where the keys come from, if they are fetched.
+    pub source: Option<&'r Arc<KeySource>>,
     /// The accepted algorithms.
     pub algorithms: &'r [Algorithm],
     /// The tolerated clock difference in seconds.
@@ -68,11 +72,13 @@ pub struct SignalError {
     pub denial: Denial,
     /// The facts for the operator.
     pub detail: Option<Box<str>>,
+    /// The key that a wait could bring.
+    pub pending: Option<Box<Pending>>,
 }
 
 impl SignalError {
     pub(crate) fn new(code: &'static str, description: &'static str, denial: Denial) -> Self {
-        Self { code, description, denial, detail: Some(description.into()) }
+        Self { code, description, denial, detail: Some(description.into()), pending: None }
     }
 
     fn because(mut self, detail: String) -> Self {
@@ -88,10 +94,14 @@ impl From<CredentialError> for SignalError {
             Denial::UnsupportedAlgorithm | Denial::UnknownKey | Denial::BadSignature => {
                 ("invalid_key", "The signature is not by a known key of the transmitter.")
             }
+            Denial::CheckUnavailable => (
+                "temporarily_unavailable",
+                "The key of the signature cannot be looked up now. Repeat the signal later.",
+            ),
             _ => ("invalid_request", "The token is not a signed JWT."),
         };
         let detail = error.words().map(Into::into);
-        Self { code, description, denial: error.denial, detail }
+        Self { code, description, denial: error.denial, detail, pending: error.pending }
     }
 }
 
@@ -233,9 +243,9 @@ fn signed(statement: Statement<'_>, issuer: &str, terms: &Terms<'_>) -> Result<C
             SignalError::new("invalid_issuer", "The issuer is not expected here.", Denial::UnknownIssuer);
         return Err(error.because(format!("iss is not '{issuer}'")));
     }
-    let claims = statement.verify(terms.keys, terms.algorithms)?;
     let ours = |text: &str| terms.audience.iter().any(|audience| **audience == *text);
-    let is_meant = claims.get("aud").and_then(|aud| audience_matches(aud, ours)).unwrap_or(false);
+    let is_meant = statement.claims().get("aud").and_then(|aud| audience_matches(aud, ours)).unwrap_or(false);
+    let claims = statement.verify((terms.keys, terms.source), terms.algorithms, is_meant)?;
     if !is_meant {
         let error =
             SignalError::new("invalid_audience", "The audience is not this receiver.", Denial::WrongAudience);

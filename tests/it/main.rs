@@ -73,6 +73,7 @@ mod rules;
 mod services;
 mod sessions;
 mod shadow;
+mod signal_keys;
 mod signals;
 mod sources;
 mod stopping;

@@ -1,10 +1,11 @@
-//! Compiles the keys of `[[issuer]]` by URL: `jwks = "https://…"` and `discovery = true`.
+//! Compiles the keys by URL: `jwks = "https://…"` and `discovery = true` of `[[issuer]]`, `jwks` of `[signals.NAME]`.
 
 use super::Faults;
 use super::authorities::Authorities;
-use crate::authenticate::{Algorithm, KeySet, Trust};
+use crate::authenticate::{Algorithm, KeySet};
 use crate::clock::Now;
 use crate::config::file::{File, IssuerSection};
+use crate::config::network::Cidr;
 use crate::key_source::{Copy, KeySource, Location, SourceSettings, metadata_urls};
 use crate::outbound::{Networks, Url};
 use crate::route::host::is_own_machine;
@@ -44,13 +45,39 @@ pub(super) fn unused(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) 
 pub(super) struct KeySources<'f> {
     before: Vec<Arc<KeySource>>,
     state: &'f str,
-    authorities: Authorities<'f>,
+    pub(super) authorities: Authorities<'f>,
+}
+
+/// What a policy says about keys by URL.
+pub(super) struct Wish<'f> {
+    pub(super) issuer: Arc<str>,
+    pub(super) location: Location,
+    pub(super) ca: Option<&'f str>,
+    pub(super) networks: &'f [Cidr],
+    pub(super) allows_http: bool,
+    pub(super) times: Times,
+}
+
+/// When keys are fetched, and for how long they are used.
+pub(super) struct Times {
+    refresh: Duration,
+    max_age: Duration,
+    cooldown: Duration,
+}
+
+impl Times {
+    pub(super) fn of(table: &IssuerSection) -> Self {
+        Self {
+            refresh: table.jwks_refresh.into(),
+            max_age: table.jwks_max_age.into(),
+            cooldown: table.jwks_cooldown.into(),
+        }
+    }
 }
 
 impl<'f> KeySources<'f> {
-    pub(super) fn after(file: &'f File, before: Option<&Trust>) -> Self {
-        let issuers = before.map_or(&[][..], Trust::issuers);
-        let before = issuers.iter().filter_map(|issuer| issuer.source.clone()).collect();
+    /// `before`: the sources of the previous policy.
+    pub(super) fn after(file: &'f File, before: Vec<Arc<KeySource>>) -> Self {
         Self { before, state: &file.state.dir, authorities: Authorities::default() }
     }
 
@@ -65,6 +92,28 @@ impl<'f> KeySources<'f> {
         let fault_count = faults.fault_count;
         let (name, location) = location(key, table, faults)?;
         check_times(key, table, faults);
+        let wish = Wish {
+            issuer: Arc::from(&*table.issuer),
+            location,
+            ca: table.ca.as_deref(),
+            networks: &table.private_networks,
+            allows_http: table.allow_http,
+            times: Times::of(table),
+        };
+        let found = self.find((key, name), &wish, algorithms, faults)?;
+        (faults.fault_count == fault_count).then_some(found)
+    }
+
+    /// Returns the source that a policy wishes for, and the keys of its last good set. `key` is the table's key, and
+    /// `name` the key in it that says where the keys are.
+    pub(super) fn find(
+        &mut self,
+        (key, name): (&str, &str),
+        wish: &Wish<'f>,
+        algorithms: &[Algorithm],
+        faults: &mut Faults<'_>,
+    ) -> Option<(KeySet, Arc<KeySource>)> {
+        let fault_count = faults.fault_count;
         if algorithms.iter().any(|algorithm| algorithm.has_secret()) {
             faults.fault(
                 "mixed_keys",
@@ -73,7 +122,7 @@ impl<'f> KeySources<'f> {
                 "use the issuer's public-key algorithms, such as [\"RS256\"] (RFC 8725 section 3.1)",
             );
         }
-        for (index, network) in table.private_networks.iter().enumerate() {
+        for (index, network) in wish.networks.iter().enumerate() {
             if network.is_everything() {
                 faults.fault(
                     "bad_value",
@@ -83,22 +132,21 @@ impl<'f> KeySources<'f> {
                 );
             }
         }
-        let (roots, authorities) = self.authorities.of(key, name, table.ca.as_deref(), faults)?;
+        let (roots, authorities) = self.authorities.of(key, name, wish.ca, faults)?;
         if faults.fault_count > fault_count {
             return None;
         }
-        let issuer: Arc<str> = Arc::from(&*table.issuer);
         let state: PathBuf = faults.path(self.state);
-        let copy = Copy::path(&state, &issuer, &location);
+        let copy = Copy::path(&state, &wish.issuer, &wish.location);
         let settings = SourceSettings {
-            issuer,
-            location,
+            issuer: wish.issuer.clone(),
+            location: wish.location.clone(),
             authorities,
-            networks: Networks::new(table.private_networks.clone()),
-            allows_http: table.allow_http,
-            refresh: table.jwks_refresh.into(),
-            max_age: table.jwks_max_age.into(),
-            cooldown: table.jwks_cooldown.into(),
+            networks: Networks::new(wish.networks.to_vec()),
+            allows_http: wish.allows_http,
+            refresh: wish.times.refresh,
+            max_age: wish.times.max_age,
+            cooldown: wish.times.cooldown,
             copy,
         };
         let before = self.before.iter().find(|before| before.settings().issuer == settings.issuer);
@@ -120,7 +168,10 @@ impl<'f> KeySources<'f> {
 /// Returns the place of an issuer's keys, and the name of the key that says so.
 fn location(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<(&'static str, Location)> {
     let (name, place) = match &table.jwks {
-        Some(text) => ("jwks", Url::parse(text).map(|url| (url.clone(), Location::KeySet(url)))),
+        Some(text) => {
+            let url = key_set_url(&format!("{key}.jwks"), text, table.allow_http, faults)?;
+            ("jwks", Ok((url.clone(), Location::KeySet(url))))
+        }
         None => {
             let urls = metadata_urls(&table.issuer);
             let urls =
@@ -131,30 +182,13 @@ fn location(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option
     let at = format!("{key}.{name}");
     let (url, location) = match place {
         Ok(place) => place,
-        Err(why) if name == "jwks" => {
-            faults.fault(
-                "bad_value",
-                &at,
-                format!("the URL {why}"),
-                "jwks = \"https://id.example.com/jwks.json\"",
-            );
-            return None;
-        }
         Err(why) => {
             let found = format!("true, but the issuer \"{}\" {why}", table.issuer);
             faults.fault("bad_value", &at, found, "set jwks to the URL or the file of the key set");
             return None;
         }
     };
-    if !url.is_https() && !table.allow_http {
-        faults.fault(
-            "bad_value",
-            &at,
-            format!("{url}: whoever is on the path could replace the keys"),
-            "use https, with ca = \"FILE\" for an authority of your own (or set allow_http = true)",
-        );
-        return None;
-    }
+    let url = encrypted(&at, url, table.allow_http, faults)?;
     if table.allow_http && (name == "discovery" || !url.is_https()) && is_far(url.host()) {
         faults.warn(
             "keys_in_cleartext",
@@ -166,6 +200,32 @@ fn location(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option
         faults.warn("unused", &format!("{key}.allow_http"), "true, but the URL is https", "remove this");
     }
     Some((name, location))
+}
+
+/// Returns the URL of a key set.
+pub(super) fn key_set_url(at: &str, text: &str, allows_http: bool, faults: &mut Faults<'_>) -> Option<Url> {
+    match Url::parse(text) {
+        Ok(url) => encrypted(at, url, allows_http, faults),
+        Err(why) => {
+            let hint = "jwks = \"https://id.example.com/jwks.json\"";
+            faults.fault("bad_value", at, format!("the URL {why}"), hint);
+            None
+        }
+    }
+}
+
+/// Returns the URL, if it is https or the policy allows cleartext.
+fn encrypted(at: &str, url: Url, allows_http: bool, faults: &mut Faults<'_>) -> Option<Url> {
+    if url.is_https() || allows_http {
+        return Some(url);
+    }
+    faults.fault(
+        "bad_value",
+        at,
+        format!("{url}: whoever is on the path could replace the keys"),
+        "use https, with ca = \"FILE\" for an authority of your own (or set allow_http = true)",
+    );
+    None
 }
 
 fn check_times(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) {
@@ -186,6 +246,6 @@ fn check_times(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) {
 }
 
 /// Whether requests to a host cross a network.
-fn is_far(host: &str) -> bool {
+pub(super) fn is_far(host: &str) -> bool {
     !is_own_machine(host) && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

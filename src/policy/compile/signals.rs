@@ -5,6 +5,7 @@ use super::authorities::Authorities;
 use super::counters::CounterRegistry;
 use super::endpoint_limits;
 use super::endpoints::hosts_of;
+use super::key_sources::{self, KeySources, Times, Wish};
 use super::limits::{NamedLimits, chosen_limits};
 use super::trust::resolve;
 use crate::authenticate::{Access, Issuer, KeySet, Tenants, digest_of};
@@ -12,11 +13,12 @@ use crate::authorize::Rule;
 use crate::config::file::{File, OpaqueSubject, SignalsSection};
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
+use crate::key_source::Location;
 use crate::limit::Limits;
 use crate::outbound::{Client, Networks, Settings, Url};
 use crate::policy::{Handler, Policy, Route};
 use crate::route::{Fields, HostPattern, Matcher, Methods, PathPattern};
-use crate::signals::{Opaque, Poll, Receiver, SignalKind};
+use crate::signals::{Opaque, Poll, Receiver, SignalKeys, SignalKind};
 use http::HeaderValue;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,9 +49,10 @@ pub(super) fn compile(
             issuer.profile.max_lifetime.get_or_insert(LIFETIME);
         }
     }
-    let mut authorities = Authorities::default();
+    let sources = known.iter().filter_map(|receiver| Some(receiver.keys.own_source()?.0.clone()));
+    let mut sources = KeySources::after(file, sources.collect());
     let compiled = file.signals.iter().filter_map(|(name, table)| {
-        let mut receiver = receiver(name, table, issuers, &mut authorities, faults)?;
+        let mut receiver = receiver(name, table, issuers, &mut sources, faults)?;
         if let Some(known) =
             known.iter().find(|known| *known.name == **name && known.issuer == receiver.issuer)
         {
@@ -70,7 +73,7 @@ fn receiver<'f>(
     name: &str,
     table: &'f SignalsSection,
     issuers: &[Issuer],
-    authorities: &mut Authorities<'f>,
+    sources: &mut KeySources<'f>,
     faults: &mut Faults<'_>,
 ) -> Option<Receiver> {
     let key = format!("signals.{name}");
@@ -109,12 +112,13 @@ fn receiver<'f>(
             faults.fault("bad_value", &at("issuer"), "an issuer with tenants", hint);
         }
     }
+    let fetches = table.poll.is_some() || table.jwks.as_deref().is_some_and(key_sources::is_url);
     for (name, unused, what) in [
         ("push_secret", table.push_secret.is_some() && table.push.is_none(), "push"),
         ("poll_secret", table.poll_secret.is_some() && table.poll.is_none(), "poll"),
-        ("ca", table.ca.is_some() && table.poll.is_none(), "poll"),
-        ("private_networks", !table.private_networks.is_empty() && table.poll.is_none(), "poll"),
-        ("allow_http", table.allow_http && table.poll.is_none(), "poll"),
+        ("ca", table.ca.is_some() && !fetches, "poll"),
+        ("private_networks", !table.private_networks.is_empty() && !fetches, "poll"),
+        ("allow_http", table.allow_http && !fetches, "poll"),
         (
             "rate_limits",
             table.rate_limits.is_some() && table.push.is_none() && table.logout.is_none(),
@@ -126,18 +130,14 @@ fn receiver<'f>(
             faults.warn("unused", &at(name), format!("set, but {what} is not"), hint);
         }
     }
-    let keys = table.jwks.as_ref().map(|jwks| keys(&at("jwks"), jwks, issuer, faults));
+    let keys = keys(name, table, issuer, sources, faults);
     let push_secret =
         table.push_secret.as_ref().map(|secret| resolve(&at("push_secret"), secret, faults).map(digest_of));
-    let poll = table.poll.as_ref().map(|url| poll(&key, url, table, authorities, faults));
+    let poll = table.poll.as_ref().map(|url| poll(&key, url, table, &mut sources.authorities, faults));
     if faults.fault_count > before {
         return None;
     }
     let issuer = issuer?;
-    let keys = match keys {
-        Some(keys) => Some(keys?),
-        None => None,
-    };
     let push_secret = match push_secret {
         Some(secret) => Some(secret?),
         None => None,
@@ -151,7 +151,7 @@ fn receiver<'f>(
         issuer: issuer.name.clone(),
         transmitter: Arc::from(table.transmitter.as_deref().unwrap_or(&table.issuer)),
         audience: table.audience.iter().map(|audience| audience.as_str().into()).collect(),
-        keys,
+        keys: keys?,
         push_secret,
         poll,
         opaque: match table.opaque {
@@ -168,16 +168,49 @@ fn file_has(faults: &Faults<'_>, issuer: &str) -> bool {
     faults.loaded.file.issuer.iter().any(|table| table.issuer == issuer)
 }
 
-fn keys(key: &str, text: &str, issuer: Option<&Issuer>, faults: &mut Faults<'_>) -> Option<KeySet> {
-    let algorithms = issuer.map(|issuer| &issuer.algorithms[..]).unwrap_or_default();
+/// Returns the keys of a receiver; `None` without an issuer, whose algorithms they need, or after a fault.
+fn keys<'f>(
+    name: &str,
+    table: &'f SignalsSection,
+    issuer: Option<&Issuer>,
+    sources: &mut KeySources<'f>,
+    faults: &mut Faults<'_>,
+) -> Option<SignalKeys> {
+    let algorithms = &issuer?.algorithms[..];
+    let (key, Some(text)) = (format!("signals.{name}"), table.jwks.as_deref()) else {
+        return Some(SignalKeys::OfIssuer);
+    };
+    let at = format!("{key}.jwks");
+    if key_sources::is_url(text) {
+        let url = key_sources::key_set_url(&at, text, table.allow_http, faults)?;
+        if !url.is_https() && key_sources::is_far(url.host()) {
+            faults.warn(
+                "keys_in_cleartext",
+                &at,
+                format!("whoever is on the path to {} can replace the keys and sign signals", url.host()),
+                "use https, with ca = \"FILE\" for an authority of your own",
+            );
+        }
+        let times = faults.loaded.file.issuer.iter().find(|issuer| issuer.issuer == table.issuer)?;
+        let times = Times::of(times);
+        let wish = Wish {
+            issuer: Arc::from(format!("signals:{name}")),
+            location: Location::KeySet(url),
+            ca: table.ca.as_deref(),
+            networks: &table.private_networks,
+            allows_http: table.allow_http,
+            times,
+        };
+        let (keys, source) = sources.find((&key, "jwks"), &wish, algorithms, faults)?;
+        return Some(SignalKeys::fetched(source, keys));
+    }
     let path = faults.path(text);
     let bytes = stable_file::read(&path, KEY_FILE_MAX).map_err(|why| why.to_string());
     match bytes.and_then(|bytes| KeySet::from_jwks(&bytes, algorithms)) {
-        Ok((keys, _skipped)) => Some(keys),
-        Err(_) if issuer.is_none() => None,
+        Ok((keys, _skipped)) => Some(SignalKeys::Fixed(keys)),
         Err(why) => {
             let found = format!("{}: {why}", path.display());
-            faults.fault("bad_key", key, found, "use a JSON Web Key Set (RFC 7517 section 5)");
+            faults.fault("bad_key", &at, found, "use a JSON Web Key Set (RFC 7517 section 5)");
             None
         }
     }

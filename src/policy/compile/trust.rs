@@ -220,7 +220,9 @@ pub(super) fn issuers(
     before: Option<&Trust>,
     faults: &mut Faults<'_>,
 ) -> Vec<Issuer> {
-    let mut sources = KeySources::after(file, before);
+    let known = before.map_or(&[][..], Trust::issuers);
+    let known = known.iter().filter_map(|issuer| issuer.source.clone());
+    let mut sources = KeySources::after(file, known.collect());
     let mut issuers: Vec<Issuer> = Vec::new();
     if let Some(authority) = authority {
         match local_issuer(authority) {

@@ -21,6 +21,7 @@ fn terms<'r>(keys: &'r KeySet, audience: &'r [Box<str>]) -> Terms<'r> {
         transmitter: TRANSMITTER,
         audience,
         keys,
+        source: None,
         algorithms: &[Algorithm::HS256],
         leeway: 10,
         life: 3600,
