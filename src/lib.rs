@@ -67,8 +67,8 @@
 //!    [`authorize`] checks the route's rule. Roles, scopes and claims are checked in `authorize/rule.rs`.
 //! 6. [`limit`] charges limits by caller.
 //! 7. [`forward`] removes fields that must not reach the upstream (`forward/strip.rs`), adds the identity, and sends
-//!    the request over a connection from the core's pool. Both bodies are streamed, and the response gets new framing
-//!    (`forward/reframe.rs`).
+//!    the request over a connection from the core's pool. [`http1`] reads the response and finds its end. Both bodies
+//!    are streamed, and the client's connection frames the response anew.
 //! 8. `respond` writes refusals: problem documents, pages, gRPC statuses.
 //!
 //! Requests to the gateway's own endpoints, such as the login, are handled by [`authority`] instead of step 7.
@@ -113,6 +113,7 @@ pub mod decision;
 pub mod limit;
 
 pub mod forward;
+pub mod http1;
 pub(crate) mod metrics;
 pub(crate) mod pipeline;
 pub(crate) mod respond;

@@ -41,6 +41,8 @@ const MODULES: &[&str] = &[
     "peer",
     "route",
     "outbound",
+    // The bytes of HTTP/1.1.
+    "http1",
     // Settings that are fixed at start.
     "worker_settings",
     "tls",

@@ -1,19 +1,28 @@
 //! Sends one request to the servers of its upstream until one of them answers.
 
 use super::deadline;
-use super::faults::chain;
+use super::exchange::{Answered, Exchange, ExchangeError};
 use super::notes::Notes;
 use super::pool::{Lease, LeaseError, Pools};
-use super::request_body::{Meter, RequestBody};
+use super::request_body::Meter;
+use super::upload::Upload;
 use super::upstream::{Server, Upstream};
 use crate::denial::Denial;
 use crate::journal::Level;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, Uri, Version, header};
-use hyper::body::Incoming;
+use http::HeaderMap;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// A request to send.
+pub(super) struct Outbound<'r> {
+    pub(super) upload: &'r mut Upload,
+    /// An empty map, for the fields of the answer.
+    pub(super) headers: &'r mut HeaderMap,
+    /// The meter of the body, if there is one.
+    pub(super) meter: Option<&'r Rc<Meter>>,
+}
 
 /// Tries servers in turn until one answers.
 ///
@@ -27,24 +36,19 @@ pub(super) async fn send(
     pools: &Rc<Pools>,
     upstream: &Upstream,
     timeout: Duration,
-    mut request: Request<RequestBody>,
-    meter: Option<&Rc<Meter>>,
+    request: Outbound<'_>,
     now: Instant,
     notes: &mut Notes,
-) -> Result<(Response<Incoming>, Lease), Denial> {
-    let idempotent = request.method().is_idempotent();
-    // An HTTP/1.0 client may omit `Host`, but the forwarded HTTP/1.1 request needs it (RFC 9112 section 3.2).
-    let named = request.headers().contains_key(header::HOST);
+) -> Result<(Answered, Lease), Denial> {
+    let Outbound { upload, headers, meter } = request;
     let mut attempts = Attempts::default();
     let mut servers = upstream.in_turn(now);
     while let Some(server) = servers.next().or_else(|| attempts.left_over()) {
         notes.server = Some(server.clone());
-        if let (false, Some(authority)) = (named, server.authority()) {
-            request.headers_mut().insert(header::HOST, authority);
-        }
+        upload.name_host(|| server.authority());
         let mut idle = pools.reuse(server);
         loop {
-            let mut lease = match idle.take() {
+            let lease = match idle.take() {
                 Some(lease) => lease,
                 // This future is large and rarely needed. The box keeps it out of the memory of all other requests.
                 None => {
@@ -63,19 +67,18 @@ pub(super) async fn send(
                     }
                 }
             };
-            let copy = if idempotent && !attempts.sent { copy_of(&request) } else { None };
-            lease.link.upload = meter.cloned();
-            let response = lease.link.sender.try_send_request(request);
-            let upload = meter.map(|meter| || meter.waiting());
+            let mut exchange = Exchange::new(&lease.connection, upload, headers);
+            let answer = poll_fn(|cx| exchange.poll(cx));
+            let waiting = meter.map(|meter| || meter.waiting());
             // Later attempts get only the remaining time.
             let first = !attempts.sent && !attempts.last && !attempts.broke_off;
             let left = if first { timeout } else { timeout.saturating_sub(now.elapsed()) };
-            let mut error = match pools.deadlines.answer_within(left, upload, response).await {
-                Ok(Ok(response)) => {
+            let error = match pools.deadlines.answer_within(left, waiting, answer).await {
+                Ok(Ok(answered)) => {
                     if server.record_response() {
                         report_up(pools, upstream, server);
                     }
-                    return Ok((response, lease));
+                    return Ok((answered, lease));
                 }
                 Ok(Err(error)) => error,
                 Err(deadline::Elapsed) => {
@@ -83,18 +86,20 @@ pub(super) async fn send(
                     return Err(Denial::UpstreamTimeout);
                 }
             };
-            let unsent = error.take_message();
-            let error = error.into_error();
-            let broke = broke_off(&error);
-            let why = chain(&error);
-            if broke && !lease.reused && server.record_failure(Instant::now()) {
+            let is_broken = matches!(error, ExchangeError::Broken(_));
+            let why = error.to_string();
+            if is_broken && !lease.reused && server.record_failure(Instant::now()) {
                 report_down(pools, upstream, server, &why);
             }
             notes.detail = Some(format!("{}: {why}", server.origin));
-            let was_sent = unsent.is_none();
-            let Some(again) = unsent.or(copy.filter(|_| broke)) else { return Err(Denial::UpstreamFailed) };
-            request = again;
-            attempts.sent |= was_sent;
+            let was_sent = upload.is_begun();
+            if !is_broken || (was_sent && (attempts.sent || !upload.is_repeatable())) {
+                return Err(Denial::UpstreamFailed);
+            }
+            if was_sent {
+                upload.rewind();
+                attempts.sent = true;
+            }
             if !lease.reused {
                 if attempts.broke_off {
                     return Err(Denial::UpstreamFailed);
@@ -177,36 +182,6 @@ async fn connect(
         }
     };
     connected
-}
-
-/// Whether a connection ended before the head of the answer, for example because the server closed an idle connection.
-fn broke_off(error: &hyper::Error) -> bool {
-    error.is_incomplete_message()
-        || error.is_closed()
-        || error.is_canceled()
-        || (!error.is_parse() && !error.is_user())
-}
-
-/// Builds the request for a server, with its target in origin form. The version is always HTTP/1.1: an HTTP/1.1
-/// connection does not accept a request that still has the version HTTP/2.
-pub(super) fn outbound(
-    method: Method,
-    path: PathAndQuery,
-    headers: HeaderMap,
-    body: RequestBody,
-) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = Uri::from(path);
-    *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = headers;
-    request
-}
-
-fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let body = request.body().copy()?;
-    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    Some(outbound(request.method().clone(), path, request.headers().clone(), body))
 }
 
 #[cold]

@@ -23,6 +23,8 @@ pub struct UpstreamShard {
     pub(crate) waiting: Counter,
     /// The number of retried requests.
     pub(crate) retries: Counter,
+    /// The number of connections that were closed because the server sent bytes that no request asked for.
+    pub(crate) unasked: Counter,
     /// The number of `Set-Cookie` fields that were removed because they set a cookie of the gateway.
     pub(crate) cookies_removed: Counter,
     /// The times from the head of a request to the head of its response.

@@ -1,6 +1,7 @@
 //! Defines the failures of upstreams: a connection that cannot be opened, and a response that ends early. Each reason
 //! has a name in the metrics.
 
+use crate::http1::AnswerFault;
 use rustix::io::Errno;
 use std::fmt;
 use std::io;
@@ -96,17 +97,25 @@ fn speaks_no_tls(error: &io::Error) -> bool {
 /// The reason why an upstream's body ended early. The client must be able to detect that the body is incomplete.
 #[derive(Debug)]
 pub(crate) enum ResponseError {
-    /// The upstream closed the connection, or the response's framing is invalid.
-    Broken(hyper::Error),
+    /// The connection failed.
+    Broken(io::Error),
+    /// The response's framing is invalid, or the upstream closed the connection before the end.
+    Invalid(AnswerFault),
     /// The upstream sent nothing for the length of its timeout.
     Silent,
+    /// The client's body failed after the response had begun.
+    Upload,
 }
 
 impl fmt::Display for ResponseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broken(error) => write!(f, "the upstream's answer was cut off: {}", chain(error)),
+            Self::Broken(error) => write!(f, "the upstream's answer was cut off: {error}"),
+            Self::Invalid(fault) => write!(f, "the upstream's answer was cut off: {fault}"),
             Self::Silent => f.write_str("the upstream's answer stalled: no byte arrived within the timeout"),
+            Self::Upload => {
+                f.write_str("the upstream's answer was cut off: its request could not be sent to the end")
+            }
         }
     }
 }
@@ -141,36 +150,21 @@ impl ResponseErrorKind {
 
 impl ResponseError {
     pub(crate) fn kind(&self) -> ResponseErrorKind {
-        let Self::Broken(error) = self else { return ResponseErrorKind::Stalled };
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            if let Some(error) = error.downcast_ref::<io::Error>() {
-                return match error.kind() {
-                    io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => ResponseErrorKind::Invalid,
-                    io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe => ResponseErrorKind::Reset,
-                    _ => ResponseErrorKind::Closed,
-                };
-            }
-            cause = error.source();
+        match self {
+            Self::Silent => ResponseErrorKind::Stalled,
+            Self::Invalid(AnswerFault::Incomplete) | Self::Upload => ResponseErrorKind::Closed,
+            Self::Invalid(_) => ResponseErrorKind::Invalid,
+            Self::Broken(error) => match error.kind() {
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe => ResponseErrorKind::Reset,
+                _ => ResponseErrorKind::Closed,
+            },
         }
-        ResponseErrorKind::Closed
     }
 }
 
 impl std::error::Error for ResponseError {}
-/// Returns an error and all its causes on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
 
 #[cfg(test)]
 mod tests {

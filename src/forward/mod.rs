@@ -6,13 +6,15 @@
 mod attempts;
 pub(crate) mod client;
 mod connect;
+mod connection;
 mod counters;
 mod deadline;
+mod early;
 mod echo;
+mod exchange;
 mod faults;
 pub(crate) mod foreign;
 mod identity_choice;
-mod link;
 mod notes;
 pub(crate) mod outgoing;
 mod pool;
@@ -21,6 +23,7 @@ mod reframe;
 mod request_body;
 mod response_body;
 pub mod strip;
+mod upload;
 mod upstream;
 
 pub(crate) use client::ConnectionHeaders;
@@ -38,14 +41,18 @@ pub use upstream::{Server, Tls, Upstream};
 
 use crate::authorize::Permit;
 use crate::denial::Denial;
+use crate::http1::{AnswerHead, BodyReader, Framing};
 use crate::journal::Level;
-use attempts::{outbound, send};
-use bytes::Bytes;
-use http::Response;
+use attempts::{Outbound, send};
+use bytes::{Buf, Bytes, BytesMut};
+use early::EarlyAnswer;
+use exchange::Answered;
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use upload::Upload;
 
 /// The destination of a route's requests.
 #[derive(Clone, Debug)]
@@ -107,14 +114,14 @@ pub(crate) async fn forward(
 ) -> Result<Answer, Denial> {
     let PermittedRequest { permit, parts, target, body, meter } = request;
     let now = context.now.steady;
-    let (method, path, headers, forged) = outgoing::head(parts, target, &permit, &delivery.audience, context);
+    let (method, path, mut headers, forged) =
+        outgoing::head(parts, target, &permit, &delivery.audience, context);
     notes.forged = forged;
     match &delivery.destination {
         Destination::Echo => match Box::pin(echo::answer(&method, &path, &headers, body)).await {
             Ok(response) => {
                 let (mut parts, body) = response.into_parts();
-                reframe::answer(&mut parts, &method, context.cookies)
-                    .map_err(|bad| reject(&bad, None, notes))?;
+                reframe::answer(&mut parts.headers, context.cookies);
                 Ok(Answer::Whole(Response::from_parts(parts, body)))
             }
             Err(fault) => {
@@ -123,40 +130,85 @@ pub(crate) async fn forward(
             }
         },
         Destination::Upstream(upstream) => {
-            let request_method = method.clone();
-            let request = outbound(method, path, headers, body);
+            let is_named = headers.contains_key(header::HOST);
+            let mut upload = Upload::new(method, &path, &headers, body, is_named);
+            // The fields of the answer take the place of those of the request.
+            headers.clear();
+            drop(path);
             let timeout = delivery.timeout.unwrap_or(upstream.timeout);
-            let sent = send(pools, upstream, timeout, request, meter, now, notes).await;
+            let request = Outbound { upload: &mut upload, headers: &mut headers, meter };
+            let sent = send(pools, upstream, timeout, request, now, notes).await;
             let took = now.elapsed();
             notes.took = Some(took);
-            let (response, mut lease) = sent.map_err(|denial| body_denial(meter, notes).unwrap_or(denial))?;
+            let (answered, lease) = sent.map_err(|denial| body_denial(meter, notes).unwrap_or(denial))?;
             let counts = upstream.counters.of(pools.core);
             counts.inspect(|counts| counts.durations.record(micros(took)));
 
-            let (mut parts, body) = response.into_parts();
-            let reframed = reframe::answer(&mut parts, &request_method, context.cookies)
-                .map_err(|bad| reject(&bad, notes.server.clone().as_deref(), notes))?;
-            lease.keep = reframed.keep;
-            if reframed.cookies_removed > 0 {
-                counts.inspect(|counts| counts.cookies_removed.add(reframed.cookies_removed));
+            let Answered { head, is_sent, is_refused } = answered;
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(reject_switch(notes));
+            }
+            let cookies_removed = reframe::answer(&mut headers, context.cookies);
+            if cookies_removed > 0 {
+                counts.inspect(|counts| counts.cookies_removed.add(cookies_removed));
                 report_cookies(pools, upstream);
             }
+            // hyper writes the length of a body that it sends.
+            if let Some(length) = length_without_body(&head) {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            let keep = head.keep_alive && !is_refused;
+            if is_sent && let Some(body) = lease.connection.arrived(|buffer| take_whole(buffer, head.framing))
+            {
+                if keep {
+                    lease.release();
+                }
+                return Ok(Answer::Whole(response(head.status, headers, body)));
+            }
+            let is_early = !is_sent && !is_refused;
+            let early =
+                is_early.then(|| EarlyAnswer::begin(upload, lease.connection.clone(), meter.cloned()));
             // The response may begin before the client has sent its whole body. The server's timeout does not run while
             // the gateway waits for the client's body.
-            let upload = meter.filter(|meter| !meter.is_ended()).cloned();
-            let body = ResponseBody::new(body, lease, timeout, upload);
-            Ok(Answer::Streamed(Response::from_parts(parts, body)))
+            let meter = meter.filter(|meter| !meter.is_ended()).cloned();
+            let body = ResponseBody::new(BodyReader::new(head.framing), lease, keep, timeout, early, meter);
+            Ok(Answer::Streamed(response(head.status, headers, body)))
         }
     }
 }
 
-/// Records why a response cannot be forwarded, and returns the denial.
+/// Returns the body of an answer that arrived together with its head.
+fn take_whole(buffer: &mut BytesMut, framing: Framing) -> Option<Bytes> {
+    let length = match framing {
+        Framing::Empty => 0,
+        Framing::Length(length) => usize::try_from(length).ok()?,
+        Framing::Chunked | Framing::UntilClose => return None,
+    };
+    let body = Bytes::copy_from_slice(buffer.get(..length)?);
+    buffer.advance(length);
+    Some(body)
+}
+
+fn response<B>(status: StatusCode, headers: HeaderMap, body: B) -> Response<B> {
+    let mut response = Response::new(body);
+    (*response.status_mut(), *response.headers_mut()) = (status, headers);
+    response
+}
+
+/// Returns the `Content-Length` of a response without a body: that of the response to GET (RFC 9110 section 8.6), or 0.
+fn length_without_body(head: &AnswerHead) -> Option<u64> {
+    match head.framing {
+        Framing::Empty if head.status != StatusCode::NO_CONTENT => head.length,
+        Framing::Length(0) => Some(0),
+        Framing::Empty | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => None,
+    }
+}
+
+/// Rejects an upgrade. The gateway requests none.
 #[cold]
-fn reject(bad: &reframe::BadResponse, server: Option<&Server>, notes: &mut Notes) -> Denial {
-    notes.detail = Some(match server {
-        Some(server) => format!("{}: {bad}", server.origin),
-        None => bad.to_string(),
-    });
+fn reject_switch(notes: &mut Notes) -> Denial {
+    let origin = notes.server.as_ref().map_or("", |server| &*server.origin);
+    notes.detail = Some(format!("{origin}: the upstream switched protocols without being asked"));
     Denial::UpstreamFailed
 }
 

@@ -7,16 +7,16 @@
 //! for another core's lock. A request that finds the whole share in use waits in line, first come, first served.
 
 use super::connect;
+use super::connection::{Connection, IdleState};
 use super::counters::{UpstreamCounters, UpstreamShard};
 use super::deadline::Deadlines;
 use super::faults::ConnectError;
-use super::link::{AbandonedLinks, Link};
 use super::upstream::{Server, Upstream};
 use crate::journal::Journal;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -26,9 +26,6 @@ const IDLE_MAX: usize = 256;
 /// How long a connection may stay idle. The time is shorter than the keep-alive time of most servers: the gateway
 /// closes the connection first, so that no request is sent on a connection that the server is about to close.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
-/// How long a connection may take to become ready for the next request after its answer is complete. The rest of the
-/// previous request's body may still have to be sent. The gateway closes a connection that takes longer.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum number of requests of one core that wait for a connection to one server.
 const WAITING_MAX: usize = 1024;
 
@@ -37,7 +34,6 @@ pub(crate) struct Pools {
     servers: RefCell<Vec<PerServer>>,
     /// The time of the last sweep. It is exact enough to compute how long a connection was idle.
     swept: Cell<Instant>,
-    abandoned: Rc<AbandonedLinks>,
     pub(super) deadlines: Deadlines,
     pub(super) core: usize,
     pub(super) journal: Journal,
@@ -46,14 +42,14 @@ pub(crate) struct Pools {
 /// One core's connections to one server.
 #[derive(Default)]
 struct PerServer {
-    idle: Vec<IdleLink>,
+    idle: Vec<IdleConnection>,
     /// The number of connections that are open or being opened, including idle ones.
     open: usize,
     queue: VecDeque<QueuedRequest>,
 }
 
-struct IdleLink {
-    link: Link,
+struct IdleConnection {
+    connection: Rc<Connection>,
     since: Instant,
 }
 
@@ -73,19 +69,19 @@ enum Turn {
 
 /// Reserves one connection in the server's share, from the attempt to open it until it has ended. When the slot is
 /// dropped, the first request in line gets a new slot.
-struct Slot {
+pub(super) struct Slot {
     server: usize,
-    pools: Rc<Pools>,
+    core: usize,
+    /// The pools own the idle connections, and so their slots.
+    pools: Weak<Pools>,
     counters: Arc<UpstreamCounters>,
 }
 
 /// A connection that one request holds. Dropping the lease closes the connection; [`Lease::release`] returns the
 /// connection to its pool.
 pub(super) struct Lease {
-    pub(super) link: Link,
+    pub(super) connection: Rc<Connection>,
     pub(super) reused: bool,
-    /// Whether another request can use the connection.
-    pub(super) keep: bool,
     server: usize,
     pools: Rc<Pools>,
 }
@@ -121,7 +117,6 @@ impl Pools {
         Self {
             servers: RefCell::new(Vec::new()),
             swept: Cell::new(Instant::now()),
-            abandoned: Rc::default(),
             deadlines: Deadlines::default(),
             core,
             journal,
@@ -131,14 +126,13 @@ impl Pools {
     /// Returns an idle connection, if there is one: the most recently used one, which the server is least likely to
     /// close soon.
     pub(super) fn reuse(self: &Rc<Self>, server: &Server) -> Option<Lease> {
-        let mut servers = self.servers.borrow_mut();
-        let pool = servers.get_mut(server.id)?;
-        while let Some(IdleLink { link, .. }) = pool.idle.pop() {
-            if link.sender.is_ready() {
-                return Some(self.lease(link, true, server.id));
+        loop {
+            // The loan of the pool must end before a connection is dropped, because its slot returns to the pool.
+            let idle = self.servers.borrow_mut().get_mut(server.id)?.idle.pop()?;
+            if idle.is_ready() {
+                return Some(self.lease(idle.connection, true, server.id));
             }
         }
-        None
     }
 
     /// Opens a connection, if the server's share allows another one. With `wait`, waits up to that time for a
@@ -157,12 +151,12 @@ impl Pools {
                 Turn::Slot(slot) => slot,
             },
         };
-        let result = connect::connect(server, upstream.connect_timeout, slot, &self.abandoned).await;
+        let result = connect::connect(server, upstream.connect_timeout).await;
         let counts = upstream.counters.of(self.core);
         match result {
-            Ok(link) => {
+            Ok(stream) => {
                 counts.inspect(|counts| counts.connections.add(1));
-                Ok(self.lease(link, false, server.id))
+                Ok(self.lease(Rc::new(Connection::new(stream, slot)), false, server.id))
             }
             Err(fault) => {
                 counts.inspect(|counts| counts.count_connect_error(&fault));
@@ -171,8 +165,8 @@ impl Pools {
         }
     }
 
-    fn lease(self: &Rc<Self>, link: Link, reused: bool, server: usize) -> Lease {
-        Lease { link, reused, keep: true, server, pools: self.clone() }
+    fn lease(self: &Rc<Self>, connection: Rc<Connection>, reused: bool, server: usize) -> Lease {
+        Lease { connection, reused, server, pools: self.clone() }
     }
 
     /// Returns the right to open a connection, unless the whole share is in use.
@@ -221,18 +215,21 @@ impl Pools {
         }
     }
 
-    fn put(self: &Rc<Self>, server: usize, link: Link) {
+    fn put(self: &Rc<Self>, server: usize, connection: Rc<Connection>) {
         let mut servers = self.servers.borrow_mut();
         let pool = &mut servers[server];
         if !pool.queue.is_empty()
             && let Some(first) = pool.first_in_line(|_| true)
         {
-            let lease = self.lease(link, true, server);
+            let lease = self.lease(connection, true, server);
             drop(servers);
             // The receiver still exists: `first_in_line` checked it on this thread.
             let _ = first.turn.send(Turn::Connection(lease));
         } else if pool.idle.len() < IDLE_MAX {
-            pool.idle.push(IdleLink { link, since: self.swept.get() });
+            pool.idle.push(IdleConnection { connection, since: self.swept.get() });
+        } else {
+            // The loan must end before the connection is dropped, because its slot returns to the pool.
+            drop(servers);
         }
     }
 
@@ -241,11 +238,26 @@ impl Pools {
     pub(crate) fn sweep(&self, now: Instant, tick: u64) {
         self.swept.set(now);
         self.deadlines.advance(tick);
-        self.abandoned.sweep(now);
+        let mut doomed = Vec::new();
         for pool in self.servers.borrow_mut().iter_mut() {
-            pool.idle.retain(|idle| {
-                !idle.link.sender.is_closed() && now.saturating_duration_since(idle.since) < IDLE_TIMEOUT
-            });
+            let is_late = |idle: &IdleConnection| now.saturating_duration_since(idle.since) >= IDLE_TIMEOUT;
+            doomed.extend(pool.idle.extract_if(.., |idle| is_late(idle) || !idle.is_ready()));
+        }
+        // Each dropped connection returns its slot to its pool, so the loan above must have ended.
+        drop(doomed);
+    }
+}
+
+impl IdleConnection {
+    /// Whether a request can use the connection. Counts a server that sent bytes without a request.
+    fn is_ready(&self) -> bool {
+        match self.connection.idle_state() {
+            IdleState::Ready => true,
+            IdleState::Closed => false,
+            IdleState::Unasked => {
+                self.connection.slot.count_unasked();
+                false
+            }
         }
     }
 }
@@ -279,15 +291,32 @@ impl Drop for QueueCount<'_> {
 
 impl Slot {
     fn occupy(pools: &Rc<Pools>, server: usize, counters: Arc<UpstreamCounters>) -> Self {
-        counters.of(pools.core).inspect(|counts| counts.open.add(1));
-        Self { server, pools: pools.clone(), counters }
+        let slot = Self { server, core: pools.core, pools: Rc::downgrade(pools), counters };
+        slot.counts().inspect(|counts| counts.open.add(1));
+        slot
+    }
+
+    fn counts(&self) -> Option<&UpstreamShard> {
+        self.counters.of(self.core)
+    }
+
+    #[cold]
+    fn count_unasked(&self) {
+        self.counts().inspect(|counts| counts.unasked.add(1));
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("server", &self.server).finish_non_exhaustive()
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.counters.of(self.pools.core).inspect(|counts| counts.open.sub(1));
-        let mut servers = self.pools.servers.borrow_mut();
+        self.counts().inspect(|counts| counts.open.sub(1));
+        let Some(pools) = self.pools.upgrade() else { return };
+        let mut servers = pools.servers.borrow_mut();
         let pool = &mut servers[self.server];
         pool.open -= 1;
         let open = pool.open;
@@ -295,7 +324,7 @@ impl Drop for Slot {
         if let Some(first) = pool.first_in_line(|first| open < first.share) {
             pool.open += 1;
             drop(servers);
-            let slot = Self::occupy(&self.pools, self.server, first.counters);
+            let slot = Self::occupy(&pools, self.server, first.counters);
             // The receiver still exists: `first_in_line` checked it on this thread.
             let _ = first.turn.send(Turn::Slot(slot));
         }
@@ -303,20 +332,13 @@ impl Drop for Slot {
 }
 
 impl Lease {
-    /// Returns the connection to its pool after its answer was read to the end.
+    /// Returns the connection to its pool after its answer was read to the end. Bytes beyond the end belong to no
+    /// answer, so they close the connection (RFC 9112 section 9.2).
     pub(super) fn release(self) {
-        let Self { mut link, server, pools, keep, .. } = self;
-        if !keep {
-            return;
+        if !self.connection.is_input_used() {
+            return self.connection.slot.count_unasked();
         }
-        if link.sender.is_ready() {
-            pools.put(server, link);
-        } else if !link.sender.is_closed() {
-            tokio::task::spawn_local(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(SETTLE_TIMEOUT, link.sender.ready()).await {
-                    pools.put(server, link);
-                }
-            });
-        }
+        self.connection.trim();
+        self.pools.put(self.server, self.connection);
     }
 }

@@ -268,15 +268,6 @@ impl RequestBody {
             }
         }
     }
-
-    /// Returns a copy of the body for a retry, or `None` for a streamed body, which is not stored.
-    pub(super) fn copy(&self) -> Option<Self> {
-        match self {
-            Self::Empty => Some(Self::Empty),
-            Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
-            Self::Streamed(_) => None,
-        }
-    }
 }
 
 impl Body for RequestBody {

@@ -1,46 +1,102 @@
-//! Streams the body of an upstream's response to the client.
+//! The body of an upstream's answer, as it streams to the client.
 
+use super::early::EarlyAnswer;
 use super::faults::ResponseError;
 use super::pool::Lease;
+use super::reframe;
 use super::request_body::Meter;
+use crate::http1::{BodyReader, Piece};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// The body of an upstream's response. At the end of the body, its connection returns to the pool. If the body is
-/// dropped before its end, the connection closes.
+/// The body of an upstream's answer. A body that is read to its end returns its connection to the pool. Dropping the
+/// body before its end closes the connection.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
-    incoming: Incoming,
+    reader: BodyReader,
+    /// `None` after the end.
     lease: Option<Lease>,
+    /// Whether another request may use the connection.
+    keep: bool,
     timeout: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
-    /// The meter of the request's body, if the client was still sending when the response began.
+    /// The rest of the request, if the server answered before it had read the request.
+    early: Option<EarlyAnswer>,
+    /// The meter of the request's body, if the client was still sending it when the answer began.
     upload: Option<Rc<Meter>>,
+    /// The error that ends the body with the next poll.
+    failed: Option<ResponseError>,
 }
 
 impl ResponseBody {
     pub(super) fn new(
-        incoming: Incoming,
+        reader: BodyReader,
         lease: Lease,
+        keep: bool,
         timeout: Duration,
+        early: Option<EarlyAnswer>,
         upload: Option<Rc<Meter>>,
     ) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), timeout, waiting: None, upload };
-        if body.incoming.is_end_stream() {
+        let mut body =
+            Self { reader, lease: Some(lease), keep, timeout, waiting: None, early, upload, failed: None };
+        if body.reader.is_ended() {
             body.end();
         }
         body
     }
 
+    /// Ends the exchange. The connection is used again only if its server has the whole request.
     fn end(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.release();
+        let (lease, early) = (self.lease.take(), self.early.take());
+        match (early, lease) {
+            (Some(early), Some(_)) if self.keep => early.detach(),
+            (None, Some(lease)) if self.keep => lease.release(),
+            (Some(_) | None, _) => {}
+        }
+    }
+
+    /// Returns the next piece of the body, or `None` after its end.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, ResponseError>> {
+        let Some(lease) = &self.lease else { return Poll::Ready(Ok(None)) };
+        if self.early.as_ref().is_some_and(|early| early.is_failed(cx)) {
+            return Poll::Ready(Err(ResponseError::Upload));
+        }
+        let piece = loop {
+            let piece = lease.connection.arrived(|buffer| self.reader.read(buffer));
+            let piece = piece.map_err(ResponseError::Invalid)?;
+            if piece.is_some() || self.reader.is_ended() {
+                break piece;
+            }
+            match lease.connection.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => self.reader.close().map_err(ResponseError::Invalid)?,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(ResponseError::Broken(error))),
+                Poll::Pending => return self.wait(cx).map(Err),
+            }
+        };
+        self.waiting = None;
+        if self.reader.is_ended() {
+            self.end();
+        }
+        Poll::Ready(Ok(piece))
+    }
+
+    /// Waits for the server within its timeout. While the gateway waits for the client to send the rest of the
+    /// request's body, the timeout does not run.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<ResponseError> {
+        let timeout = self.timeout;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        loop {
+            ready!(waiting.as_mut().poll(cx));
+            match self.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
+                Some(left) => waiting.as_mut().reset(Instant::now() + left),
+                None => return Poll::Ready(ResponseError::Silent),
+            }
         }
     }
 }
@@ -54,50 +110,30 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                this.waiting = None;
-                match frame {
-                    Some(Ok(mut frame)) => {
-                        let last = match frame.trailers_mut() {
-                            Some(trailers) => {
-                                super::reframe::trailers(trailers);
-                                true
-                            }
-                            None => this.incoming.is_end_stream(),
-                        };
-                        if last {
-                            this.end();
-                        }
-                        Poll::Ready(Some(Ok(frame)))
-                    }
-                    Some(Err(error)) => Poll::Ready(Some(Err(ResponseError::Broken(error)))),
-                    None => {
-                        this.end();
-                        Poll::Ready(None)
-                    }
-                }
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(this.poll_piece(cx)) {
+            Ok(Some(Piece::Data(data))) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Ok(Some(Piece::Trailers(mut trailers))) => {
+                reframe::trailers(&mut trailers);
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
-            Poll::Pending => {
-                let timeout = this.timeout;
-                let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-                loop {
-                    ready!(waiting.as_mut().poll(cx));
-                    // The server's timeout does not run while the gateway waits for the client's body.
-                    match this.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
-                        Some(left) => waiting.as_mut().reset(Instant::now() + left),
-                        None => return Poll::Ready(Some(Err(ResponseError::Silent))),
-                    }
-                }
+            Ok(None) => Poll::Ready(None),
+            Err(error) => {
+                // An error makes hyper drop what it has not written yet, so it gets a turn to write.
+                (this.lease, this.failed) = (None, Some(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.lease.is_none() && self.failed.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.reader.missing().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
         }
     }
     type Pick = fn(&UpstreamShard) -> u64;
-    let families: [(&'static str, &'static str, Kind, Pick); 5] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 6] = [
         (
             "portcullis_upstream_connections_total",
             "Connections opened to upstream servers.",
@@ -40,6 +40,12 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
             "Requests retried because a server failed before its response.",
             Kind::Counter,
             |shard| shard.retries.get(),
+        ),
+        (
+            "portcullis_upstream_unasked_bytes_total",
+            "Connections closed because an upstream server sent bytes outside of a response.",
+            Kind::Counter,
+            |shard| shard.unasked.get(),
         ),
         (
             "portcullis_upstream_cookies_removed_total",

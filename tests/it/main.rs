@@ -82,6 +82,7 @@ mod stores;
 mod tls;
 mod under_fire;
 mod unread;
+mod upstream_wire;
 mod upstreams;
 mod upstreams_busy;
 mod users;

@@ -1,0 +1,90 @@
+//! Sends the rest of a request whose answer has begun, for a server that answers before it has read the request.
+//!
+//! The rest has a task of its own. Otherwise a client that sends its whole body before it reads the answer would wait
+//! for the gateway, and the gateway for the client.
+
+use super::connection::Connection;
+use super::request_body::Meter;
+use super::upload::{Upload, UploadError};
+use std::cell::Cell;
+use std::fmt;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+use tokio::task::AbortHandle;
+
+/// The time after which the gateway closes the connection once the answer is complete and the server accepts nothing
+/// of the request's body any more.
+const STUCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the task looks for a server that accepts nothing.
+const STUCK_CHECK: Duration = Duration::from_secs(1);
+
+/// The rest of a request that is being sent. Dropping it stops the sending, and closes the
+/// connection.
+pub(super) struct EarlyAnswer {
+    shared: Rc<Shared>,
+    task: AbortHandle,
+}
+
+#[derive(Default)]
+struct Shared {
+    is_answered: Cell<bool>,
+    is_failed: Cell<bool>,
+    reader: Cell<Option<Waker>>,
+}
+
+impl EarlyAnswer {
+    /// Sends the rest over the connection, which is closed afterwards.
+    pub(super) fn begin(mut upload: Upload, connection: Rc<Connection>, meter: Option<Rc<Meter>>) -> Self {
+        let shared = Rc::<Shared>::default();
+        let state = shared.clone();
+        let task = tokio::task::spawn_local(async move {
+            let is_stuck = || meter.as_ref().is_none_or(|meter| meter.is_stuck(STUCK_TIMEOUT));
+            loop {
+                let sent = poll_fn(|cx| upload.poll(cx, &connection));
+                match tokio::time::timeout(STUCK_CHECK, sent).await {
+                    // A server that takes no more of the request may still send its answer.
+                    Ok(Ok(()) | Err(UploadError::Connection(_))) => break,
+                    Ok(Err(UploadError::Body)) => {
+                        state.is_failed.set(true);
+                        break;
+                    }
+                    Err(_elapsed) if state.is_answered.get() && is_stuck() => break,
+                    Err(_elapsed) => {}
+                }
+            }
+            if let Some(waker) = state.reader.take() {
+                waker.wake();
+            }
+        });
+        Self { shared, task: task.abort_handle() }
+    }
+
+    /// Whether the client's body failed. If not, its failure wakes the task of `cx`.
+    pub(super) fn is_failed(&self, cx: &Context<'_>) -> bool {
+        if !self.shared.is_failed.get() {
+            self.shared.reader.set(Some(cx.waker().clone()));
+        }
+        self.shared.is_failed.get()
+    }
+
+    /// Lets the sending go on after the answer has ended: the server may still want the request.
+    pub(super) fn detach(self) {
+        self.shared.is_answered.set(true);
+    }
+}
+
+impl fmt::Debug for EarlyAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EarlyAnswer").finish_non_exhaustive()
+    }
+}
+
+impl Drop for EarlyAnswer {
+    fn drop(&mut self) {
+        if !self.shared.is_answered.get() {
+            self.task.abort();
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Reads the head of an answer.
+
+use super::framing::{Framing, FramingFields};
+use super::{AnswerFault, fault};
+use bytes::{Buf, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use httparse::{ParserConfig, Response, Status};
+use std::mem::MaybeUninit;
+
+/// The maximum size of the heads before the body: those of interim answers and that of the final answer.
+const HEAD_MAX: usize = 256 * 1024;
+/// The maximum number of fields of a head.
+const FIELDS_MAX: usize = 256;
+/// The maximum number of interim answers before the final one.
+const INTERIM_MAX: u32 = 16;
+
+/// The head of a final answer.
+#[derive(Debug)]
+pub struct AnswerHead {
+    /// The status.
+    pub status: StatusCode,
+    /// How the body ends.
+    pub framing: Framing,
+    /// The announced length. The length of an answer without a body is that of another answer (RFC 9110 section 8.6).
+    pub length: Option<u64>,
+    /// Whether another request may use the connection.
+    pub keep_alive: bool,
+}
+
+/// Reads the head of the answer to one request, from the bytes that have arrived so far.
+#[derive(Debug)]
+pub struct HeadReader {
+    /// Whether the method is HEAD, whose answer has no body.
+    is_head: bool,
+    interim: u32,
+    /// The number of bytes of all interim answers.
+    skipped: usize,
+    /// The number of bytes in which no complete head was found. A head is parsed again only if an empty line follows.
+    searched: usize,
+}
+
+impl HeadReader {
+    /// Creates the reader of the answer to a request with this method.
+    pub fn new(method: &Method) -> Self {
+        Self { is_head: *method == Method::HEAD, interim: 0, skipped: 0, searched: 0 }
+    }
+
+    /// Removes the head from the front of `buffer`, and writes its fields into `headers`, except for `Content-Length`
+    /// and `Transfer-Encoding`: they apply to this connection. Returns `None` if the head is not complete yet. Interim
+    /// answers are skipped (RFC 9110 section 15.2).
+    ///
+    /// # Errors
+    /// Returns the reason if the bytes are not the head of an answer with a certain end. The caller must then close
+    /// the connection.
+    pub fn read(
+        &mut self,
+        buffer: &mut BytesMut,
+        headers: &mut HeaderMap,
+    ) -> Result<Option<AnswerHead>, AnswerFault> {
+        loop {
+            headers.clear();
+            let parsed =
+                if self.may_be_complete(buffer) { parse(buffer, headers, self.is_head)? } else { None };
+            let Some((length, head)) = parsed else {
+                self.searched = buffer.len();
+                let is_bounded = self.skipped + buffer.len() < HEAD_MAX;
+                return if is_bounded { Ok(None) } else { Err(AnswerFault::TooLarge) };
+            };
+            if self.skipped + length > HEAD_MAX {
+                return Err(AnswerFault::TooLarge);
+            }
+            buffer.advance(length);
+            // 101 is final: HTTP/1.1 ends with it. The caller refuses it.
+            if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(Some(head));
+            }
+            self.interim += 1;
+            self.skipped += length;
+            self.searched = 0;
+            if self.interim > INTERIM_MAX {
+                return Err(AnswerFault::TooManyInterim);
+            }
+        }
+    }
+
+    /// Whether an empty line may have arrived. Without this check, a server that sends one byte at a time would make
+    /// the gateway parse its head once for each byte.
+    fn may_be_complete(&self, buffer: &[u8]) -> bool {
+        match self.searched {
+            0 => !buffer.is_empty(),
+            searched => {
+                let new = &buffer[searched.saturating_sub(3)..];
+                new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
+            }
+        }
+    }
+}
+
+/// Parses one head. Returns its length too, or `None` if it is incomplete.
+fn parse(
+    bytes: &[u8],
+    headers: &mut HeaderMap,
+    is_head: bool,
+) -> Result<Option<(usize, AnswerHead)>, AnswerFault> {
+    // The parser would skip empty lines before the status line, which RFC 9112 allows only before a request line.
+    if bytes.first() != Some(&b'H') {
+        return Err(AnswerFault::Head(fault::text(httparse::Error::Version)));
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = Response::new(&mut []);
+    // A proxy removes white space before a colon (RFC 9112 section 5.1). Folded lines are refused.
+    let mut config = ParserConfig::default();
+    config.allow_spaces_after_header_name_in_responses(true);
+    let length = match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields) {
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(AnswerFault::TooLarge),
+        Err(error) => return Err(AnswerFault::Head(fault::text(error))),
+    };
+    if !ends_lines_with_crlf(&bytes[..length], parsed.headers) {
+        return Err(AnswerFault::Head("a line that ends without CR"));
+    }
+    let status = StatusCode::from_u16(parsed.code.unwrap_or_default());
+    let status = status.map_err(|_| AnswerFault::Head("an invalid status"))?;
+    let version = parsed.version.unwrap_or_default();
+    let mut framing_fields = FramingFields::default();
+    for field in &*parsed.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let name = name.map_err(|_| AnswerFault::Head("an invalid field name"))?;
+        // The length alone rules out nearly all names.
+        match field.name.len() {
+            10 if name == header::CONNECTION => framing_fields.add_connection(field.value),
+            14 if name == header::CONTENT_LENGTH => {
+                framing_fields.add_length(field.value);
+                continue;
+            }
+            17 if name == header::TRANSFER_ENCODING => {
+                framing_fields.add_coding(field.value);
+                continue;
+            }
+            _ => {}
+        }
+        let value = HeaderValue::from_bytes(field.value);
+        headers.append(name, value.map_err(|_| AnswerFault::Head("an invalid field value"))?);
+    }
+    let framing = framing_fields.framing(status, is_head, version);
+    let framing = framing.map_err(|fault| fault.with_values(parsed.headers))?;
+    let keep_alive = framing != Framing::UntilClose && framing_fields.keeps_alive(status, version);
+    Ok(Some((length, AnswerHead { status, framing, length: framing_fields.length(), keep_alive })))
+}
+
+/// Whether each line of a head or of a trailer section ends with CRLF. The parser also accepts a bare LF, which a
+/// stricter reader takes as part of a line (RFC 9112 section 2.2).
+pub(super) fn ends_lines_with_crlf(section: &[u8], fields: &[httparse::Header<'_>]) -> bool {
+    let start = section.as_ptr() as usize;
+    let follows_crlf = |field: &httparse::Header<'_>| match field.name.as_ptr() as usize - start {
+        0 => true,
+        at => section[..at].ends_with(b"\r\n"),
+    };
+    let is_end_right = if fields.is_empty() {
+        section == b"\r\n" || section.ends_with(b"\r\n\r\n")
+    } else {
+        section.ends_with(b"\r\n\r\n")
+    };
+    is_end_right && fields.iter().all(follows_crlf)
+}

@@ -1,0 +1,62 @@
+//! Writes the head of a request.
+
+use http::{HeaderMap, HeaderValue, Method, header};
+
+/// How the end of a request's body is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestFraming {
+    /// The request has no body. `Content-Length: 0` is written if the client announced a length.
+    None,
+    /// The body has this many bytes.
+    Length(u64),
+    /// The body is chunked.
+    Chunked,
+}
+
+/// Writes the head of a request, except for its end: [`write_host`] or CRLF completes it.
+///
+/// The framing fields are written from `framing` alone. Those in `headers` are left out, so that the head and the body
+/// cannot contradict each other (RFC 9112 section 6.3). The types of the other arguments guarantee that no value
+/// contains a line break.
+pub fn write_head(
+    out: &mut Vec<u8>,
+    method: &Method,
+    target: &str,
+    headers: &HeaderMap,
+    framing: RequestFraming,
+) {
+    out.extend_from_slice(method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut is_announced = false;
+    for (name, value) in headers {
+        if name == header::CONTENT_LENGTH {
+            is_announced = true;
+        } else if name != header::TRANSFER_ENCODING {
+            write_field(out, name.as_str(), value.as_bytes());
+        }
+    }
+    match framing {
+        RequestFraming::None if is_announced => write_field(out, "content-length", b"0"),
+        RequestFraming::None => {}
+        RequestFraming::Length(length) => {
+            write_field(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
+        }
+        RequestFraming::Chunked => write_field(out, "transfer-encoding", b"chunked"),
+    }
+}
+
+/// Completes a head with this `Host`, which must not be among its fields.
+pub fn write_host(out: &mut Vec<u8>, host: &HeaderValue) {
+    write_field(out, "host", host.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
