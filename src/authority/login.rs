@@ -150,8 +150,8 @@ async fn replace(authority: &Authority, request: &EndpointRequest) {
     let Ok(Some((token, true))) = request.refresh_token() else { return };
     let Ok(token) = hash_of(token) else { return };
     let ended = match authority.store.session_of_token(&token).await {
-        // A session in cookies is not bound to a key. If the session of this token is, the request must not end it
-        // without a proof.
+        // The session of this token may be bound to a key, although sessions in cookies are not. A request without a
+        // proof must not end a bound session.
         Ok(Some(session)) if session.key.is_none() => {
             end_one(authority, request, Some(&session.account), &session.id, RevocationCause::Session)
                 .await

@@ -31,8 +31,8 @@ pub use next::NEXT_MAX;
 use next::{Next, location};
 use visit::Visit;
 
-/// `Cross-Origin-Opener-Policy`: a page of another site that opens the login page in a window gets no access to that
-/// window.
+/// `Cross-Origin-Opener-Policy`. If a page of another site opens the login page in a window, that page gets no access
+/// to the window.
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
 /// The query parameter that states whether a logged-in person must log in again.

@@ -194,13 +194,13 @@ impl ConnectSettings {
     }
 
     async fn pool(self, pool: AnyPoolOptions) -> Result<AnyPool, StoreError> {
-        // A single connection is opened first, because its error states the cause. A pool would retry and finally
-        // report only a timeout.
+        // Open a single connection first, because its error states the cause. A pool would retry and report only a
+        // timeout.
         let first = self.connect().await?;
         if self.dialect == Dialect::Postgres {
-            // Open a second connection while the first is open. If a pooler assigns connections per transaction, the
-            // two connections prepare statements with the same names on one server connection, and the start fails here
-            // with a clear error.
+            // Open a second connection while the first is open. A pooler may assign connections per transaction. Both
+            // connections then prepare statements with the same names on one server connection, and the start fails
+            // here with a clear error.
             self.connect().await?.close().await?;
         }
         first.close().await?;

@@ -33,12 +33,12 @@ impl Feed {
         Self { plan, dialect, connection: None }
     }
 
-    /// Returns at most [`MARKS_MAX`] marks after sequence number `after`, in order. Opens the connection if it is not
-    /// open.
+    /// Returns at most [`MARKS_MAX`] marks after sequence number `after`, in order. Opens the connection if it is
+    /// closed.
     ///
     /// # Errors
-    /// Returns an error if the store cannot be used. The error states the cause rather than "no connection in time".
-    /// After an error, the connection is closed, and the next call opens a new connection.
+    /// Returns an error if the store cannot be used. The error states the cause. After an error, the connection is
+    /// closed, and the next call opens a new connection.
     pub async fn marks(&mut self, after: i64) -> Result<Vec<StoredMark>, StoreError> {
         let max = i64::try_from(MARKS_MAX).unwrap_or(i64::MAX);
         let found = self.read(query(MARKS_BEHIND).bind(after).bind(max)).await?;

@@ -258,8 +258,8 @@ async fn repeat(
     })
 }
 
-/// Whether a request that proves the possession of `shown` may spend a token that is bound to `bound`. A proof with a
-/// bearer token is not needed, and does not bind the token.
+/// Whether a request may spend a token that is bound to the key `bound`. The request proves the possession of the key
+/// `shown`. An unbound token needs no proof, and a proof does not bind it.
 fn is_proven(bound: Option<Thumbprint>, shown: Option<Thumbprint>) -> bool {
     bound.is_none() || bound == shown
 }

@@ -1,4 +1,4 @@
-//! The login page, its cookies, and attacks by other sites on both, in a real browser.
+//! Tests the login page and its cookies in a real browser, and attacks on them by other sites.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
 use crate::kit::browser::{Browser, Scripts, key};
@@ -245,7 +245,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
     shop.is_at("/app/a");
     let csrf = browser.cookie("__Host-portcullis-csrf").unwrap()["value"].as_str().unwrap().to_owned();
 
-    // The attackers: another site, a sibling, and another server on the same host with its own port.
+    // The attackers: another site, a sibling subdomain, and another port of the same host.
     let neighbour = shop.application.to_string().replace("127.0.0.1", "shop.test");
     for site in [shop.at("evil.test", "/"), shop.at("evil.shop.test", "/"), format!("{neighbour}/")] {
         // Submits a form in a new document, even with the right token. The gateway decides by the sender's site.

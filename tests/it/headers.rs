@@ -63,7 +63,7 @@ fn the_header_selects_the_route_and_its_rule() {
         ("GET", "/only", &[version], "clerk", 200, ""),
         ("GET", "/only", &[], "clerk", 404, "no_route"),
         ("GET", "/only", &[("X-Api-Version", "3")], "clerk", 404, "no_route"),
-        // What two readers could read differently.
+        // Header fields that two parsers could read differently.
         ("GET", "/api", &[version, version], "admin", 400, "bad_request"),
         ("GET", "/api", &[version, ("X-Api-Version", "1")], "clerk", 400, "bad_request"),
         ("GET", "/api", &[("X_Api_Version", "2")], "clerk", 400, "bad_request"),

@@ -156,7 +156,7 @@ path     = "/"
 upstream = "app"
 "#;
 
-/// The routes that the forward-auth tests request through a proxy, with the rate limit of one of them.
+/// The routes of the forward-auth tests. One route has a rate limit.
 const ASKED_ROUTES: &str = r#"
 [rate_limit.few]
 by    = "client_ip"

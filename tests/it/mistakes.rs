@@ -233,7 +233,7 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             2,
             &["127.0.0.1:8443"],
         ),
-        // Empty lists, which restrict nothing.
+        // Empty lists restrict nothing.
         (
             format!("{}{ECHO}{ROUTE}roles = []\n", issuer("")),
             "warning",

@@ -249,7 +249,7 @@ impl Ask {
     }
 }
 
-/// What all clients have observed.
+/// The observations of all clients.
 #[derive(Debug, Default)]
 struct Tally {
     turns: AtomicUsize,

@@ -395,7 +395,7 @@ fn a_large_file_is_imported_in_batches_and_reports_as_it_goes() {
 
 #[test]
 fn guessing_is_slowed_for_accounts_that_exist_and_for_those_that_do_not_alike() {
-    // Only the throttle: this client sends more attempts than an address's default limit allows.
+    // Test only the throttle. The default limit of an address would refuse some attempts of this client.
     let gateway = Portcullis::with(&format!("{AUTHORITY}limits = {{ login = [] }}\n{ROUTES}")).start();
     account::add(gateway.dir(), "ada", &["clerk"]);
     // The wait begins with the attempt. On a slow machine one attempt may take longer than the first wait of a second, but

@@ -48,8 +48,8 @@ impl Prover {
             "jti": format!("proof-{}-{}", std::process::id(), IDS.fetch_add(1, Ordering::Relaxed)),
             "htm": method,
             "htu": format!("http://{HOST}{path}"),
-            // The tolerated 10 s ahead: a gateway that has just started demands a nonce of proofs that an earlier process may
-            // have accepted.
+            // `iat` may be 10 s ahead. A gateway that has just started would otherwise demand a nonce, because an
+            // earlier process may have accepted the proof.
             "iat": now() + 10,
         });
         Proof { prover: self, claims: claims.as_object().unwrap().clone() }

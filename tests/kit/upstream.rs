@@ -67,7 +67,7 @@ impl Seen {
     }
 }
 
-/// What the upstream does with a connection after an answer.
+/// The action of the upstream after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     /// Waits for another request.

@@ -1,5 +1,5 @@
-//! WebSockets by hand (RFC 6455): a server that echoes, and a client's handshake and frames. Each message is text of at
-//! most 125 bytes in one frame.
+//! A minimal implementation of WebSockets (RFC 6455): a server that echoes, and the handshake and frames of a client.
+//! Each message is text of at most 125 bytes in one frame.
 
 use super::client::{Connection, Request};
 use super::upstream::{After, Upstream, Wire};

@@ -116,7 +116,7 @@ fn a_store_of_the_version_before_is_taken_over_with_its_marks() {
         store.record_life(7000).await.unwrap();
         assert_eq!(store.marks(0).await.unwrap()[0].kept, 1000 + 7000 + DAY);
         assert!(store.account("ada").await.unwrap().is_some());
-        // A gateway of the old version that still runs cannot write marks that expire too early.
+        // A running gateway of the old version cannot write marks that expire too early.
         let old = "INSERT INTO marks (kind, value, generation, until, made) VALUES ('token', 'x', 0, 1, 1)";
         assert!(sqlx::query(old).execute(&pool(&bed).await).await.is_err());
     });

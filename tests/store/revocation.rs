@@ -51,7 +51,7 @@ fn a_mark_is_kept_for_the_longest_life_on_record_and_a_day_from_the_last_use() {
         assert_eq!(last().await, NOW + HOUR + DAY);
         bed.store.end_sessions("ada", "logout_all", NOW - HOUR).await.unwrap();
         assert_eq!(last().await, NOW + HOUR + DAY);
-        // A command made a token for a year, and then a shorter one.
+        // A command issued a token for a year, and then a token with a shorter life.
         bed.store.record_token("bob", NOW + 365 * DAY).await.unwrap();
         bed.store.record_token("bob", NOW + DAY).await.unwrap();
         let disabled = AccountChange { disabled: Some(true), ..AccountChange::default() };
