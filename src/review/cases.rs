@@ -1,8 +1,7 @@
 //! Runs the tests of a policy file.
 //!
-//! Shadow mode does not change the verdict of a test. Tests describe the intended policy, so their results are the same
-//! before and after a route leaves shadow mode. Thousands of tests run in a second, so the gateway can run all of them
-//! before it begins to serve. Only the first failures are explained.
+//! Tests ignore shadow mode, because they describe the intended policy. Thousands of tests run in a second, so the
+//! gateway runs all of them before it serves requests.
 
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -13,7 +12,7 @@ use http::StatusCode;
 use serde::Serialize;
 use std::fmt;
 
-/// A difference between the expectation of a test and the result.
+/// A difference between the expected and the actual result of a test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Discrepancy {
     /// The property that differs: `verdict`, `status`, `route`, `path` or `header x-auth-subject`.
@@ -29,18 +28,18 @@ pub struct Discrepancy {
 pub struct TestFailure {
     /// The name of the test.
     pub test: String,
-    /// The place of the test.
+    /// The place of the test in the policy file.
     pub place: Place,
-    /// The differences between the expectation and the result. The list is never empty.
+    /// The differences. Never empty.
     pub differences: Vec<Discrepancy>,
-    /// The detailed reason for a refusal, if the verdict differs from the expectation.
+    /// The reason for a rejection. `None` if the verdict is as expected.
     pub reason: Option<String>,
-    /// The full explanation of the result; `None` except for the first failed tests.
+    /// The full explanation. `None` except for the first failed tests.
     pub explanation: Option<Box<Explanation>>,
 }
 
 impl fmt::Display for TestFailure {
-    /// Formats all differences on one line: `route: expected "orders", found "open"; ...`
+    /// Formats the differences on one line: `route: expected "orders", found "open"; ...`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, Discrepancy { what, expected, found }) in self.differences.iter().enumerate() {
             let separator = if position == 0 { "" } else { "; " };
@@ -53,7 +52,7 @@ impl fmt::Display for TestFailure {
     }
 }
 
-/// The maximum number of failed tests that are explained. Each explanation examines every route.
+/// The maximum number of failed tests to explain. Each explanation examines all routes.
 pub const EXPLAINED_MAX: usize = 20;
 
 /// The result of a test.
@@ -61,11 +60,11 @@ pub const EXPLAINED_MAX: usize = 20;
 pub struct TestRun {
     /// The test.
     pub case: Case,
-    /// The failure; `None` if the test passed.
+    /// The failure. `None` if the test passed.
     pub failed: Option<TestFailure>,
 }
 
-/// Runs all tests of a policy and returns their results in order. The first `explained_max` failures are explained.
+/// Runs all tests and returns the results in order. Explains the first `explained_max` failures.
 pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) -> Vec<TestRun> {
     let examiner = Examiner::new(policy);
     let mut explained = 0;
@@ -80,11 +79,11 @@ pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) ->
     cases.into_iter().map(|case| TestRun { failed: run(&case), case }).collect()
 }
 
-/// The maximum number of failed tests that are reported as separate findings.
+/// The maximum number of failed tests that have their own finding.
 const REPORTED_MAX: usize = 20;
 
-/// Runs the tests, and returns a finding for each failure. Beyond `REPORTED_MAX` failures, the last finding states the
-/// number of the others.
+/// Runs the tests and returns a finding for each failure. After `REPORTED_MAX` failures, the last finding states how
+/// many were omitted.
 pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -> Vec<Diagnostic> {
     let hint = "correct the policy or the test; `portcullis check` explains the difference";
     let examiner = Examiner::new(policy);
@@ -112,13 +111,11 @@ const fn plural(count: usize) -> &'static str {
 }
 
 impl TestFailure {
-    /// Compares the expectation of a test with the result of its request. Returns `None` if the test passes. The
-    /// returned failure has no explanation.
+    /// Runs a test. Returns `None` if the test passes. The failure has no explanation.
     pub fn of(case: &Case, examiner: &Examiner<'_>, now: Now) -> Option<Self> {
         let Case { expected, .. } = case;
         let question = case.question_at(now);
-        // The request to the upstream is built only for tests with an expectation about it, because building it takes
-        // more time.
+        // Building the upstream request is slow, so it is built only if the test has an expectation about it.
         let (verdict, outgoing) = if expected.is_upstream() {
             examiner.verdict_and_request(&question)
         } else {
@@ -126,8 +123,7 @@ impl TestFailure {
         };
         let route = verdict.route.and_then(|route| examiner.policy().routes.get(route));
         let mut differences = differences_of_verdict(expected, &verdict, route.map(|route| &*route.name));
-        // If the request is refused, the upstream receives nothing, and the verdict already differs from the
-        // expectation.
+        // If the request is rejected, the upstream receives nothing. The verdict is then already reported as different.
         if let (true, Some(outgoing)) = (verdict.outcome.passes(), &outgoing) {
             differences.extend(differences_upstream(expected, outgoing));
         }
@@ -143,8 +139,7 @@ fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&
     let mut differs = |what: &str, expected: String, found: String| {
         differences.push(Discrepancy { what: what.to_owned(), expected, found });
     };
-    // An expectation about the upstream's request implies that the request is allowed, because other requests are not
-    // forwarded.
+    // An expectation about the upstream request implies that the request is allowed.
     let wanted = test.verdict.or_else(|| test.is_upstream().then_some(ExpectedVerdict::Allow));
     let is_right = match (wanted, &verdict.outcome) {
         (None, _) => true,
@@ -203,7 +198,7 @@ fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<D
     differences
 }
 
-/// Describes the outcome of a request in the words of a test's expectation, such as `deny "missing_token"`.
+/// Describes the outcome as a test would expect it, for example `deny "missing_token"`.
 fn describe_verdict(verdict: &Verdict) -> String {
     let shadow = if verdict.shadow { ", allowed by shadow mode" } else { "" };
     match &verdict.outcome {
@@ -252,7 +247,7 @@ access = "public"
 
     const CLERK: &str = "claims = { sub = \"u1\", roles = [\"clerk\"], tenant = \"acme\" }";
 
-    /// Runs a test, and returns the differences on one line. The line is empty if the test passes.
+    /// Runs a test and returns the differences on one line. Empty if the test passes.
     #[track_caller]
     fn ended(request: &str, rest: &str, expect: &str) -> String {
         let test =

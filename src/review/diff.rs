@@ -1,7 +1,7 @@
-//! Compares two policies, and lists the callers who gain or lose access.
+//! Compares two policies and lists the callers who gain or lose access.
 //!
-//! Both policies evaluate the same requests: sample requests to the routes of either policy, from the callers that the
-//! rules of either policy distinguish. The module `sample` explains why these samples are sufficient.
+//! Both policies evaluate the same sample requests from the same sample callers. The module `sample` explains why the
+//! samples are sufficient.
 
 use super::sample::{self, Caller, Grants, Sample};
 use super::settings_diff::SettingChange;
@@ -19,24 +19,24 @@ use std::fmt;
 /// The differences between two policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Difference {
-    /// Access that the new policy adds. Operators should review it first.
+    /// Access that the new policy adds.
     pub gains: Vec<Change>,
     /// Access that the new policy removes.
     pub losses: Vec<Change>,
-    /// Requests that both policies allow, but through different routes or to different upstreams.
+    /// Requests that both policies allow, but through other routes or upstreams.
     pub moves: Vec<Change>,
-    /// Other settings that differ.
+    /// Other changed settings.
     pub others: Vec<SettingChange>,
 }
 
-/// A difference between the policies for one kind of caller.
+/// A change for one kind of caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
-    /// A description of the caller. For a move, the description covers all callers who are allowed.
+    /// The caller. For a move, this describes all allowed callers.
     pub caller: String,
     /// The methods.
     pub methods: Vec<String>,
-    /// The host and path, as the policy writes them.
+    /// The host and path pattern, as written in the policy.
     pub covers: String,
     /// An example request.
     pub example: String,
@@ -46,22 +46,21 @@ pub(crate) struct Change {
     pub after: Side,
 }
 
-/// The result of a request under one policy.
+/// The result under one policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Side {
-    /// The name of the matching route, if any.
+    /// The name of the route, if any.
     pub route: Option<String>,
-    /// `passed`, `redirected`, or the code of the refusal.
+    /// `passed`, `redirected`, or the denial code.
     pub outcome: String,
-    /// Whether the rule refuses the request, but the request is forwarded because its route is in shadow mode.
+    /// Whether the rule rejects the request, but shadow mode forwards it.
     pub shadow: bool,
-    /// The name of the upstream, if the request is forwarded; `authority` or `gateway` if the gateway answers the
-    /// request.
+    /// The name of the upstream if the request is forwarded. `authority` or `gateway` if the gateway answers itself.
     pub upstream: Option<String>,
 }
 
 impl Difference {
-    /// Whether the policies do not differ.
+    /// Whether there are no differences.
     pub(crate) fn is_empty(&self) -> bool {
         self.gains.is_empty() && self.losses.is_empty() && self.moves.is_empty() && self.others.is_empty()
     }
@@ -90,7 +89,7 @@ impl Side {
 }
 
 impl fmt::Display for Side {
-    /// Formats the result for operators, such as `refused by "orders": insufficient_role`.
+    /// Formats the result for operators, for example `refused by "orders": insufficient_role`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shadow = if self.shadow { ", and passes in shadow mode" } else { "" };
         match (&self.route, &self.upstream) {
@@ -104,7 +103,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// A URL for which the policies are compared, and the methods of the routes that match the URL.
+/// A URL to compare, with the methods of its routes.
 struct RequestTarget {
     url: String,
     fields: Fields,
@@ -112,8 +111,7 @@ struct RequestTarget {
     methods: Vec<Method>,
 }
 
-/// Returns the changes in access if `new` replaces `old`. Leaves `others` empty, because the comparison of other
-/// settings requires the files of both policies.
+/// Returns the changes in access from `old` to `new`. `others` is empty, because other settings are compared by file.
 pub(crate) fn difference(old: &Policy, new: &Policy) -> Difference {
     let comparison = Comparison { old: Examiner::new(old), new: Examiner::new(new), now: Now::read() };
     let mut difference = Difference::default();
@@ -123,7 +121,7 @@ pub(crate) fn difference(old: &Policy, new: &Policy) -> Difference {
     difference
 }
 
-/// Returns the sample URLs of the new policy, followed by the sample URLs that only the old policy has.
+/// Returns the sample URLs of the new policy, then the remaining sample URLs of the old policy.
 fn places(old: &Policy, new: &Policy) -> Vec<RequestTarget> {
     let mut places: Vec<RequestTarget> = Vec::new();
     let mut known: HashMap<(String, Fields), usize> = HashMap::new();
@@ -139,7 +137,7 @@ fn places(old: &Policy, new: &Policy) -> Vec<RequestTarget> {
     };
     for sample in sample::requests(new).chain(sample::requests(old)) {
         let Sample { url, fields, covers, method, .. } = sample;
-        // A policy may lose or gain the only route that takes the request without the header fields.
+        // Either policy may have the only route for requests without the header fields.
         if !fields.is_empty() {
             let bare = covers.strip_suffix(&with_fields(&fields)).unwrap_or(&covers);
             add(&url, Fields::default(), bare, method.clone());
@@ -155,10 +153,10 @@ struct Comparison<'p> {
     now: Now,
 }
 
-/// The results of one request under the old and the new policy.
+/// The results under the old and the new policy.
 type Pair = (Side, Side);
 
-/// A group of methods of a URL. Under each policy, the same route matches all of these methods, with the same results.
+/// Methods of a URL that have the same route and result under each policy.
 struct MethodGroup {
     routes: (Option<usize>, Option<usize>),
     nobody: Pair,
@@ -227,9 +225,8 @@ impl Comparison<'_> {
 }
 
 impl Comparison<'_> {
-    /// Returns the sample callers for the rules of two routes: callers with exactly the grants that a rule requires,
-    /// and the same callers with one excluded role in addition. If a rule names issuers, each of these callers is
-    /// returned once for every issuer.
+    /// Returns the sample callers of two routes: callers with exactly the required grants, and the same callers with
+    /// one excluded role. If a rule names issuers, each caller is returned once for each issuer.
     fn grants(&self, old: Option<usize>, new: Option<usize>) -> BTreeSet<Grants> {
         let sides = [(self.old.policy(), old), (self.new.policy(), new)];
         let routes = || sides.iter().filter_map(|(policy, route)| Some((*policy, &policy.routes[(*route)?])));
@@ -264,8 +261,8 @@ impl Comparison<'_> {
     }
 }
 
-/// Returns the callers for whose results `is_so` is true, without callers who only have more grants than another
-/// returned caller. Each returned caller represents all callers with more grants.
+/// Returns the callers for whose results `is_so` is true. Omits a caller who has more grants than another returned
+/// caller.
 fn minimal_callers<'a>(
     nobody: &'a Pair,
     asked: &'a [(Grants, Pair)],
@@ -292,8 +289,7 @@ fn minimal_callers<'a>(
     found
 }
 
-/// Returns the excluded roles that change the result for a caller with these grants, as ` without role x`. A caller
-/// with an additional role gets a different result only if a rule excludes that role.
+/// Returns the excluded roles that change the result for a caller, as ` without role x`.
 fn exceptions<'a>(grants: &Grants, others: impl Iterator<Item = &'a Grants>) -> String {
     let one_more = |other: &'a Grants| {
         let mut more = other.roles.difference(&grants.roles);
@@ -306,7 +302,7 @@ fn exceptions<'a>(grants: &Grants, others: impl Iterator<Item = &'a Grants>) -> 
 }
 
 impl fmt::Display for Difference {
-    /// Formats the differences for operators, gains first.
+    /// Formats the differences for operators. Gains are first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return writeln!(f, "nothing changes");

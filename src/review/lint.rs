@@ -1,6 +1,6 @@
 //! Lints a compiled policy: reports settings that an experienced reviewer would question.
 //!
-//! Each kind of finding has its own id. The policy file can waive a finding, with a reason.
+//! Each kind of finding has an id. A policy file can waive a finding with a reason.
 
 mod exposure;
 mod names;
@@ -13,7 +13,7 @@ use crate::config::file::File;
 use crate::diagnostic::Diagnostic;
 use crate::policy::{Case, Compiled, Faults, Policy, ServerSettings};
 
-/// A policy to lint, and the file that it was compiled from.
+/// A policy to lint, and its file.
 struct Subject<'s> {
     file: &'s File,
     policy: &'s Policy,
@@ -21,7 +21,7 @@ struct Subject<'s> {
     cases: &'s [Case],
 }
 
-/// Lints a compiled policy, and adds the findings to the warnings of the policy, in the order of the file.
+/// Lints a compiled policy. Adds the findings to the warnings, in the order of the file.
 #[must_use]
 pub fn lint(loaded: &Loaded, mut compiled: Compiled) -> Compiled {
     let mut faults = Faults::of(loaded);

@@ -1,4 +1,4 @@
-//! Lists the routes of a policy in matching order, with their requirements.
+//! Lists the routes of a policy with their requirements, in matching order.
 
 use crate::authenticate::Access;
 use crate::explain::describe::{fields, upstream_of};
@@ -9,23 +9,23 @@ use serde::Serialize;
 /// A summary of a route for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct RouteSummary {
-    /// The name.
+    /// The name of the route.
     pub name: String,
-    /// The host pattern; `None` for all hosts.
+    /// The host pattern. `None` for all hosts.
     pub host: Option<String>,
     /// The path pattern.
     pub path: String,
-    /// The methods; empty if the route matches all methods.
+    /// The methods. Empty if the route covers all methods.
     pub methods: Vec<String>,
-    /// The header fields that a request must have, as pairs of name and value.
+    /// The required header fields, as name and value.
     pub headers: Vec<(String, String)>,
     /// `public`, `optional` or `authenticated`.
     pub access: &'static str,
-    /// The requirements on the token, one text for each check.
+    /// The requirements on the token, one for each check.
     pub asks: Vec<String>,
-    /// The names of the rate limits, in the order in which they are charged.
+    /// The names of the rate limits, in the order of counting.
     pub limits: Vec<String>,
-    /// The name of the upstream; `authority` for an endpoint of the authority, `gateway` for metadata.
+    /// The name of the upstream. `authority` or `gateway` if the gateway answers itself.
     pub upstream: String,
     /// The path prefix that is removed before forwarding.
     pub strip_prefix: Option<String>,
@@ -33,8 +33,7 @@ pub(crate) struct RouteSummary {
     pub mode: &'static str,
 }
 
-/// Returns the routes in matching order: of the routes that match a host and path, the first is the most specific. The
-/// authority's endpoints, which exist on every host, are last.
+/// Returns the routes, more specific routes first. The endpoints of the authority are last.
 pub(crate) fn listing(policy: &Policy) -> Vec<RouteSummary> {
     let mut routes: Vec<&Route> = policy.routes.iter().collect();
     routes.sort_by(|one, other| {

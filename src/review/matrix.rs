@@ -1,9 +1,7 @@
-//! Builds the access matrix, which shows for each route and method the roles that are allowed and the other grants that
-//! they need.
+//! Builds the access matrix: the roles and other grants that each route and method requires.
 //!
-//! Each cell shows the verdict on a sample request from a caller with one role. If the request is refused, the same
-//! request is evaluated for callers with exactly the grants that the route's rule requires. A cell therefore never
-//! shows more access than the gateway allows.
+//! Each cell is the verdict on a sample request from a caller with one role. If the caller is rejected, callers with
+//! exactly the required grants are tried. A cell never shows more access than the gateway allows.
 
 use super::sample::{self, Caller, Grants, Sample};
 use crate::authorize::Check;
@@ -14,11 +12,11 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// The maximum number of role columns. A wider table would be unreadable.
+/// The maximum number of role columns. A wider table is unreadable.
 const ROLES_MAX: usize = 200;
-/// The maximum number of cells. Computing this many cells takes about a second.
+/// The maximum number of cells, which take about a second to compute.
 const CELLS_MAX: usize = 100_000;
-/// The maximum number of alternative sets of grants in a cell.
+/// The maximum number of alternatives in a cell.
 const WAYS_MAX: usize = 4;
 
 /// The access matrix.
@@ -26,10 +24,9 @@ const WAYS_MAX: usize = 4;
 pub(crate) struct Matrix {
     /// The columns, one for each kind of caller.
     pub columns: Vec<Column>,
-    /// The rows, one for each route and group of methods with the same results, in matching order. The authority's
-    /// endpoints are the last rows.
+    /// The rows in matching order. Methods with equal results share a row. The endpoints of the authority are last.
     pub rows: Vec<Row>,
-    /// The roles and rows that were left out.
+    /// The omitted roles and rows.
     pub left_out: Omitted,
 }
 
@@ -39,62 +36,61 @@ pub(crate) struct Matrix {
 pub(crate) enum Column {
     /// A caller without a token.
     Nobody,
-    /// A caller with a valid token that contains no grants.
+    /// A caller with a valid token without grants.
     AnyCaller,
-    /// A caller with a valid token that contains only this role.
+    /// A caller with a valid token that has only this role.
     Role {
         /// The name of the role.
         role: String,
     },
 }
 
-/// The results for a route and a group of methods with the same results.
+/// The results of a route for methods with equal results.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
-    /// The route's name.
+    /// The name of the route.
     pub route: String,
-    /// The host and path, as the policy writes them.
+    /// The host and path pattern, as written in the policy.
     pub covers: String,
-    /// The methods; empty if the row applies to all methods.
+    /// The methods. Empty if the row applies to all methods.
     pub methods: Vec<String>,
     /// The sample request.
     pub request: String,
-    /// The name of a more specific route that matches the sample request instead, if there is one.
+    /// The name of a more specific route that covers the sample request instead.
     pub covered_by: Option<String>,
     /// One cell for each column.
     pub cells: Vec<Cell>,
 }
 
-/// Whether a caller is allowed to use a route.
+/// Whether a caller may use a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub(crate) enum Cell {
     /// The caller is allowed.
     Yes,
-    /// The caller does not meet the route's requirements, but the route is in shadow mode and forwards the request.
+    /// The rule rejects the caller, but the route is in shadow mode and forwards the request.
     Shadow {
-        /// The code of the refusal.
+        /// The denial code.
         code: &'static str,
     },
     /// The caller is allowed with one of these additional grants.
     With {
-        /// The alternative sets of grants. The caller needs one of them.
+        /// The alternatives, each with all grants that the caller needs.
         needs: Vec<String>,
     },
-    /// The caller is refused, whatever other grants the token contains: the route requires another role, or refuses
-    /// every request.
+    /// The caller is rejected, regardless of other grants.
     No {
-        /// The code of the refusal.
+        /// The denial code.
         code: &'static str,
     },
 }
 
-/// The roles and rows that were left out.
+/// The omitted roles and rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Omitted {
-    /// The number of roles that were left out. These are the last roles in alphabetical order.
+    /// The number of omitted roles, which are last in alphabetical order.
     pub roles: usize,
-    /// The number of groups of rows that were left out. These are the last groups in matching order.
+    /// The number of omitted groups of rows, which are last in matching order.
     pub rows: usize,
 }
 
@@ -117,7 +113,7 @@ fn bounded(policy: &Policy, roles_max: usize, cells_max: usize) -> Matrix {
     Matrix { columns, rows, left_out }
 }
 
-/// Returns the roles that the rules of a policy name, in alphabetical order.
+/// Returns the roles in the rules of a policy, in alphabetical order.
 fn roles(policy: &Policy) -> Vec<String> {
     let mut roles = BTreeSet::new();
     for check in policy.routes.iter().flat_map(|route| route.rule.checks()) {
@@ -136,12 +132,11 @@ fn roles(policy: &Policy) -> Vec<String> {
     roles.into_iter().collect()
 }
 
-/// Returns the samples in groups that differ only by method, in matching order.
+/// Returns the samples in matching order. Samples of a group differ only in the method.
 fn groups(policy: &Policy) -> Vec<Vec<Sample>> {
     let mut groups: Vec<Vec<Sample>> = Vec::new();
     for sample in sample::requests(policy) {
-        // The authority's endpoints have a sample for each host that the policy names. Only the sample for all hosts is
-        // kept.
+        // An endpoint of the authority has a sample for each host. Only the sample without a host is kept.
         if is_endpoint(policy, &sample) && !sample.covers.starts_with('/') {
             continue;
         }
@@ -169,7 +164,7 @@ struct MatrixBuilder<'p> {
 }
 
 impl MatrixBuilder<'_> {
-    /// Returns one row for each set of methods with the same verdict. All samples of `group` have the same route and
+    /// Returns one row for each group of methods with equal verdicts. All samples of `group` have the same route and
     /// URL.
     fn rows(&self, group: &[Sample], columns: &[Column]) -> Vec<Row> {
         let mut met: Vec<(Verdict, Question, Vec<&Sample>)> = Vec::new();
@@ -231,7 +226,7 @@ impl MatrixBuilder<'_> {
             return Cell::No { code };
         };
         let ways = sample::minimal_grants(self.policy, &self.policy.routes[route]);
-        // A set of grants that contains only roles of other columns is skipped, because those columns show the set.
+        // Skips grants that have only roles of other columns. Those columns show the grants.
         let mut ways =
             ways.into_iter().filter(|way| way.roles.is_empty() || !way.roles.is_disjoint(&base.roles));
         let needs: Vec<String> = ways
@@ -264,7 +259,7 @@ impl fmt::Display for Column {
 }
 
 impl fmt::Display for Cell {
-    /// Formats the cell as `yes`, `no`, `with scope a`, or `shadow` for a refusal that shadow mode does not enforce.
+    /// Formats the cell: `yes`, `no`, `with scope a`, or `shadow`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Yes => f.write_str("yes"),
@@ -285,7 +280,7 @@ mod tests {
         format!("[[route]]\nname = \"{path}\"\npath = \"{path}\"\nupstream = \"echo\"\n{rest}\n")
     }
 
-    /// Returns the rows as text, each with its path, methods and cells.
+    /// Formats each row as path, methods and cells.
     fn lines(matrix: &Matrix) -> Vec<String> {
         let line = |row: &Row| {
             let cells: Vec<_> = row.cells.iter().map(ToString::to_string).collect();
@@ -393,9 +388,8 @@ mod tests {
                 };
                 let has_role = (any.is_empty() || role.is_some_and(|role| any.contains(role))) && all.iter().all(|one| Some(one) == role);
                 prop_assert_eq!(*cell == Cell::Yes, has_role && !scoped, "{:?} {:?}", column, cell);
-                // If the rule names roles, a caller with one of them can be allowed with additional grants, and a
-                // caller with another role is refused. If the rule names no roles, a caller with any role can be
-                // allowed.
+                // If the rule names roles, only a caller with one of these roles can be allowed. Otherwise, every
+                // caller can be allowed.
                 let is_asked_for = role.is_some_and(|role| any.contains(role) || all.contains(role)) || any.is_empty() && all.is_empty();
                 let is_no = matches!(cell, Cell::No { .. });
                 prop_assert_eq!(is_no, !is_asked_for, "{:?} {:?}", column, cell);

@@ -1,7 +1,6 @@
-//! Reviews a whole policy: lints it, runs its tests, finds odd spellings that bypass a route, builds the access matrix,
-//! and compares the policy with another policy.
+//! Reviews a whole policy: lint, tests, spelling attack, access matrix and comparison.
 //!
-//! This module uses [`crate::explain`] to evaluate hypothetical requests. It does not serve requests.
+//! This module evaluates hypothetical requests. It does not serve requests.
 
 pub mod cases;
 pub(crate) mod diff;

@@ -1,4 +1,4 @@
-//! Reads, compiles and lints a policy file, and reports faults of syntax and faults of meaning together.
+//! Reads, compiles and lints a policy file. Reports all faults together.
 
 use super::lint;
 use crate::config;
@@ -7,9 +7,10 @@ use crate::keyring::MissingKey;
 use crate::policy::{Compiled, Policy, compile, compile_after};
 use std::path::Path;
 
-/// Reads and compiles a file, as an independent policy or as the successor of `before`.
+/// Reads and compiles a file. `before` is the previous policy, if any.
 ///
 /// # Errors
+///
 /// Returns all faults, in the order of the file.
 pub fn read(
     path: &Path,
@@ -25,8 +26,7 @@ pub fn read(
         };
         return Ok(lint(&loaded, compiled));
     }
-    // The file is rejected for the faults found so far. The part of the file that could be read is compiled
-    // nevertheless, to report the faults in that part too.
+    // The file is rejected. The readable part is still compiled, to report its faults too.
     let more = match compile(&loaded, MissingKey::Ephemeral) {
         Ok(compiled) => {
             let compiled = lint(&loaded, compiled);
@@ -41,13 +41,13 @@ pub fn read(
     Err(faults)
 }
 
-/// Whether a finding is only a consequence of another fault, which prevented a value from being read.
+/// Whether `found` is only a consequence of `cause`: a value that could not be read.
 fn follows_from(found: &Diagnostic, cause: &Diagnostic) -> bool {
     let within = |key: &str, table: &str| {
         key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
     let name = cause.key.rsplit('.').next().unwrap_or_default();
-    // An unknown key has no effect on other keys, so a finding about the same table has another cause.
+    // An unknown key does not affect other keys, so findings of the same table have other causes.
     let is_about =
         cause.id != "unknown_key" && (within(&found.key, &cause.key) || within(&cause.key, &found.key));
     is_about || found.refers_to.as_deref() == Some(name)

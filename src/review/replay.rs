@@ -1,7 +1,7 @@
-//! Evaluates logged requests under another policy, and compares the results with the results under the current policy.
+//! Evaluates logged requests under another policy and compares the results.
 //!
-//! The log keeps only some inputs of each decision ([`crate::decision_log`]). If these inputs are not sufficient to
-//! decide under the other policy, the result is counted as unknown.
+//! The log does not keep all inputs of a decision ([`crate::decision_log`]). If an input is missing, the result is
+//! unknown.
 
 use super::diff::Side;
 use super::sample::some_binding;
@@ -17,11 +17,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// The maximum number of examples in each group.
+/// The maximum number of examples in a group.
 const EXAMPLES: usize = 3;
-/// The token that replaces a rejected token. No issuer's keys verify it.
+/// The token that replaces a rejected token. No issuer accepts it.
 const REFUSED_TOKEN: &str = "refused";
-/// The subject of all verified tokens, because the log does not keep subjects.
+/// The subject of all verified tokens. The log does not keep subjects.
 const SUBJECT: &str = "(not kept)";
 
 /// The results of a replay.
@@ -29,18 +29,17 @@ const SUBJECT: &str = "(not kept)";
 pub(crate) struct Replay {
     /// The number of decisions.
     pub decisions: usize,
-    /// The number of decisions that would change under the new policy.
+    /// The number of decisions that change under the new policy.
     pub would_change: usize,
-    /// The number of decisions whose result is unknown, because the log does not keep all inputs that the decision
-    /// depends on.
+    /// The number of unknown decisions, for which the log does not keep all inputs.
     pub unknown: usize,
-    /// The number of log lines that are not decisions.
+    /// The number of lines that are not decisions.
     pub unreadable: usize,
-    /// The changes. Requests that only the new policy would forward are listed first.
+    /// The changes. Requests that only the new policy forwards are first.
     pub groups: Vec<Group>,
 }
 
-/// Decisions that would change in the same way.
+/// Decisions that change in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Group {
     /// The result under the old policy.
@@ -59,7 +58,7 @@ enum ReplayVerdict {
     Unknown,
 }
 
-/// Evaluates logged requests under both policies. Each line of `lines` is a logged decision as JSON.
+/// Evaluates logged requests under both policies. Each line is a decision as JSON.
 pub(crate) fn replay(old: &Policy, new: &Policy, lines: &str) -> Replay {
     let trusts_alike = trust_alike(old, new);
     let (old, new) = (Examiner::new(old), Examiner::new(new));
@@ -118,8 +117,8 @@ fn describe(entry: &Entry) -> String {
     Line(&format!("{method} {scheme}://{host}{path} ({who}; from {client})")).to_string()
 }
 
-/// Evaluates a logged request under one policy. `trusts_alike` states whether this policy accepts the same tokens as
-/// the policy under which the request was logged.
+/// Evaluates a logged request. `trusts_alike` states whether this policy accepts the same tokens as the policy of the
+/// log.
 fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> ReplayVerdict {
     let policy = examiner.policy();
     let url = format!("{}://{}{}", entry.scheme, entry.host, entry.path);
@@ -130,7 +129,7 @@ fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> Replay
         LoggedCredential::Refused => question.token(REFUSED_TOKEN.to_owned()),
         LoggedCredential::Verified => question.claims(claims(policy, entry)),
     };
-    // The log keeps no header fields.
+    // The log does not keep header fields.
     if policy.front.head(&question.parts).is_ok_and(|head| policy.table.is_by_fields(&head)) {
         return ReplayVerdict::Unknown;
     }
@@ -142,7 +141,7 @@ fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> Replay
         }
         // The token was not checked when the request was logged, so it may be valid.
         (Outcome::Refused(Denial::MissingToken), LoggedCredential::Unexamined) => ReplayVerdict::Unknown,
-        // The placeholder was rejected, so the original token would be rejected too, with the logged code.
+        // The placeholder was rejected, so the original token is rejected too, with the logged code.
         (Outcome::Refused(Denial::MalformedToken(_)), LoggedCredential::Refused) if trusts_alike => {
             ReplayVerdict::Known(Side { outcome: entry.code.clone().unwrap_or_default(), ..side })
         }
@@ -156,15 +155,14 @@ fn trust_alike(old: &Policy, new: &Policy) -> bool {
     let same = |one: &Issuer, other: &Issuer| {
         (&one.name, &one.audience, &one.algorithms, one.leeway, &one.types)
             == (&other.name, &other.audience, &other.algorithms, other.leeway, &other.types)
-            // The key of the local authority is not compared, because a temporary key may have been generated for each
-            // policy.
+            // The key of the local authority may be temporary. Each policy may have generated its own.
             && (one.local && other.local || one.keys.is_same(&other.keys))
     };
     let (old, new) = (old.trust.issuers(), new.trust.issuers());
     old.len() == new.len() && old.iter().all(|one| new.iter().any(|other| same(one, other)))
 }
 
-/// Returns the logged claims of a verified token, each at the path where this policy reads it.
+/// Returns the logged claims of a verified token, at the paths that this policy reads.
 fn claims(policy: &Policy, entry: &Entry) -> Map<String, Value> {
     let mut claims = Map::new();
     let issuers = policy.trust.issuers();
@@ -197,7 +195,7 @@ fn needs_unlogged_claim(policy: &Policy, entry: &Entry, verdict: &Verdict) -> bo
     let route = verdict.route.and_then(|route| policy.routes.get(route));
     let mut checks = route.into_iter().flat_map(|route| route.rule.checks());
     checks.any(|check| match check {
-        // The log keeps no header fields.
+        // The log does not keep header fields.
         Check::Claim { equals: Expected::Header(_), .. } => true,
         Check::Claim { claim, .. } => {
             let path = policy.trust.claims().get(usize::from(claim.0)).map(ToString::to_string);
@@ -271,7 +269,7 @@ mod tests {
         replay
     }
 
-    /// Returns the number of changed decisions and the number of unknown decisions.
+    /// Returns the number of changed and the number of unknown decisions.
     fn counts(replay: &Replay) -> (usize, usize) {
         (replay.would_change, replay.unknown)
     }

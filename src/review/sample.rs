@@ -1,10 +1,8 @@
-//! Creates sample requests and callers, which represent all other requests and callers in the access matrix and in
-//! comparisons of policies.
+//! Creates sample requests and callers for the access matrix and for comparisons of policies.
 //!
-//! There is one request for each method of each route. If possible, no more specific route matches this request. There
-//! is one caller for each minimal set of grants that a rule requires. Every allowed caller has at least the grants of
-//! one of these callers. Except for excluded roles, a rule never refuses a caller for having more grants, so the sample
-//! callers represent all callers. The module `diff` adds callers with excluded roles.
+//! There is one request for each method of each route. There is one caller for each minimal set of grants that a rule
+//! requires. These callers are sufficient: additional grants never make a rule reject a caller. The only exception is
+//! an excluded role, which the module `diff` adds.
 
 use crate::authenticate::{ClaimValue, Thumbprint};
 use crate::authorize::{Check, Expected};
@@ -18,26 +16,25 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// The text that is inserted for a parameter in a path or for a wildcard in a host.
+/// The sample value of path parameters and host wildcards.
 const SAMPLE: &str = "sample";
-/// The text that is inserted instead of `SAMPLE` if a more specific route contains `SAMPLE` as a literal.
+/// The sample value if a more specific route contains `SAMPLE` as a literal.
 const ANOTHER: &str = "another-sample";
-/// The host of a sample request to a route for all hosts. It is in a reserved top-level domain (RFC 6761 section 6.4).
+/// The host in sample requests to a route for all hosts. Its top-level domain is reserved (RFC 6761 section 6.4).
 pub(super) const ANY_HOST: &str = "sample.invalid";
-/// The value of a header field that a claim is compared with.
+/// The sample value of a header that a claim must equal.
 const SAMPLE_HEADER: &str = "sample-header";
-/// The subject of a token if the rule requires no particular subject. No sample path contains this text.
+/// The subject of a token if the rule requires no specific subject. No sample path contains this text.
 const SOMEBODY: &str = "somebody";
-/// The maximum number of segments that are tried for `{*rest}`. More specific routes may match paths with fewer
-/// segments.
+/// The maximum number of segments for `{*rest}`. More segments may be needed to avoid a more specific route.
 const REST_MAX: usize = 4;
 
-/// A request that represents all requests that a route matches.
+/// A sample request of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// The position of the route in [`Policy::routes`]. A more specific route may match the request instead.
+    /// The index of the route in [`Policy::routes`]. A more specific route may cover the request instead.
     pub route: usize,
-    /// The host and path, as the policy writes them.
+    /// The host and path pattern, as written in the policy.
     pub covers: String,
     /// The method.
     pub method: Method,
@@ -47,28 +44,29 @@ pub(super) struct Sample {
     pub fields: Fields,
 }
 
-/// Returns one request for each host, path and method of the policy's routes, in the order of the route table. For a
-/// route that matches all methods, these are the standard methods and all other methods that the policy names.
+/// Returns one request for each host, path and method, in the order of the route table. A route for all methods has a
+/// request for each standard method and each method that the policy names.
 pub(super) fn requests(policy: &Policy) -> impl Iterator<Item = Sample> + '_ {
     requests_to(policy, |_| true)
 }
 
 impl Sample {
-    /// Returns the question whether the request is allowed, without a credential.
+    /// Returns the request as a [`Question`] without a credential. The result is never `None`, because the URL is
+    /// valid.
     pub(super) fn question(&self) -> Option<Question> {
         question(&self.method, &self.url, &self.fields)
     }
 }
 
-/// Returns the question about a request with these header fields. The URL of a sample is always valid.
+/// Returns a [`Question`] for a request with these header fields.
 pub(super) fn question(method: &Method, url: &str, fields: &Fields) -> Option<Question> {
     let mut question = Question::new(method.as_str(), url).ok()?;
     fields.set(&mut question.parts.headers);
     Some(question)
 }
 
-/// Returns the sample requests of the routes for which `is_wanted` is true. An endpoint of the authority has requests
-/// for each host that the policy names.
+/// Returns the sample requests of the routes for which `is_wanted` returns true. An endpoint of the authority has a
+/// request for each host that the policy names.
 pub(super) fn requests_to<'p>(
     policy: &'p Policy,
     is_wanted: impl Fn(&Route) -> bool + 'p,
@@ -99,8 +97,7 @@ pub(super) fn requests_to<'p>(
     })
 }
 
-/// Returns a URL that no more specific route matches, if there is one, and otherwise any URL that the route's pattern
-/// matches.
+/// Returns a URL of the route, if possible one that no more specific route covers.
 fn url(policy: &Policy, matcher: &Matcher, route: usize) -> String {
     let method = matcher.methods.iter().next().cloned().unwrap_or(Method::GET);
     let candidates = candidates(matcher);
@@ -121,7 +118,7 @@ fn url(policy: &Policy, matcher: &Matcher, route: usize) -> String {
     format!("https://{host}{path}")
 }
 
-/// Returns hosts and paths that a route's pattern matches, the simplest first.
+/// Returns hosts and paths that a route covers, simplest first.
 fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
     let pattern = matcher.path.to_string();
     let mut all = Vec::new();
@@ -133,8 +130,7 @@ fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
         };
         for rest in rests(word) {
             let segments = pattern.split('/').map(|segment| match segment {
-                // A segment that begins with a brace is a parameter, because a literal brace is written as %7B in a
-                // pattern.
+                // A literal brace is written as `%7B`, so a segment that begins with a brace is a parameter.
                 _ if segment.starts_with("{*") => rest.as_str(),
                 _ if segment.starts_with('{') => word,
                 literal => literal,
@@ -148,7 +144,7 @@ fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
     all
 }
 
-/// Returns the values that are tried for `{*rest}`.
+/// Returns values to try for `{*rest}`.
 fn rests(word: &str) -> impl Iterator<Item = String> + '_ {
     (1..=REST_MAX).map(move |length| vec![word; length].join("/")).chain([String::new()])
 }
@@ -158,49 +154,49 @@ fn rests(word: &str) -> impl Iterator<Item = String> + '_ {
 pub(super) enum Caller {
     /// A caller without a token.
     Nobody,
-    /// A caller with a valid token that contains these grants.
+    /// A caller with a valid token that has these grants.
     WithToken(Grants),
 }
 
-/// The grants that a token contains.
+/// The grants of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Grants {
     /// The roles.
     pub roles: BTreeSet<String>,
     /// The scopes.
     pub scopes: BTreeSet<String>,
-    /// The values of claims, by the path of the claim.
+    /// The values of claims, by claim path.
     pub claims: BTreeMap<String, BTreeSet<ClaimGrant>>,
-    /// The issuer; `None` for the policy's first.
+    /// The issuer. `None` means the first issuer of the policy.
     pub issuer: Option<String>,
-    /// Whether the token comes from a fresh login.
+    /// Whether the login is fresh.
     pub fresh: bool,
-    /// Whether the token is bound to a key of its sender.
+    /// Whether the token is bound to a key.
     pub bound: bool,
 }
 
-/// Returns the `cnf` claim of a token that is bound to some key.
+/// Returns the `cnf` claim of a bound token.
 pub(super) fn some_binding() -> Value {
     serde_json::json!({ "jkt": Thumbprint([0; 32]).to_string() })
 }
 
-/// A value of a claim.
+/// The value of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ClaimGrant {
-    /// A fixed value as JSON.
+    /// A fixed value, as JSON.
     Value(String),
-    /// The value of the parameter in the request's path.
+    /// The value of the path parameter.
     InPath,
-    /// The request's host.
+    /// The host of the request.
     InHost,
-    /// The label of the request's host that the `*` of the route's host matches.
+    /// The label of the host that the wildcard covers.
     InHostLabel,
-    /// The value of this header of the request.
+    /// The value of this header.
     InHeader(String),
 }
 
-/// Returns the minimal sets of grants that satisfy a route's rule: one set for each combination of alternatives. The
-/// compiler bounds their number.
+/// Returns the minimal sets of grants that satisfy a rule, one for each combination of alternatives. The compiler
+/// limits the number of combinations.
 pub(super) fn minimal_grants(policy: &Policy, route: &Route) -> Vec<Grants> {
     let mut ways = BTreeSet::from([Grants::default()]);
     let mut excluded: BTreeSet<&str> = BTreeSet::new();
@@ -240,8 +236,8 @@ pub(super) fn minimal_grants(policy: &Policy, route: &Route) -> Vec<Grants> {
     ways.into_iter().collect()
 }
 
-/// Returns each set of grants in `ways` combined with each alternative in `any`. A combination is dropped if `add`
-/// returns `false`, unless the set already contained the alternative.
+/// Combines each set of grants with each alternative. Drops a combination if `add` returns false, unless the set
+/// already contains the alternative.
 fn each<T>(ways: &BTreeSet<Grants>, any: &[T], add: impl Fn(&mut Grants, &T) -> bool) -> BTreeSet<Grants> {
     let with = |way: &Grants, one: &T| {
         let mut more = way.clone();
@@ -273,8 +269,7 @@ fn claim_grants(expected: &Expected) -> Vec<ClaimGrant> {
     }
 }
 
-/// Returns the roles that a route's rule excludes. Only an excluded role can make a caller with additional roles lose
-/// access.
+/// Returns the roles that a rule excludes. Only an excluded role can make a rule reject a caller with more grants.
 pub(super) fn excluded_roles(route: &Route) -> impl Iterator<Item = String> + '_ {
     route.rule.checks().iter().flat_map(|check| match check {
         Check::NotRoles(none) => none.iter().map(ToString::to_string).collect(),
@@ -289,7 +284,7 @@ pub(super) fn excluded_roles(route: &Route) -> impl Iterator<Item = String> + '_
     })
 }
 
-/// Whether a route's rule accepts tokens of some issuers only.
+/// Whether a rule accepts only some issuers.
 pub(super) fn names_issuers(route: &Route) -> bool {
     route.rule.checks().iter().any(|check| matches!(check, Check::Issuers(_)))
 }
@@ -305,7 +300,7 @@ fn json(value: &ClaimValue) -> Value {
 }
 
 impl ClaimGrant {
-    /// Returns the values that a claim needs for a request.
+    /// Returns the values of the claim for a request.
     fn values(&self, question: &Question) -> Vec<Value> {
         let host = || {
             let host = question.parts.headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -313,7 +308,7 @@ impl ClaimGrant {
         };
         match self {
             Self::Value(value) => vec![serde_json::from_str(value).unwrap_or(Value::Null)],
-            // All values that a sample path may contain.
+            // Every value that a sample path may contain.
             Self::InPath => [SAMPLE, ANOTHER].into_iter().flat_map(rests).map(Value::from).collect(),
             Self::InHost => vec![host().into()],
             Self::InHostLabel => vec![host().split('.').next().unwrap_or_default().into()],
@@ -326,7 +321,7 @@ impl ClaimGrant {
 }
 
 impl Grants {
-    /// Whether these grants include all grants of `other`.
+    /// Whether these grants include all grants in `other`.
     pub(super) fn includes(&self, other: &Self) -> bool {
         let has = |(path, values): (&String, &BTreeSet<ClaimGrant>)| {
             self.claims.get(path).is_some_and(|own| own.is_superset(values))
@@ -339,13 +334,13 @@ impl Grants {
             && (self.bound || !other.bound)
     }
 
-    /// Whether the token grants nothing, whoever issued it.
+    /// Whether the token has no grants. Ignores the issuer.
     pub(super) fn is_bare(&self) -> bool {
         *self == Self { issuer: self.issuer.clone(), ..Self::default() }
     }
 
-    /// Returns the claims of a token with these grants. The issuer determines where the token contains roles and
-    /// scopes. If a grant depends on the request, its value is taken from `question`.
+    /// Returns the claims of a token with these grants. The issuer determines the claims of roles and scopes.
+    /// `question` is the request, which some grants depend on.
     pub(super) fn claims(&self, policy: &Policy, question: &Question) -> Map<String, Value> {
         let mut claims = Map::new();
         let roles: Vec<Value> = self.roles.iter().map(|role| Value::from(&**role)).collect();
@@ -362,7 +357,7 @@ impl Grants {
         for path in policy.trust.claims() {
             let Some(grants) = self.claims.get(&path.to_string()) else { continue };
             let mut values: Vec<Value> = grants.iter().flat_map(|grant| grant.values(question)).collect();
-            // `sub` cannot be a list. If a sample path may contain several values, `sub` is the first of them.
+            // `sub` cannot be a list, so it is the first possible value.
             let is_one = values.len() == 1 || (path.is_name("sub") && grants.len() == 1);
             let value = if is_one { values.swap_remove(0) } else { Value::Array(values) };
             path.put(&mut claims, value);
@@ -383,8 +378,7 @@ impl Grants {
 }
 
 impl Caller {
-    /// Returns the question with this caller's credential, and with the header fields that the caller's claims are
-    /// compared with.
+    /// Adds the credential of this caller, and the header fields that its claims must equal.
     pub(super) fn question(&self, policy: &Policy, mut question: Question) -> Question {
         match self {
             Self::Nobody => question,
@@ -405,7 +399,7 @@ impl Caller {
 }
 
 impl fmt::Display for Caller {
-    /// Formats the caller for operators, such as `without a token`, `any token` or `role clerk and scope orders:read`.
+    /// Formats the caller for operators: `without a token`, `any token`, or `role clerk and scope orders:read`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody => f.write_str("without a token"),

@@ -1,7 +1,7 @@
-//! Compares the files of two policies key by key, to show settings that the comparison of access does not cover.
+//! Compares two policy files key by key.
 //!
-//! The comparison covers every setting in effect. It reveals no secret, because the effective policy contains no
-//! secrets. A changed secret is reported only for an issuer, whose compiled keys can be compared.
+//! The output contains no secrets. A changed secret is reported only for an issuer, whose compiled keys can be
+//! compared.
 
 use crate::config::Loaded;
 use crate::config::effective::Effective;
@@ -9,18 +9,18 @@ use crate::policy::Policy;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A setting that differs between two policies.
+/// A changed setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SettingChange {
-    /// The key. Routes and issuers are identified by name, because their positions may change.
+    /// The key. Routes and issuers are identified by name, because their indexes may change.
     pub what: String,
-    /// The old value as JSON; `None` if the key was not set.
+    /// The old value as JSON. `None` if the key was not set.
     pub before: Option<String>,
-    /// The new value as JSON; `None` if the key is not set.
+    /// The new value as JSON. `None` if the key is not set.
     pub after: Option<String>,
 }
 
-/// A policy and the file that it was compiled from.
+/// A policy and its file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PolicyFile<'w> {
     /// The file.
@@ -29,9 +29,10 @@ pub(crate) struct PolicyFile<'w> {
     pub policy: &'w Policy,
 }
 
-/// Returns the settings that differ, in the order of the keys.
+/// Returns the changed settings, ordered by key.
 ///
 /// # Errors
+///
 /// Returns an error if a value cannot be serialized.
 pub(crate) fn setting_changes(
     old: PolicyFile<'_>,
@@ -40,8 +41,7 @@ pub(crate) fn setting_changes(
     let (before, after) = (keys(old.file)?, keys(new.file)?);
     let mut others = Vec::new();
     for table in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
-        // A new or removed route or issuer is listed as a whole, without its keys. The comparison of access shows the
-        // effects.
+        // A new or removed route or issuer is one change. The comparison of access shows its effects.
         let is_whole = table.starts_with("route ") || table.starts_with("issuer ");
         match (before.get(table), after.get(table)) {
             (Some(_), None) if is_whole => others.push(setting_change(table, Some("there"), None)),
@@ -76,15 +76,13 @@ fn setting_change(what: &str, before: Option<&str>, after: Option<&str>) -> Sett
     }
 }
 
-/// The values of keys. The outer map groups keys by their route or issuer; keys of other tables have an empty group
-/// name.
+/// The values of keys, grouped by route or issuer. Other keys have an empty group name.
 type Keys = BTreeMap<String, BTreeMap<String, String>>;
 
 fn keys(loaded: &Loaded) -> Result<Keys, String> {
     let mut keys = Keys::new();
     for entry in Effective::of(loaded, false)?.entries {
-        // Tests are skipped, because they do not affect requests. Lists of tables are skipped, because their tables are
-        // compared one by one.
+        // Tests do not affect requests. The tables of a list are compared one by one.
         if !entry.key.starts_with("test[") && !matches!(&*entry.key, "test" | "issuer" | "route") {
             let (table, key) = named(loaded, &entry.key);
             keys.entry(table).or_default().insert(key, entry.value.to_string());
@@ -93,7 +91,7 @@ fn keys(loaded: &Loaded) -> Result<Keys, String> {
     Ok(keys)
 }
 
-/// Splits a key into its group and the rest: `route[3].upstream` is split into `route "orders"` and `upstream`.
+/// Splits a key into its group and the rest: `route[3].upstream` into `route "orders"` and `upstream`.
 fn named(loaded: &Loaded, key: &str) -> (String, String) {
     let numbered = |table: &str| {
         let (index, rest) = key.strip_prefix(table)?.strip_prefix('[')?.split_once("].")?;
@@ -134,7 +132,7 @@ mod tests {
         upstream = "echo"
     "#;
 
-    /// Returns the differences, formatted as one line each.
+    /// Returns the differences, one on each line.
     fn between(old: &str, new: &str) -> Vec<String> {
         let read = |text: &str| {
             let loaded = crate::config::load_text("gateway.toml", text.to_owned(), ".".into(), Vec::new());

@@ -1,10 +1,7 @@
-//! The spelling attack finds requests that a route refuses in their plain spelling and that another route allows in an
-//! odd spelling.
+//! The spelling attack finds requests that a route rejects, but that another route accepts in an odd spelling.
 //!
-//! For each route, a request is evaluated in its plain spelling and in odd spellings, with the code that serves
-//! requests. If the gateway reads two spellings as the same request, it uses the same route for both. It rejects a
-//! request that can be read in two ways. A finding is therefore nearly always caused by a laxer catch-all route in
-//! front of an upstream that reads requests less strictly than the gateway.
+//! The attack uses the code that serves requests. A bypass is nearly always caused by a laxer catch-all route, together
+//! with an upstream that is more lenient than the gateway.
 
 mod findings;
 #[cfg(test)]
@@ -25,27 +22,26 @@ use http::{HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
 use variants::SpellingKind;
 
-/// The maximum number of callers with grants that are tried on a route. If a route accepts any of several roles, a
-/// caller is tried for each role.
+/// The maximum number of callers with grants per route. For a rule with several roles, each role is tried.
 const CALLERS_MAX: usize = 8;
 
-/// A request that its route refuses in the plain spelling, and that another route allows in an odd spelling.
+/// A request that its route rejects, but that another route accepts in an odd spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bypass {
-    /// The position of the bypassed route in [`Policy::routes`].
+    /// The index of the bypassed route in [`Policy::routes`].
     route: usize,
     kind: SpellingKind,
-    /// The request in its plain spelling, which is refused.
+    /// The rejected request, in its plain spelling.
     plain: String,
-    /// The odd spelling, which is allowed.
+    /// The accepted request, in its odd spelling.
     odd: String,
-    /// The position in [`Policy::routes`] of the route that allows the odd spelling.
+    /// The index in [`Policy::routes`] of the route that accepts the odd spelling.
     by: usize,
-    /// The caller for whom the odd spelling is allowed.
+    /// The caller whose request is accepted.
     caller: Caller,
 }
 
-/// Finds the bypasses of a policy. Returns at most one bypass for each route and kind of spelling.
+/// Returns the bypasses of a policy, at most one for each route and kind of spelling.
 fn bypasses(policy: &Policy) -> Vec<Bypass> {
     let mut attack = Attack {
         policy,
@@ -57,8 +53,7 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         found: Vec::new(),
     };
     let mut asked: HashSet<(usize, String, Fields)> = HashSet::new();
-    // The gateway's own endpoints are skipped, because the gateway answers these requests itself and no upstream can
-    // read them differently.
+    // The gateway answers requests to its own endpoints itself. No upstream can read them differently.
     let is_forwarded = |route: &Route| !route.handler.is_own();
     let mut samples = sample::requests_to(policy, is_forwarded).peekable();
     while let Some(sample) = samples.next() {
@@ -77,8 +72,7 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
     attack.found
 }
 
-/// Returns the URLs whose spelling is varied: the sample's URL and, for a route with `{*rest}`, the URL in which
-/// `{*rest}` is empty.
+/// Returns the URLs to vary: the URL of the sample, and the URL in which `{*rest}` is empty.
 fn plain_urls(policy: &Policy, sample: &Sample) -> Vec<String> {
     let mut urls = vec![sample.url.clone()];
     let pattern = policy.routes[sample.route].matcher.path.to_string();
@@ -97,15 +91,15 @@ struct Attack<'p> {
     policy: &'p Policy,
     examiner: Examiner<'p>,
     now: Now,
-    /// The sets of header fields by which routes are chosen.
+    /// The header fields by which routes are chosen.
     fields: HashSet<&'p Fields>,
-    /// The callers that are tried on each route, by the position of the route.
+    /// The callers to try, by the index of the route.
     callers: HashMap<usize, Vec<Caller>>,
     known: HashSet<(usize, SpellingKind)>,
     found: Vec<Bypass>,
 }
 
-/// A request that its route refuses without a credential.
+/// A request that its route rejects without a credential.
 struct ProtectedRequest<'d> {
     route: usize,
     delivery: &'d Delivery,
@@ -113,17 +107,17 @@ struct ProtectedRequest<'d> {
     plain: Question,
     /// The path that the upstream would receive for the plain spelling.
     sent: String,
-    /// The pairs of a kind of spelling and another route that have already been tried.
+    /// The pairs of a kind and another route that were already tried.
     tried: HashSet<(SpellingKind, usize)>,
 }
 
-/// The result of the route table for a spelling.
+/// How the route table matches a spelling.
 enum TableMatch {
-    /// The spelling matches the route at this position.
+    /// The index of the matching route.
     Route(usize),
-    /// The spelling matches only routes for other methods.
+    /// Only routes for other methods match.
     OtherMethod,
-    /// The spelling matches no route, or is refused regardless of its method.
+    /// No route matches, or the request is rejected for every method.
     Nothing,
 }
 
@@ -134,8 +128,7 @@ impl<'p> Attack<'p> {
         let Some(plain) = sample::question(first, url, &sample.fields) else { return };
         let plain = plain.at(self.now);
         let verdict = self.examiner.verdict(&plain);
-        // A route that allows everyone cannot be bypassed. If a more specific route matches the request, that route
-        // protects it and is tried separately.
+        // A route that accepts everyone cannot be bypassed. A more specific route is tried with its own sample.
         if verdict.outcome.passes() || verdict.route != Some(route) {
             return;
         }
@@ -146,17 +139,16 @@ impl<'p> Attack<'p> {
         let mut odd = plain.clone();
         let mut request = ProtectedRequest { route, delivery, plain, sent, tried: HashSet::new() };
         for (kind, path) in variants::paths(&path) {
-            // A spelling that is not a valid request target cannot be sent, so it is skipped.
+            // A spelling that is not a valid request target cannot be sent.
             let Ok(uri) = path.parse() else { continue };
             odd.parts.uri = uri;
             self.try_methods(&mut request, kind, &mut odd, methods);
         }
         odd.parts.uri = request.plain.parts.uri.clone();
-        // A route for any host matches every spelling of a host, so the host is varied only for other routes.
+        // A route for any host also covers every spelling of the host.
         if let Some(host) = host.filter(|_| matcher.host != HostPattern::Any) {
             let spellings = variants::hosts(&host).into_iter().map(|host| (SpellingKind::Host, host));
-            // If the route covers all hosts of a domain, the route itself may match the other host. Such a host is not
-            // a bypass.
+            // A wildcard route may cover the other host itself, which is not a bypass.
             let others = variants::others(&host).into_iter().map(|host| (SpellingKind::OtherHost, host));
             for (kind, host) in spellings.chain(others) {
                 let Ok(host) = HeaderValue::try_from(host) else { continue };
@@ -183,7 +175,7 @@ impl<'p> Attack<'p> {
         }
     }
 
-    /// Tries one spelling with each method.
+    /// Tries a spelling with each method.
     fn try_methods(
         &mut self,
         request: &mut ProtectedRequest<'_>,
@@ -197,13 +189,13 @@ impl<'p> Attack<'p> {
             match self.try_spelling(request, kind, odd) {
                 TableMatch::Route(by) if !self.policy.routes[by].matcher.methods.is_any() => {}
                 TableMatch::OtherMethod => {}
-                // The result does not depend on the method, so the other methods need not be tried.
+                // The method makes no difference, so the other methods are not tried.
                 TableMatch::Route(_) | TableMatch::Nothing => return,
             }
         }
     }
 
-    /// Tries one spelling, records it if it is a bypass, and returns the result of the route table.
+    /// Tries a spelling, records a bypass, and returns how the route table matches the spelling.
     fn try_spelling(
         &mut self,
         request: &mut ProtectedRequest<'_>,
@@ -231,9 +223,9 @@ impl<'p> Attack<'p> {
         let ask = |caller: &Caller, question: &Question| {
             self.examiner.verdict(&caller.question(policy, question.clone()))
         };
-        // If another route in shadow mode forwards the odd spelling, the spelling counts as allowed, so `reaches` is
-        // used. The plain spelling counts as refused if the rule refuses it, even if the bypassed route is in shadow
-        // mode, because the rule defines the intended protection.
+        // Shadow mode is handled differently for the two requests. The odd request counts as accepted if it reaches an
+        // upstream, even through shadow mode. The plain request counts as rejected if the rule rejects it, because the
+        // rule states the intended protection.
         let weaker = callers
             .iter()
             .find(|caller| ask(caller, odd).reaches() && !ask(caller, &request.plain).outcome.passes());
@@ -251,7 +243,7 @@ impl<'p> Attack<'p> {
         TableMatch::Route(by)
     }
 
-    /// Returns the path that the upstream would receive for a request; `None` if the request's head is rejected.
+    /// Returns the path that the upstream would receive. `None` if the head of the request is rejected.
     fn forwarded_path(&self, delivery: &Delivery, question: &Question) -> Option<String> {
         let front = &self.policy.front;
         let head = front.head(&question.parts).ok()?;
@@ -260,7 +252,7 @@ impl<'p> Attack<'p> {
     }
 }
 
-/// Formats a request for operators. Omits the host if the route matches any host.
+/// Formats a request for operators. Omits the placeholder host of routes without a host.
 fn request_line(question: &Question) -> String {
     let host = question.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let origin = if host == sample::ANY_HOST { String::new() } else { format!("https://{host}") };
@@ -270,8 +262,8 @@ fn request_line(question: &Question) -> String {
     format!("{} {origin}{}{}", question.parts.method, question.parts.uri, fields.collect::<String>())
 }
 
-/// Returns callers that a route may allow: a caller without a token, a caller whose token contains no grants, and
-/// callers with exactly the grants that the route's rule requires.
+/// Returns callers to try: without a token, with a token without grants, and with exactly the grants that the rule
+/// requires.
 fn callers(policy: &Policy, route: &Route) -> Vec<Caller> {
     let required = sample::minimal_grants(policy, route).into_iter().take(CALLERS_MAX);
     let mut callers = vec![Caller::Nobody, Caller::WithToken(Grants::default())];
@@ -280,8 +272,8 @@ fn callers(policy: &Policy, route: &Route) -> Vec<Caller> {
     callers
 }
 
-/// Whether an upstream may read two paths as the same path. Both are paths that an upstream receives: `strip_prefix`,
-/// which can remove the odd part of a spelling, has already been applied.
+/// Whether an upstream may read two paths as the same path. `strip_prefix` was already applied, because it can remove
+/// the odd part of a spelling.
 fn may_read_alike(one: &str, other: &str) -> bool {
     let read = |path: &str| {
         let read = lenient::reading(path)?.to_ascii_lowercase();
@@ -290,7 +282,7 @@ fn may_read_alike(one: &str, other: &str) -> bool {
     read(one).is_some() && read(one) == read(other)
 }
 
-/// Whether two routes forward to a common server, according to the configured addresses.
+/// Whether two routes have a server address in common.
 fn same_servers(one: &Delivery, other: &Delivery) -> bool {
     match (&one.destination, &other.destination) {
         (Destination::Upstream(one), Destination::Upstream(other)) => {

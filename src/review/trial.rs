@@ -1,14 +1,15 @@
-//! Checks a compiled policy before it is served: runs its tests, and tries odd spellings on its routes.
+//! Runs the tests of a compiled policy and tries odd spellings, before the policy is served.
 
 use super::{cases, spelling};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::policy::{Compiled, Policy, SortedFindings, Waivers};
 
-/// Runs the tests of the policy. A failed test is a fault, unless the policy sets `tests = "warn"`.
+/// Runs the tests. A failed test is a fault, unless the policy sets `tests = "warn"`.
 ///
 /// # Errors
-/// Returns the failed tests and the weaknesses.
+///
+/// Returns the failed tests and the weaknesses of the policy.
 pub fn run_tests(mut compiled: Compiled, now: Now) -> Result<Compiled, Vec<Diagnostic>> {
     let severity = if compiled.lenient { Severity::Warning } else { Severity::Fault };
     let mut failures = cases::failures(&compiled.policy, &compiled.cases, severity, now);
@@ -20,7 +21,7 @@ pub fn run_tests(mut compiled: Compiled, now: Now) -> Result<Compiled, Vec<Diagn
     Err(Diagnostic::bounded(failures))
 }
 
-/// Tries odd spellings on each route, and adds the findings to the warnings.
+/// Tries odd spellings on each route. Adds the findings to the warnings.
 #[must_use]
 pub fn try_spellings(mut compiled: Compiled, severity: Severity) -> Compiled {
     let Compiled { policy, route_places, waivers, .. } = &compiled;
@@ -30,8 +31,8 @@ pub fn try_spellings(mut compiled: Compiled, severity: Severity) -> Compiled {
     compiled
 }
 
-/// Tries odd spellings on each route, and separates waived findings from the others. The number of findings of each
-/// kind that are not waived is bounded.
+/// Tries odd spellings on each route. Separates waived findings from the others. Limits the number of other findings of
+/// each kind.
 pub fn spelling_findings(
     policy: &Policy,
     places: &[Place],

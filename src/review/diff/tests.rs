@@ -1,4 +1,4 @@
-//! Comparisons of small policies, and properties of all comparisons.
+//! Tests of comparisons between policies.
 
 use super::super::sample::tests::policy;
 use super::*;
@@ -12,7 +12,7 @@ fn between(old: &str, new: &str) -> Difference {
     difference(&policy(old), &policy(new))
 }
 
-/// Formats each change as the caller, the methods and path, the old result and the new result.
+/// Formats each change as caller, methods, path, old result and new result.
 fn read(changes: &[Change]) -> Vec<String> {
     let text = |change: &Change| {
         let Change { caller, covers, before, after, .. } = change;
@@ -59,8 +59,8 @@ fn a_route_for_a_header_is_compared_with_and_without_it() {
     let gain = "everyone, with or without a token | GET,HEAD /a with x-v: 2 | refused by \"/a\": missing_token | passed by \"v2\", to echo";
     assert_eq!((read(&found.gains), found.losses.len()), (vec![gain.to_owned()], 0), "{found}");
     assert!(found.gains[0].example.ends_with("/a with x-v: 2"), "{found}");
-    // As long as `/a` has a route for the header, requests to `/a` without the header are refused. Once that route
-    // is gone, the wider route takes them.
+    // The route for the header rejects requests to `/a` without the header. Without that route, the wider route covers
+    // them.
     let (wide, only) = (route("/{*r}", "access = \"public\""), route("/a", version));
     let found = between(&format!("{wide}{only}"), &wide);
     let places: Vec<_> = found.gains.iter().map(|gain| (&*gain.caller, &*gain.covers)).collect();
@@ -165,7 +165,7 @@ fn made(routes: &[Option<Made>]) -> String {
                 text += &format!("roles = {}\n", list(&["a", "b", "c"], roles));
                 text += &format!("all_roles = {}\n", list(&["a", "d"], all));
                 text += &format!("scopes = {}\n", list(&["x", "y"], scopes));
-                // `banned` and `e` are never required, so that no rule both requires and excludes a role.
+                // No rule requires `banned` or `e`, so a rule never requires and excludes the same role.
                 text += &format!("not_roles = {}\n", list(&["banned", "e"], none));
                 text += &format!("any_scopes = {}\n", list(&["x", "z"], any));
                 text += match (claim, fresh) {

@@ -1,4 +1,4 @@
-//! Reports exposure to the network: listeners, certificates and connections to upstreams.
+//! Reports listeners, certificates and upstream connections that are exposed to the network.
 
 use super::Subject;
 use crate::config::file::File;
@@ -49,8 +49,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     upstreams(file, faults);
 }
 
-/// Reports unprotected connections to upstreams. An attacker who can change data on such a connection can forge
-/// identity headers.
+/// Reports unprotected connections to upstreams. An attacker who changes data on such a connection can forge identity
+/// headers.
 fn upstreams(file: &File, faults: &mut Faults<'_>) {
     let proven = !file.identity.assertion.is_empty();
     for (name, table) in &file.upstream {
@@ -82,19 +82,20 @@ fn upstreams(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Returns the host of a URL's authority if the host is an IP address.
+/// Returns the host of an authority if the host is an IP address.
 fn host(authority: &str) -> Option<IpAddr> {
     let authority = authority.trim_end_matches('/');
     let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse().ok();
     authority.parse::<SocketAddr>().map(|address| address.ip()).ok().or_else(|| bare(authority))
 }
 
-/// Whether only processes on the local machine can connect to the address.
+/// Whether only local processes can connect to the address.
 fn is_own(address: &SocketAddr) -> bool {
     address.ip().is_loopback()
 }
 
-/// Whether the address is globally reachable: not private (RFC 1918, RFC 4193), link-local, loopback or unspecified.
+/// Whether an address is globally reachable. Private (RFC 1918, RFC 4193), link-local, loopback and unspecified
+/// addresses are not.
 fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified()),

@@ -1,15 +1,14 @@
-//! Finds roles and scopes whose names differ by one letter or by case. A typing error in such a name may refuse
-//! authorized callers or admit unauthorized callers.
+//! Reports roles and scopes whose names are nearly equal. A typing error may reject authorized callers or admit others.
 
 use super::Subject;
 use crate::policy::Faults;
 use std::collections::BTreeMap;
 
-/// The maximum number of names that are compared. If a policy has more names, they are not compared.
+/// The maximum number of names to compare. Longer lists are not compared.
 const NAMES_MAX: usize = 500;
-/// The minimum length of names that are compared letter by letter. Shorter names often differ by one letter on purpose.
+/// The minimum length for a comparison by letters. Shorter names often differ by one letter on purpose.
 const LETTERS_MIN: usize = 5;
-/// The maximum length of names that are compared letter by letter. Comparing them takes quadratic time and memory.
+/// The maximum length for a comparison by letters, which takes quadratic time and memory.
 const LETTERS_MAX: usize = 100;
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
@@ -28,8 +27,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             }
         }
     }
-    // The roles and scopes of the authority's clients must match the names that routes require, so they are compared
-    // too.
+    // The authority grants these roles and scopes to its clients. They must match the names in routes.
     for (id, client) in subject.file.authority.iter().flat_map(|authority| &authority.client) {
         for role in &client.roles {
             used(&mut roles, role, || format!("authority.client.{id}.roles"));
@@ -42,7 +40,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     near("scope", &scopes, faults);
 }
 
-/// The names in use. Each name has the key of its first use and the number of its uses.
+/// The names in use, with the key of the first use and the number of uses.
 type Used<'n> = BTreeMap<&'n str, (String, usize)>;
 
 fn used<'n>(names: &mut Used<'n>, name: &'n str, key: impl FnOnce() -> String) {
@@ -58,12 +56,12 @@ fn near(what: &str, names: &Used<'_>, faults: &mut Faults<'_>) {
             let same_letters = name.eq_ignore_ascii_case(other);
             let lengths = LETTERS_MIN..=LETTERS_MAX;
             let long = lengths.contains(&name.len()) && lengths.contains(&other.len());
-            // Names with numbers, such as `tier1` and `tier2`, differ on purpose.
+            // Names with digits, such as `tier1` and `tier2`, differ on purpose.
             let numbered = name.bytes().chain(other.bytes()).any(|byte| byte.is_ascii_digit());
             same_letters || long && !numbered && strsim::damerau_levenshtein(name, other) == 1
         };
-        // A name that is used only once is probably the mistake. If both names are used only once, the later name in
-        // alphabetical order is reported.
+        // A name that is used once is probably the mistake. If both names are used once, the later name in alphabetical
+        // order is reported.
         let other = names.iter().find(|(other, (_, others))| {
             **other != *name && (count, **other) < (others, *name) && *count == 1 && is_near(other)
         });

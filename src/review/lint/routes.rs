@@ -20,8 +20,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     untested(subject, faults);
 }
 
-/// Returns the path of a key in a route's table. A route has the same position in the file and in the policy, because
-/// the authority's endpoints follow the routes of the file.
+/// Returns the key of a setting of a route. The index is the same in the file and in the policy.
 fn key(route: &Route, name: &str) -> String {
     format!("route[{}].{name}", route.index)
 }
@@ -30,7 +29,7 @@ fn is_of_file(route: &Route) -> bool {
     !route.handler.is_own()
 }
 
-/// Reports public routes whose path lies below a route that requires a token. Such a route is often a mistake.
+/// Reports public routes below the path of a guarded route. Such a route is often a mistake.
 fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let policy = subject.policy;
     for (position, (_, index)) in policy.table.iter().enumerate() {
@@ -56,8 +55,7 @@ fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports public catch-all routes on hosts that also have guarded routes. Every new path of a service would be public
-/// by default.
+/// Reports public catch-all routes on hosts with guarded routes. Every new path of such a host is public by default.
 fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let routes = || subject.policy.routes.iter().filter(|route| is_of_file(route));
     let guarded: Vec<&Route> =
@@ -70,8 +68,7 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     for route in routes().filter(is_everything) {
         let guards_too = match &route.matcher.host {
             HostPattern::Any => !guarded.is_empty(),
-            // A guarded route for all hosts also counts as a guarded route on this host, because the host's own
-            // catch-all route takes precedence over it.
+            // A guarded route for all hosts also counts. The catch-all of this host takes precedence over it.
             host @ (HostPattern::Below(_) | HostPattern::Exact(_)) => {
                 hosts.contains(&host.to_string()) || hosts.contains(&HostPattern::Any.to_string())
             }
@@ -90,8 +87,7 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports routes that match only some methods of a path. Requests to this path with other methods are refused,
-/// although a wider route would match them.
+/// Reports routes that reject methods of a path, although a wider route covers these methods.
 fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let policy = subject.policy;
     let entries: Vec<_> = policy.table.iter().collect();
@@ -102,8 +98,7 @@ fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         {
             continue;
         }
-        // These are the matchers of all routes for the same host and path. A method that none of them matches is
-        // refused.
+        // The matchers of all routes with this host and path. Other methods are rejected.
         let same = entries
             .iter()
             .map(|(matcher, _)| matcher)
@@ -189,7 +184,7 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports upstreams and rate limits that no route uses.
+/// Reports unused upstreams and rate limits.
 fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let file = subject.file;
     let upstreams: BTreeSet<&str> = file.route.iter().map(|route| route.upstream.as_str()).collect();
@@ -213,7 +208,7 @@ fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports routes without a test. An unintended change to such a route could go unnoticed.
+/// Reports routes without tests. A change to such a route may go unnoticed.
 fn untested(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let routes: Vec<&Route> = subject.policy.routes.iter().filter(|route| is_of_file(route)).collect();
     if subject.cases.is_empty() {

@@ -1,4 +1,4 @@
-//! Reports settings that are valid but probably not intended.
+//! Reports valid settings that are probably mistakes.
 
 use super::Subject;
 use crate::config::file::File;
@@ -15,7 +15,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     white_space(file, faults);
 }
 
-/// Reports empty lists, which look like requirements but require nothing.
+/// Reports empty lists. They look like requirements but require nothing.
 fn empty_lists(file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         let key = format!("route[{index}].methods");
@@ -46,7 +46,7 @@ fn empty_lists(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports methods that are not registered. Clients do not send such methods, so they match no request.
+/// Reports unknown methods. No client sends such a method.
 fn methods(file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         for (nth, method) in route.methods.iter().enumerate() {
@@ -63,7 +63,7 @@ fn methods(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports segments such as `:id`. Other routers use this syntax for parameters, but here the segment is literal.
+/// Reports segments such as `:id`. Other routers use this syntax for parameters, but here the segment is a literal.
 fn colons(file: &File, faults: &mut Faults<'_>) {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let is_name = |name: &&str| !name.is_empty() && name.bytes().all(is_word);
@@ -80,7 +80,7 @@ fn colons(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports names with leading or trailing white space. Such white space is hard to see, but names are compared exactly.
+/// Reports names that begin or end with white space, which is hard to see.
 fn white_space(file: &File, faults: &mut Faults<'_>) {
     let mut look = |key: &dyn Fn() -> String, text: &str| {
         if text.trim() != text {

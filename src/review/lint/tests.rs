@@ -6,7 +6,7 @@ use serde_json::json;
 
 const SECRET: &str = "q7Vd0mY2cXk9Ru4LzTf1HsWb8JnPe5Ga";
 
-/// Returns the text of a policy that has no findings before the replacements and additions are applied.
+/// Returns a policy without findings, with the given replacements and additions.
 fn text(replaced: &[(&str, &str)], added: &str) -> String {
     let mut text = format!(
         "[server]\nhttps = \"127.0.0.1:8443\"\nhttp = \"127.0.0.1:8080\"\nadmin = \"127.0.0.1:9900\"\nplain = \"redirect\"\n\
@@ -38,7 +38,7 @@ fn compiled(text: &str) -> Compiled {
     review::lint(&loaded, compiled)
 }
 
-/// Returns the findings that the policy does not waive, and the waivers that match no finding.
+/// Returns the findings that are not waived, and the unused waivers.
 fn left(text: &str) -> Vec<Diagnostic> {
     let compiled = compiled(text);
     let sifted = compiled.waivers.sift(compiled.warnings);
@@ -63,7 +63,7 @@ fn a_careful_policy_has_nothing_to_be_said_of_it() {
 
 #[test]
 fn each_weakness_is_found_where_it_is_and_its_neighbour_is_not_told_of() {
-    // Each case has the text to replace, a bad replacement, the finding and its key, and a good replacement.
+    // The cases: text to replace, bad replacement, finding, key, good replacement.
     for (old, bad, id, key, good) in [
         (
             "admin = \"127.0.0.1:9900\"",
@@ -176,8 +176,7 @@ fn each_weakness_is_found_where_it_is_and_its_neighbour_is_not_told_of() {
             "https://h/orders/x",
         ),
     ] {
-        // Each of these policies contains a secret in plain text, for which the base policy has a waiver. The waiver is
-        // removed here, so that the finding is reported.
+        // The base policy waives this finding for its test secret. The waiver is removed here.
         let waiver = ", secret_in_plain_text = \"of this test alone\"";
         let listed = found(&text(&[(old, bad)], "").replace(waiver, ""));
         assert!(listed.contains(&(id, key.to_owned())), "{bad}: {listed:?}");
@@ -196,7 +195,7 @@ fn a_login_without_a_limit_and_a_trust_of_everybody_are_told() {
     let no_limit =
         text(&[("rate_limits = [\"login\"]\n", "limits = { login = [], token = [\"login\"] }\n")], "");
     assert_eq!(found(&no_limit), [("login_unlimited", "authority.limits.login".to_owned())]);
-    // Without `rate_limits`, the default limit applies, which the policy may redefine.
+    // Without `rate_limits`, the default limit applies. The policy may redefine it.
     let default =
         text(&[("rate_limits = [\"login\"]\n", ""), ("[rate_limit.login]", "[rate_limit.auth_login]")], "");
     assert_eq!(found(&default), []);
@@ -267,7 +266,7 @@ fn a_waiver_is_for_its_route_alone_and_needs_a_reason_and_a_finding() {
         let own = "waive = { no_test = \"not here\"";
         routes.replace(own, &format!("{own}, {waiver}"))
     };
-    // Both routes have the waiver. The waiver of the wider route matches no finding, so it is reported as unused.
+    // The waiver of the wider route matches no finding, so it is reported as unused.
     let unused = found(&text(&[], &with(reason)));
     assert_eq!(unused, [("unused_waiver", "route[1].waive.public_below_guarded".to_owned())]);
     for (waiver, id, found) in [

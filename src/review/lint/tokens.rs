@@ -1,4 +1,4 @@
-//! Reports weaknesses in the handling of tokens: trusted issuers, lifetimes and recipients.
+//! Reports weaknesses in the handling of tokens.
 
 use super::Subject;
 use crate::config::file::{File, SameSite};
@@ -10,13 +10,12 @@ use crate::policy::endpoint_limits::{lists, preset_names, signal_lists, unlimite
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The maximum leeway that is not reported. Clocks that are synchronized by NTP differ by less than a second, so a
-/// minute is more than enough.
+/// The maximum leeway without a warning. Clocks that use NTP differ by less than a second.
 const LEEWAY_MUCH: Duration = Duration::from_secs(60);
-/// The maximum grace period that is not reported. Clients retry within seconds.
+/// The maximum grace period without a warning. Clients retry within seconds.
 const GRACE_MUCH: Duration = Duration::from_secs(60);
 
-/// Whether an `http://` URL refers to another machine. `rest` is the URL without its scheme.
+/// Whether an `http://` URL names another machine. `rest` is the URL without its scheme.
 fn is_far(rest: &str) -> bool {
     let host = rest.split('/').next().unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(host, port)| match port.parse::<u16>() {
@@ -28,7 +27,7 @@ fn is_far(rest: &str) -> bool {
     !own && !bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether the URL of a store is a literal in the policy file and contains a password (RFC 3986 section 3.2.1).
+/// Whether the policy file contains the store's URL with a password (RFC 3986 section 3.2.1).
 fn holds_password(store: &Secret) -> bool {
     let Secret::Literal(text) = store else { return false };
     let Some((_, rest)) = text.split_once("://") else { return false };
@@ -117,14 +116,14 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports routes and headers that do not distinguish between several issuers. Roles and subjects of all issuers share
-/// one namespace, unless the policy also checks or forwards the issuer.
+/// Reports routes and headers that do not distinguish several issuers. Two issuers may use the same role or subject for
+/// different people.
 fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     let count = file.issuer.len() + usize::from(file.authority.is_some());
     if count < 2 {
         return;
     }
-    // A rule that many routes name is one mistake, not many.
+    // A rule is reported only once, even if many routes use it.
     let of_rules = file.rule.iter().map(|(name, rule)| (format!("rule.{name}"), name, rule.requirements()));
     let of_routes = file.route.iter().enumerate().map(|(index, route)| {
         let name = if route.name.is_empty() { &route.path } else { &route.name };
@@ -182,7 +181,7 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports excluded roles that a token may lack although its subject has them.
+/// Reports excluded roles that a token may omit although its subject has the role.
 fn exclusions(file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         let all: Vec<_> = file.requirements_of(route).collect();
@@ -214,8 +213,7 @@ fn exclusions(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports places where requests are limited only by a header. A client that sends a new value with each request is
-/// never limited there.
+/// Reports requests that are limited only by a header. A client that changes the header in each request is not limited.
 fn evadable(file: &File, faults: &mut Faults<'_>) {
     let mut look = |key: String, names: &[String]| {
         let by: Vec<&str> =
@@ -237,7 +235,7 @@ fn evadable(file: &File, faults: &mut Faults<'_>) {
     for (key, names) in signal_lists(file) {
         look(key, names);
     }
-    // The policy may redefine a default limit, so the redefined limit is checked too.
+    // The policy may redefine a default limit.
     for name in preset_names(file) {
         look(format!("rate_limit.{name}"), &[name.to_owned()]);
     }

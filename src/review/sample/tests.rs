@@ -1,10 +1,10 @@
-//! The requests and callers that represent all others.
+//! Tests that sample requests and callers are sufficient.
 
 use super::*;
 use crate::explain::Examiner;
 use crate::keyring::MissingKey;
 
-/// Compiles a policy that consists of an issuer, an echo upstream and the given text.
+/// Compiles a policy: an issuer, an echo upstream and `rest`.
 pub(in crate::review) fn policy(rest: &str) -> Policy {
     let text = format!(
         "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
@@ -14,8 +14,8 @@ pub(in crate::review) fn policy(rest: &str) -> Policy {
     crate::policy::compile(&loaded.unwrap(), MissingKey::Ephemeral).unwrap().policy
 }
 
-/// Returns the callers that the policies distinguish: a caller without a token, a caller whose token contains no
-/// grants, and for each rule the callers with exactly the required grants.
+/// Returns the callers that the policies distinguish: without a token, with a token without grants, and with exactly
+/// the grants of each rule.
 fn callers(policies: &[&Policy]) -> Vec<Caller> {
     let mut callers = vec![Caller::Nobody, Caller::WithToken(Grants::default())];
     let mut known: BTreeSet<Caller> = callers.iter().cloned().collect();

@@ -1,4 +1,4 @@
-//! Converts the bypasses that the spelling attack finds to findings.
+//! Converts bypasses to findings.
 
 use super::variants::SpellingKind;
 use super::{Bypass, bypasses};
@@ -7,19 +7,18 @@ use crate::explain::describe::covers;
 use crate::policy::Policy;
 use crate::review::sample::Caller;
 
-/// The maximum number of findings of one kind that are reported. Further findings almost always have the same cause.
+/// The maximum number of reported findings of one kind. Further findings nearly always have the same cause.
 pub(super) const FINDINGS_MAX: usize = 100;
 
-/// Tries odd spellings on all routes, and returns a finding for each bypass. `places` contains the places of the file's
-/// routes, which are the first routes in [`Policy::routes`].
+/// Tries odd spellings on all routes and returns a finding for each bypass. `places` are the places of the routes in
+/// the policy file, in the order of [`Policy::routes`].
 pub(in crate::review) fn attack(policy: &Policy, places: &[Place], severity: Severity) -> Vec<Diagnostic> {
     let finding =
         |bypass: &Bypass| Some(finding(policy, places.get(bypass.route)?.clone(), severity, bypass));
     bypasses(policy).iter().filter_map(finding).collect()
 }
 
-/// Returns at most [`FINDINGS_MAX`] findings of each kind. The last finding of a kind states the number of omitted
-/// findings.
+/// Returns at most [`FINDINGS_MAX`] findings of each kind. The last finding states how many were omitted.
 pub(in crate::review) fn bounded(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut kept: Vec<Diagnostic> = Vec::new();
     for kind in SpellingKind::ALL {
@@ -42,7 +41,7 @@ fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -
         Caller::Nobody => "everyone".to_owned(),
         Caller::WithToken(grants) => format!("a caller with {grants}"),
     };
-    // The service may check the host or the header itself, so such a bypass is never a reason to reject a policy.
+    // The service may check the host or header itself, so these kinds never reject a policy.
     let severity = match kind {
         SpellingKind::OtherHost | SpellingKind::OtherHeader => Severity::Warning,
         SpellingKind::Case

@@ -22,7 +22,7 @@ fn route(path: &str, rest: &str) -> String {
     format!("[[route]]\npath = \"{path}\"\n{upstream}{rest}\n")
 }
 
-/// Returns the findings as pairs of key and id.
+/// Returns the key and id of each finding.
 fn found(routes: &[(&str, &str)]) -> Vec<(String, &'static str)> {
     let text: String = routes.iter().map(|(path, rest)| route(path, rest)).collect();
     findings(&text).into_iter().map(|finding| (finding.key, finding.id)).collect()
@@ -32,7 +32,7 @@ const PUBLIC: &str = "access = \"public\"";
 
 #[test]
 fn what_the_gateway_refuses_itself_is_no_way_around() {
-    // This layout is the most common: a public site, an API for users, and a method of the API for some users.
+    // A common policy: a public site, an API for users, and a method of the API for some users.
     let layout = [
         ("/{*rest}", PUBLIC),
         ("/api/{*rest}", "roles = [\"clerk\"]"),
@@ -214,7 +214,7 @@ proptest! {
     #[test]
     fn a_route_for_all_else_is_no_way_around_any_guarded_route_public_or_not((path, rule) in guarded()) {
         let with = |other: &str| found(&[(&path, &rule), ("/{*rest}", other)]);
-        // A path that consists only of parameters is a catch-all itself, so it is skipped.
+        // A path that consists only of parameters is itself a catch-all.
         prop_assume!(path.split('/').skip(1).any(|segment| !segment.starts_with('{')));
         let bypass = with(PUBLIC);
         prop_assert_eq!(bypass, vec![], "{}", path);

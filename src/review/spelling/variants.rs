@@ -1,38 +1,36 @@
-//! Creates odd spellings of a request, which two programs may interpret differently.
+//! Creates odd spellings of a request. Each spelling changes one detail that some servers ignore.
 //!
-//! Each spelling changes one detail of the request. Some programs ignore such a detail, for example an upstream that is
-//! less strict than the gateway. The spellings are taken from known attacks. There are about a hundred spellings,
-//! regardless of the length of the path.
+//! The spellings come from known attacks. A request has about a hundred spellings, regardless of the length of its
+//! path.
 
 use std::collections::HashSet;
 
-/// The number of leading segments that are varied, in addition to the last segment.
+/// The number of leading segments to vary. The last segment is also varied.
 const SEGMENTS_MAX: usize = 2;
 
-/// The part of the request that a spelling changes.
+/// The part of the request that is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum SpellingKind {
     /// The letter case of the path.
     Case,
-    /// Slashes and dot segments, which some programs merge or resolve.
+    /// Additional slashes and dot segments.
     Slash,
-    /// Path parameters (RFC 3986 section 3.3), and dots, spaces and stream names at the end of a segment. Some programs
-    /// remove these parts of a path.
+    /// Path parameters (RFC 3986 section 3.3), and dots, spaces and stream names at the end of a segment.
     Parameter,
-    /// Characters that are percent-encoded once or twice, and invalid encodings.
+    /// Percent-encoding, once or twice, and invalid encodings.
     Encoding,
     /// The spelling of the host.
     Host,
     /// The spelling of the method.
     Method,
-    /// The host itself: the request names a different host.
+    /// A different host.
     OtherHost,
-    /// Other header fields by which routes are chosen.
+    /// Different values of header fields by which routes are chosen.
     OtherHeader,
 }
 
 impl SpellingKind {
-    /// All kinds, in the order in which they are reported.
+    /// All kinds, in the order of the report.
     pub(super) const ALL: [Self; 8] = [
         Self::Case,
         Self::Slash,
@@ -59,7 +57,7 @@ impl SpellingKind {
     }
 }
 
-/// Returns odd spellings of a path. All of them differ from the path.
+/// Returns odd spellings of a path. Every spelling differs from the path.
 pub(super) fn paths(path: &str) -> Vec<(SpellingKind, String)> {
     let mut odd = Spellings { plain: path, known: HashSet::new(), odd: Vec::new() };
     odd.of_whole();
@@ -83,8 +81,7 @@ pub(super) fn hosts(host: &str) -> Vec<String> {
     odd
 }
 
-/// Returns other hosts that a client may send: a host that no policy names, and a host in each parent domain of this
-/// host.
+/// Returns hosts that are covered by wildcards of this host's parent domains, and a host that no policy names.
 pub(super) fn others(host: &str) -> Vec<String> {
     let domains =
         host.match_indices('.').map(|(dot, _)| &host[dot + 1..]).filter(|domain| domain.contains('.'));
@@ -94,7 +91,7 @@ pub(super) fn others(host: &str) -> Vec<String> {
     others
 }
 
-/// Returns odd spellings of a method. Methods are case-sensitive (RFC 9110 section 9.1), but some programs ignore case.
+/// Returns odd spellings of a method. Methods are case-sensitive (RFC 9110 section 9.1), but some servers ignore case.
 pub(super) fn methods(method: &str) -> Vec<String> {
     let lower = method.to_ascii_lowercase();
     let (first, rest) = method.split_at(method.len().min(1));
@@ -103,7 +100,7 @@ pub(super) fn methods(method: &str) -> Vec<String> {
     odd
 }
 
-/// Returns the start and the end of each segment that is varied.
+/// Returns the start and end of each segment to vary.
 fn ends(path: &str) -> Vec<(usize, usize)> {
     let mut ends = Vec::new();
     for (slash, _) in path.match_indices('/') {
@@ -152,7 +149,7 @@ impl Spellings<'_> {
         {
             self.add(SpellingKind::Encoding, format!("{path}{end}"));
         }
-        // All bytes of the path except slashes are percent-encoded, once and twice.
+        // Encodes all bytes except slashes, once and twice.
         let coded = |code: &str| {
             let bytes = path.bytes().map(|byte| match byte {
                 b'/' => "/".to_owned(),
@@ -187,7 +184,7 @@ impl Spellings<'_> {
                 odd.push((SpellingKind::Encoding, format!("{folder}{code}{segment}{after}")));
             }
         }
-        // If the segment begins with a percent-encoded byte, its first character cannot be varied.
+        // A percent-encoded first character is not varied.
         if let Some(first) = segment.chars().next().filter(|first| first.is_ascii_alphanumeric()) {
             let rest = &segment[1..];
             let turned = if first.is_ascii_uppercase() {
@@ -210,7 +207,7 @@ impl Spellings<'_> {
     }
 }
 
-/// Changes the case of a path, except in percent-encoded bytes, where the case of digits has no meaning.
+/// Changes the case of a path. Percent codes are kept, because their case has no meaning.
 fn in_case(path: &str, turned: impl Fn(u8) -> u8) -> String {
     let mut code = 0;
     let bytes = path.bytes().map(|byte| {
@@ -227,8 +224,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Returns a path as the most lenient program reads it: decoded, in lower case, without the parts that some
-    /// programs remove.
+    /// Returns a path as the most lenient server reads it: decoded, in lower case, without parameters and endings.
     fn leniently(path: &str) -> String {
         let mut bytes = path.as_bytes().to_vec();
         for _ in 0..3 {
@@ -312,8 +308,7 @@ mod tests {
             prop_assert!(spellings.len() <= 110, "{}", spellings.len());
             for (kind, odd) in spellings {
                 prop_assert_ne!(&odd, &path);
-                // Spellings with invalid encodings are not compared, because programs reject them or interpret them
-                // differently.
+                // Servers do not agree on invalid encodings, so these are not compared.
                 if !odd.contains("%u") && !odd.contains("%c0") && !odd.contains("%ff") && !odd.ends_with('%') {
                     prop_assert_eq!(leniently(&odd), leniently(&path), "{:?} {}", kind, odd);
                 }
