@@ -1,0 +1,377 @@
+#!/usr/bin/env python3
+"""Compares the gateway with nginx, HAProxy, Envoy, Caddy, Traefik and Flask-JWT-Extended on this machine: CPU time per request.
+
+    cargo build --release
+    benches/compare/run.py [--seconds 3] [--rounds 5] [--peers nginx,portcullis] [--rows public,token] [--prove]
+
+Installs Caddy, Traefik, Envoy and Flask from PyPI into target/compare, and needs nginx, haproxy, wrk and h2load (Debian: nginx,
+haproxy, wrk, nghttp2-client). Before anything is timed, each program must prove that it does the job (peers.py): a good token
+passes and its subject arrives, and bad tokens are refused. A build of benches/pgo.sh takes part if it exists.
+
+Each program has one thread on core 0. The load generator and the upstream (nginx) have core 1. All programs run during the whole
+comparison and take turns in each round. CPU time is the user and system time of the program's processes, divided by the number of
+its answers. The ratio to nginx is computed within each round; the tables show medians over the rounds. Requests a second also
+depend on the load generator, so they are not reported.
+
+Writes target/compare/results.json, the table, and one SVG plot beside it.
+"""
+
+import argparse
+import datetime
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+WORK = ROOT / "target/compare"
+SERVER, OTHERS = "0", "1"
+TOKENS = 10_000
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Row:
+    name: str
+    title: str
+    path: str
+    tool: str = "wrk"
+    secure: bool = False
+    arguments: tuple = ()
+    credential: str = "good"
+    status: int = 200
+    # Programs that check nothing take part as the cost of forwarding alone.
+    only_checking: bool = False
+    needs_upstream: bool = False
+
+
+ROWS = [
+    Row("public", "HTTP/1.1, a public route", "/public/a", credential=None),
+    Row("token", "HTTP/1.1, one RS256 token", "/api/a"),
+    Row("tokens", "HTTP/1.1, 10,000 RS256 tokens in turn", "/api/a", credential="many"),
+    Row("tls", "TLS 1.3 keep-alive, one RS256 token", "/api/a", secure=True),
+    Row("h2", "HTTP/2 over TLS, 8 connections of 32 streams", "/api/a", "h2load", True, ("-c8", "-m32")),
+    Row("handshake", "a full TLS 1.3 handshake for each request", "/public/a", "handshake", True, ("--h1",), None),
+    Row("forged", "HTTP/1.1, refusal of a forged RS256 signature", "/api/a", credential="forged", status=401, only_checking=True),
+    Row("large", "HTTP/1.1, an answer of 1 MiB", "/public/mib", arguments=("-c16",), credential=None, needs_upstream=True),
+]
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def wait_for(port, process, name, log):
+    for _ in range(600):
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            if process.poll() is not None:
+                break
+            time.sleep(0.05)
+    sys.exit(f"{name} does not listen on {port}:\n{log.read_text()[-2000:]}")
+
+
+def family(pid):
+    """A process and those that it started."""
+    children = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children += task.read_text().split()
+        except OSError:
+            pass
+    return [pid, *(one for child in children for one in family(int(child)))]
+
+
+def cpu_seconds(pid):
+    total = 0
+    for one in family(pid):
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+def prepare(folder):
+    """Writes keys, a certificate, tokens and the large file. Returns the credentials by name."""
+    import jwt
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from peers import AUDIENCE, ISSUER, ROLE
+
+    key = rsa.generate_private_key(65537, 2048)
+    public = key.public_key()
+    public_pem = public.public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    (folder / "public.pem").write_bytes(public_pem)
+    jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(public)) | {"kid": "1", "alg": "RS256", "use": "sig"}
+    (folder / "jwks.json").write_text(json.dumps({"keys": [jwk]}))
+    pair = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(pair.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+        .sign(pair, hashes.SHA256())
+    )
+    private = pair.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(form.Encoding.PEM))
+    (folder / "key.pem").write_bytes(private)
+    (folder / "key.pem").chmod(0o600)
+    (folder / "cert-and-key.pem").write_bytes(certificate.public_bytes(form.Encoding.PEM) + private)
+    (folder / "mib").write_bytes(b"m" * (1 << 20))
+
+    def token(subject, signed_by=key, **changes):
+        moment = int(time.time())
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": moment, "exp": moment + 7200, "jti": os.urandom(12).hex()}
+        claims |= {"roles": ["user", ROLE], "role": ROLE, "tenant": "acme", "email": f"{subject}@example.com"} | changes
+        return jwt.encode(claims, signed_by, "RS256", {"kid": "1"})
+
+    (folder / "many").write_text("\n".join(token(f"user-{number}") for number in range(TOKENS)))
+    stranger = rsa.generate_private_key(65537, 2048)
+    return {
+        "good": token("ada"),
+        "forged": token("ada", stranger),
+        "expired": token("ada", exp=int(time.time()) - 7200),
+        "other audience": token("ada", aud="another"),
+        "other issuer": token("ada", iss="https://other.example.com"),
+        "no role": token("ada", roles=["user"], role="user"),
+    }
+
+
+class Running:
+    """A program under test."""
+
+    def __init__(self, peer, folder, upstream, scripts):
+        self.peer, self.plain, self.tls = peer, free_port(), free_port()
+        from peers import AUDIENCE, ISSUER, ROLE
+
+        facts = dict(plain=self.plain, tls=self.tls, folder=folder, upstream=upstream, name=peer.name, issuer=ISSUER)
+        facts |= dict(audience=AUDIENCE, role=ROLE, here=HERE, scripts=scripts)
+        facts["user"] = "user root;" if os.getuid() == 0 else ""
+        for name, text in peer.files.items():
+            (folder / name).write_text(text.format(**facts))
+        command = ["taskset", "-c", SERVER, *(str(part).format(**facts) for part in peer.command)]
+        self.log = folder / f"{peer.name}.log"
+        environment = os.environ | {"COMPARE_FOLDER": str(folder), "GOMAXPROCS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        self.process = subprocess.Popen(command, stdout=self.log.open("w"), stderr=subprocess.STDOUT, env=environment, cwd=folder)
+        wait_for(self.plain, self.process, peer.name, self.log)
+
+    def port(self, secure):
+        return self.tls if secure else self.plain
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def status_of(running, path, token, secure=False):
+    context = ssl._create_unverified_context()
+    make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = make("127.0.0.1", running.port(secure), timeout=10, **({"context": context} if secure else {}))
+    connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, answer.getheader("X-Seen-Subject")
+
+
+def prove(running, credentials):
+    """Exits unless the program does the job."""
+    peer = running.peer
+    for secure in [False, True] if peer.tls else [False]:
+        # Traefik listens before it has read its routes.
+        deadline = time.monotonic() + 10
+        while status_of(running, "/public/a", None, secure)[0] != 200:
+            if time.monotonic() > deadline:
+                sys.exit(f"{peer.name}: the public route does not answer")
+            time.sleep(0.05)
+        status, subject = status_of(running, "/api/a", credentials["good"], secure)
+        if status != 200 or (peer.checks and peer.forwards and subject != "ada"):
+            sys.exit(f"{peer.name}: {status} with a good token, and the upstream sees the subject {subject}\n{running.log.read_text()[-2000:]}")
+        if not peer.checks:
+            continue
+        for name, token in [*credentials.items(), ("none", None)]:
+            refused = (403,) if name == "no role" else (401, 403) if name == "other audience" else (401,)
+            found = status_of(running, "/api/a", token, secure)[0]
+            # Flask-JWT-Extended 4.7.4 answers 422 for a token that it cannot decode.
+            if name != "good" and found not in refused + ((422,) if not peer.forwards else ()):
+                sys.exit(f"{peer.name}: {found} with the token '{name}', expected {refused}")
+
+
+def load(running, row, seconds, folder, credentials):
+    """Sends requests. Returns the number of answers; exits if one has another status."""
+    url = f"{'https' if row.secure else 'http'}://127.0.0.1:{running.port(row.secure)}{row.path}"
+    header = ["-H", f"Authorization: Bearer {credentials[row.credential]}"] if row.credential in credentials else []
+    if row.tool == "wrk":
+        script = ["-s", HERE / "tokens.lua"] if row.credential == "many" else []
+        command = ["wrk", "-t1", "-c64", f"-d{seconds}s", *row.arguments, *header, *script, url]
+        command += ["--", folder / "many"] if script else []
+        text = run(command)
+        done = int(re.search(r"(\d+) requests in", text).group(1))
+        others = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+        others = int(others.group(1)) if others else 0
+        wrong = others if row.status == 200 else done - others
+        wrong += sum(map(int, re.findall(r"Socket errors: connect (\d+), read (\d+)", text)[0])) if "Socket errors" in text else 0
+    else:
+        # As many connections as requests make a handshake for each.
+        count = ["-n400", "-c400"] if row.tool == "handshake" else ["-D", str(seconds)]
+        text = run(["h2load", *count, *row.arguments, *header, url])
+        done = int(re.search(r"(\d+) done", text).group(1))
+        # At the end of a timed run, h2load has counted the status of some answers that are not done.
+        wrong = max(0, done - int(re.search(r"(\d+) 2xx", text).group(1)))
+    if wrong or not done:
+        sys.exit(f"{running.peer.name}, {row.name}: {wrong} of {done} answers are wrong\n{text}")
+    return done
+
+
+def run(command):
+    return subprocess.run(["taskset", "-c", OTHERS, *map(str, command)], capture_output=True, text=True, check=True).stdout
+
+
+def compare(asked, peers, credentials, folder):
+    """Returns, for each row and program, the CPU microseconds and the ratios to nginx of all rounds."""
+    results = {}
+    for row in ROWS:
+        if asked.rows and row.name not in asked.rows:
+            continue
+        takes_part = [
+            one
+            for one in peers
+            if (one.peer.tls or not row.secure)
+            and (one.peer.checks or not row.only_checking)
+            and (one.peer.forwards or not row.needs_upstream)
+        ]
+        figures = {one.peer.name: {"us": [], "ratio": []} for one in takes_part}
+        for number in range(asked.rounds + 1):
+            for one in takes_part:
+                before = cpu_seconds(one.process.pid)
+                done = 0
+                for _ in range(4 if row.tool == "handshake" else 1):
+                    done += load(one, row, asked.seconds, folder, credentials)
+                used = (cpu_seconds(one.process.pid) - before) / done * 1e6
+                # The first round warms up.
+                if number:
+                    figures[one.peer.name]["us"].append(used)
+            if number and "nginx" in figures:
+                for one in figures.values():
+                    one["ratio"].append(one["us"][-1] / figures["nginx"]["us"][-1])
+        results[row.name] = figures
+        medians = {name: round(statistics.median(one["us"]), 1) for name, one in figures.items()}
+        print(f"{row.title}: {medians}", file=sys.stderr, flush=True)
+    return results
+
+
+def table(results):
+    names = list(dict.fromkeys(name for row in results.values() for name in row))
+    lines = ["| CPU, µs per request (ratio to nginx) | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    for row in ROWS:
+        if row.name not in results:
+            continue
+        cells = []
+        for name in names:
+            one = results[row.name].get(name)
+            text = f"{statistics.median(one['us']):.1f}" if one else ""
+            text += f" ({statistics.median(one['ratio']):.2f})" if one and one["ratio"] else ""
+            cells.append(text)
+        lines.append(f"| {row.title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    asked = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    asked.add_argument("--seconds", type=int, default=3)
+    asked.add_argument("--rounds", type=int, default=5)
+    asked.add_argument("--binary", default=ROOT / "target/release/portcullis", type=Path)
+    asked.add_argument("--pgo-binary", default=ROOT / "target/pgo/portcullis", type=Path)
+    asked.add_argument("--peers", type=lambda text: text.split(","), default=[])
+    asked.add_argument("--rows", type=lambda text: text.split(","), default=[])
+    asked.add_argument("--prove", action="store_true", help="only prove that each program does the job")
+    asked = asked.parse_args()
+    os.environ["PATH"] += ":/usr/sbin"
+    missing = [name for name in ["nginx", "haproxy", "wrk", "h2load", "taskset"] if not shutil.which(name)]
+    if missing or not asked.binary.exists():
+        sys.exit(f"missing: {', '.join(missing) or asked.binary}")
+    sys.path.insert(0, str(HERE))
+    sys.dont_write_bytecode = True
+    import plot
+    from peers import all_peers
+
+    binaries = {"portcullis": asked.binary.resolve()}
+    if asked.pgo_binary.exists():
+        binaries["portcullis-pgo"] = asked.pgo_binary.resolve()
+    scripts = Path(sys.executable).parent
+    folder = Path(tempfile.mkdtemp(prefix="compare-"))
+    credentials = prepare(folder)
+    running, upstream = [], free_port()
+    (folder / "upstream.conf").write_text(
+        f"daemon off; pid {folder}/upstream.pid; error_log stderr crit; worker_processes 1;\n"
+        f"{'user root;' if os.getuid() == 0 else ''}\n"
+        "events { worker_connections 4096; } http { access_log off; keepalive_requests 100000000; sendfile on;\n"
+        f"server {{ listen 127.0.0.1:{upstream}; location / {{ add_header X-Seen-Subject $http_x_auth_subject;\n"
+        f"return 200 '{'x' * 127}\\n'; }} location = /public/mib {{ alias {folder}/mib; }} }} }}\n"
+    )
+    command = ["taskset", "-c", OTHERS, "nginx", "-p", folder, "-c", folder / "upstream.conf"]
+    backend = subprocess.Popen(list(map(str, command)), stderr=(folder / "upstream.log").open("w"))
+    try:
+        wait_for(upstream, backend, "the upstream", folder / "upstream.log")
+        for peer in all_peers(binaries, scripts):
+            if not asked.peers or peer.name in asked.peers:
+                running.append(Running(peer, folder, upstream, scripts))
+                prove(running[-1], credentials)
+                print(f"{peer.name} {'does the job' if peer.checks else 'forwards, and checks nothing'}", file=sys.stderr)
+        if not asked.prove:
+            results = compare(asked, running, credentials, folder)
+            WORK.mkdir(parents=True, exist_ok=True)
+            (WORK / "results.json").write_text(json.dumps(results, indent=1))
+            (WORK / "compare.svg").write_text(plot.bars(results, {row.name: row.title for row in ROWS}))
+            print(table(results))
+    finally:
+        for one in running:
+            one.stop()
+        backend.terminate()
+        backend.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def in_environment():
+    """Restarts the script with the Python of an environment that has the packages of requirements.txt."""
+    environment = WORK / "venv"
+    if Path(sys.prefix) == environment:
+        return
+    subprocess.run([ROOT / "tests/compat/venv.sh", environment, HERE / "requirements.txt"], check=True)
+    envoy = environment / "envoy"
+    if not envoy.exists():
+        # The wheel's own command is a script, whose processes would not be those that are measured.
+        envoy.symlink_to(next(environment.glob("lib/python3*/site-packages/envoy/_bin/envoy")))
+    os.execv(environment / "bin/python", [environment / "bin/python", *sys.argv])
+
+
+in_environment()
+main()
