@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// The folder of the copies, in the state folder.
 const FOLDER: &str = "issuer-keys";
-/// The maximum size of a copy: a set of 1 MiB, escaped.
+/// The maximum size of a copy. A set of 1 MiB grows when it is escaped as JSON.
 const COPY_MAX: ByteSize = ByteSize::bytes(8 << 20);
 
 /// A set on disk.
@@ -24,16 +24,16 @@ const COPY_MAX: ByteSize = ByteSize::bytes(8 << 20);
 pub struct Copy {
     issuer: String,
     location: String,
-    /// When the set was fetched or confirmed, in seconds since 1970.
+    /// The time at which the set was fetched or confirmed, in seconds since 1970.
     pub(super) fetched: u64,
-    /// When each key was first seen, in seconds since 1970.
+    /// The time at which each key was first seen, in seconds since 1970.
     pub(super) first_seen: BTreeMap<String, u64>,
     /// The text of the set.
     pub(super) body: String,
 }
 
 impl Copy {
-    /// Returns the path of the copy for an issuer and a place.
+    /// Returns the path of the copy for an issuer and a location.
     pub fn path(state: &Path, issuer: &str, location: &Location) -> PathBuf {
         let name = digest(&SHA256, format!("{issuer}\n{location:?}").as_bytes());
         state.join(FOLDER).join(format!("{}.json", hex::text(&name.as_ref()[..16])))
@@ -60,8 +60,8 @@ impl Copy {
         format!("{algorithm} {}", id.unwrap_or_default())
     }
 
-    /// Reads the copy of a source. Ignores a copy that is damaged, of another source or from the future; the first
-    /// fetch replaces it.
+    /// Reads the copy of a source. Ignores a copy that is missing, damaged, from another source or from the future. The
+    /// first fetch replaces such a copy.
     pub(super) fn read(settings: &SourceSettings, now: Now) -> Option<Self> {
         let bytes = stable_file::read(&settings.copy, COPY_MAX).ok()?;
         let copy: Self = serde_json::from_slice(&bytes).ok()?;

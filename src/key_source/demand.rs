@@ -1,8 +1,8 @@
-//! Requests whose token names an unknown key wait for one shared fetch.
+//! Lets requests whose token names an unknown key wait for one shared fetch.
 //!
-//! A new fetch starts only after the cooldown since the last fetch, so a flood of invented `kid`s causes no additional
-//! fetches. If a fetch does not contain a `kid`, the `kid` is remembered as absent for a while, and requests for it do
-//! not wait. When too many requests wait, further requests get the answer that the check is unavailable.
+//! A new fetch starts only after the cooldown since the last fetch. A flood of invented `kid`s therefore causes no more
+//! fetches than a single `kid`. After a fetch without a `kid`, requests with this `kid` do not wait for a while. If too
+//! many requests wait, the gateway answers further requests with `check_unavailable`.
 
 use super::KeySource;
 use crate::clock::Now;
@@ -13,20 +13,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
-/// The longest time for which a request waits.
+/// The maximum time that a request waits.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
-/// How many requests may wait for the keys of one issuer.
+/// The maximum number of requests that wait for the keys of one issuer.
 const WAITING_MAX: usize = 256;
-/// How many absent `kid`s are remembered for each issuer.
+/// The maximum number of absent `kid`s that are remembered for each issuer.
 const ABSENT_MAX: usize = 1024;
-/// For how many cooldowns an absent `kid` is remembered.
+/// The number of cooldowns for which an absent `kid` is remembered.
 const ABSENT_COOLDOWNS: u32 = 6;
 
-/// What a request waits for: a key of this source.
+/// A key that a request waits for.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     source: Arc<KeySource>,
-    /// A keyed hash of the `kid`; that of `None` for a token that no `kid` leads to a key.
+    /// A keyed hash of the `kid`, or of `None` if any new key may verify the token.
     kid: u64,
 }
 
@@ -41,11 +41,11 @@ impl Eq for Wanted {}
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
-    /// A fetch ended well: the token can be judged again.
+    /// A fetch succeeded, so the token can be verified again.
     Fetched,
-    /// The key was looked for after the token was seen, and the issuer does not have it.
+    /// A fetch that began after the token arrived did not contain the key.
     Absent,
-    /// The key could not be looked for in time.
+    /// No fetch succeeded in time.
     Unavailable,
 }
 
@@ -59,14 +59,14 @@ pub enum Asked {
     Sought(u64),
 }
 
-/// The requests that wait for the keys of one source, and what they asked for.
+/// The requests that wait for the keys of one source, and their `kid`s.
 #[derive(Debug)]
 pub struct Demand {
     inner: Mutex<Inner>,
     hasher: RandomState,
     /// Wakes the fetching task.
     wanted: Notify,
-    /// The number of ended fetches, and whether the last one ended well.
+    /// The number of completed fetches, and whether the last fetch succeeded.
     ended: watch::Sender<(u64, bool)>,
 }
 
@@ -77,12 +77,12 @@ struct Inner {
     asked: Vec<u64>,
     /// The `kid`s that were requested before the start of the last fetch.
     sought: Vec<u64>,
-    /// The `kid`s that a fetch after the request did not contain, with the time until which they are remembered.
+    /// The `kid`s that a fetch did not contain, with the time until which each is remembered.
     absent: HashMap<u64, Instant>,
     is_wanted: bool,
-    /// Whether a fetch is running, or was cut short.
+    /// Whether a fetch is running, or was interrupted before it completed.
     in_flight: bool,
-    /// The requests by the outcome of their wait, in the order of [`Demand::OUTCOMES`].
+    /// The number of waits by outcome, in the order of [`Demand::OUTCOMES`].
     outcomes: [u64; 3],
 }
 
@@ -96,7 +96,7 @@ impl Inner {
         if self.is_absent(kid, now) {
             return false;
         }
-        // A fetch that is running may bring the key. If it does not, the caller asks again.
+        // The running fetch may bring the key. If it does not, the request waits again.
         if !self.in_flight {
             self.is_wanted = true;
             if self.asked.len() < ABSENT_MAX && !self.asked.contains(&kid) {
@@ -118,7 +118,7 @@ impl Default for Demand {
     }
 }
 
-/// Counts a request as waiting until this value is dropped.
+/// Counts a request as waiting while this value exists.
 struct Waiting<'d>(&'d Demand);
 
 impl Drop for Waiting<'_> {
@@ -128,7 +128,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Wanted {
-    /// Waits until the key may have been fetched, at most until `deadline`.
+    /// Waits until a fetch may have brought the key, but at most until `deadline`.
     pub async fn wait(&self, deadline: Instant, now: Now) -> Waited {
         let outcome = self.source.wait(self.kid, deadline, now).await;
         self.source.demand.inner().outcomes[outcome as usize] += 1;
@@ -187,7 +187,7 @@ impl KeySource {
         }
     }
 
-    /// Returns once a fetch is due or was cut short, or the last good set becomes too old.
+    /// Returns when a fetch is due or was interrupted, or when the last good set becomes too old.
     pub async fn due(&self) {
         loop {
             let (next, allowed, expires) = {
@@ -208,12 +208,13 @@ impl KeySource {
         }
     }
 
-    /// Drops the last good set if it is too old. Returns whether it was dropped now.
+    /// Drops the last good set if it is too old. Returns whether this call dropped it.
     pub fn expire(&self, now: Now) -> bool {
         self.state().expire(self.settings.max_age, now)
     }
 
-    /// Begins a fetch, unless none is due: [`due`](Self::due) also returns when a set becomes too old.
+    /// Begins a fetch if one is due. Returns whether a fetch began. [`due`](Self::due) may also return because a set
+    /// became too old.
     pub fn begin_fetch(&self, now: Now) -> bool {
         let mut state = self.state();
         let mut inner = self.demand.inner();
@@ -224,13 +225,13 @@ impl KeySource {
         state.begin_fetch(now);
         inner.is_wanted = false;
         inner.in_flight = true;
-        // A fetch that a reload of the policy cut short leaves its questions open.
+        // A reload of the policy interrupts a fetch. The requests then still wait for their `kid`s.
         let asked = std::mem::take(&mut inner.asked);
         inner.sought.extend(asked);
         true
     }
 
-    /// Ends a fetch and wakes the requests that wait. `now` is its end.
+    /// Ends a fetch and wakes the waiting requests. `now` is the end of the fetch.
     pub fn end_fetch(&self, is_good: bool, now: Now) {
         let mut inner = self.demand.inner();
         let sought = std::mem::take(&mut inner.sought);

@@ -3,8 +3,8 @@
 use crate::outbound::{Url, quoted};
 use serde_json::{Map, Value};
 
-/// Returns the URLs of an issuer's metadata, in the order in which they are tried: OpenID Connect first, because most
-/// issuers use it, then RFC 8414 section 3. The two place the issuer's path differently.
+/// Returns the URLs of an issuer's metadata, in the order in which they are tried: first the URL of OpenID Connect,
+/// which most issuers serve, then the URL of RFC 8414 section 3. The two differ in the position of the issuer's path.
 ///
 /// # Errors
 /// Returns an error if the issuer is not a URL, or has a query (RFC 8414 section 2).
@@ -26,8 +26,8 @@ pub fn metadata_urls(issuer: &str) -> Result<Vec<Url>, String> {
 /// Returns the URL of the key set in an issuer's metadata.
 ///
 /// # Errors
-/// Returns an error unless `issuer` in the metadata is exactly this issuer. Otherwise one issuer could publish the keys
-/// of another issuer (RFC 8414 section 3.3, OpenID Connect Discovery section 4.3).
+/// Returns an error unless the metadata name exactly this issuer (RFC 8414 section 3.3, OpenID Connect Discovery
+/// section 4.3). Otherwise one issuer could publish keys for another issuer.
 pub fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<Url, String> {
     let metadata: Map<String, Value> = serde_json::from_slice(metadata)
         .map_err(|error| format!("the metadata are not a JSON object: {error}"))?;

@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// The bounds on one exchange. A set of a hundred large keys has 60 kB.
+/// The bounds of one exchange. A set of a hundred large keys has 60 kB.
 const BOUNDS: Bounds = Bounds { time: Duration::from_secs(10), body: 1 << 20 };
-/// How long the URL in an issuer's metadata is used before they are read again.
+/// The time for which the URL from an issuer's metadata is used before the metadata are read again.
 const METADATA_AGE: Duration = Duration::from_secs(3600);
 /// The longest `ETag` that is sent back.
 const ETAG_MAX: usize = 512;
@@ -27,7 +27,7 @@ pub enum Fetched {
         url: Url,
         /// Its validator.
         etag: Option<HeaderValue>,
-        /// For how long it may be used without another fetch, if the answer says so.
+        /// The time for which the set may be used without another fetch, if the response states it.
         fresh: Option<Duration>,
     },
     /// The last set is still current.
@@ -118,7 +118,7 @@ impl KeySource {
                     self.state().metadata = Some((found.clone(), Instant::now()));
                     return Ok(found);
                 }
-                // The first form is the usual one, so its reason is the one to report.
+                // Most issuers use the first form, so its error is reported.
                 Err(error) => failed = Some(failed.unwrap_or(error)),
             }
         }

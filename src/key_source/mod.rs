@@ -1,8 +1,8 @@
 //! Keys that an issuer publishes at a URL.
 //!
-//! A request never fetches keys. `control` runs one fetch at a time for each source. Requests with an unknown `kid`
-//! wait for that fetch (`demand`), bounded in number and time. The last good set is kept when the policy is reloaded,
-//! and on disk when the gateway restarts (`copy`), but never longer than its maximum age.
+//! A request never fetches keys. The control thread runs at most one fetch at a time for each source. Requests with an
+//! unknown `kid` wait for this fetch (`demand`), up to a maximum number and time. The last good set outlives reloads of
+//! the policy and, as a copy on disk, restarts (`copy`). It is never used beyond its maximum age.
 
 mod copy;
 mod demand;
@@ -34,7 +34,7 @@ use std::time::Duration;
 pub enum Location {
     /// The key set itself.
     KeySet(Url),
-    /// The issuer's metadata, which names the key set: the URLs to try, in order.
+    /// The issuer's metadata, which contain the URL of the key set. The URLs are tried in this order.
     Metadata(Vec<Url>),
 }
 
@@ -59,24 +59,24 @@ pub struct SourceSettings {
     pub location: Location,
     /// A digest of the accepted certificate authorities.
     pub authorities: [u8; 32],
-    /// The networks that may be reached besides the public Internet.
+    /// The networks that may be reached in addition to the public Internet.
     pub networks: Networks,
     /// Whether the keys may be fetched in cleartext.
     pub allows_http: bool,
     /// The longest time between two fetches.
     pub refresh: Duration,
-    /// The longest time for which a set is used after it was fetched.
+    /// The maximum age of a set since it was fetched or confirmed.
     pub max_age: Duration,
-    /// The shortest time between the starts of two fetches that requests ask for.
+    /// The minimum time between the starts of two fetches that requests cause.
     pub cooldown: Duration,
     /// The file of the copy on disk.
     pub copy: PathBuf,
 }
 
 impl SourceSettings {
-    /// Whether both fetch from the same place, whatever the times.
+    /// Returns whether both settings fetch from the same location. Times are ignored.
     fn is_same_place(&self, other: &Self) -> bool {
-        // Destructures all fields, so that a new field cannot be forgotten here.
+        // The pattern lists all fields, so that a new field cannot be forgotten here.
         let Self {
             issuer,
             location,
@@ -97,7 +97,7 @@ impl SourceSettings {
     }
 }
 
-/// The keys of one issuer by URL. It outlives the policies that refer to it.
+/// The keys that one issuer publishes at a URL. The source outlives the policies that refer to it.
 pub struct KeySource {
     settings: SourceSettings,
     client: Client,
@@ -112,12 +112,12 @@ impl fmt::Debug for KeySource {
 }
 
 impl KeySource {
-    /// Creates a source, or returns the source of the previous policy if its settings are unchanged. A source with the
-    /// same URL takes over the last good set and the counts. A new source starts with the copy on disk, unless the copy
-    /// is too old.
+    /// Returns the source of the previous policy if the settings are equal; otherwise creates a source. A new source
+    /// with the same location takes over the last good set and the counts. Any other new source begins with the copy on
+    /// disk, unless the copy is too old.
     ///
     /// # Errors
-    /// Returns an error if the TLS library rejects the settings.
+    /// Returns an error if the TLS library rejects the gateway's settings.
     pub fn after(
         settings: SourceSettings,
         roots: Arc<RootCertStore>,
@@ -153,7 +153,7 @@ impl KeySource {
         &self.demand
     }
 
-    /// Returns the last good set, unless it is older than the maximum age.
+    /// Returns the last good set, unless it is too old.
     pub fn good(&self, now: Now) -> Option<Arc<GoodSet>> {
         self.state().good(self.settings.max_age, now)
     }
@@ -183,7 +183,8 @@ impl KeySource {
         })
     }
 
-    /// Records a failed fetch. The last good set stays in use. Returns whether the reason differs from the last one.
+    /// Records a failed fetch. The last good set stays in use. Returns whether the reason differs from the previous
+    /// failure's reason.
     pub fn failed(&self, error: FetchError, now: Now) -> bool {
         let mut state = self.state();
         let is_news = state.last_error().is_none_or(|last| *last != error);

@@ -4,22 +4,21 @@
 use aws_lc_rs::rand;
 use std::time::Duration;
 
-/// The shortest time between two regular fetches, unless the interval of the policy is shorter. It limits the effect of
-/// a short `max-age`.
+/// The minimum time between two scheduled fetches, unless the policy's interval is shorter. The bound limits the effect
+/// of a short `max-age` from an issuer.
 const REFRESH_MIN: Duration = Duration::from_secs(60);
 /// The pause after the first failure. Each further failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Returns the time until the next fetch. `fresh` is the maximum from the answer, `refresh` the maximum from the
-/// policy.
+/// Returns the time until the next fetch. `fresh` is from the response, `refresh` from the policy.
 pub(super) fn next_refresh(fresh: Option<Duration>, refresh: Duration) -> Duration {
     let wanted = fresh.unwrap_or(refresh).max(REFRESH_MIN).min(refresh);
     jittered(wanted, random())
 }
 
-/// Returns the pause after this number of failures in a row.
+/// Returns the pause after this number of consecutive failures.
 pub(super) fn backoff(failures: u32) -> Duration {
     match failures {
         0 => Duration::ZERO,

@@ -12,16 +12,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The last set that was fetched and had a usable key.
+/// The last fetched set that had a usable key.
 #[derive(Clone, Debug)]
 pub struct GoodSet {
     /// Its text.
     pub body: Bytes,
     /// When it was fetched, or confirmed.
     pub fetched: Now,
-    /// Whether it was read from the copy on disk and not confirmed since.
+    /// Whether the set is from the copy on disk and has not been confirmed since.
     pub is_copy: bool,
-    /// When each key was first seen, in seconds since 1970, by [`super::Copy::key_name`].
+    /// The time at which each key was first seen, in seconds since 1970, by [`super::Copy::key_name`].
     pub first_seen: BTreeMap<String, u64>,
     validator: Option<(Url, HeaderValue)>,
 }
@@ -36,16 +36,16 @@ impl GoodSet {
 #[derive(Debug)]
 pub(super) struct State {
     good: Option<Arc<GoodSet>>,
-    /// The URL of the key set according to the issuer's metadata, and when they were read.
+    /// The URL of the key set from the issuer's metadata, and the time at which the metadata were read.
     pub(super) metadata: Option<(Url, Instant)>,
     /// When the last fetch started.
     started: Option<Instant>,
-    /// When the next fetch is due without a request for one.
+    /// The time of the next scheduled fetch.
     next: Now,
-    /// How many fetches failed since the last good one.
+    /// The number of consecutive failed fetches.
     failures: u32,
     error: Option<(u64, FetchError)>,
-    /// Why keys of the last set are not used.
+    /// The reasons why keys of the last set are not used.
     skipped: Vec<String>,
     skipped_count: usize,
     fetches: u64,
@@ -64,7 +64,7 @@ pub struct Status {
     pub issuer: Arc<str>,
     /// Where its keys or its metadata are.
     pub location: String,
-    /// When the set in use was fetched or confirmed.
+    /// The time at which the set in use was fetched or confirmed.
     pub fetched: Option<u64>,
     /// Until when it is used.
     pub expires: Option<u64>,
@@ -72,24 +72,25 @@ pub struct Status {
     pub is_copy: bool,
     /// When the next fetch is due.
     pub next: u64,
-    /// When the last fetch failed, and why, if it did.
+    /// The time and the reason of the last fetch, if it failed.
     pub error: Option<(u64, FetchError)>,
-    /// Why keys of the set are not used: the first few reasons.
+    /// The first reasons why keys of the set are not used.
     pub skipped: Vec<String>,
     /// The number of keys of the set that are not used.
     pub skipped_count: usize,
-    /// The number of fetches that gave a set or confirmed one.
+    /// The number of fetches that returned or confirmed a set.
     pub fetches: u64,
-    /// The number of fetches that failed, by kind.
+    /// The number of failed fetches, by kind.
     pub failed: BTreeMap<&'static str, u64>,
 }
 
 impl State {
-    /// Begins with the copy on disk, if there is one. The first fetch is due at once.
+    /// Creates the state, with the copy on disk if there is one. The first fetch is due at once.
     pub(super) fn begin(copy: Option<Copy>, max_age: Duration, now: Now) -> Self {
         let good = copy.and_then(|copy| {
             let age = Duration::from_secs(now.unix.saturating_sub(copy.fetched));
-            // The age counts from the fetch, because otherwise each restart would make an old set young.
+            // The age counts from the fetch. If it counted from the start of the process, a restart would make an old
+            // set appear new.
             let steady = now.steady.checked_sub(age)?;
             (age < max_age).then(|| {
                 let fetched = Now { unix: copy.fetched, subsec_nanos: 0, steady };
@@ -121,7 +122,7 @@ impl State {
         self.good.clone().filter(|good| good.age(now) < max_age)
     }
 
-    /// Drops the set once it is too old. Returns whether it was dropped now.
+    /// Drops the set if it is too old. Returns whether this call dropped it.
     pub(super) fn expire(&mut self, max_age: Duration, now: Now) -> bool {
         let is_old = self.good.as_ref().is_some_and(|good| good.age(now) >= max_age);
         if is_old {
@@ -141,7 +142,7 @@ impl State {
         self.started.map(|started| started + cooldown.max(backoff(self.failures)))
     }
 
-    /// Returns when the next fetch is due by itself.
+    /// Returns the time of the next scheduled fetch.
     pub(super) const fn next(&self) -> Instant {
         self.next.steady
     }

@@ -1,4 +1,4 @@
-//! When a fetch may begin, and what it leaves behind.
+//! Tests when a fetch may begin, and its effects on the state.
 
 use super::*;
 use bytes::Bytes;

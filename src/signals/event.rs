@@ -1,9 +1,9 @@
-//! The kinds of events, and what the gateway does about each.
+//! The kinds of events, and their effects on tokens.
 
 use crate::authenticate::LOGOUT_EVENT;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A kind of event. Kinds that the gateway does not know are one kind.
+/// A kind of event. All kinds that the gateway does not know are `Unknown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
     /// CAEP: a session was revoked.
@@ -16,7 +16,7 @@ pub enum EventKind {
     AccountDisabled,
     /// RISC: the account was deleted.
     AccountPurged,
-    /// RISC: a credential of the account was found in the wrong hands.
+    /// RISC: somebody else obtained a credential of the account.
     CredentialCompromise,
     /// RISC: the account needs a new credential.
     CredentialChangeRequired,
@@ -32,14 +32,14 @@ pub enum EventKind {
     Unknown,
 }
 
-/// What an event means to the gateway.
+/// The effect of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Tokens of the event's subject are revoked.
     Revokes,
-    /// The event is about the stream, and is logged.
+    /// The event concerns the stream. The gateway logs it.
     OfStream,
-    /// The event is acknowledged and counted.
+    /// The gateway only acknowledges and counts the event.
     None,
 }
 
@@ -118,7 +118,7 @@ impl EventKind {
         KINDS[self as usize].1
     }
 
-    /// Returns what the event means to the gateway.
+    /// Returns the effect of an event of this kind.
     pub const fn effect(self) -> Effect {
         match self {
             Self::SessionRevoked

@@ -1,12 +1,12 @@
-//! The file that keeps the marks of signals if there is no `[authority]` with a store.
+//! The file that stores the marks of signals if the policy has no `[authority]` with a store.
 //!
-//! The file has a header and records of fixed size. A mark is in force and confirmed only after its record is on disk.
-//! A process that writes holds the lock, and first reads the records of other processes. A process that does not write
-//! polls the file, so gateways with the same state folder share their marks. A file with mostly expired records is
-//! replaced atomically.
+//! The file has a header and records of one size. A mark is in force, and its signal confirmed, only after the record
+//! is on the disk. A writer holds the lock and first reads the records that other processes have appended. All other
+//! gateways with the same state folder poll the file. If most records have expired, a new file replaces the file
+//! atomically.
 //!
-//! An incomplete record can only be at the end of the file. It was never confirmed, so it is cut off. A damaged record
-//! before a good record means that the disk has lost a mark. The file is then rejected, not repaired.
+//! A crash can leave only the last record incomplete. Its signal was not confirmed, so the record is cut off. A damaged
+//! record before an intact one means that the disk has lost a mark. The file is then rejected and not repaired.
 
 use crate::authenticate::{MARK_DIGEST_BYTES, SignalMark, SignalMarks, digest_of};
 use crate::state_dir::{self, Lock, LockFault};
@@ -25,15 +25,15 @@ const NEW: &str = "signal-marks.new";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The first bytes of the file.
 const HEADER: &[u8; 16] = b"portcullis-sig1\n";
-/// Digest, `before`, `until`, and the first bytes of the digest of these.
+/// The size of a record: the digest, `before`, `until`, and a checksum of these three.
 const RECORD: usize = MARK_DIGEST_BYTES + 4 + 4 + CHECK;
 const CHECK: usize = 4;
 /// The number of records that are read at once.
 const PAGE: usize = 4096;
-/// A file is not replaced before it has this number of records.
+/// The minimum number of records in a file that is replaced.
 const COMPACTED_MIN: usize = 65_536;
 
-/// The file of a state folder, with the marks that it has.
+/// The file of a state folder, and the marks that were read from it.
 #[derive(Debug)]
 pub(super) struct MarkFile {
     folder: PathBuf,
@@ -50,8 +50,8 @@ struct Open {
     read: u64,
 }
 
-/// Reads the marks of a state folder without changing the folder, because a gateway may be writing. A folder without
-/// the file has no marks.
+/// Reads the marks of a state folder and changes nothing there, because a gateway may be writing the file. A folder
+/// without the file has no marks.
 pub(super) fn read_only(folder: &Path, marks: &SignalMarks) -> io::Result<()> {
     let file = match File::open(folder.join(NAME)) {
         Ok(file) => file,
@@ -78,7 +78,7 @@ impl MarkFile {
         Ok(this)
     }
 
-    /// Appends marks and waits until they have reached the disk. All of them are then in force.
+    /// Appends marks and waits until they are on the disk. The marks are then in force.
     pub(super) fn append(&mut self, marks: &[SignalMark]) -> io::Result<()> {
         let _lock = self.lock()?;
         self.catch_up()?;
@@ -90,7 +90,7 @@ impl MarkFile {
             .and_then(|_| open.file.write_all(&records))
             .and_then(|()| open.file.sync_data());
         if let Err(error) = written {
-            // The records were not confirmed. The next writer cuts off what is left of them.
+            // The signals were not confirmed. If the truncation fails too, the next writer cuts the records off.
             let _ = open.file.set_len(open.read);
             return Err(error);
         }
@@ -127,7 +127,7 @@ impl MarkFile {
         })
     }
 
-    /// Reads the records after those that this process knows. The caller holds the lock.
+    /// Reads the records that other processes have appended. The caller holds the lock.
     fn catch_up(&mut self) -> io::Result<()> {
         let path = self.folder.join(NAME);
         let current = match fs::metadata(&path) {
@@ -136,7 +136,7 @@ impl MarkFile {
             Err(error) => return Err(error),
         };
         if current.is_none() {
-            // The file is new, or somebody has removed it: the marks in memory are all that is left of it.
+            // The file is new, or somebody has removed it. In both cases the marks in memory are complete.
             self.compact()?;
         }
         let current = fs::metadata(&path)?.ino();
@@ -156,7 +156,7 @@ impl MarkFile {
         }
         read_records(open, length, &self.marks)?;
         if open.read < length {
-            // No record at the end was confirmed, since no other process writes now.
+            // The rest is an incomplete record whose writer has crashed, because this process holds the lock.
             open.file.set_len(open.read)?;
             open.file.sync_all()?;
         }

@@ -1,9 +1,9 @@
 //! Signals: security events (OpenID Shared Signals, CAEP and RISC) and back-channel logout from foreign issuers.
 //!
-//! A transmitter pushes signals to an endpoint of the gateway (RFC 8935), or the gateway polls for signals (RFC 8936).
-//! Only its signature makes a signal trusted. A signal creates marks that revoke tokens of its issuer. The marks are
-//! durable before the signal is confirmed. If the marks cannot be stored, the gateway answers with an error, so that
-//! the transmitter repeats the signal.
+//! A transmitter pushes signals to an endpoint of the gateway (RFC 8935), or the gateway polls them (RFC 8936). A
+//! signal is trusted only because of its signature. The gateway converts a signal to marks, which revoke tokens of its
+//! issuer. It confirms the signal after the marks are durable. If the marks cannot be stored, the gateway answers with
+//! an error, and the transmitter sends the signal again.
 
 mod event;
 mod held;

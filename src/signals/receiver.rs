@@ -1,4 +1,4 @@
-//! A receiver: it judges the signals of one transmitter and puts their marks into force.
+//! Verifies the signals of one transmitter and puts their marks into force.
 
 use super::event::{EventKind, SignalCounters, SignalOutcome};
 use super::keys::SignalKeys;
@@ -15,8 +15,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The number of accepted signals whose `jti` a receiver remembers. A repetition of an older signal is written again,
-/// without any other effect.
+/// The number of accepted signals whose `jti` a receiver remembers. The marks of an older signal that arrives again are
+/// written again, without any further effect.
 const REMEMBERED: usize = 16_384;
 /// How often a signal is judged again after a wait. A wait may join a fetch that began before the key was published, so
 /// one repetition may not be enough.
@@ -47,9 +47,9 @@ pub struct Receiver {
     pub audience: Box<[Box<str>]>,
     /// The keys that verify the signals.
     pub keys: SignalKeys,
-    /// The digest of the bearer token that the transmitter must present at the push endpoint.
+    /// The digest of the bearer token that the push endpoint requires of the transmitter.
     pub push_secret: Option<[u8; 32]>,
-    /// The endpoint of the transmitter that is polled.
+    /// The endpoint that the gateway polls, if any.
     pub poll: Option<Poll>,
     /// What an `opaque` identifier names.
     pub opaque: Opaque,
@@ -98,7 +98,7 @@ impl Receiver {
             let (scheme, rest) = field.split_at_checked(7)?;
             scheme.eq_ignore_ascii_case(b"bearer ").then_some(rest)
         });
-        // Digests of one length are compared, so the time reveals nothing about the secret.
+        // Both digests have the same length, so the time of the comparison reveals nothing about the secret.
         let given = digest_of(given.unwrap_or_default());
         match verify_slices_are_equal(&given[..], &wanted[..]) {
             Ok(()) => Ok(()),
@@ -176,7 +176,7 @@ impl Receiver {
             source,
             algorithms: &issuer.algorithms,
             leeway: issuer.leeway,
-            // The compiler sets the maximum for every issuer with signals.
+            // The compiler sets `max_lifetime` for every issuer with signals.
             life: issuer.profile.max_lifetime.unwrap_or(u64::from(u32::MAX)),
             opaque: self.opaque,
             has_sid: self.has_sid,

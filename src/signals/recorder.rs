@@ -1,6 +1,6 @@
-//! Makes marks durable before they are confirmed: in the store of the authority, or in a file of the state folder.
+//! Stores marks durably, in the authority's store or in a file of the state folder.
 //!
-//! A separate thread writes the file, because a disk may be slow. All waiting marks are written together.
+//! A separate thread writes the file, because a disk may be slow. It writes all waiting marks together.
 
 use super::mark_file::{self, MarkFile};
 use crate::authenticate::{SignalMark, SignalMarks};
@@ -13,16 +13,16 @@ use std::sync::mpsc::{Receiver as Jobs, RecvTimeoutError, SyncSender, sync_chann
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The maximum number of requests whose marks wait for the disk.
+/// The maximum number of requests that wait until their marks are on the disk.
 const WAITING: usize = 256;
-/// How often the file is polled for the marks of other processes.
+/// The interval at which the file is polled for marks of other processes.
 const POLLED: Duration = Duration::from_millis(500);
 /// How often expired marks are deleted.
 const SWEPT: Duration = Duration::from_secs(60);
 /// How long a request waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why marks are not in force. The gateway then asks the transmitter to repeat the signal.
+/// The reason why marks are not in force. The transmitter gets an error and sends its signal again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unrecorded {
     /// The marks cannot be made durable.
@@ -75,7 +75,7 @@ impl Recorder {
     }
 }
 
-/// Adds the marks in the file of a state folder to `marks`. Does not change the folder.
+/// Adds the marks in the file of a state folder to `marks`, and changes nothing there.
 ///
 /// # Errors
 /// Returns a sentence for the operator.
@@ -96,11 +96,12 @@ pub struct FileWriter {
 }
 
 impl FileWriter {
-    /// Reads the file of a state folder and starts the thread that writes it. With `only_read`, a missing file is not
-    /// created: the result is then `None`.
+    /// Reads the file of a state folder and starts the thread that writes the file. With `only_read`, a missing file is
+    /// not created, and the result is `None`.
     ///
     /// # Errors
-    /// A sentence for the operator. Marks may then be missing, so no policy with signals may be served.
+    /// Returns a sentence for the operator. Marks may then be missing, so the caller must not serve a policy with
+    /// signals.
     pub fn start(
         folder: &Path,
         marks: &Arc<SignalMarks>,

@@ -1,8 +1,8 @@
 //! Finds the tokens that a subject identifier names (RFC 9493, Shared Signals Framework section 3).
 //!
-//! A subject that the gateway does not understand revokes nothing, and the response reports this to the transmitter. A
-//! subject may have several members, such as a user and a session. The gateway ignores members that it does not
-//! understand. It may then revoke more tokens than the transmitter meant, but never fewer.
+//! If the gateway does not understand a subject, it revokes nothing and returns an error to the transmitter. A subject
+//! with several members names the tokens that match all members. If the gateway understands only some members, it
+//! revokes all tokens that match these members. That may be more than the transmitter intended, but never less.
 
 use crate::authenticate::MarkedClaim;
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ const IDENTIFIERS_MAX: usize = 16;
 /// The maximum length of an identifier in bytes.
 const IDENTIFIER_BYTES_MAX: usize = 1024;
 
-/// What an `opaque` identifier of the transmitter names.
+/// The meaning of an `opaque` identifier from the transmitter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Opaque {
     /// It is not understood.
@@ -37,7 +37,7 @@ pub(super) struct Reading<'r> {
 /// Tokens by the value of a claim.
 pub(super) type Target<'v> = (MarkedClaim, &'v str);
 
-/// Returns the tokens that a subject names, or why it is not understood.
+/// Returns the tokens that a subject names, or the reason why the gateway does not understand the subject.
 pub(super) fn targets<'v>(subject: &'v Value, reading: Reading<'_>) -> Result<Vec<Target<'v>>, &'static str> {
     let Value::Object(subject) = subject else { return Err("the subject is not an object") };
     let mut found = Vec::new();
@@ -53,7 +53,7 @@ pub(super) fn targets<'v>(subject: &'v Value, reading: Reading<'_>) -> Result<Ve
                 return Err("too many identifiers");
             }
             for identifier in identifiers {
-                // All aliases name the same subject, so it suffices to understand one of them.
+                // All aliases name the same subject, so one alias that the gateway understands is enough.
                 if let Some(target) = identifier.as_object().and_then(|alias| simple(alias, reading, None)) {
                     found.push(target);
                 }
@@ -95,8 +95,8 @@ fn complex<'v>(
     Ok(())
 }
 
-/// Returns the tokens that a simple identifier names. `role` is the claim of an opaque identifier in a complex subject.
-/// For an opaque identifier without a role, the policy states the claim.
+/// Returns the tokens that a simple identifier names. `role` is the meaning of an opaque identifier in this member. At
+/// the top of a subject, the policy determines the meaning.
 fn simple<'v>(
     identifier: &'v Map<String, Value>,
     reading: Reading<'_>,

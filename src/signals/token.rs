@@ -1,8 +1,8 @@
 //! Verifies security event tokens (RFC 8417, Shared Signals Framework section 4) and logout tokens (OpenID Connect
-//! Back-Channel Logout section 2.6), and derives their marks.
+//! Back-Channel Logout section 2.6), and converts them to marks.
 //!
-//! The checks run in this order: form, type, issuer, signature, audience, times, events. Nothing has an effect before
-//! the signature is verified.
+//! The checks run in this order: form, type, issuer, signature, audience, times, events. A token has no effect before
+//! its signature is verified.
 
 use super::event::{Effect, EventKind};
 use super::subject::{Opaque, Reading, Target, targets};
@@ -16,15 +16,15 @@ use crate::key_source::KeySource;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// The maximum number of events in one token. Shared Signals has exactly one.
+/// The maximum number of events in one token. Shared Signals allows exactly one.
 const EVENTS_MAX: usize = 8;
 /// The maximum length of `jti`, `sub` and `sid` in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// What a receiver expects of a token, and the keys that verify it.
+/// The requirements for a token, and the keys that verify it.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'r> {
-    /// The issuer of the tokens that are revoked, which also issues logout tokens.
+    /// The issuer of the access tokens. It also issues logout tokens.
     pub issuer: &'r str,
     /// The issuer of security event tokens.
     pub transmitter: &'r str,
@@ -40,7 +40,7 @@ pub struct Terms<'r> {
     pub leeway: u64,
     /// The maximum life of the issuer's access tokens in seconds.
     pub life: u64,
-    /// What an `opaque` identifier names.
+    /// The meaning of an `opaque` identifier.
     pub opaque: Opaque,
     /// Whether every access token of the issuer has `sid`.
     pub has_sid: bool,
@@ -55,13 +55,14 @@ pub struct Signal {
     pub events: Vec<EventKind>,
     /// The marks that it demands.
     pub marks: Vec<SignalMark>,
-    /// Why the subject of an event is not understood.
+    /// The reason why the gateway does not understand the subject of an event.
     pub not_understood: Option<&'static str>,
     /// The `status` of an event about the stream.
     pub status: Option<String>,
 }
 
-/// Why a signal is not accepted. The code is defined in RFC 8935 section 2.4. Both texts are constant.
+/// The reason why a signal is not accepted. `code` is from RFC 8935 section 2.4. `code` and `description` are fixed
+/// texts.
 #[derive(Clone, Debug)]
 pub struct SignalError {
     /// The code for the transmitter.
@@ -122,7 +123,7 @@ pub fn read_event_token(text: &str, terms: &Terms<'_>, now: Now) -> Result<Signa
         return Err(SignalError::new("invalid_request", "The type is not secevent+jwt.", Denial::WrongType));
     }
     let claims = signed(statement, terms.transmitter, terms)?;
-    // Shared Signals section 4.1.7 forbids `exp`, so that an access token or ID token is not mistaken for an event.
+    // `exp` is forbidden (Shared Signals section 4.1.7), so that no access token or ID token is accepted as an event.
     if claims.contains_key("exp") {
         return Err(SignalError::new(
             "invalid_request",
@@ -151,7 +152,7 @@ pub fn read_event_token(text: &str, terms: &Terms<'_>, now: Now) -> Result<Signa
             }
             Effect::Revokes => {
                 let at = event_time(&claims, event, issued);
-                // RISC and the drafts of CAEP have the subject in the event.
+                // RISC and the drafts of CAEP put the subject into the event.
                 let subject = event.get("subject").or_else(|| claims.get("sub_id"));
                 let found = match (subject, claims.get("sub")) {
                     (Some(subject), _) => targets(subject, reading),
@@ -181,7 +182,7 @@ pub fn read_event_token(text: &str, terms: &Terms<'_>, now: Now) -> Result<Signa
 /// Returns the first check that failed.
 pub fn read_logout_token(text: &str, terms: &Terms<'_>, now: Now) -> Result<Signal, SignalError> {
     let statement = Statement::read(text)?;
-    // Section 2.4: the type is recommended, and providers that do not set it write JWT or nothing.
+    // The type is only recommended (section 2.4). Providers that do not set it write `JWT` or no type.
     if !has_type(statement.header(), &["logout+jwt", "jwt", ""]) {
         return Err(SignalError::new("invalid_request", "The type is not logout+jwt.", Denial::WrongType));
     }
@@ -201,7 +202,7 @@ pub fn read_logout_token(text: &str, terms: &Terms<'_>, now: Now) -> Result<Sign
             Denial::ExpiredToken,
         ));
     }
-    // The member that tells a logout token from an ID token, and the claim that only an ID token has.
+    // Only a logout token has this member, and only an ID token has `nonce`.
     let is_logout = matches!(
         claims.get("events"),
         Some(Value::Object(events)) if events.get(LOGOUT_EVENT).is_some_and(Value::is_object)
@@ -221,7 +222,7 @@ pub fn read_logout_token(text: &str, terms: &Terms<'_>, now: Now) -> Result<Sign
     let (subject, session) = (text("sub")?, text("sid")?);
     let mut found: Vec<Target<'_>> = Vec::new();
     found.extend(session.map(|session| (MarkedClaim::Session, session)));
-    // Without `sid` in the access tokens, only the subject names the session's tokens.
+    // If access tokens have no `sid`, only the subject identifies the session's tokens.
     if session.is_none() || !terms.has_sid {
         found.extend(subject.map(|subject| (MarkedClaim::Subject, subject)));
     }
@@ -254,7 +255,7 @@ fn signed(statement: Statement<'_>, issuer: &str, terms: &Terms<'_>) -> Result<C
     Ok(claims)
 }
 
-/// Returns `iat`, which is not in the future.
+/// Returns `iat`. Rejects an `iat` in the future.
 fn issued(claims: &Claims, terms: &Terms<'_>, now: Now) -> Result<u64, SignalError> {
     let Some(issued) = time(claims, "iat") else {
         return Err(SignalError::new(
@@ -293,8 +294,7 @@ fn event_time(claims: &Claims, event: &Claims, issued: u64) -> u64 {
     at.unwrap_or(issued).min(issued)
 }
 
-/// Returns the mark for tokens that were issued until `at`. A session or a token that has ended stays revoked whenever
-/// it was issued.
+/// Returns the mark for tokens that were issued until `at`. A mark for a session or a token id has no such limit.
 fn mark((kind, value): Target<'_>, at: u64, terms: &Terms<'_>, now: Now) -> SignalMark {
     let before = match kind {
         MarkedClaim::Subject => mark_seconds(at),
