@@ -3,35 +3,69 @@
 use crate::authenticate::{Key, KeySet};
 use crate::clock::Now;
 use crate::journal::Level;
-use crate::key_source::{Copy, FetchError, Fetched, GoodSet, KeySource};
+use crate::key_source::{Copy, FetchError, Fetched, GoodSet, KeySource, delete_old};
 use crate::policy::Policy;
 use crate::worker::Shared;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// The tasks that fetch the keys for the current policy.
 #[derive(Debug, Default)]
-pub(super) struct KeyFetchers(Vec<(Arc<KeySource>, JoinHandle<()>)>);
+pub(super) struct KeyFetchers {
+    tasks: Vec<(Arc<KeySource>, JoinHandle<()>)>,
+    sweep: Option<JoinHandle<()>>,
+}
+
+/// How often copies of keys are looked at for deletion.
+const SWEPT: Duration = Duration::from_secs(24 * 3600);
 
 impl KeyFetchers {
     /// Starts and stops tasks to match the current policy. A source that is still in the policy keeps its task.
-    pub(super) fn follow(&mut self, shared: &Arc<Shared>) {
+    pub(super) fn follow(&mut self, shared: &Arc<Shared>, state: &Path) {
         let policy = shared.policy.load();
         let wanted: Vec<_> = policy.fetched_keys().map(|(source, ..)| source.clone()).collect();
-        self.0.retain(|(source, task)| {
+        self.tasks.retain(|(source, task)| {
             let stays = wanted.iter().any(|wanted| Arc::ptr_eq(wanted, source));
             if !stays {
                 task.abort();
             }
             stays
         });
+        if let Some(sweep) = self.sweep.take() {
+            sweep.abort();
+        }
+        let kept = wanted.iter().map(|source| source.settings().copy.clone()).collect();
+        self.sweep = Some(tokio::task::spawn_local(sweep(shared.clone(), state.to_owned(), kept)));
         for source in wanted {
-            if !self.0.iter().any(|(known, _)| Arc::ptr_eq(known, &source)) {
+            if !self.tasks.iter().any(|(known, _)| Arc::ptr_eq(known, &source)) {
                 let task = tokio::task::spawn_local(keep_fetched(shared.clone(), source.clone()));
-                self.0.push((source, task));
+                self.tasks.push((source, task));
             }
         }
+    }
+}
+
+/// Deletes the copies of keys that the policy no longer names, at once and then daily. Never returns.
+async fn sweep(shared: Arc<Shared>, state: PathBuf, kept: Vec<PathBuf>) {
+    let kept: Arc<[PathBuf]> = kept.into();
+    loop {
+        let (folder, named) = (state.clone(), kept.clone());
+        let swept = tokio::task::spawn_blocking(move || delete_old(&folder, &named, Now::read()));
+        match swept.await {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(count)) => {
+                let event = "copies of issuers' keys that no policy uses were deleted";
+                shared.journal.event_with(Level::Info, event, &[("copies", count.into())]);
+            }
+            Ok(Err(why)) => {
+                let event = "cannot delete old copies of issuers' keys";
+                shared.journal.event(Level::Warn, event, &[("why", &why)]);
+            }
+        }
+        tokio::time::sleep(SWEPT).await;
     }
 }
 

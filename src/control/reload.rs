@@ -331,7 +331,7 @@ impl Reloader {
         if let Some(task) = self.keys.take() {
             task.abort();
         }
-        self.fetchers.follow(&self.shared);
+        self.fetchers.follow(&self.shared, &self.settings.state_dir);
         if let Some(task) = self.api_keys.take() {
             task.abort();
         }

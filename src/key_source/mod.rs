@@ -13,7 +13,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use copy::Copy;
+pub use copy::{Copy, delete_old};
 pub use demand::{Asked, Demand, WAIT_MAX, Waited, Wanted};
 pub use discovery::{jwks_uri, metadata_urls};
 pub use fetch::{FetchError, Fetched};

@@ -4,6 +4,7 @@ use crate::kit::client::Connection;
 use crate::kit::dir::Dir;
 use crate::kit::key_server::{KeyServer, Signer, set_of};
 use crate::kit::portcullis::{command, completed, write_policy};
+use crate::kit::tls::Server;
 use crate::kit::upstream::{After, ClosedPort};
 use crate::kit::{Answer, Portcullis, Request, eventually, token};
 use crate::reload::reload;
@@ -463,4 +464,110 @@ fn what_is_risky_about_a_url_is_found_before_it_is_served() {
     write_policy(&dir, &secret);
     let checked = command(&dir, &["check"]);
     assert!(checked.code != Some(0) && checked.text().contains("mixed_keys"), "{checked:?}");
+}
+
+/// The metadata of Entra ID for all tenants have a placeholder in their issuer.
+#[test]
+fn the_metadata_of_all_tenants_are_those_of_an_issuer_with_tenants() {
+    let one = Signer::new("1");
+    let (server, keys) = (KeyServer::answering(String::new()), set_of(&[&one]).to_string());
+    let origin = server.to_string();
+    let text = policy(&format!("tenants = [\"t1\", \"t2\"]\ndiscovery = true\n{LOCAL}"))
+        .replace("https://id.test/", &format!("{origin}/{{tenant}}/v2.0"));
+    for (named, is_good) in [
+        (format!("{origin}/{{tenantid}}/v2.0"), true),
+        (format!("{origin}/{{tenant}}/v2.0"), true),
+        (format!("{origin}/common/v2.0"), false),
+        (format!("{origin}/t1/v2.0"), false),
+        (format!("{origin}/{{tenantid}}/v1.0"), false),
+        ("https://other.test/{tenantid}/v2.0".to_owned(), false),
+    ] {
+        let metadata = json!({ "issuer": named, "jwks_uri": format!("{origin}/keys") }).to_string();
+        let keys = keys.clone();
+        server.follow(move |seen, wire| {
+            match &*seen.target {
+                "/keys" => wire.answer("200 OK", "", &keys),
+                "/common/v2.0/.well-known/openid-configuration" => wire.answer("200 OK", "", &metadata),
+                _ => wire.answer("404 Not Found", "", "not here"),
+            }
+            After::Close
+        });
+        let gateway = Portcullis::with(&text).start();
+        let of = |tenant: &str| {
+            let iss = format!("{origin}/{tenant}/v2.0");
+            ask(&gateway, &one.sign(token("ada").claim("iss", json!(iss)).claim("tid", json!(tenant))))
+        };
+        if is_good {
+            of("t1").is(200);
+            of("t2").is(200);
+            of("t3").is_refusal(401, "unknown_issuer");
+        } else {
+            of("t1").is_refusal(503, "check_unavailable");
+        }
+    }
+}
+
+#[test]
+fn an_https_issuer_is_verified_by_a_private_authority() {
+    let one = Signer::new("1");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = |name: &str| {
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.self_signed(&key).unwrap()
+    };
+    let (ours, other) = (certificate("localhost"), certificate("other.test"));
+    let set = set_of(&[&one]).to_string();
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{set}", set.len());
+    let answer: &'static str = answer.leak();
+    let start = |server: &Server, ca: &str| {
+        let keys = format!(
+            "jwks = \"https://localhost:{}/jwks\"\nprivate_networks = [\"127.0.0.0/8\", \"::1/128\"]\njwks_cooldown = \"100ms\"\n{ca}",
+            server.port()
+        );
+        Portcullis::with(&policy(&keys)).file("ca.pem", ours.pem()).start()
+    };
+    let server = Server::answering(ours.der(), &key, answer, true);
+    let gateway = start(&server, "ca = \"ca.pem\"\n");
+    ask(&gateway, &one.sign(token("ada"))).is(200);
+    assert!(server.requests() > 0);
+    // Another authority, and a certificate of another name, do not count.
+    let stranger = Server::answering(other.der(), &key, answer, true);
+    for (server, ca) in [(&server, ""), (&stranger, "ca = \"ca.pem\"\n")] {
+        let before = server.requests();
+        let gateway = start(server, ca);
+        ask(&gateway, &one.sign(token("ada"))).is_refusal(503, "check_unavailable");
+        assert_eq!(server.requests(), before);
+        assert_eq!(
+            gateway.metric(&failures("tls")).map(|count| count > 0),
+            Some(true),
+            "{}",
+            status(&gateway)
+        );
+    }
+}
+
+#[test]
+fn copies_that_nobody_can_use_are_deleted() {
+    let one = Signer::new("1");
+    let server = KeyServer::of(&[&one]);
+    let gateway = Portcullis::with(&by_url(&server)).start();
+    ask(&gateway, &one.sign(token("ada"))).is(200);
+    let dir: Rc<Dir> = gateway.dir().clone();
+    let copies = dir.path().join("state/issuer-keys");
+    let count = || std::fs::read_dir(&copies).map_or(0, Iterator::count);
+    eventually("the copy is written", || count() == 1);
+    gateway.stop();
+    let ours = std::fs::read_dir(&copies).unwrap().next().unwrap().unwrap().path();
+    let mut old: Value = serde_json::from_slice(&std::fs::read(&ours).unwrap()).unwrap();
+    old["issuer"] = json!("https://gone.test/");
+    let young = copies.join(format!("{}.json", "a".repeat(32)));
+    std::fs::write(&young, old.to_string()).unwrap();
+    old["fetched"] = json!(old["fetched"].as_u64().unwrap() - 86_400);
+    let gone = copies.join(format!("{}.json", "b".repeat(32)));
+    std::fs::write(&gone, old.to_string()).unwrap();
+
+    let gateway = Portcullis::with(&by_url(&server)).within(dir.clone()).start();
+    eventually("the old copy is deleted", || !gone.exists());
+    assert!(young.exists() && ours.exists());
+    gateway.wait_log("it is logged", |line| line["copies"] == 1);
 }
