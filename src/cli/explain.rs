@@ -1,6 +1,6 @@
 //! `portcullis explain`: shows how the policy would decide a request, and why.
 
-use super::{BasicFormat, REFUSED, admin, compiled, print_error, print_line};
+use super::{BasicFormat, REFUSED, admin, compiled, marks, print_error, print_line};
 use crate::clock::Now;
 use crate::explain::{Explanation, explain};
 use crate::keyring::MissingKey;
@@ -66,7 +66,15 @@ pub(super) fn run(path: &Path, format: BasicFormat, request: &Request) -> ExitCo
         }
     } else {
         match compiled(path, MissingKey::Ephemeral) {
-            Ok(compiled) => explain(&compiled.policy, &question),
+            Ok(compiled) => {
+                let unread = marks::load_signals(&compiled);
+                let explanation = explain(&compiled.policy, &question);
+                let has_token = request.token.is_some() || request.token_file.is_some();
+                if let (Some(why), Some(_), true) = (unread, &explanation.caller, has_token) {
+                    print_error(&format!("note: revocations are not known here: {why}"));
+                }
+                explanation
+            }
             Err(faults) => {
                 faults.iter().for_each(|fault| print_error(&fault.to_string()));
                 return ExitCode::from(REFUSED);

@@ -6,6 +6,19 @@ use crate::signals::read_marks;
 use crate::store::Store;
 use std::path::Path;
 
+/// Adds the marks of signals in the state folder to a compiled policy. Returns why the policy may accept a token that a
+/// running gateway refuses as revoked.
+pub(super) fn load_signals(compiled: &Compiled) -> Option<String> {
+    let policy = &compiled.policy;
+    if policy.issuer_settings.is_some() {
+        return Some("they are in the store of [authority], which only --live asks".to_owned());
+    }
+    if policy.receivers.is_empty() {
+        return None;
+    }
+    read_marks(&compiled.settings.state_dir, policy.trust.revoked().signals()).err()
+}
+
 /// Adds the revocations in the store and in the state folder to a compiled policy.
 ///
 /// # Errors

@@ -118,6 +118,12 @@ fn a_pushed_event_revokes_the_tokens_before_it_at_once_and_after_a_restart() {
     let inspected = command(gateway.dir(), &["token", "inspect", &bob]);
     assert!(inspected.text().contains("accepted"), "{}", inspected.text());
 
+    // So does `explain`, which asks no gateway.
+    let explained = command(gateway.dir(), &["explain", "GET", "https://any.test/any", "--token", &ada]);
+    assert!(explained.text().contains("revoked_token"), "{}", explained.text());
+    let explained = command(gateway.dir(), &["explain", "GET", "https://any.test/any", "--token", &bob]);
+    assert!(explained.text().contains("verdict: passes"), "{}", explained.text());
+
     let dir = gateway.dir().clone();
     gateway.stop();
     let gateway = Portcullis::with(&policy("")).within(dir).start();
