@@ -170,6 +170,7 @@ impl Worker {
         self.counters.token_cache_bytes.set(tokens.bytes() as u64);
         self.counters.token_cache_hits.set(tokens.hits());
         self.counters.token_cache_misses.set(tokens.misses());
+        self.counters.api_keys.iter().zip(tokens.api_keys()).for_each(|(counter, count)| counter.set(count));
         drop(tokens);
         self.flush_log();
     }

@@ -9,7 +9,7 @@
 //! The set of keys is immutable. Each request looks its key up in the current set, so a revoked key is refused as soon
 //! as a new set is published. No cache of a core delays this.
 
-use super::cache::{Digest, TokenCache, digest_of};
+use super::cache::{ApiKeyOutcome, Digest, TokenCache, digest_of};
 use super::claims::ClaimValue;
 use super::error::CredentialError;
 use super::principal::{Principal, Shape, Shapes};
@@ -242,14 +242,19 @@ pub(super) fn authenticate(
     now: Now,
     tokens: &mut TokenCache,
 ) -> Result<Rc<Principal>, CredentialError> {
-    check_form(credential)?;
+    check_form(credential).inspect_err(|_| tokens.count_api_key(ApiKeyOutcome::Malformed))?;
     let found = trust.api_keys().and_then(|keys| Some((keys, keys.by_digest.get(&digest_of(credential))?)));
-    let (keys, key) = found.ok_or(Denial::UnknownApiKey)?;
+    let Some((keys, key)) = found else {
+        tokens.count_api_key(ApiKeyOutcome::Unknown);
+        return Err(Denial::UnknownApiKey.into());
+    };
     if let Some(expired) = key.facts.expires.filter(|expires| now.unix >= *expires) {
+        tokens.count_api_key(ApiKeyOutcome::Expired);
         let detail = format!("the API key {} expired {} s ago", key.facts.name, now.unix - expired);
         return Err(CredentialError::because(Denial::ExpiredToken, detail));
     }
     key.note_use(now);
+    tokens.count_api_key(ApiKeyOutcome::Accepted);
     if let Some(principal) = tokens.get(&key.identity, trust.epoch(), now) {
         return Ok(principal);
     }

@@ -73,6 +73,35 @@ pub struct TokenCache {
     epoch: u64,
     hits: u64,
     misses: u64,
+    api_keys: [u64; ApiKeyOutcome::ALL.len()],
+}
+
+/// How a request with an API key ended, for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiKeyOutcome {
+    /// The key is valid.
+    Accepted,
+    /// No such key exists, or it was revoked.
+    Unknown,
+    /// The key has expired.
+    Expired,
+    /// The credential does not have the form of a key.
+    Malformed,
+}
+
+impl ApiKeyOutcome {
+    /// The outcomes, in the order of their counts.
+    pub(crate) const ALL: [Self; 4] = [Self::Accepted, Self::Unknown, Self::Expired, Self::Malformed];
+
+    /// Returns the name in metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Malformed => "malformed",
+        }
+    }
 }
 
 impl TokenCache {
@@ -94,6 +123,7 @@ impl TokenCache {
             epoch: 0,
             hits: 0,
             misses: 0,
+            api_keys: [0; ApiKeyOutcome::ALL.len()],
         }
     }
 
@@ -192,6 +222,16 @@ impl TokenCache {
     /// Returns whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Counts a request with an API key. The counts are here because the cache belongs to one core.
+    pub(super) fn count_api_key(&mut self, outcome: ApiKeyOutcome) {
+        self.api_keys[outcome as usize] += 1;
+    }
+
+    /// Returns the numbers of requests with an API key, in the order of [`ApiKeyOutcome::ALL`].
+    pub(crate) fn api_keys(&self) -> [u64; ApiKeyOutcome::ALL.len()] {
+        self.api_keys
     }
 
     /// Returns the number of look-ups that found a valid entry.

@@ -27,7 +27,7 @@ pub use api_key::{
     API_KEY_ISSUER, API_KEY_PREFIX, API_KEY_SUBJECT, ApiKey, ApiKeyFacts, ApiKeys,
     check_form as check_api_key, generate as generate_api_key, hint_of,
 };
-pub use cache::{Digest, TokenCache, digest_of};
+pub use cache::{ApiKeyOutcome, Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
 pub(crate) use claims::{LOGOUT_EVENT, audience_matches, numeric_date};
 pub use confirmation::Confirmation;
@@ -145,7 +145,7 @@ pub fn authenticate(
         (Place::Cookie, Some(names)) => {
             csrf::check(credentials, names, trust.origins(), principal.local.as_deref())?;
         }
-        (Place::ForeignCookie, _) => csrf::check_foreign(credentials, trust.origins())?,
+        (Place::ForeignCookie, _) => csrf::check_foreign(credentials, trust.foreign_origins())?,
         (
             Place::Header
             | Place::Dpop

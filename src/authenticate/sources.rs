@@ -27,6 +27,21 @@ impl Default for Sources {
 }
 
 impl Sources {
+    /// Whether requests may carry an API key.
+    pub fn takes_api_keys(&self) -> bool {
+        self.others.iter().any(|source| matches!(source, Source::ApiKey(_)))
+    }
+
+    /// Returns the schemes of `Authorization` that requests may use, as challenges name them. Without any, clients get
+    /// the challenge of bearer tokens, since a 401 must have one (RFC 9110 section 15.5.2).
+    pub fn schemes(&self) -> &'static [&'static str] {
+        match (self.header, self.takes_api_keys()) {
+            (true, true) => &["Bearer", "ApiKey"],
+            (false, true) => &["ApiKey"],
+            (true | false, false) => &["Bearer"],
+        }
+    }
+
     /// Returns the names of the query fields that may contain a token.
     pub fn queries(&self) -> impl Iterator<Item = &str> {
         self.others.iter().filter_map(|source| match source {

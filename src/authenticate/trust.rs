@@ -133,6 +133,8 @@ pub struct Trust {
     identity: IdentityHeaders,
     cookies: Option<CookieNames>,
     origins: Box<[Box<str>]>,
+    /// The additional origins from which requests with a cookie of another program are accepted.
+    foreign_origins: Box<[Box<str>]>,
     revoked: Arc<Revoked>,
     /// The names of the issuers that send signals.
     signalled: Box<[Arc<str>]>,
@@ -154,6 +156,7 @@ impl Trust {
             identity,
             cookies: None,
             origins: Box::new([]),
+            foreign_origins: Box::new([]),
             revoked: Arc::default(),
             signalled: Box::new([]),
             api_keys: None,
@@ -265,6 +268,14 @@ impl Trust {
         self
     }
 
+    /// Adds origins from which requests with a cookie of another program are accepted, besides those of the local
+    /// authority.
+    #[must_use]
+    pub fn with_foreign_origins(mut self, origins: &[Box<str>]) -> Self {
+        self.foreign_origins = self.origins.iter().chain(origins).cloned().collect();
+        self
+    }
+
     /// Adds the issuers that send signals, and the marks.
     #[must_use]
     pub fn with_signals(mut self, signalled: Box<[Arc<str>]>, revoked: Arc<Revoked>) -> Self {
@@ -286,6 +297,11 @@ impl Trust {
     /// Returns the additional origins from which requests with cookies are accepted.
     pub(super) fn origins(&self) -> &[Box<str>] {
         &self.origins
+    }
+
+    /// Returns the additional origins from which requests with a cookie of another program are accepted.
+    pub(super) fn foreign_origins(&self) -> &[Box<str>] {
+        &self.foreign_origins
     }
 
     /// Returns this trust with these API keys. The epoch stays, because each request looks its key up.

@@ -87,6 +87,11 @@ pub struct PolicySection {
     pub tests: Tests,
     /// Where a request may carry its token, on routes that do not set their own sources.
     pub sources: Option<Vec<TokenSource>>,
+    /// Other origins whose pages may send requests with a cookie of another program. The origin of the requested URL is
+    /// always accepted.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub origins: Vec<String>,
     /// Number of recent decisions to keep; 0 keeps none.
     pub decisions: usize,
     /// Findings that are waived in the whole file, as a map from id to reason.
@@ -100,6 +105,7 @@ impl Default for PolicySection {
             mode: Mode::Enforce,
             tests: Tests::Enforce,
             sources: None,
+            origins: Vec::new(),
             decisions: 1000,
             waive: BTreeMap::new(),
         }

@@ -214,9 +214,9 @@ fn write_api_keys(out: &mut Exposition, keys: &ApiKeys) {
         out.sample(&[("state", state)], u64::try_from(count).unwrap_or(u64::MAX));
     }
     let next = keys.iter().filter_map(|key| key.facts().expires).filter(|expires| *expires > now).min();
+    let help = "Time at which the next API key expires, in seconds since 1970; none if no key expires.";
+    out.family("portcullis_api_key_next_expiry_timestamp_seconds", help, Kind::Gauge);
     if let Some(next) = next {
-        let help = "Time at which the next API key expires, in seconds since 1970.";
-        out.family("portcullis_api_key_next_expiry_timestamp_seconds", help, Kind::Gauge);
         out.sample(&[], next);
     }
 }

@@ -9,7 +9,7 @@ use super::near;
 use crate::authenticate::{Algorithm, Credentials, KeySet, Place, Principal, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal, RequestFacts};
 use crate::clock::Now;
-use crate::denial::Denial;
+use crate::denial::{Challenge, Denial};
 use crate::peer::forwarded;
 use crate::peer::{Caller, Peer, Relayed};
 use crate::pipeline::stages;
@@ -158,6 +158,7 @@ impl<'p> Examiner<'p> {
             status: None,
             detail: None,
             reason: None,
+            challenge: Vec::new(),
             resource_metadata: None,
             outgoing: None,
         };
@@ -184,6 +185,11 @@ impl<'p> Examiner<'p> {
             explanation.status = Some(denial.status().as_u16());
             explanation.detail = Some(denial.detail().into());
             explanation.reason = self.why(read.as_ref().ok(), &evaluation, question.now);
+        }
+        if let (Outcome::Refused(denial), Some(found)) = (&evaluation.outcome, &evaluation.found)
+            && denial.challenge() != Challenge::None
+        {
+            explanation.challenge = effect::challenge(&policy.routes[*found.entry], denial);
         }
         explanation.caller = evaluation.caller.as_ref().map(|(principal, _)| CallerIdentity::of(principal));
         if let Ok(head) = &read {

@@ -112,6 +112,9 @@ pub struct Explanation {
     /// The detailed reason for the refusal, for operators. The access log contains it as `detail`.
     #[serde(default)]
     pub reason: Option<String>,
+    /// The authentication schemes of the refusal's challenge, if it has one.
+    #[serde(default)]
+    pub challenge: Vec<String>,
     /// The URL of the metadata that the refusal names, if the request is for a protected resource (RFC 9728).
     #[serde(default)]
     pub resource_metadata: Option<String>,

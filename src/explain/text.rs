@@ -69,6 +69,10 @@ impl fmt::Display for Explanation {
                 let status = denial.status().as_u16();
                 let passes = if shadow { "; passes anyway: the route is in shadow mode" } else { "" };
                 writeln!(f, "verdict: refused with {status} {}: {}{passes}", denial.code(), denial.detail())?;
+                // Bearer tokens are what a reader expects.
+                if !self.challenge.is_empty() && self.challenge != ["Bearer"] {
+                    writeln!(f, "  challenge {}", self.challenge.join(", "))?;
+                }
                 if let Some(reason) = &self.reason {
                     writeln!(f, "  because {}", Line(reason))?;
                 }

@@ -1,6 +1,7 @@
 //! Defines the counters of a route and of a core.
 
 use super::tls_failure::TlsFailures;
+use crate::authenticate::ApiKeyOutcome;
 use crate::counter::{Counter, Durations, Sharded};
 use crate::denial::Denial;
 use http::StatusCode;
@@ -159,6 +160,8 @@ pub(crate) struct WorkerCounters {
     pub token_cache_misses: Counter,
     /// Approximate memory of the token cache, in bytes.
     pub token_cache_bytes: Counter,
+    /// Requests with an API key, in the order of [`ApiKeyOutcome::ALL`].
+    pub api_keys: [Counter; ApiKeyOutcome::ALL.len()],
     /// Identity fields that were removed from clients' requests.
     pub identity_dropped: Counter,
     pub requests_in_progress: Counter,

@@ -2,6 +2,7 @@
 
 use super::tls_failure::TlsFailure;
 use super::{Exposition, Kind, WorkerCounters};
+use crate::authenticate::ApiKeyOutcome;
 use crate::counter::Counter;
 use std::sync::Arc;
 
@@ -73,6 +74,12 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     out.family("portcullis_connection_timeouts_total", help, Kind::Counter);
     for (waited_for, pick) in timeouts {
         out.sample(&[("waited_for", waited_for)], sum(pick));
+    }
+    let help = "Requests with an API key, by outcome.";
+    out.family("portcullis_api_key_requests_total", help, Kind::Counter);
+    for outcome in ApiKeyOutcome::ALL {
+        let counts = workers.iter().map(|worker| worker.api_keys[outcome as usize].get());
+        out.sample(&[("outcome", outcome.as_str())], counts.fold(0, u64::wrapping_add));
     }
     let help = "HTTP/2 streams reset because of a timeout, by what was awaited.";
     out.family("portcullis_stream_timeouts_total", help, Kind::Counter);

@@ -1,7 +1,7 @@
 //! Helps a person to continue after a refusal, by a redirect to the login page or by links on the refusal page.
 
 use super::exchange::Exchange;
-use super::rejection::{DeadCookies, DpopOffer, Guidance};
+use super::rejection::{ApiKeyOffer, DeadCookies, DpopOffer, Guidance};
 use crate::authenticate::{Access, Place, credential};
 use crate::authority::{Endpoint, IssuerSettings, NEXT_MAX, PROMPT, PROMPT_LOGIN, encoded};
 use crate::authorize::{Check, Refusal};
@@ -24,11 +24,26 @@ pub(super) fn guide(
 ) -> Option<Guidance> {
     let challenge = challenge(policy, exchange, route, head, &refusal.denial);
     let dpop = dpop_offer(policy, route, head);
+    let api_keys = api_key_offer(route, &refusal.denial, dpop);
     let guidance = guide_person(policy, exchange, route, head, refusal);
-    if challenge.is_none() && dpop == DpopOffer::None {
+    if challenge.is_none() && dpop == DpopOffer::None && api_keys == ApiKeyOffer::None {
         return guidance;
     }
-    Some(Guidance { challenge, dpop, ..guidance.unwrap_or_default() })
+    Some(Guidance { challenge, dpop, api_keys, ..guidance.unwrap_or_default() })
+}
+
+/// Returns how the answer offers API keys. Beside a challenge for tokens they are offered only to a caller that has yet
+/// to authenticate.
+fn api_key_offer(route: &Route, denial: &Denial, dpop: DpopOffer) -> ApiKeyOffer {
+    let sources = &route.credential_policy.sources;
+    match (sources.takes_api_keys(), sources.header) {
+        (false, _) => ApiKeyOffer::None,
+        (true, false) => ApiKeyOffer::Only,
+        (true, true) if denial.status() == StatusCode::UNAUTHORIZED && dpop != DpopOffer::Only => {
+            ApiKeyOffer::Beside
+        }
+        (true, true) => ApiKeyOffer::None,
+    }
 }
 
 /// Returns how the answer offers DPoP. A client that used the scheme `DPoP`, or a route that requires a bound token, gets

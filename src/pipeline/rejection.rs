@@ -9,7 +9,7 @@ use crate::authority::{expire_access_cookie, expire_session_cookies};
 use crate::denial::Denial;
 use crate::policy::Policy;
 use crate::respond::compat::CompatRequest;
-use crate::respond::problem::{as_dpop_challenge, dpop_challenge};
+use crate::respond::problem::{API_KEY_CHALLENGE, as_api_key_challenge, as_dpop_challenge, dpop_challenge};
 use crate::respond::{self, PageLinks};
 use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
@@ -35,6 +35,8 @@ pub(super) struct Guidance {
     pub(super) challenge: Option<String>,
     /// Whether and how the answer offers DPoP.
     pub(super) dpop: DpopOffer,
+    /// Whether and how the answer offers API keys.
+    pub(super) api_keys: ApiKeyOffer,
 }
 
 /// How a refusal with a challenge offers DPoP (RFC 9449 section 7.1).
@@ -46,6 +48,18 @@ pub(super) enum DpopOffer {
     /// Beside the challenge for bearer tokens, in a field of its own.
     Beside,
     /// In place of the challenge for bearer tokens.
+    Only,
+}
+
+/// How a refusal with a challenge offers API keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ApiKeyOffer {
+    /// Not at all.
+    #[default]
+    None,
+    /// Beside the challenge for tokens, in a field of its own.
+    Beside,
+    /// In place of the challenge for tokens, which the route does not take from `Authorization`.
     Only,
 }
 
@@ -91,7 +105,7 @@ impl Rejection {
         record: &mut Record,
     ) -> Response<Bytes> {
         let Self { denial, guidance } = self;
-        let Guidance { redirect, ways, deletes, challenge, dpop } =
+        let Guidance { redirect, ways, deletes, challenge, dpop, api_keys } =
             guidance.map(|guidance| *guidance).unwrap_or_default();
         let ways = exchange.ways(ways);
         let (format, id) = (exchange.format, &exchange.id_header);
@@ -110,6 +124,7 @@ impl Rejection {
         {
             response.headers_mut().insert(WWW_AUTHENTICATE, value);
         }
+        offer_api_keys(response.headers_mut(), api_keys);
         offer_dpop(response.headers_mut(), dpop);
         if denial == Denial::UseDpopNonce {
             response.headers_mut().insert(DPOP_NONCE, policy.trust.dpop().nonce(exchange.now));
@@ -138,5 +153,15 @@ fn offer_dpop(headers: &mut HeaderMap, offer: DpopOffer) {
         DpopOffer::None => {}
         DpopOffer::Beside => drop(headers.append(WWW_AUTHENTICATE, dpop_challenge())),
         DpopOffer::Only => drop(headers.insert(WWW_AUTHENTICATE, bound)),
+    }
+}
+
+/// Offers API keys in an answer that has a challenge for bearer tokens.
+fn offer_api_keys(headers: &mut HeaderMap, offer: ApiKeyOffer) {
+    let Some(alone) = headers.get(WWW_AUTHENTICATE).and_then(as_api_key_challenge) else { return };
+    match offer {
+        ApiKeyOffer::None => {}
+        ApiKeyOffer::Beside => drop(headers.append(WWW_AUTHENTICATE, API_KEY_CHALLENGE)),
+        ApiKeyOffer::Only => drop(headers.insert(WWW_AUTHENTICATE, alone)),
     }
 }

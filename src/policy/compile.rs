@@ -101,6 +101,7 @@ fn compile_policy(
     let mut faults = Faults::of(loaded);
 
     let settings = server::settings(file, &mut faults);
+    let origins = authority::origins("policy.origins", &file.policy.origins, &mut faults);
     let front = server::front(file, &mut faults);
     let settings_before = before.and_then(|before| before.issuer_settings.as_deref());
     // The marks of signals outlive every policy, whether they are kept in a store or in a file.
@@ -158,6 +159,7 @@ fn compile_policy(
         let cookies = issuer_settings.cookies.as_ref().map(|cookies| cookies.names.clone());
         trust = trust.with_local(cookies, issuer_settings.origins.clone(), issuer_settings.revoked.clone());
     }
+    trust = trust.with_foreign_origins(&origins);
     if let Some(settings) = &api_keys {
         trust = trust.with_api_keys(settings.keys.clone());
     }

@@ -149,6 +149,18 @@ pub(crate) fn as_dpop_challenge(challenge: &HeaderValue) -> Option<HeaderValue> 
     HeaderValue::try_from([dpop_beginning().as_bytes(), rest].concat()).ok()
 }
 
+/// The challenge that offers API keys. Its parameters are those of a challenge for bearer tokens.
+const API_KEY: &str = "ApiKey realm=\"portcullis\"";
+
+/// The challenge that offers API keys beside another credential.
+pub(crate) const API_KEY_CHALLENGE: HeaderValue = HeaderValue::from_static(API_KEY);
+
+/// Returns the challenge for API keys that corresponds to one for bearer tokens; `None` for any other challenge.
+pub(crate) fn as_api_key_challenge(challenge: &HeaderValue) -> Option<HeaderValue> {
+    let rest = challenge.as_bytes().strip_prefix(BEARER.as_bytes())?;
+    HeaderValue::try_from([API_KEY.as_bytes(), rest].concat()).ok()
+}
+
 /// Renders `WWW-Authenticate` (RFC 6750 section 3). The description begins with the code.
 fn challenge(denial: &Denial) -> Option<HeaderValue> {
     let mut max_age = 0;

@@ -257,3 +257,34 @@ fn explain_shows_the_caller_of_a_key() {
     assert_eq!(explained["caller"]["subject"], "apikey:ci", "{explained:#}");
     assert!(!explained.to_string().contains(&key), "{explained:#}");
 }
+
+/// RFC 9110 section 11.6.1: the challenge names the schemes that the route accepts.
+#[test]
+fn a_refusal_offers_the_credentials_that_its_route_accepts() {
+    let upstream = Upstream::start();
+    let (dir, gateway) = with_keys(&upstream);
+    let offers = |request: Request| {
+        let answer = request.to(gateway.http());
+        let values = crate::kit::values(&answer.headers, "www-authenticate");
+        values.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (bearer, api_key) = ("Bearer realm=\"portcullis\"", "ApiKey realm=\"portcullis\"");
+    assert_eq!(offers(Request::get("/tokens")), [bearer]);
+    assert_eq!(offers(Request::get("/keys")), [api_key]);
+    assert_eq!(offers(Request::get("/keys").bearer(token("ada"))), [api_key]);
+    assert_eq!(offers(Request::get("/any")), [bearer, api_key]);
+    let refused = offers(keyed("/keys", "pck_x"));
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(refused[0].starts_with(&format!("{api_key}, error=\"invalid_token\"")), "{refused:?}");
+    // A caller that may not do this needs no other credential.
+    let forbidden = offers(Request::get("/reports").bearer(token("ada")));
+    assert!(forbidden.len() == 1 && forbidden[0].starts_with(bearer), "{forbidden:?}");
+    let outcome =
+        |name: &str| gateway.metric(&format!("portcullis_api_key_requests_total{{outcome=\"{name}\"}}"));
+    eventually("the malformed key is counted", || outcome("malformed") == Some(1));
+    assert_eq!(outcome("accepted"), Some(0));
+    let explained = command(&dir, &["explain", "GET", "https://gateway.test/keys"]);
+    assert!(explained.stdout.contains("challenge ApiKey\n"), "{explained:?}");
+    let explained = command(&dir, &["explain", "GET", "https://gateway.test/any"]);
+    assert!(explained.stdout.contains("challenge Bearer, ApiKey\n"), "{explained:?}");
+}

@@ -31,7 +31,7 @@ fn families() -> BTreeSet<String> {
     let signals =
         "[signals.idp]\nissuer = \"https://id.test/\"\naudience = \"g\"\npoll = \"https://127.0.0.1:1/\"\n";
     let policy = format!(
-        "[server]\nhttps = \"127.0.0.1:0\"\n{AUTHORITY}cookies = true\n{}",
+        "[server]\nhttps = \"127.0.0.1:0\"\n[api_keys]\n{AUTHORITY}cookies = true\n{}",
         policy(&upstream, &format!("{limit}{signals}{PUBLIC}"))
     );
     let gateway = Portcullis::with(&policy).start();

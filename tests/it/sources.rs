@@ -333,3 +333,37 @@ fn a_proxy_asks_about_a_handshake_with_its_token_among_the_subprotocols() {
     own("bearer, x").is_refusal(401, "malformed_token");
     upstream.saw_nothing();
 }
+
+/// Without an authority, `policy.origins` names the pages of other origins.
+#[test]
+fn a_foreign_cookie_is_accepted_from_the_origins_of_the_policy() {
+    let upstream = Upstream::start();
+    let policy = "
+[policy]
+origins = [\"https://spa.example\"]
+
+[[route]]
+path     = \"/form\"
+upstream = \"app\"
+methods  = [\"POST\"]
+sources  = [{ cookie = \"CF_Authorization\" }]
+";
+    let gateway = gateway(&upstream, policy);
+    let good = token("ada").to_string();
+    let post = |origin: &str| {
+        let request = cookie(Request::new("POST", "/form"), &good).header("Origin", origin);
+        request.header("Sec-Fetch-Site", "cross-site").to(gateway.http())
+    };
+    post("https://spa.example").is(200);
+    for other in [
+        "https://spa.example:8443",
+        "http://spa.example",
+        "https://spa.example.evil.test",
+        "https://SPA.example",
+        "null",
+    ] {
+        post(other).is_refusal(403, "csrf_mismatch");
+    }
+    // Scripts of these origins cannot read the answers of the gateway itself.
+    assert_eq!(post("https://spa.example").header("access-control-allow-origin"), None);
+}

@@ -2,11 +2,13 @@
 
 use super::{Evaluation, Examiner, Sender};
 use crate::authenticate::{Access, Place, Principal};
-use crate::authorize::RequestFacts;
+use crate::authorize::{Check, RequestFacts};
+use crate::denial::Denial;
 use crate::explain::explanation::{AppliedLimit, CheckResult, Outcome};
 use crate::limit::{By, Limit};
 use crate::policy::Route;
 use crate::route::Head;
+use http::StatusCode;
 use std::rc::Rc;
 
 impl Examiner<'_> {
@@ -99,4 +101,18 @@ pub(super) fn checks(
         CheckResult { asks: check.to_string(), outcome }
     }));
     explanation
+}
+
+/// Returns the schemes of the challenge with which a route refuses a request.
+pub(super) fn challenge(route: &Route, denial: &Denial) -> Vec<String> {
+    let is_bound = |check: &Check| matches!(check, Check::Bound);
+    let schemes: &[&str] = match route.rule.checks().iter().any(is_bound) {
+        true => &["DPoP"],
+        // A caller that may not do this needs no other credential.
+        false if denial.status() != StatusCode::UNAUTHORIZED => {
+            route.credential_policy.sources.schemes().get(..1).unwrap_or_default()
+        }
+        false => route.credential_policy.sources.schemes(),
+    };
+    schemes.iter().map(|scheme| (*scheme).to_owned()).collect()
 }

@@ -49,7 +49,7 @@ pub(super) fn compile(
     let claims = claims(table, faults);
     let clients = clients(table, faults);
     let paths = paths(table, faults);
-    let origins = origins(table, faults);
+    let origins = origins("authority.origins", &table.origins, faults);
     let compat = table.compat.map(|file::Compat::FlaskJwtExtended| Compat::FlaskJwtExtended);
     let store = store(file, table, faults);
     let keyring = keyring(file, table, missing_key, before, faults)?;
@@ -223,20 +223,21 @@ fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, St
     paths
 }
 
-fn origins(table: &AuthoritySection, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
-    for (index, origin) in table.origins.iter().enumerate() {
+/// Compiles the list of origins of this key.
+pub(super) fn origins(key: &str, written: &[String], faults: &mut Faults<'_>) -> Box<[Box<str>]> {
+    for (index, origin) in written.iter().enumerate() {
         let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
         let plain = |rest: &str| !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*', ' ']);
         if !rest.is_some_and(plain) || *origin != origin.to_ascii_lowercase() {
             faults.fault(
                 "bad_value",
-                &format!("authority.origins[{index}]"),
+                &format!("{key}[{index}]"),
                 format!("\"{origin}\""),
                 "use scheme and host as a browser sends them in Origin: \"https://app.example.com\"",
             );
         }
     }
-    table.origins.iter().map(|origin| origin.as_str().into()).collect()
+    written.iter().map(|origin| origin.as_str().into()).collect()
 }
 
 fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<StoreLocation> {

@@ -108,6 +108,20 @@ fn each_weakness_is_found_where_it_is_and_its_neighbour_is_not_told_of() {
             "issuer[0].issuer",
             "issuer = \"http://localhost:8180/\"",
         ),
+        (
+            "[policy]",
+            "[policy]\norigins = \"https://spa.example\"",
+            "unused",
+            "policy.origins",
+            "[policy]\norigins = []",
+        ),
+        (
+            "[policy]",
+            "[policy]\nsources = [{ cookie = \"X\" }]\norigins = \"http://spa.example\"",
+            "origin_in_cleartext",
+            "policy.origins[0]",
+            "[policy]\nsources = [{ cookie = \"X\" }]\norigins = \"https://spa.example\"",
+        ),
         ("leeway = \"30s\"", "leeway = \"61s\"", "long_leeway", "issuer[0].leeway", "leeway = \"60s\""),
         (
             SECRET,

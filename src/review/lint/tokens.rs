@@ -4,7 +4,7 @@ use super::Subject;
 use crate::config::file::{File, SameSite};
 use crate::config::requirements::Requirements;
 use crate::config::secret::Secret;
-use crate::config::values::RoleLimit;
+use crate::config::values::{RoleLimit, TokenSource};
 use crate::policy::Faults;
 use crate::policy::endpoint_limits::{lists, preset_names, signal_lists, unlimited_login};
 use std::net::IpAddr;
@@ -65,6 +65,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         );
     }
     evadable(file, faults);
+    foreign_origins(file, faults);
     several_issuers(file, faults);
     exclusions(file, faults);
     let Some(authority) = &file.authority else { return };
@@ -87,16 +88,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "remove it for the default of 120/m, or add a [rate_limit.NAME] by \"client_ip\"",
         );
     }
-    let origins = authority.origins.iter().enumerate().filter(|_| authority.cookies);
-    for (index, origin) in origins {
-        if origin.strip_prefix("http://").is_some_and(is_far) {
-            faults.warn(
-                "origin_in_cleartext",
-                &format!("authority.origins[{index}]"),
-                format!("\"{origin}\": an attacker on the network path to that page can act as its user"),
-                "use the page's https origin",
-            );
-        }
+    if authority.cookies {
+        origins_in_cleartext("authority.origins", &authority.origins, faults);
     }
     if authority.store.as_ref().is_some_and(holds_password) {
         faults.warn(
@@ -112,6 +105,36 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "authority.same_site",
             "\"lax\": a link on another site sends the session's cookies",
             "use \"strict\"; a route with login = \"page\" returns to its page after the login",
+        );
+    }
+}
+
+/// Reports origins whose pages an attacker on the network can replace.
+fn origins_in_cleartext(key: &str, origins: &[String], faults: &mut Faults<'_>) {
+    for (index, origin) in origins.iter().enumerate() {
+        if origin.strip_prefix("http://").is_some_and(is_far) {
+            faults.warn(
+                "origin_in_cleartext",
+                &format!("{key}[{index}]"),
+                format!("\"{origin}\": an attacker on the network path to that page can act as its user"),
+                "use the page's https origin",
+            );
+        }
+    }
+}
+
+/// Reports origins for cookies of other programs that are risky, or that no route has a use for.
+fn foreign_origins(file: &File, faults: &mut Faults<'_>) {
+    let origins = &file.policy.origins;
+    origins_in_cleartext("policy.origins", origins, faults);
+    let lists = file.route.iter().filter_map(|route| route.sources.as_deref());
+    let mut sources = lists.chain(file.policy.sources.as_deref()).flatten();
+    if !origins.is_empty() && !sources.any(|source| matches!(source, TokenSource::ForeignCookie(_))) {
+        faults.warn(
+            "unused",
+            "policy.origins",
+            "set, but no route takes a token from the cookie of another program",
+            "add { cookie = \"NAME\" } to sources, use [authority] origins for its own cookies, or remove this",
         );
     }
 }
