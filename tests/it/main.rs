@@ -24,6 +24,7 @@ mod authorization;
 mod blind;
 mod bodies;
 mod browser;
+mod browser_dpop;
 mod cases;
 mod certificates;
 mod cleartext;
