@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const CLIENTS: &str = "
@@ -283,22 +283,40 @@ fn each_kind_of_token_proves_no_service() {
     }
 }
 
+/// Installs the pinned client libraries, and returns their folder.
+fn installed() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("services");
+    let script = tests.join("peers/install.sh");
+    let made = Command::new(script).arg(&folder).arg(tests.join("services")).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    folder
+}
+
 #[test]
 fn a_client_library_finds_what_it_expects() {
     let gateway = start();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services");
-    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("services-venv");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat/venv.sh");
-    let made = Command::new(script).arg(&environment).arg(folder.join("requirements.txt")).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services/client.py");
     for way in ["client_secret_basic", "client_secret_post"] {
-        let ran = Command::new(environment.join("bin/python"))
-            .arg(folder.join("client.py"))
+        let ran = Command::new(installed().join("venv/bin/python"))
+            .arg(&client)
             .args([&format!("http://{}", gateway.http()), BILLING.0, BILLING.1, way])
             .output()
             .unwrap();
         assert!(ran.status.success(), "{way}: {}", String::from_utf8_lossy(&ran.stderr));
     }
+}
+
+#[test]
+fn a_client_library_gets_and_uses_bound_tokens() {
+    let nonces = "\n[dpop]\nnonce = \"required\"\n";
+    let gateway = Portcullis::with(&format!("{ISSUER}{AUTHORITY}{CLIENTS}{nonces}")).start();
+    let ran = Command::new("node")
+        .arg(installed().join("bound.mjs"))
+        .args([&format!("http://{}", gateway.http()), BILLING.0, BILLING.1])
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
 #[test]

@@ -246,7 +246,13 @@ pub async fn rotate(store: &Store, token: &str, now: i64, window: Window) -> Wha
     rotate_by(store, None, token, now, window).await
 }
 
-async fn rotate_by(store: &Store, key: Option<Thumbprint>, token: &str, now: i64, window: Window) -> What {
+pub async fn rotate_by(
+    store: &Store,
+    key: Option<Thumbprint>,
+    token: &str,
+    now: i64,
+    window: Window,
+) -> What {
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let mut nonce = [7; 32];
     nonce[..8].copy_from_slice(&COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes());

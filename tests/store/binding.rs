@@ -1,8 +1,9 @@
 //! Sessions whose tokens are bound to a key: only a request that proves the key changes anything.
 
-use crate::bed::{Bed, DAY, GRACE, NOW, SESSION, TOKEN, What, hash, on_both};
+use crate::bed::{Bed, DAY, GRACE, NOW, SESSION, TOKEN, What, Window, hash, on_both, rotate_by};
 use portcullis::authenticate::Thumbprint;
 use portcullis::store::{Mark, StoreError};
+use tokio::task::JoinSet;
 
 const OWN: Option<Thumbprint> = Some(Thumbprint([1; 32]));
 const OTHER: Option<Thumbprint> = Some(Thumbprint([2; 32]));
@@ -112,5 +113,28 @@ fn the_key_of_a_session_is_reported_and_an_unreadable_one_is_no_missing_one() {
             let read = bed.store.session_of_token(&hash("s/0")).await;
             assert!(matches!(read, Err(StoreError::Broken(_))), "{unreadable}: {read:?}");
         }
+    });
+}
+
+#[test]
+fn thieves_who_present_a_token_at_the_same_time_do_not_disturb_its_owner() {
+    on_both(async |bed: Bed| {
+        begun(&bed).await;
+        let stores = [bed.store.clone(), bed.another().await.unwrap()];
+        for number in 0..6 {
+            let mut tasks = JoinSet::new();
+            for (store, key) in [(0, None), (1, OTHER), (0, OWN), (1, None), (0, OTHER)] {
+                let (store, token): (_, String) = (stores[store].clone(), format!("s/{number}"));
+                tasks.spawn(
+                    async move { (key, rotate_by(&store, key, &token, NOW, Window::default()).await) },
+                );
+            }
+            for (key, what) in tasks.join_all().await {
+                assert_eq!(what.is_rotated(), key == OWN, "{key:?}: {what:?}");
+                assert!(key == OWN || what == What::Unproven, "{key:?}: {what:?}");
+            }
+        }
+        assert_eq!(bed.ended("s/0").await, None);
+        assert!(bed.marks().await.is_empty());
     });
 }
