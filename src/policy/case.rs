@@ -1,4 +1,4 @@
-//! The compiled form of a `[[test]]` of the policy file: a request, and its expected outcome.
+//! The compiled form of a `[[test]]`: a request and its expected outcome.
 
 use super::Question;
 use crate::clock::Now;
@@ -10,31 +10,30 @@ use std::fmt;
 pub struct Case {
     /// The name of the test.
     pub name: String,
-    /// The key of the test's table, such as `test[3]`.
+    /// The key of the table, such as `test[3]`.
     pub key: String,
-    /// The place of the test's table.
+    /// The place of the table in the file.
     pub place: Place,
     /// The request to evaluate.
     pub question: Question,
-    /// Whether the request is evaluated at the time of the test run, instead of at the time in `question`.
+    /// Whether the time of the test run replaces the time in `question`.
     pub now: bool,
     /// The expected outcome.
     pub expected: Expectation,
 }
 
-/// The expected outcome of a request. A field that is `None` or empty is not compared.
+/// The expected outcome of a request. Fields that are `None` or empty are not compared.
 #[derive(Clone, Debug, Default)]
 pub struct Expectation {
     /// The verdict.
     pub verdict: Option<ExpectedVerdict>,
-    /// The status of the refusal or of the redirect to https.
+    /// The status of the response, if the request is rejected or redirected to https.
     pub status: Option<u16>,
     /// The name of the matching route.
     pub route: Option<String>,
     /// The path and query that the upstream receives.
     pub path: Option<String>,
-    /// Header fields that the upstream receives, with names in lower case. An empty value means that the field is
-    /// absent.
+    /// Headers that the upstream receives, with names in lower case. An empty value means an absent header.
     pub headers: Vec<(String, String)>,
 }
 
@@ -43,29 +42,28 @@ pub struct Expectation {
 pub enum ExpectedVerdict {
     /// The request is allowed.
     Allow,
-    /// The request is refused with any code.
+    /// The request is rejected with any code.
     Deny,
-    /// The request is refused with this code.
+    /// The request is rejected with this code.
     DenyWith(&'static str),
 }
 
 impl Case {
-    /// Returns the request to evaluate. `now` is the time of the test run, which applies unless the test sets its own
-    /// time.
+    /// Returns the request to evaluate. `now` applies unless the test sets a time.
     pub fn question_at(&self, now: Now) -> Question {
         if self.now { self.question.clone().at(now) } else { self.question.clone() }
     }
 }
 
 impl Expectation {
-    /// Whether the test has an expectation about the request that the upstream receives.
+    /// Whether the test has an expectation about the upstream request.
     pub fn is_upstream(&self) -> bool {
         self.path.is_some() || !self.headers.is_empty()
     }
 }
 
 impl fmt::Display for ExpectedVerdict {
-    /// Formats the verdict with the keys that the policy file uses for it.
+    /// Formats the verdict as in a policy file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Allow => f.write_str("allow"),

@@ -1,8 +1,7 @@
-//! Detects credentials that clients send in cleartext to a listener that redirects to TLS.
+//! Detects credentials that a client sends in cleartext.
 //!
-//! A redirect would hide the mistake: anyone on the network could read the credential, but the client would still work,
-//! so nobody would notice. The gateway therefore refuses such a request, and redirects only requests without a
-//! credential (OWASP REST Security, HTTPS; ASVS 12.2.1).
+//! A request with a credential is rejected instead of redirected to TLS. A redirect would hide the mistake: the client
+//! would work, but the credential would be readable on the network (OWASP REST Security, HTTPS; ASVS 12.2.1).
 
 use super::Policy;
 use crate::authenticate::csrf::is_unsafe;
@@ -11,9 +10,9 @@ use crate::route::host::is_own_machine;
 use http::header;
 
 impl Policy {
-    /// Whether a request carries a credential: an `Authorization` field, a cookie of the local authority, a token in a
-    /// place where the request's route looks for tokens, or a body for an endpoint of the authority. Requests to the
-    /// local machine are exempt, because they cross no network.
+    /// Whether a request contains a credential: an `Authorization` header, a cookie of the local authority, a token
+    /// where the route looks for tokens, or a body for an endpoint of the authority. Requests to the local machine are
+    /// exempt.
     pub fn carries_credential(&self, head: &Head<'_>) -> bool {
         if head.host.as_deref().is_some_and(is_own_machine) {
             return false;
@@ -28,7 +27,7 @@ impl Policy {
         is_posted || sources.others.iter().any(|source| source.is_used(head))
     }
 
-    /// Whether the request has one of the authority's cookies.
+    /// Whether the request has a cookie of the authority.
     fn has_cookie(&self, head: &Head<'_>) -> bool {
         let Some(names) = self.trust.cookies() else { return false };
         let fields = head.headers.get_all(header::COOKIE).iter();

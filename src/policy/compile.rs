@@ -1,7 +1,4 @@
-//! Compiles a policy file: resolves names, loads keys, and collects every fault.
-//!
-//! Makes a single pass over the file, beginning with the parts that other parts refer to. Compilation does not stop at
-//! the first fault: all faults are reported at once.
+//! Compiles a policy file: resolves names and loads keys. Reports all faults together.
 
 mod api_keys;
 mod authorities;
@@ -40,7 +37,7 @@ use crate::keyring::MissingKey;
 use crate::limit::Limit;
 use std::sync::Arc;
 
-/// The maximum number of different claims. Each cached token stores a value for each claim.
+/// The maximum number of distinct claims. Each cached token stores a value for each claim.
 const CLAIMS_MAX: usize = 1000;
 
 /// The result of compiling a file.
@@ -50,20 +47,20 @@ pub struct Compiled {
     pub policy: Policy,
     /// The settings that are fixed when the process starts.
     pub settings: ServerSettings,
-    /// The tests of the policy. Compilation does not run them.
+    /// The tests of the policy, which have not been run.
     pub cases: Vec<Case>,
     /// Whether the policy is served even if its tests fail.
     pub lenient: bool,
     /// The place of each route's path, in the order of the file.
     pub route_places: Vec<Place>,
-    /// The waivers of the file: the findings that the operator accepts.
+    /// The waivers of the file.
     pub waivers: Waivers,
-    /// Findings that do not prevent the policy from being served, including waived findings.
+    /// Findings that do not prevent the policy from being served. Includes waived findings.
     pub warnings: Vec<Diagnostic>,
 }
 
 impl Compiled {
-    /// Returns the weaknesses that the file does not waive. They are logged when the policy is served.
+    /// Returns the weaknesses that are not waived. They are logged when the policy is served.
     pub fn weaknesses(&self) -> Vec<Diagnostic> {
         let mut left = self.waivers.sift(self.warnings.clone()).left;
         left.retain(|found| kind(found.id) != Some(Kind::Advice));
@@ -71,19 +68,21 @@ impl Compiled {
     }
 }
 
-/// Compiles a file. `missing_key` determines whether a missing signing key is created.
+/// Compiles a file. `missing_key` states whether a missing signing key is created.
 ///
 /// # Errors
+///
 /// Returns all faults and warnings, in the order of the file.
 pub fn compile(loaded: &Loaded, missing_key: MissingKey) -> Result<Compiled, Vec<Diagnostic>> {
     compile_policy(loaded, missing_key, None)
 }
 
-/// Compiles a file into the successor of the policy `before`. The state of unchanged parts is carried over: the counts
-/// of limits and routes, the health of servers, verified tokens, signing keys and revocations.
+/// Compiles a file that replaces the policy `before`. Unchanged parts keep their state: counts, health of servers,
+/// verified tokens, signing keys and revocations.
 ///
 /// # Errors
-/// Returns all faults and warnings, in the order of the file. The policy `before` is not changed.
+///
+/// Returns all faults and warnings, in the order of the file. `before` is not changed.
 pub fn compile_after(
     loaded: &Loaded,
     missing_key: MissingKey,
@@ -104,7 +103,7 @@ fn compile_policy(
     let origins = authority::origins("policy.origins", &file.policy.origins, &mut faults);
     let front = server::front(file, &mut faults);
     let settings_before = before.and_then(|before| before.issuer_settings.as_deref());
-    // The marks of signals outlive every policy, whether they are kept in a store or in a file.
+    // Revocations by signals outlive every policy.
     let marks = before.map(|before| before.trust.revoked().signals().clone()).unwrap_or_default();
     let issuer_settings =
         authority::compile(file, missing_key, settings_before, &marks, &mut faults).map(Arc::new);
@@ -196,8 +195,7 @@ fn compile_policy(
     })
 }
 
-/// Reports a fault if a route requires a token but the policy trusts no issuer, because the route would refuse every
-/// request.
+/// Reports a fault if a route requires a token but the policy trusts no issuer. Such a route rejects every request.
 fn nobody_to_trust(file: &File, faults: &mut Faults<'_>) {
     let trusts = !file.issuer.is_empty() || file.authority.is_some() || file.api_keys.is_some();
     let guarded = file.route.iter().position(|route| route.access == file::Access::Authenticated);

@@ -1,4 +1,4 @@
-//! Collects the findings of a pass over a policy, each with the place of its key in the file.
+//! Collects findings, each with the place of its key in the file.
 
 use super::findings::{Kind, kind};
 use crate::config::Loaded;
@@ -6,15 +6,15 @@ use crate::config::place::nearest;
 use crate::diagnostic::{Diagnostic, REPORTED_MAX, Severity};
 use std::path::PathBuf;
 
-/// Maximum number of defined names that the hint for an unknown name lists.
+/// Maximum number of defined names in the hint for an unknown name.
 const NAMES_MAX: usize = 20;
 
-/// A collector of faults and warnings, in the order in which they were found.
+/// A collector of faults and warnings.
 pub(crate) struct Faults<'l> {
     pub(crate) loaded: &'l Loaded,
     pub(crate) found: Vec<Diagnostic>,
-    /// The number of faults, including the faults that are not kept in `found`. Only the first `REPORTED_MAX` faults
-    /// are kept, because it takes time to find the place of a fault.
+    /// The number of faults, including those that are not in `found`. Only the first `REPORTED_MAX` faults are kept,
+    /// because finding the place of a fault is slow.
     pub(crate) fault_count: usize,
 }
 
@@ -44,7 +44,7 @@ impl<'l> Faults<'l> {
         self.add(Severity::Warning, id, key, found.into(), hint.into(), None);
     }
 
-    /// Reports a reference to a name that the file does not define. `what` is the kind of the name, such as "upstream".
+    /// Reports a reference to an undefined name. `what` is the kind of the name, such as "upstream".
     pub(crate) fn undefined<'n>(
         &mut self,
         key: &str,
@@ -52,8 +52,7 @@ impl<'l> Faults<'l> {
         name: &str,
         defined: impl Iterator<Item = &'n str>,
     ) {
-        // Finding the nearest name requires a pass over all defined names, so a hint that nobody would see is not
-        // computed.
+        // Finding the nearest name requires a pass over all names, so the hint is computed only if the fault is kept.
         let hint = if self.is_full() { String::new() } else { defined_names(name, defined) };
         let found = format!("no {what} named \"{name}\"");
         self.add(Severity::Fault, "unknown_name", key, found, hint, Some(name.to_owned()));
@@ -78,18 +77,18 @@ impl<'l> Faults<'l> {
         }
     }
 
-    /// Resolves a path in the file. A relative path starts at the file's folder.
+    /// Resolves a path in the file, relative to the folder of the file.
     pub(crate) fn path(&self, text: &str) -> PathBuf {
         self.loaded.base.join(text)
     }
 
-    /// Whether enough faults have been kept, so that another fault would only be counted.
+    /// Whether further faults are only counted.
     const fn is_full(&self) -> bool {
         self.fault_count >= REPORTED_MAX
     }
 
-    /// Returns the findings in the order of the file. If there are faults, returns at most [`REPORTED_MAX`] of them, at
-    /// most [`REPORTED_MAX`] warnings of each kind, and the number of omitted findings.
+    /// Returns the findings in the order of the file. If there are faults, returns at most [`REPORTED_MAX`] faults,
+    /// [`REPORTED_MAX`] warnings of each kind, and the number of omitted findings.
     pub(crate) fn into_diagnostics(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(Diagnostic::order);
         if self.fault_count == 0 {
@@ -104,7 +103,7 @@ impl<'l> Faults<'l> {
     }
 }
 
-/// Lists the names that the operator may have meant: first the nearest name, then the defined names.
+/// Returns the nearest name and the defined names.
 fn defined_names<'n>(name: &str, defined: impl Iterator<Item = &'n str>) -> String {
     let defined: Vec<&str> = defined.collect();
     if defined.is_empty() {

@@ -1,18 +1,17 @@
-//! Lists the ids of all findings. `docs/findings.md` explains each finding, and waivers refer to findings by id.
+//! The ids of all findings. `docs/findings.md` explains each finding. Waivers refer to findings by id.
 
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The policy cannot or must not be served. A fault cannot be waived.
+    /// The policy is not served. A fault cannot be waived.
     Fault,
-    /// The policy can be served, but it may admit callers by mistake, or fail in use. Weaknesses are also logged at
-    /// start.
+    /// The policy can be served, but it may admit callers by mistake or fail in use. Weaknesses are logged at start.
     Weakness,
-    /// A possible improvement. Only `check` reports it.
+    /// A possible improvement. Reported only by `check`.
     Advice,
 }
 
-/// The ids of all findings, in alphabetical order, each with its severity.
+/// The ids of all findings and their severities, in alphabetical order.
 pub const ALL: &[(&str, Kind)] = &[
     ("address_without_ca", Kind::Weakness),
     ("admin_exposed", Kind::Weakness),
@@ -132,10 +131,10 @@ pub const ALL: &[(&str, Kind)] = &[
     ("white_space", Kind::Weakness),
 ];
 
-/// The documentation page that explains every finding.
+/// The page that explains all findings.
 const DOCS: &str = include_str!("../../docs/findings.md");
 
-/// Returns the documentation of a finding, without its heading; `None` for an unknown id.
+/// Returns the documentation of a finding without its heading. Returns `None` for an unknown id.
 pub fn paragraph(id: &str) -> Option<&'static str> {
     kind(id)?;
     let (_, section) = DOCS.split_once(&format!("\n### `{id}`\n"))?;
@@ -144,7 +143,7 @@ pub fn paragraph(id: &str) -> Option<&'static str> {
     Some(section[..end].trim())
 }
 
-/// Returns the severity of the finding with this id; `None` for an unknown id.
+/// Returns the severity of a finding. Returns `None` for an unknown id.
 pub fn kind(id: &str) -> Option<Kind> {
     ALL.binary_search_by_key(&id, |(known, _)| known).ok().map(|position| ALL[position].1)
 }
@@ -184,7 +183,7 @@ mod tests {
         }
     }
 
-    /// Returns the source of all modules of the program except this one.
+    /// Returns the source code of all other modules.
     fn sources() -> String {
         let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
         let mut all = String::new();

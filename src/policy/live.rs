@@ -1,4 +1,4 @@
-//! Replaces the policy in force atomically: a reader sees either the old policy or the new one.
+//! Replaces the current policy atomically.
 
 use super::Policy;
 use arc_swap::ArcSwap;
@@ -6,30 +6,29 @@ use arc_swap::cache::Cache;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The policy in force. Clones share the same policy.
+/// The current policy. Clones share the same policy.
 #[derive(Clone, Debug)]
 pub struct LivePolicy(Arc<ArcSwap<Policy>>);
 
 impl LivePolicy {
-    /// Puts the first policy in force.
+    /// Creates a live policy.
     pub fn new(policy: Policy) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(policy)))
     }
 
-    /// Returns the policy in force.
+    /// Returns the current policy.
     pub fn load(&self) -> Arc<Policy> {
         self.0.load_full()
     }
 
-    /// Replaces the policy in force with a policy that `change` derives from it. Every request that starts after this
-    /// method returns is decided by the new policy. If another update happens at the same time, `change` is called
-    /// again with the result of that update.
+    /// Replaces the current policy with the result of `change`. Requests that start after this method returns use the
+    /// new policy. `change` is called again if another update happens at the same time.
     pub fn update(&self, change: impl FnMut(&Policy) -> Policy) {
         let mut change = change;
         self.0.rcu(|policy| change(policy));
     }
 
-    /// Creates the view of the policy in force for one core.
+    /// Creates the view of one core.
     pub fn pin(&self) -> Pinned {
         let mut live = Cache::new(self.0.clone());
         let current = Rc::new(live.load().clone());
@@ -37,12 +36,12 @@ impl LivePolicy {
     }
 }
 
-/// A policy with an additional reference count. Only one core uses this count.
+/// A policy with a second reference count that only one core uses.
 #[allow(clippy::redundant_allocation, reason = "the outer count is the point: no other core touches it")]
 pub type PinnedPolicy = Rc<Arc<Policy>>;
 
-/// One core's view of the policy in force. Each request changes the reference count of the core's own `Rc`. If it
-/// changed the shared count of the `Arc`, the count's cache line would move between cores with every request.
+/// One core's view of the current policy. Each request changes only the reference count of the core's `Rc`. With the
+/// shared count of the `Arc`, a cache line would move between cores in each request.
 #[derive(Debug)]
 pub struct Pinned {
     live: Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>,
@@ -50,7 +49,7 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// Returns the policy in force.
+    /// Returns the current policy.
     pub fn current(&mut self) -> PinnedPolicy {
         let live = self.live.load();
         if !Arc::ptr_eq(live, &self.current) {

@@ -1,5 +1,4 @@
-//! The policy that the gateway enforces: an immutable, complete and consistent snapshot. A single snapshot contains
-//! everything that is needed to decide a request.
+//! The policy that the gateway enforces: an immutable and complete snapshot. A request is decided by a single snapshot.
 
 mod case;
 mod cleartext;
@@ -43,52 +42,50 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 
-/// A compiled policy. A clone is cheap, because it shares the parts of the policy.
+/// A compiled policy. Clones are cheap, because they share their parts.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The table that finds the route for a request head, as a position in `routes`.
+    /// The route table. Its entries are indexes of `routes`.
     pub table: Arc<RouteTable<usize>>,
     /// The routes, in the order of the file.
     pub routes: Arc<[Route]>,
-    /// The issuers whose tokens the gateway accepts.
+    /// The trusted issuers.
     pub trust: Arc<Trust>,
     /// The settings of the local authority, if the policy has one.
     pub issuer_settings: Option<Arc<IssuerSettings>>,
-    /// The running local authority, if this policy is served and has one. The authority outlives the policies that
-    /// refer to it.
+    /// The running local authority, if this policy is served and has one. It outlives the policy.
     pub authority: Option<Arc<Authority>>,
     /// The settings that apply to a request before its route is known.
     pub front: Arc<Front>,
-    /// The proofs of the caller's identity for upstreams.
+    /// The identity proofs for upstreams.
     pub proofs: Arc<Proofs>,
-    /// The upstreams, listed for reports on their health.
+    /// The upstreams, for health reports.
     pub upstreams: Arc<[Arc<Upstream>]>,
-    /// The limits, listed for reports on their refusals.
+    /// The limits, for reports.
     pub limits: Arc<[Arc<Limit>]>,
-    /// The file of the API keys in `trust`, if the policy accepts API keys.
+    /// The file of API keys, if the policy accepts API keys.
     pub api_key_file: Option<Arc<ApiKeyFile>>,
     /// The protected resources whose metadata the gateway publishes.
     pub resources: Arc<[Arc<ProtectedResource>]>,
     /// The receivers of signals.
     pub receivers: Arc<[Arc<Receiver>]>,
-    /// The file that keeps the marks of signals, if this policy is served and has signals. The file outlives the
-    /// policies that refer to it.
+    /// The file of revocations by signals, if this policy is served and has signals. It outlives the policy.
     pub signal_file: Option<Arc<FileWriter>>,
 }
 
 impl Policy {
-    /// Returns the issuer whose responses the local authority imitates for existing clients, if any.
+    /// Returns the product whose responses the local authority imitates, if any.
     pub fn compat(&self) -> Option<Compat> {
         self.issuer_settings.as_deref()?.compat
     }
 
-    /// Returns the origins from which requests with cookies are accepted. Scripts of these origins may read the
-    /// responses that the gateway itself creates.
+    /// Returns the origins whose requests may use cookies. Scripts of these origins may read the gateway's own
+    /// responses.
     pub fn origins(&self) -> &[Box<str>] {
         self.issuer_settings.as_deref().map_or(&[], |settings| &settings.origins)
     }
 
-    /// Returns the places where a route looks for a token.
+    /// Returns where a route looks for a token.
     pub fn places(&self, route: Option<usize>) -> SearchedPlaces<'_> {
         let route = route.and_then(|route| self.routes.get(route));
         let refresh = route.is_some_and(|route| match route.handler {
@@ -100,7 +97,7 @@ impl Policy {
         SearchedPlaces { sources: route.map(|route| &route.credential_policy.sources), cookie, refresh }
     }
 
-    /// Returns the place where the marks of signals are kept.
+    /// Returns the recorder of revocations by signals.
     pub fn recorder(&self) -> Recorder {
         let marks = self.trust.revoked().signals().clone();
         Recorder::new(marks, self.authority.clone(), self.signal_file.clone())
@@ -118,7 +115,7 @@ impl Policy {
         Self { trust: Arc::new(self.trust.with_keys(issuer, keys)), ..self.clone() }
     }
 
-    /// Returns this policy with the last good set of a source, for the issuers that have it.
+    /// Returns a copy of this policy with the last valid key set of a source.
     #[must_use]
     pub(crate) fn with_fetched(&self, source: &Arc<KeySource>, now: Now) -> Self {
         for receiver in self.receivers.iter() {
@@ -130,7 +127,7 @@ impl Policy {
         Self { trust: Arc::new(self.trust.with_fetched(source, now)), ..self.clone() }
     }
 
-    /// Returns the keys that come from URLs: the source, the keys in force and the accepted algorithms of each.
+    /// Returns the keys of all key URLs: the source, the keys in use and the accepted algorithms.
     pub(crate) fn fetched_keys(&self) -> impl Iterator<Item = (&Arc<KeySource>, KeySet, &[Algorithm])> {
         let of_issuers = self.trust.issuers().iter().filter_map(|issuer| {
             issuer.source.as_ref().map(|source| (source, issuer.keys.clone(), &issuer.algorithms[..]))
@@ -143,29 +140,28 @@ impl Policy {
     }
 }
 
-/// A route, with one compiled part for each stage of a request: limits, credentials, rule, handler.
+/// A route, with one compiled part for each stage of a request.
 #[derive(Debug)]
 pub struct Route {
     /// The name in logs and metrics.
     pub name: Arc<str>,
-    /// The position in `Policy::routes`.
+    /// The index in `Policy::routes`.
     pub index: usize,
-    /// The requests that the route matches. An endpoint of the authority also matches requests to each host that the
-    /// policy names.
+    /// The requests that the route covers. An endpoint of the authority covers every host in the policy.
     pub matcher: Matcher,
     /// The rate limits.
     pub limits: Limits,
-    /// Whether a token is required, and where the request may carry it.
+    /// Whether a token is required, and where the request may contain it.
     pub credential_policy: CredentialPolicy,
-    /// The requirements on the caller's token.
+    /// The requirements on the token.
     pub rule: Rule,
     /// The handler of allowed requests.
     pub handler: Handler,
     /// Whether a browser without a token is redirected to the login page.
     pub login_page: bool,
-    /// The name of the form field that may carry the CSRF token.
+    /// The name of the form field for the CSRF token.
     pub csrf_field: Option<Box<str>>,
-    /// `Some` if the route is in shadow mode: refusals are logged and counted but not enforced.
+    /// Set if the route is in shadow mode. Rejections are then logged and counted, but not enforced.
     pub shadow: Option<ShadowMode>,
     /// The request counters.
     pub counters: Arc<RouteCounters>,
@@ -176,16 +172,16 @@ pub struct Route {
 pub enum Handler {
     /// Forwards the request.
     Forward(Delivery),
-    /// Answers the request with this endpoint of the local authority.
+    /// Answers the request as an endpoint of the local authority.
     Answer(Endpoint),
-    /// Answers the request with the metadata of this protected resource.
+    /// Answers the request with the metadata of a protected resource.
     Publish(Arc<ProtectedResource>),
-    /// Answers the request as this receiver of signals.
+    /// Answers the request as a receiver of signals.
     Receive(Arc<Receiver>, SignalKind),
 }
 
 impl Handler {
-    /// Whether the gateway answers the request instead of forwarding it.
+    /// Whether the gateway answers the request itself.
     pub const fn is_own(&self) -> bool {
         match self {
             Self::Forward(_) => false,
@@ -194,24 +190,24 @@ impl Handler {
     }
 }
 
-/// The settings that apply to a request before its route is known.
+/// The settings that apply before the route of a request is known.
 #[derive(Debug)]
 pub struct Front {
     /// The bounds on the request head.
     pub head_bounds: HeadBounds,
-    /// The bounds on the size and the speed of the request body.
+    /// The bounds on the size and speed of the request body.
     pub body_bounds: BodyBounds,
-    /// The treatment of `//` in paths.
+    /// How `//` in paths is treated.
     pub slashes: Slashes,
-    /// The proxies whose forwarding header fields are accepted.
+    /// The proxies whose forwarding headers are trusted.
     pub trusted_proxies: Box<[Cidr]>,
-    /// Values of `Host` that the admin listener accepts in addition to its addresses.
+    /// Additional `Host` values that the admin listener accepts.
     pub admin_hosts: Box<[Box<str>]>,
-    /// The value of `Strict-Transport-Security`; `None` if the field is not sent.
+    /// The value of `Strict-Transport-Security`. `None` if it is not sent.
     pub hsts: Option<HeaderValue>,
-    /// Whether upstreams receive the client's verified token in `Authorization`.
+    /// Whether upstreams receive the verified token in `Authorization`.
     pub forward_token: bool,
-    /// Identity fields of other products that are forwarded if a trusted proxy sends them.
+    /// Identity headers of other products. They are forwarded if a trusted proxy sends them.
     pub pass: Box<[HeaderName]>,
     /// Whether recent decisions are kept in memory.
     pub keeps_decisions: bool,
@@ -220,8 +216,8 @@ pub struct Front {
 }
 
 impl Front {
-    /// Whether requests with this scheme are redirected to TLS. `scheme` is the scheme of the listener. If a trusted
-    /// proxy states the scheme that the client used, `scheme` is the client's scheme instead.
+    /// Whether requests with this scheme are redirected to TLS. If a trusted proxy states the client's scheme, `scheme`
+    /// is the client's scheme. Otherwise, it is the scheme of the listener.
     pub fn redirects(&self, scheme: Scheme) -> bool {
         self.redirect && scheme == Scheme::Http
     }
@@ -234,10 +230,11 @@ impl Front {
         Head::read(parts, self.head_bounds, self.slashes)
     }
 
-    /// Reads the head of a forward-auth request from a trusted proxy. The bounds on this head are wider, because such a
-    /// request has more fields than the original request.
+    /// Reads the head of a forward-auth request from a trusted proxy. The bounds are wider, because the request has
+    /// additional fields.
     ///
     /// # Errors
+    ///
     /// Returns the same errors as [`Head::read`].
     #[cold]
     pub fn question<'r>(&self, parts: &'r Parts) -> Result<Head<'r>, Denial> {

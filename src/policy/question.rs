@@ -1,7 +1,7 @@
-//! A hypothetical request to evaluate against the policy: a line such as `GET https://host/path`, and a description of
-//! its sender.
+//! A hypothetical request to evaluate. It consists of a line such as `GET https://host/path` and a description of the
+//! client.
 //!
-//! This module only assembles the request. The request is evaluated by the same code that evaluates clients' requests.
+//! It is evaluated by the code that evaluates requests of clients.
 
 use crate::clock::Now;
 use crate::peer::Scheme;
@@ -11,20 +11,19 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The client address of a question that does not set a client. This address is reserved for documentation (TEST-NET-1,
-/// RFC 5737).
+/// The default client address, which is reserved for documentation (TEST-NET-1, RFC 5737).
 pub const NOBODYS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// The credential of a request.
 #[derive(Clone, Default)]
 pub enum Credential {
-    /// The credential that the request's header fields contain, if any.
+    /// The credential in the request's headers, if any.
     #[default]
     AsSent,
-    /// A valid token with these claims. If `iss`, `aud` or `exp` is missing, a valid value is added. The session
-    /// generation of the local authority is added too, as if no session had been ended.
+    /// A valid token with these claims. Missing `iss`, `aud` and `exp` claims are added, and the current session
+    /// generation of the local authority.
     Claims(Map<String, Value>),
-    /// This token, which is verified like a client's token.
+    /// This token, which is verified.
     Token(String),
 }
 
@@ -39,10 +38,10 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A request to evaluate against the policy.
+/// A hypothetical request.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// The request head, as if it had been received over HTTP/1.1.
+    /// The request head, as received over HTTP/1.1.
     pub parts: Parts,
     /// The scheme of the listener that receives the request.
     pub scheme: Scheme,
@@ -58,7 +57,8 @@ impl Question {
     /// Creates a request without a credential.
     ///
     /// # Errors
-    /// Returns a human-readable reason why this is not a valid request.
+    ///
+    /// Returns a readable reason if the request is invalid.
     pub fn new(method: &str, url: &str) -> Result<Self, String> {
         let method =
             Method::from_bytes(method.as_bytes()).map_err(|_| format!("\"{method}\" is not a method"))?;
@@ -93,10 +93,11 @@ impl Question {
         Ok(Self { parts, scheme, client: NOBODYS_ADDRESS, credential: Credential::AsSent, now })
     }
 
-    /// Parses a request such as `GET https://api.example.com/orders`. The method defaults to GET.
+    /// Parses a request such as `GET https://api.example.com/orders`. The default method is GET.
     ///
     /// # Errors
-    /// Returns a human-readable reason why this is not a valid request.
+    ///
+    /// Returns a readable reason if the request is invalid.
     pub fn parse(request: &str) -> Result<Self, String> {
         match request.trim().split_once(' ') {
             Some((method, url)) => Self::new(method, url.trim_start()),
@@ -104,15 +105,16 @@ impl Question {
         }
     }
 
-    /// Adds a header field.
+    /// Adds a header.
     ///
     /// # Errors
-    /// Returns a human-readable reason why this is not a valid request.
+    ///
+    /// Returns a readable reason if the header is invalid.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, String> {
         let name: HeaderName = name.parse().map_err(|_| format!("\"{name}\" is not a header name"))?;
         let value = HeaderValue::from_str(value).map_err(|_| format!("not a header value: {name}"))?;
         match name {
-            // `Host` replaces the host from the URL, so that a question can test what happens if the two differ.
+            // `Host` replaces the host of the URL. A question can then test a `Host` that differs from the URL.
             header::HOST => drop(self.parts.headers.insert(name, value)),
             _ => drop(self.parts.headers.append(name, value)),
         }
@@ -125,7 +127,7 @@ impl Question {
         Self { credential: Credential::Claims(claims), ..self }
     }
 
-    /// Sets a token.
+    /// Sets the credential to this token.
     #[must_use]
     pub fn token(self, token: String) -> Self {
         Self { credential: Credential::Token(token), ..self }

@@ -1,5 +1,5 @@
-//! Protected resources (RFC 9728). Clients find the issuer of a resource's tokens in the metadata of the resource, and
-//! challenges contain the URL of the metadata.
+//! Protected resources (RFC 9728). The metadata of a resource names the issuers of its tokens. Challenges contain the
+//! URL of the metadata.
 
 use super::Policy;
 use crate::route::host::Authority;
@@ -10,35 +10,33 @@ use http::header::{
 };
 use http::{HeaderValue, Method, Response, StatusCode};
 
-/// The prefix of the path in the URL of a resource's metadata. The path of the resource follows it (RFC 9728 section
-/// 3).
+/// The prefix of a metadata path. The path of the resource follows (RFC 9728 section 3).
 pub(crate) const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 /// A resource whose metadata the gateway publishes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ProtectedResource {
-    /// The resource identifier: an `https` URL without a query and a fragment (RFC 9728 section 1.2).
+    /// The resource identifier: an `https` URL without query and fragment (RFC 9728 section 1.2).
     pub identifier: Box<str>,
-    /// The host in the identifier, in canonical spelling.
+    /// The host of the identifier, in canonical spelling.
     pub host: Box<str>,
-    /// The path in the identifier, in canonical spelling and without a trailing slash; empty for the root.
+    /// The path of the identifier, in canonical spelling and without a trailing slash. Empty for the root.
     pub path: Box<str>,
-    /// The URL of the metadata. The URL consists of visible ASCII characters except quotes and backslashes.
+    /// The URL of the metadata. Contains only visible ASCII without quotes and backslashes.
     pub metadata_url: Box<str>,
     /// The metadata as JSON (RFC 9728 section 2).
     pub metadata: Bytes,
 }
 
 impl ProtectedResource {
-    /// Whether a request with this host and path is a request for the resource. The path must be that of the resource
-    /// or lie below it.
+    /// Whether a request is for this resource. Its path must be the path of the resource or below it.
     pub fn covers(&self, host: &str, path: &str) -> bool {
         *self.host == *host
             && path.strip_prefix(&*self.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// Answers a request for the metadata. The metadata is public, so scripts of any origin may read it. If a client in
-    /// a browser adds header fields such as `MCP-Protocol-Version`, the browser sends a preflight request first.
+    /// Answers a request for the metadata. The metadata is public, so scripts of any origin may read it. Browsers send
+    /// a preflight request if the script adds a header such as `MCP-Protocol-Version`.
     pub(crate) fn answer(&self, method: &Method) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
@@ -60,8 +58,7 @@ impl ProtectedResource {
 }
 
 impl Policy {
-    /// Returns the most specific resource that covers a request. `host` is the value that the client sent, with or
-    /// without a port.
+    /// Returns the most specific resource that covers a request. `host` may contain a port.
     pub fn resource_of(&self, host: &str, path: &str) -> Option<&ProtectedResource> {
         if self.resources.is_empty() {
             return None;

@@ -1,4 +1,4 @@
-//! The settings that are fixed when the process starts, and their comparison with the settings of a reloaded file.
+//! The settings that are fixed when the process starts.
 
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
@@ -16,11 +16,11 @@ pub struct ServerSettings {
     pub http: Vec<SocketAddr>,
     /// The addresses of the admin listener.
     pub admin: Vec<SocketAddr>,
-    /// Whether cleartext requests are redirected to https instead of served.
+    /// Whether cleartext requests are redirected to https.
     pub redirect: bool,
-    /// The https port that clients connect to; if `None`, the port of the first address in `https`.
+    /// The https port for clients. The default is the port of the first address in `https`.
     pub public_port: Option<u16>,
-    /// The files of the certificate; if `None`, a self-signed certificate in the state folder.
+    /// The files of the certificate. `None` means a self-signed certificate in the state folder.
     pub certificate: Option<Files>,
     /// The minimum TLS version.
     pub min_version: MinVersion,
@@ -28,7 +28,7 @@ pub struct ServerSettings {
     pub state_dir: PathBuf,
     /// The minimum level of logged events.
     pub level: Level,
-    /// The files, besides the policy file, whose change triggers a reload; `None` if the policy is reloaded only on
+    /// The files that trigger a reload, in addition to the policy file. `None` if the policy is reloaded only on
     /// demand.
     pub watch: Option<Vec<PathBuf>>,
     /// The number of cores in use.
@@ -38,8 +38,7 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// Returns a warning for each key that differs in `other` and takes effect only after a restart. `file` is the path
-    /// of the policy file.
+    /// Returns a warning for each changed setting that requires a restart. `file` is the path of the policy file.
     pub fn restart_needed(&self, other: &Self, file: &Path) -> Vec<Diagnostic> {
         let (ours, theirs) = (&self.worker, &other.worker);
         let differs = [
@@ -63,7 +62,7 @@ impl ServerSettings {
             ("log.format", ours.style != theirs.style),
             ("log.access", ours.access != theirs.access),
             ("log.level", self.level != other.level),
-            // A change to `decisions = 0` takes effect without a restart: see `Front::keeps_decisions`.
+            // A change to `decisions = 0` does not require a restart. See `Front::keeps_decisions`.
             ("policy.decisions", theirs.decisions != 0 && ours.decisions != theirs.decisions),
         ];
         let warning = |key: &str| Diagnostic {

@@ -1,6 +1,6 @@
-//! Waivers: the findings that the policy file accepts, each with a reason.
+//! Waivers: the findings that a policy file accepts, with reasons.
 //!
-//! Faults cannot be waived: a policy with an undefined name, for example, cannot be served.
+//! Faults cannot be waived.
 
 use super::findings::{Kind, kind};
 use crate::config::Loaded;
@@ -12,13 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The waivers of a policy file.
 #[derive(Clone, Debug, Default)]
 pub struct Waivers {
-    /// The waivers for the whole file, by the id of the finding.
+    /// The waivers for the whole file, by id of the finding.
     anywhere: BTreeMap<String, Waiver>,
-    /// The waivers for single routes, by the position of the route in the file and the id of the finding.
+    /// The waivers for single routes, by index of the route and id of the finding.
     of_route: BTreeMap<usize, BTreeMap<String, Waiver>>,
 }
 
-/// A waiver of one finding, with its reason and its place in the file.
+/// A waiver of a finding.
 #[derive(Clone, Debug)]
 struct Waiver {
     reason: String,
@@ -26,27 +26,27 @@ struct Waiver {
     place: Place,
 }
 
-/// A waived finding, and the reason.
+/// A waived finding.
 #[derive(Clone, Debug, Serialize)]
 pub struct WaivedFinding {
     /// The finding.
     #[serde(flatten)]
     pub finding: Diagnostic,
-    /// The reason that the file gives.
+    /// The reason in the policy file.
     pub reason: String,
 }
 
-/// Findings, separated by whether the file waives them.
+/// Findings, separated into waived and other findings.
 #[derive(Clone, Debug, Default)]
 pub struct SortedFindings {
-    /// The findings that the file does not waive.
+    /// The findings that are not waived.
     pub left: Vec<Diagnostic>,
-    /// The findings that the file waives.
+    /// The waived findings.
     pub waived: Vec<WaivedFinding>,
 }
 
 impl Waivers {
-    /// Collects the waivers of a file. The compiler reports invalid waivers.
+    /// Collects the waivers of a file. The compiler reports invalid ones.
     pub(super) fn of(loaded: &Loaded) -> Self {
         let File { policy, route, .. } = &loaded.file;
         let waivers = |table: &str, written: &BTreeMap<String, String>| -> BTreeMap<String, Waiver> {
@@ -86,7 +86,7 @@ impl Waivers {
         sifted
     }
 
-    /// Returns a warning for each waiver that matches no finding: the problem was fixed or never existed.
+    /// Returns a warning for each waiver that matches no finding.
     pub fn unused(&self, sifted: &SortedFindings) -> Vec<Diagnostic> {
         let used: BTreeSet<&str> = sifted
             .waived
@@ -109,7 +109,7 @@ impl Waivers {
     }
 }
 
-/// Returns the position of the route whose table contains this key.
+/// Returns the index of the route whose table contains this key.
 fn route_of(key: &str) -> Option<usize> {
     key.strip_prefix("route[")?.split_once(']')?.0.parse().ok()
 }

@@ -9,17 +9,17 @@ use crate::policy::Policy;
 use http::HeaderName;
 use std::sync::Arc;
 
-/// The compiled section.
+/// The compiled table.
 pub(super) struct ApiKeySettings {
-    /// The header field of API keys.
+    /// The header of API keys.
     pub(super) header: HeaderName,
-    /// The file from which the keys were read.
+    /// The file of the keys.
     pub(super) file: Arc<ApiKeyFile>,
     /// The keys.
     pub(super) keys: Arc<ApiKeys>,
 }
 
-/// Compiles the section; `None` if the policy accepts no API keys, or if there is a fault.
+/// Compiles the table. Returns `None` if the policy accepts no API keys, or after a fault.
 pub(super) fn compile(
     file: &File,
     before: Option<&Policy>,

@@ -1,4 +1,4 @@
-//! The certificate authorities that the gateway accepts of servers: those of a PEM file, or of the system.
+//! The certificate authorities that the gateway trusts in servers, from a PEM file or the system.
 
 use super::Faults;
 use crate::authenticate::digest_of;
@@ -10,20 +10,20 @@ use rustls::pki_types::pem::PemObject;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The maximum size of a PEM file: many times the size of a browser's list of authorities.
+/// The maximum size of a PEM file. A browser's list of authorities is much smaller.
 const CA_FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 
-/// The authorities of each PEM file and of the system, read once for all that accept them. `None` if the file's fault
-/// has already been reported.
+/// The authorities of each PEM file and of the system. Each file is read once. `None` if its fault has already been
+/// reported.
 #[derive(Default)]
 pub(super) struct Authorities<'f>(BTreeMap<Option<&'f str>, Option<Known>>);
 
-/// A list of authorities, with a digest that is equal only for equal lists.
+/// A list of authorities and its digest. Equal digests mean equal lists.
 type Known = (Arc<RootCertStore>, [u8; 32]);
 
 impl<'f> Authorities<'f> {
-    /// Returns the authorities of the file `ca`, or of the system, with a digest that is equal only for equal
-    /// authorities. `key` is the table's key, and `servers` that of the servers that need them.
+    /// Returns the authorities of the file `ca`, or those of the system, with their digest. `key` is the key of the
+    /// table. `servers` is the key of the servers that use the authorities.
     pub(super) fn of(
         &mut self,
         key: &str,

@@ -1,4 +1,4 @@
-//! Compiles `[authority]`: the settings of the local authority, and the paths of its endpoints.
+//! Compiles `[authority]`: the settings and endpoint paths of the local authority.
 
 use super::trust::{parse_algorithm, resolve};
 use super::{Faults, private};
@@ -17,18 +17,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// The lifetime of access tokens above which a warning is reported. A revocation must be remembered, and a leaked token
-/// can be used, until the token expires.
+/// Access tokens with a longer lifetime are reported. Until a token expires, a leaked token can be used and its
+/// revocation must be remembered.
 const ACCESS_EXPIRES_MUCH: Duration = Duration::from_secs(3600);
-/// The maximum of `refresh_grace`. A longer grace would help attackers but not retries.
+/// The maximum of `refresh_grace`. A longer grace period helps attackers and no retry.
 const GRACE_MAX: Duration = Duration::from_secs(300);
-/// The minimum time between key rotations. A new key must reach all verifiers before the authority signs with it.
+/// The minimum time between key rotations. Verifiers must fetch a new key before it is used.
 const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
-/// The maximum number of old keys with valid tokens. Each of these keys is published to every verifier.
+/// The maximum number of old keys. Each key is published to all verifiers while tokens that it signed are valid.
 const KEYS_AT_ONCE: u32 = 16;
 
-/// Compiles the settings of the local authority. Keys and revocations are carried over from the previous policy
-/// (`before`), the marks of signals also from a policy without an authority (`marks`).
+/// Compiles the settings of the local authority. Keeps the keys and revocations of the previous policy (`before`). The
+/// revocations by signals (`marks`) are kept even if the previous policy had no authority.
 pub(super) fn compile(
     file: &File,
     missing_key: MissingKey,
@@ -143,7 +143,7 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
     for (id, client) in &table.client {
         let key = format!("authority.client.{id}");
         let secret_key = format!("{key}.secret");
-        // The id must be visible ASCII without a colon, so that it is valid in both a Basic credential and a form (RFC
+        // A client id must be valid in a Basic credential and in a form, so it is visible ASCII without a colon (RFC
         // 6749 appendix A.1).
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
             faults.fault(
@@ -205,7 +205,7 @@ fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, St
             Err(fault) => faults.fault("bad_path", &key, fault.found(), fault.remedy()),
         }
     }
-    // The path of the issuer is appended to the path of the metadata endpoint (RFC 8414 section 3.1).
+    // The metadata path ends in the path of the issuer (RFC 8414 section 3.1).
     let issuer_path =
         table.issuer.splitn(4, '/').nth(3).map(|path| path.trim_end_matches('/')).unwrap_or_default();
     if !issuer_path.is_empty() && !paths.iter().any(|(endpoint, _)| *endpoint == Endpoint::Metadata) {
@@ -246,11 +246,11 @@ fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Opti
         let path = faults.path(&file.state.dir).join("portcullis.db");
         return Some(StoreLocation(format!("sqlite:{}", path.display())));
     };
-    // If the URL is in a file, it probably contains a password, so the permissions of the file are checked.
+    // A URL in a file probably contains a password, so the permissions of the file are checked.
     if let Secret::File(path) = secret {
         private::check_mode(key, &faults.path(path), faults);
     }
-    // A database URL without a password is not a secret, so a literal is accepted.
+    // A database URL without a password is not a secret and may be a literal.
     let text = match secret.resolve(&faults.loaded.base).map(String::from_utf8) {
         Ok(Ok(text)) => text.trim().to_owned(),
         Ok(Err(_)) => {
@@ -308,7 +308,7 @@ fn keyring(
     before: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
 ) -> Option<Keyring> {
-    // The algorithm has two names, Ed25519 and EdDSA. The authority's tokens use EdDSA, which more verifiers know.
+    // Ed25519 and EdDSA are the same algorithm. The authority uses EdDSA, which more verifiers know.
     if table.algorithm == ED25519 {
         faults.fault(
             "unknown_algorithm",
@@ -369,7 +369,7 @@ fn keyring(
     }
 }
 
-/// Returns the schedule by which the signing key is rotated.
+/// Returns the rotation schedule of the signing key.
 fn schedule(access_expires: Duration, rotate_keys: Duration, faults: &mut Faults<'_>) -> Schedule {
     if !rotate_keys.is_zero() && rotate_keys < ROTATE_MIN {
         faults.fault(

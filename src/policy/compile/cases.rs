@@ -1,4 +1,4 @@
-//! Compiles `[[test]]`: the request, and its expected outcome.
+//! Compiles `[[test]]`: a request and its expected outcome.
 
 use super::Faults;
 use crate::clock::Now;
@@ -12,8 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 
 /// Compiles the tests of the file.
 pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) -> Vec<Case> {
-    // All routes of the file are included, even routes with faults. A route with a fault is therefore not also reported
-    // as missing.
+    // Includes routes with faults. Otherwise, such a route would also be reported as missing.
     let of_file =
         file.route.iter().map(|route| if route.name.is_empty() { &*route.path } else { &*route.name });
     let routes: BTreeSet<&str> = of_file.chain(routes.iter().map(|route| &*route.name)).collect();
@@ -211,7 +210,7 @@ mod tests {
     use crate::diagnostic::Severity;
     use crate::keyring::MissingKey;
 
-    /// Returns the faults of a policy that contains this test, on one line.
+    /// Returns the faults of a policy with this test, on one line.
     fn fault(test: &str) -> String {
         let text = format!(
             "[upstream.echo]\nbuiltin = \"echo\"\n[[route]]\nname = \"open\"\npath = \"/open\"\nupstream = \"echo\"\n\

@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 /// The maximum number of names that a warning lists.
 const NAMES_TOLD: usize = 3;
 
-/// Returns the files of the certificate; `None` if the gateway uses a self-signed certificate.
+/// Returns the files of the certificate. `None` if the gateway generates a self-signed certificate.
 pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
     let TlsSection { certificate, key, .. } = file.tls.clone().unwrap_or_default();
     let files = match (certificate.as_str(), key.as_str()) {
         ("", "") => {
-            // The gateway generates this key at its first start, so the file may not exist yet.
+            // The gateway generates this key at the first start.
             let made = faults.path(&file.state.dir).join("certificate-key.pem");
             if !file.server.https.addresses().is_empty() {
                 private::check_mode("state.dir", &made, faults);
@@ -75,14 +75,13 @@ fn validity(own: &CertificateDer<'_>, now: u64, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports hosts of the routes and the authority that the certificate does not cover.
+/// Reports hosts that the certificate does not cover.
 fn names(own: &CertificateDer<'_>, file: &File, faults: &mut Faults<'_>) {
     let mut asked: BTreeMap<String, String> = BTreeMap::new();
     for (index, route) in file.route.iter().enumerate() {
         let name = match HostPattern::parse(&route.host) {
             Ok(HostPattern::Exact(name)) => name.to_string(),
-            // It is sufficient to check one name below the host, because a certificate covers either all names of one
-            // level or none of them.
+            // A certificate covers all names of one level or none, so one name is checked.
             Ok(HostPattern::Below(name)) => format!("any.{name}"),
             Ok(HostPattern::Any) | Err(_) => continue,
         };

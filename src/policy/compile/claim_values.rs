@@ -1,4 +1,4 @@
-//! Compiles the values that a rule requires of a claim: literals, and placeholders for values of the request.
+//! Compiles the values that a rule requires of a claim: literals and placeholders.
 
 use super::Faults;
 use super::trust::is_reserved;
@@ -11,11 +11,11 @@ use http::HeaderName;
 /// The value that a rule requires of a claim.
 #[derive(Clone)]
 pub(super) enum Wanted {
-    /// A value that does not depend on the route.
+    /// A value that is the same for all routes.
     Fixed(Expected),
-    /// `{name}`: the segment that this parameter of the path matches.
+    /// `{name}`: the segment of this path parameter.
     Param(Box<str>),
-    /// `{host:*}`: the label that the `*` of the route's host matches.
+    /// `{host:*}`: the label that the wildcard of the route's host covers.
     HostLabel,
     /// `{header:NAME}`: the value of this header.
     Header(HeaderName),
@@ -57,8 +57,7 @@ pub(super) fn wanted(
     }
 }
 
-/// Compiles the values that an issuer's tokens must have in a claim. The values must not contain placeholders, because
-/// they do not depend on a request.
+/// Compiles the values of a claim that an issuer's tokens must have. Placeholders are rejected.
 pub(super) fn fixed(key: &str, values: &ClaimValues, faults: &mut Faults<'_>) -> Option<Box<[ClaimValue]>> {
     let literals = values.literals();
     if literals.is_empty() {
@@ -86,7 +85,7 @@ fn value(literal: &Literal) -> ClaimValue {
     }
 }
 
-/// Returns the text inside the braces.
+/// Returns the text between the braces.
 fn placeholder(text: &str) -> Option<&str> {
     text.strip_prefix('{')?.strip_suffix('}')
 }
@@ -97,7 +96,7 @@ fn of_request(
     identity: &IdentityHeaders,
     faults: &mut Faults<'_>,
 ) -> Option<Wanted> {
-    // The name of a parameter contains no colon.
+    // A parameter name contains no colon.
     match inside.split_once(':') {
         None => Some(Wanted::Param(inside.into())),
         Some(("host", "*")) => Some(Wanted::HostLabel),

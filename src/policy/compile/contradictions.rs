@@ -1,14 +1,13 @@
-//! Finds rules that no caller can meet, and rules with too many ways to meet them.
+//! Finds rules that no caller can meet, and rules with too many alternatives.
 
 use super::Faults;
 use crate::authorize::{Check, Expected};
 use std::collections::BTreeSet;
 
-/// The maximum number of ways to meet a rule that offers several choices. `config diff` and the access matrix try each
-/// way.
+/// The maximum number of alternatives of a rule. `config diff` and the access matrix try each of them.
 const WAYS_MAX: usize = 1000;
 
-/// Reports a rule that nobody meets, or whose choices multiply to more than [`WAYS_MAX`] ways.
+/// Reports a rule that no caller can meet, or that has more than [`WAYS_MAX`] alternatives.
 pub(super) fn check(key: &str, checks: &[Check], faults: &mut Faults<'_>) -> Option<()> {
     let before = faults.fault_count;
     let fault = |found: String, hint: &str, faults: &mut Faults<'_>| {

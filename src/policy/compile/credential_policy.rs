@@ -1,4 +1,4 @@
-//! Compiles the settings of a route for credentials: the sources of tokens, and the settings for browsers.
+//! Compiles the settings of a route for token sources and browsers.
 
 use super::Faults;
 use super::trust::is_reserved;
@@ -8,10 +8,10 @@ use crate::config::file::{self, RouteSection};
 use crate::config::values::TokenSource;
 use http::{HeaderName, header};
 
-/// Maximum length in bytes of the text before a token in a header field.
+/// Maximum length of the text before a token in a header, in bytes.
 const PREFIX_MAX: usize = 64;
 
-/// Compiles a list of sources, the places where a route looks for tokens. `key` is the key of the list.
+/// Compiles a list of token sources. `key` is the key of the list.
 pub(super) fn sources(
     key: &str,
     list: &[TokenSource],
@@ -88,7 +88,7 @@ pub(super) fn sources(
     sources
 }
 
-/// Whether two sources search the same place, so that every token of one source is also a token of the other.
+/// Whether every token of one source is also a token of the other source.
 fn is_same_place(one: &Source, other: &Source) -> bool {
     match (one, other) {
         (Source::Header(one), Source::Header(other)) => {
@@ -102,7 +102,7 @@ fn is_same_place(one: &Source, other: &Source) -> bool {
     }
 }
 
-/// Compiles a cookie that another program sets.
+/// Compiles a cookie that another service sets.
 fn cookie(
     key: &str,
     name: &str,
@@ -123,7 +123,7 @@ fn cookie(
     Some(Source::Cookie(name.into()))
 }
 
-/// Compiles a header field, and the text before the token in it.
+/// Compiles a header and the text before its token.
 fn named(key: &str, name: &str, prefix: &str, faults: &mut Faults<'_>) -> Option<Source> {
     let parsed = name.parse::<HeaderName>().ok();
     let is_authorization = parsed == Some(header::AUTHORIZATION) && !prefix.is_empty();
@@ -161,13 +161,13 @@ fn named(key: &str, name: &str, prefix: &str, faults: &mut Faults<'_>) -> Option
     Some(Source::Header(NamedHeader { name: parsed, prefix: prefix.into() }))
 }
 
-/// Whether a prefix is an authentication scheme and one space (RFC 9110 section 11.4).
+/// Whether a prefix is an authentication scheme followed by one space (RFC 9110 section 11.4).
 fn is_scheme(prefix: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     prefix.strip_suffix(' ').is_some_and(|scheme| !scheme.is_empty() && scheme.bytes().all(is_letter))
 }
 
-/// Whether text is a `token` of RFC 9110 section 5.6.2, such as the name of a cookie or a subprotocol.
+/// Whether text is a `token` (RFC 9110 section 5.6.2), as in a cookie name or a subprotocol.
 fn is_token(text: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.len() <= 256 && text.bytes().all(is_letter)
@@ -201,8 +201,7 @@ pub(super) fn check_login(
         );
     }
     if table.login.is_some() && !sources.cookie {
-        // After the login, the route would not find the token in the cookie, and would redirect the browser to the
-        // login page in a loop.
+        // The route does not read cookies, so it would redirect the browser to the login page in a loop.
         let hint = "add \"cookie\" to sources, or remove login";
         faults.fault(
             "impossible_rule",

@@ -1,4 +1,4 @@
-//! Compiles `[dpop]`: the settings for proofs of possession.
+//! Compiles `[dpop]`: the settings of DPoP proofs.
 
 use super::Faults;
 use super::trust::resolve;
@@ -7,11 +7,11 @@ use crate::authenticate::dpop::NonceKey;
 use crate::config::file::{DpopNonce, File};
 use std::time::Duration;
 
-/// The maximum of `window`. Proofs must be remembered for this long.
+/// The maximum of `window`. Each proof is remembered for this time.
 const WINDOW_MAX: Duration = Duration::from_secs(300);
 /// The minimum of `replay_entries`. One client may use an eighth of the entries.
 const ENTRIES_MIN: usize = 1000;
-/// The maximum of `replay_entries`, which take about 5 GB of memory.
+/// The maximum of `replay_entries`, which uses about 5 GB of memory.
 const ENTRIES_MAX: usize = 100_000_000;
 
 pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> DpopSettings {

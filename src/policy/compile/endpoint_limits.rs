@@ -1,4 +1,4 @@
-//! Selects the rate limits of the authority's endpoints: the limits that the policy names, or a default limit.
+//! Selects the rate limits of the authority's endpoints.
 
 use super::Faults;
 use super::limits::{NamedLimits, chosen_limits};
@@ -8,27 +8,25 @@ use crate::config::place::nearest;
 use crate::limit::Limits;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A default limit by `client_ip`, for endpoints without a limit in the policy. If the policy has a `[rate_limit.NAME]`
-/// with the same name, that limit replaces the default.
+/// A default limit by `client_ip`. A `[rate_limit.NAME]` with the same name replaces the default.
 pub(super) struct Preset {
     pub(super) name: &'static str,
     rate: &'static str,
 }
 
-/// The default limit of the login. Each login hashes a password, and each successful login leaves a session in the
-/// store for a day.
+/// The default limit of the login. Each login hashes a password, and each successful login stores a session for a day.
 const LOGIN: Preset = Preset { name: "auth_login", rate: "120/m" };
-/// The default limit of endpoints that browsers and apps use. Even a large household stays far below this rate.
+/// The default limit of endpoints for browsers and apps. A large household stays far below this rate.
 const SESSION: Preset = Preset { name: "auth_session", rate: "600/m" };
-/// The default limit of endpoints that services use. A service may send requests for many people from one address.
+/// The default limit of endpoints for services. A service may send requests for many users from one address.
 const SERVICE: Preset = Preset { name: "auth_service", rate: "6000/m" };
 
-/// The default limit of the endpoints for signals: each signal costs a signature check.
+/// The default limit of the endpoints for signals. Each signal requires a signature check.
 pub(super) const SIGNALS: Preset = Preset { name: "signals", rate: "6000/m" };
 
 const PRESETS: [Preset; 4] = [LOGIN, SESSION, SERVICE, SIGNALS];
 
-/// Returns the default limit of an endpoint, if it has one.
+/// Returns the default limit of an endpoint, if any.
 const fn preset(endpoint: Endpoint) -> Option<Preset> {
     match endpoint {
         Endpoint::Login => Some(LOGIN),
@@ -39,19 +37,17 @@ const fn preset(endpoint: Endpoint) -> Option<Preset> {
         | Endpoint::Sessions
         | Endpoint::EndSession => Some(SESSION),
         Endpoint::Me | Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect => Some(SERVICE),
-        // `Jwks` and `Metadata` need no limit, because the core that receives the request answers them from memory. A
-        // forward-auth request (`Verify`) counts toward the limits of the route that it asks about, because one proxy
-        // sends such requests for all clients.
+        // `Jwks` and `Metadata` are answered from memory and need no limit. `Verify` counts toward the limits of the
+        // original request's route, because one proxy sends these requests for all clients.
         Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => None,
     }
 }
 
-/// The origin of an endpoint's limits.
+/// The source of an endpoint's limits.
 enum Choice<'f> {
-    /// The policy names the limits. The fields are the key of the list, and the names in it. If the list is empty, the
-    /// endpoint has no limits.
+    /// The policy names the limits. Contains the key of the list and the names. An empty list means no limits.
     Policy(String, &'f [String]),
-    /// The policy names no limits, so the default limit applies, if the endpoint has one.
+    /// The policy names no limits. Contains the default limit, if any.
     Preset(Option<Preset>),
 }
 
@@ -65,7 +61,7 @@ fn choice(table: &AuthoritySection, facts: EndpointSpec) -> Choice<'_> {
     }
 }
 
-/// Returns the default limits in use, in the form of the policy file. Omits a default limit that the policy redefines.
+/// Returns the default limits in use, as tables of the policy file. Omits default limits that the policy redefines.
 pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitSection> {
     let used = preset_names(file);
     let tables = PRESETS.into_iter().filter(|preset| used.contains(preset.name));
@@ -78,7 +74,7 @@ pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitSection> {
         .collect()
 }
 
-/// Returns the names of the default limits in use, including limits that the policy redefines.
+/// Returns the names of the default limits in use, including those that the policy redefines.
 pub(crate) fn preset_names(file: &File) -> BTreeSet<&'static str> {
     let mut used = BTreeSet::new();
     if let Some(table) = &file.authority {
@@ -93,7 +89,7 @@ pub(crate) fn preset_names(file: &File) -> BTreeSet<&'static str> {
     used
 }
 
-/// Whether the signals of a table arrive at an endpoint of the gateway.
+/// Whether the gateway has an endpoint for these signals.
 fn has_endpoint(table: &SignalsSection) -> bool {
     table.push.is_some() || table.logout.is_some()
 }
@@ -113,7 +109,7 @@ pub(super) fn limits_of(
     }
 }
 
-/// Reports keys of `limits` that do not name an endpoint.
+/// Reports keys of `limits` that are not endpoints.
 pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_>) {
     let known = Endpoint::ALL.map(|facts| facts.name);
     for name in table.limits.keys().filter(|name| !known.contains(&name.as_str())) {
@@ -128,7 +124,7 @@ pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_
     }
 }
 
-/// Returns the key whose empty list leaves the login without a limit, if the policy contains such a key.
+/// Returns the key of the empty list that leaves the login without a limit, if any.
 pub(crate) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
     match choice(table, Endpoint::Login.spec()) {
         Choice::Policy(key, []) => Some(key),
@@ -136,7 +132,7 @@ pub(crate) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
     }
 }
 
-/// Returns all lists of rate limits under `[signals]`, each with its key.
+/// Returns all lists of rate limits under `[signals]`, with their keys.
 pub(crate) fn signal_lists(file: &File) -> impl Iterator<Item = (String, &[String])> {
     let tables = file.signals.iter();
     tables.filter_map(|(name, table)| {
@@ -144,7 +140,7 @@ pub(crate) fn signal_lists(file: &File) -> impl Iterator<Item = (String, &[Strin
     })
 }
 
-/// Returns all lists of rate limits under `[authority]`, each with its key.
+/// Returns all lists of rate limits under `[authority]`, with their keys.
 pub(crate) fn lists(table: &AuthoritySection) -> impl Iterator<Item = (String, &[String])> {
     let shared = table.rate_limits.iter().map(|names| ("authority.rate_limits".to_owned(), &names[..]));
     let single = table.limits.iter().map(|(name, names)| (format!("authority.limits.{name}"), &names[..]));

@@ -1,4 +1,4 @@
-//! Compiles the local authority's endpoints into routes.
+//! Compiles the endpoints of the local authority into routes.
 
 use super::Faults;
 use super::counters::CounterRegistry;
@@ -13,7 +13,7 @@ use crate::route::{Fields, HostPattern, Matcher, Methods, PathPattern};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Adds a route for each endpoint, on every host that the file names.
+/// Adds a route for each endpoint and for every host in the file.
 pub(super) fn compile(
     file: &File,
     settings: &IssuerSettings,
@@ -28,7 +28,7 @@ pub(super) fn compile(
     endpoint_limits::unknown_endpoints(table, faults);
     for facts in Endpoint::ALL {
         if facts.endpoint == Endpoint::LoginPage && settings.cookies.is_none() {
-            // Without cookies, a browser could not keep the tokens from the login page.
+            // Without cookies, a browser could not keep tokens from the login page.
             continue;
         }
         let name: Arc<str> = Arc::from(format!("auth:{}", facts.name));
@@ -74,7 +74,7 @@ pub(super) fn compile(
             rule: Rule::default(),
             handler: Handler::Answer(facts.endpoint),
             login_page: false,
-            // A page without scripts sends a form to log out, so the form carries the CSRF token.
+            // A page without scripts logs out with a form, which contains the CSRF token.
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
             shadow: None,
             counters: registry.of(&name),
@@ -82,14 +82,13 @@ pub(super) fn compile(
     }
 }
 
-/// Returns the hosts on which the gateway's own endpoints have routes: every host that a route names, and any other
-/// host. A route with a host takes precedence over a route without a host, so a catch-all route of a host would
-/// otherwise hide the endpoints.
+/// Returns the hosts of the gateway's own endpoints: every host in the routes, and [`HostPattern::Any`]. With only
+/// `Any`, a catch-all route of a host would hide the endpoints.
 pub(super) fn hosts_of(entries: &[(Matcher, usize)]) -> HashSet<HostPattern> {
     entries.iter().map(|(matcher, _)| matcher.host.clone()).chain([HostPattern::Any]).collect()
 }
 
-/// Returns the methods of an endpoint, including methods that only clients of the imitated issuer use.
+/// Returns the methods of an endpoint, including methods for compatibility with other products.
 fn methods_asked(settings: &IssuerSettings, facts: EndpointSpec) -> &'static [&'static str] {
     match (settings.compat, facts.endpoint) {
         // The documentation of Flask-JWT-Extended uses both methods.

@@ -1,4 +1,4 @@
-//! Compiles `identity` of a `[[route]]`: the part of the caller's identity that the route's upstream receives.
+//! Compiles `identity` of a `[[route]]`: the part of the caller's identity that the upstream receives.
 
 use super::Faults;
 use crate::authenticate::IdentityHeaders;
@@ -6,7 +6,7 @@ use crate::config::file::{Access, File, RouteSection};
 use crate::forward::IdentityChoice;
 use http::HeaderName;
 
-/// Returns the choice of a route; `None` if the route sends everything. A key at fault is reported.
+/// Returns the choice of a route. Returns `None` if the upstream receives the whole identity. Reports faults.
 pub(super) fn choice(
     key: &str,
     table: &RouteSection,

@@ -1,4 +1,4 @@
-//! Compiles the keys by URL: `jwks = "https://…"` and `discovery = true` of `[[issuer]]`, `jwks` of `[signals.NAME]`.
+//! Compiles key URLs: `jwks` and `discovery` of `[[issuer]]`, and `jwks` of `[signals.NAME]`.
 
 use super::Faults;
 use super::authorities::Authorities;
@@ -14,21 +14,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The bounds of `jwks_refresh`.
+/// The minimum and maximum of `jwks_refresh`.
 const REFRESH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
-/// The greatest `jwks_max_age`: an issuer that nobody could reach for a month is gone.
+/// The maximum of `jwks_max_age`. An issuer that is unreachable for a month no longer exists.
 const MAX_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The bounds of `jwks_cooldown`.
+/// The minimum and maximum of `jwks_cooldown`.
 const COOLDOWN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
 
-/// Whether `jwks` is a URL and not the path of a file.
+/// Whether `jwks` is a URL. Otherwise, it is the path of a file.
 pub(super) fn is_url(jwks: &str) -> bool {
     ["https:", "http:"]
         .iter()
         .any(|scheme| jwks.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
 }
 
-/// Reports keys that have a meaning only for keys by URL.
+/// Reports settings that have no effect without a key URL.
 pub(super) fn unused(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) {
     let keys = [
         ("ca", table.ca.is_some()),
@@ -41,14 +41,14 @@ pub(super) fn unused(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) 
     }
 }
 
-/// The sources of the issuers' keys, with those of the previous policy.
+/// The key sources of the new policy and of the previous policy.
 pub(super) struct KeySources<'f> {
     before: Vec<Arc<KeySource>>,
     state: &'f str,
     pub(super) authorities: Authorities<'f>,
 }
 
-/// What a policy says about keys by URL.
+/// The settings of a key URL in a policy.
 pub(super) struct Wish<'f> {
     pub(super) issuer: Arc<str>,
     pub(super) location: Location,
@@ -58,7 +58,7 @@ pub(super) struct Wish<'f> {
     pub(super) times: Times,
 }
 
-/// When keys are fetched, and for how long they are used.
+/// The times of fetches, and the maximum age of keys.
 pub(super) struct Times {
     refresh: Duration,
     max_age: Duration,
@@ -76,12 +76,12 @@ impl Times {
 }
 
 impl<'f> KeySources<'f> {
-    /// `before`: the sources of the previous policy.
+    /// Creates a collection from the sources of the previous policy.
     pub(super) fn after(file: &'f File, before: Vec<Arc<KeySource>>) -> Self {
         Self { before, state: &file.state.dir, authorities: Authorities::default() }
     }
 
-    /// Returns the source of an issuer's keys, and the keys of its last good set, of which there may be none yet.
+    /// Returns the key source of an issuer and its last valid key set. The set is empty if none was fetched yet.
     pub(super) fn source(
         &mut self,
         key: &str,
@@ -104,8 +104,8 @@ impl<'f> KeySources<'f> {
         (faults.fault_count == fault_count).then_some(found)
     }
 
-    /// Returns the source that a policy wishes for, and the keys of its last good set. `key` is the table's key, and
-    /// `name` the key in it that says where the keys are.
+    /// Returns the key source for the given settings and its last valid key set. `key` is the key of the table. `name`
+    /// is the setting with the location.
     pub(super) fn find(
         &mut self,
         (key, name): (&str, &str),
@@ -165,7 +165,7 @@ impl<'f> KeySources<'f> {
     }
 }
 
-/// Returns the place of an issuer's keys, and the name of the key that says so.
+/// Returns the location of an issuer's keys, and the name of the setting that contains it.
 fn location(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<(&'static str, Location)> {
     let (name, place) = match &table.jwks {
         Some(text) => {
@@ -214,7 +214,7 @@ pub(super) fn key_set_url(at: &str, text: &str, allows_http: bool, faults: &mut 
     }
 }
 
-/// Returns the URL, if it is https or the policy allows cleartext.
+/// Returns the URL if it uses https or the policy allows cleartext.
 fn encrypted(at: &str, url: Url, allows_http: bool, faults: &mut Faults<'_>) -> Option<Url> {
     if url.is_https() || allows_http {
         return Some(url);

@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
 
-/// The maximum number of limits. Each limit in use needs a table of 1 MiB.
+/// The maximum number of limits. Each limit in use needs 1 MiB of memory.
 const LIMITS_MAX: usize = 1000;
-/// The maximum number of rates in one limit that a claim can select.
+/// The maximum number of rates that a claim can select in one limit.
 const TIERS_MAX: usize = 32;
 
-/// Compiles the limits. A limit that has not changed since the previous policy (`before`) keeps its counts.
+/// Compiles the limits. An unchanged limit of the previous policy (`before`) keeps its counts.
 pub(super) fn compile(
     file: &File,
     claims: &mut Claims,
@@ -69,8 +69,7 @@ pub(super) fn compile(
     limits
 }
 
-/// Whether two limits of two policies count by the same property. Claims of the two policies are compared by their
-/// paths.
+/// Whether limits of two policies count by the same property. Claims are compared by path.
 fn counts_alike(by: &By, claims: &Claims, known: &By, before: &Policy) -> bool {
     match (by, known) {
         (By::Claim(ours), By::Claim(theirs)) => {
@@ -129,8 +128,8 @@ fn limit(
     }
 }
 
-/// Compiles the rates that a claim selects. Returns `Some(None)` if the limit has no such rates, and `None` if a key
-/// has a fault.
+/// Compiles the rates that a claim selects. Returns `Some(None)` if the limit has no such rates. Returns `None` if a
+/// key has a fault.
 fn tiers(
     key: &str,
     name: &str,
@@ -192,7 +191,7 @@ pub(super) fn chosen_limits(
     for (index, name) in names.iter().enumerate() {
         match limits.get(name) {
             Some(limit) => chosen.push(limit.clone()),
-            // The file defines the limit, but the limit has a fault. That fault has already been reported.
+            // The limit is in the file but has a fault, which has already been reported.
             None if faults.loaded.file.rate_limit.contains_key(name) => {}
             None => {
                 let defined = limits.keys().map(String::as_str);

@@ -1,18 +1,16 @@
-//! Checks the permissions of files that contain secrets. Users other than the owner must not be able to write such a
-//! file, and should not be able to read it.
+//! Checks the permissions of files with secrets.
 //!
-//! Files that their group can read are accepted, because a service may need group permissions to read a key that
-//! another user owns.
+//! Only the owner may write such a file. Group members may read it, because a service may need group permissions for a
+//! key of another user. Other users should not read it.
 
 use super::Faults;
 use crate::config::file::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Checks the mode of a file that contains a secret. A missing file is not reported here: the code that reads the file
-/// reports it.
+/// Checks the mode of a file with a secret. A missing file is reported by the code that reads it.
 pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
-    // `metadata` follows symbolic links, so the checked mode is the mode of the file itself.
+    // `metadata` follows symbolic links and returns the mode of the target.
     let Ok(metadata) = std::fs::metadata(path) else { return };
     let mode = metadata.permissions().mode();
     let shown = path.display();
@@ -36,15 +34,14 @@ pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
     }
 }
 
-/// Checks that the gateway can write to the state folder. Otherwise the gateway could neither rotate its keys nor store
-/// the files that it generates.
+/// Checks that the gateway can write to the state folder. The gateway rotates keys and stores generated files there.
 pub(super) fn check_state_dir(file: &File, faults: &mut Faults<'_>) {
     let makes_certificate = file.tls.as_ref().is_none_or(|tls| tls.certificate.is_empty());
     let is_used = file.authority.is_some() || makes_certificate && !file.server.https.addresses().is_empty();
     let dir = faults.path(&file.state.dir);
     let Ok(metadata) = std::fs::metadata(&dir) else { return };
     let mode = metadata.permissions().mode();
-    // Root can write to any folder, but a mode that denies the owner write access is a mistake even for root.
+    // Root can write to any folder. A folder that its owner cannot write to is still a mistake.
     let may_write = rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK).is_ok() && mode & 0o200 != 0;
     if is_used && metadata.is_dir() && !may_write {
         faults.warn(

@@ -1,4 +1,4 @@
-//! Compiles the keys of `[[issuer]]` that describe how the issuer's tokens differ from common tokens.
+//! Compiles the settings of `[[issuer]]` for unusual tokens.
 
 use super::Faults;
 use super::claim_values::fixed;
@@ -12,7 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The word that accepts the tokens of every tenant.
+/// The tenant that means every tenant.
 const ANY_TENANT: &str = "*";
 
 pub(super) fn compile(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<Profile> {
@@ -88,14 +88,14 @@ pub(super) fn compile(key: &str, table: &IssuerSection, faults: &mut Faults<'_>)
     })
 }
 
-/// Whether a text is the name of a trust domain (SPIFFE-ID section 2.1): lower case, without scheme, port and path.
+/// Whether text is a trust domain (SPIFFE-ID section 2.1): lower case, without scheme, port and path.
 fn is_trust_domain(text: &str) -> bool {
     let is_allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_');
     (1..=255).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
-/// Compiles the issuer's names. An issuer with tenants has a name for each of them.
+/// Compiles the names of an issuer. An issuer with tenants has one name for each tenant.
 fn tenants(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<Tenants> {
     let at = |name: &str| format!("{key}.{name}");
     let (before, after) = match (table.issuer.split_once(TENANT), &table.tenants[..]) {
@@ -112,8 +112,8 @@ fn tenants(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<
         }
         (Some(parts), _) => parts,
     };
-    // The placeholder must be a whole segment of the path. Otherwise, the name for one tenant could equal the name of
-    // another issuer.
+    // The placeholder must be a whole path segment. Otherwise, the name of a tenant could equal the name of another
+    // issuer.
     let is_segment =
         before.ends_with('/') && (after.is_empty() || after.starts_with('/')) && !after.contains(TENANT);
     if !is_segment {
@@ -140,10 +140,10 @@ fn tenants(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<
     Some(Tenants::Listed(names.collect()))
 }
 
-/// Returns the names of an issuer that `name` refers to. If `name` is the issuer with its placeholder, as in the
-/// policy, these are the names for all its tenants; the list is empty if every tenant is accepted. If `name` is the
-/// name for one tenant, only this name is returned. Returns `None` if `name` is not a name of the issuer, or the issuer
-/// has no tenants.
+/// Returns the issuer names that `name` refers to, or `None` if it refers to none.
+///
+/// If `name` is the issuer with its placeholder, returns the names of all listed tenants. The list is empty if every
+/// tenant is accepted. If `name` is the name of a tenant, returns only `name`.
 pub(super) fn tenant_names(table: &IssuerSection, name: &str) -> Option<Vec<String>> {
     let (before, after) = table.issuer.split_once(TENANT)?;
     let listed = table.tenants.iter().filter(|tenant| **tenant != ANY_TENANT);
@@ -154,7 +154,7 @@ pub(super) fn tenant_names(table: &IssuerSection, name: &str) -> Option<Vec<Stri
     }
 }
 
-/// Reports the issuers in `others` whose tokens could also be tokens of `issuer`.
+/// Reports issuers in `others` that may have the same tokens as `issuer`.
 pub(super) fn overlapping(key: &str, issuer: &Issuer, others: &[Issuer], faults: &mut Faults<'_>) {
     let profile = &issuer.profile;
     let names = |issuer: &Issuer| match &issuer.profile.tenants {
@@ -185,7 +185,7 @@ pub(super) fn overlapping(key: &str, issuer: &Issuer, others: &[Issuer], faults:
     }
 }
 
-/// Decodes a secret that the issuer's settings show in this encoding.
+/// Decodes a secret from the encoding in the settings.
 pub(super) fn decoded(
     key: &str,
     encoding: SecretEncoding,

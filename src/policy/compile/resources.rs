@@ -1,4 +1,4 @@
-//! Compiles `[resource.NAME]` into the metadata of protected resources (RFC 9728) and the routes that publish it.
+//! Compiles `[resource.NAME]`: the metadata of protected resources (RFC 9728) and its routes.
 
 use super::Faults;
 use super::counters::CounterRegistry;
@@ -17,13 +17,12 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The maximum number of resources. If a request is refused, its path is compared with the path of each resource.
+/// The maximum number of resources. The path of each rejected request is compared with all resources.
 const RESOURCES_MAX: usize = 100;
-/// The maximum length of a resource identifier, in bytes. A header field of each challenge contains the host and path
-/// of the identifier.
+/// The maximum length of a resource identifier, in bytes. Each challenge contains its host and path.
 const IDENTIFIER_BYTES_MAX: usize = 1024;
 
-/// Compiles the resources, and adds a route for the metadata of each resource.
+/// Compiles the resources. Adds a route for the metadata of each resource.
 pub(super) fn compile(
     file: &File,
     issuers: &[Issuer],
@@ -84,7 +83,7 @@ pub(super) fn compile(
     resources
 }
 
-/// Checks the identifier of a resource, and returns the identifier, its host, and its path without a trailing slash.
+/// Checks the identifier of a resource. Returns the identifier, its host, and its path without a trailing slash.
 fn identifier(
     key: &str,
     table: &ResourceSection,
@@ -109,7 +108,7 @@ fn identifier(
         (None, Some(rest)) => (false, rest),
         (None, None) => return reject("the scheme is not https"),
     };
-    // RFC 9728 section 1.2 forbids a fragment and advises against a query, so both are rejected.
+    // RFC 9728 section 1.2 forbids a fragment and advises against a query.
     if rest.contains(['?', '#']) {
         return reject("it has a query or a fragment");
     }
@@ -129,13 +128,13 @@ fn identifier(
     Some((text.clone(), authority.host.into_owned(), path))
 }
 
-/// Returns the path of a URL that has a scheme. The result is empty if the URL has no path.
+/// Returns the path of a URL. Empty if the URL has no path.
 fn path_of(url: &str) -> &str {
     let after_scheme = url.find("://").map_or(0, |at| at + 3);
     url[after_scheme..].find('/').map_or("", |at| &url[after_scheme + at..])
 }
 
-/// Returns the issuers that the resource names, or all issuers if it names none.
+/// Returns the issuers that a resource names. The default is all issuers.
 fn issuers_of<'i>(
     key: &str,
     table: &ResourceSection,
@@ -149,7 +148,7 @@ fn issuers_of<'i>(
     for (index, name) in table.issuers.iter().enumerate() {
         match issuers.iter().find(|issuer| *issuer.name == **name) {
             Some(issuer) => named.push(issuer),
-            // The file defines the issuer, but the issuer has a fault. That fault has already been reported.
+            // The issuer is in the file but has a fault, which has already been reported.
             None if faults.loaded.file.issuer.iter().any(|issuer| issuer.issuer == *name) => {}
             None => {
                 let known = issuers.iter().map(|issuer| &*issuer.name);
@@ -160,20 +159,20 @@ fn issuers_of<'i>(
     named
 }
 
-/// Whether a route may match requests for the resource with this host and path.
+/// Whether a route may cover requests for the resource with this host and path.
 fn is_below(route: &Route, host: &str, path: &str) -> bool {
     let own = route.matcher.path.to_string();
     let literal = own.split("{").next().unwrap_or_default();
     let below = |inner: &str, outer: &str| {
         inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    // A route whose path has a parameter may match the path of the resource.
+    // A route with a path parameter may cover the path of the resource.
     route.matcher.host.covers(Some(host))
         && (below(&own, path) || (own.len() > literal.len() && path.starts_with(literal)))
 }
 
-/// Returns the metadata as JSON (RFC 9728 section 2). If the table lists no scopes, the metadata contains the scopes
-/// that the resource's routes (`below`) require.
+/// Returns the metadata as JSON (RFC 9728 section 2). The default scopes are those that the resource's routes (`below`)
+/// require.
 fn metadata(
     identifier: &str,
     table: &ResourceSection,
@@ -227,8 +226,7 @@ fn metadata(
     Value::Object(document).to_string()
 }
 
-/// Creates the route that publishes the metadata. The route has a literal host and path, so no other route takes
-/// precedence over it.
+/// Creates the route of the metadata. Its host and path are literals, so no other route is more specific.
 fn route(
     name: &str,
     resource: &Arc<ProtectedResource>,

@@ -19,12 +19,12 @@ use http::{HeaderName, HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// The maximum number of different methods in a policy. About forty methods are registered (RFC 9110 section 16.1).
+/// The maximum number of distinct methods in a policy. About forty methods are registered.
 const METHODS_MAX: usize = 100;
-/// The maximum number of different `headers` in a policy. They are compared pairwise, and a review tries each.
+/// The maximum number of distinct `headers` in a policy. They are compared pairwise, and a review tries each of them.
 const HEADERS_MAX: usize = 100;
 
-/// The parts of the policy that routes refer to. These parts are compiled before the routes.
+/// The compiled parts that routes refer to.
 pub(super) struct References<'r> {
     pub(super) upstreams: &'r Upstreams,
     pub(super) audiences: &'r Audiences,
@@ -33,12 +33,12 @@ pub(super) struct References<'r> {
     pub(super) settings: Option<&'r IssuerSettings>,
     pub(super) issuers: &'r [Issuer],
     pub(super) receivers: &'r [Arc<Receiver>],
-    /// The header field of API keys, if the policy accepts them.
+    /// The header of API keys, if the policy accepts API keys.
     pub(super) api_key_header: Option<&'r HeaderName>,
     pub(super) counters: CounterRegistry,
 }
 
-/// Compiles the routes, and the table that finds the route of a request. The table is `None` if two routes conflict.
+/// Compiles the routes and the route table. The table is `None` if two routes conflict.
 pub(super) fn compile(
     file: &File,
     references: &References<'_>,
@@ -88,8 +88,7 @@ pub(super) fn compile(
                 "a unique name: logs and metrics identify routes by it",
             );
         }
-        // Every part is compiled before the route is skipped for a missing part, so that all faults of the route are
-        // reported.
+        // Compiles every part before the route is skipped, so that all faults of the route are reported.
         let matcher = matcher(&key, table, context.identity, faults);
         let destination = destination(&key, table, upstreams, faults);
         let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
@@ -102,8 +101,7 @@ pub(super) fn compile(
         check_login(&key, table, &sources, settings, faults);
         let strip_prefix = strip_prefix(&key, table, faults);
         if table.pass_authorization && table.access != file::Access::Public {
-            // The upstream could trust an identity in `Authorization` that differs from the identity that the gateway
-            // has verified.
+            // The upstream could trust an identity in `Authorization` that the gateway has not verified.
             faults.fault(
                 "impossible_rule",
                 &format!("{key}.pass_authorization"),
@@ -245,7 +243,7 @@ pub(super) fn compile(
     (routes, resources, table)
 }
 
-/// Returns digests of the servers behind a route and of its requirements, for comparison with other routes.
+/// Returns digests of a route's servers and requirements, for comparison with other routes.
 fn guard(route: &Route) -> Guard {
     let digest = |parts: &[String]| {
         let digest = digest_of(parts.join("\n"));
@@ -279,12 +277,12 @@ fn guard(route: &Route) -> Guard {
     }
 }
 
-/// Returns the methods that a route names. Returns no methods if the route matches all methods.
+/// Returns the listed methods. Empty if the route covers all methods.
 fn listed(matcher: &Matcher) -> impl Iterator<Item = &Method> {
     matcher.methods.iter().filter(|_| !matcher.methods.is_any())
 }
 
-/// Returns the name of a route, or its path if the route has no name.
+/// Returns the name of a route. The default is the path.
 fn name<'t>(key: &str, table: &'t RouteSection, faults: &mut Faults<'_>) -> &'t str {
     let name = if table.name.is_empty() { &table.path } else { &table.name };
     if name.len() > 200 || name.chars().any(char::is_control) {
@@ -298,7 +296,7 @@ fn name<'t>(key: &str, table: &'t RouteSection, faults: &mut Faults<'_>) -> &'t 
     name
 }
 
-/// Compiles the header fields that a route matches.
+/// Compiles the header fields that a route requires.
 fn fields(
     key: &str,
     table: &RouteSection,
@@ -383,7 +381,7 @@ fn destination(
     }
     match upstreams.get(&table.upstream) {
         Some(Some(upstream)) => Some(Destination::Upstream(upstream.clone())),
-        // The upstream is the built-in echo, or it has a fault that has already been reported.
+        // The upstream is the built-in echo, or its fault has already been reported.
         Some(None) => Some(Destination::Echo),
         None => {
             faults.undefined(&at, "upstream", &table.upstream, upstreams.keys().map(String::as_str));
@@ -395,8 +393,7 @@ fn destination(
 fn strip_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Box<str>> {
     let prefix = table.strip_prefix.as_deref()?;
     let at = format!("{key}.strip_prefix");
-    // A prefix that contains a parameter, or that is not the start of the path, could not be stripped from every
-    // request.
+    // A prefix with a parameter, or that does not begin the path, could not be removed from every request.
     let whole = prefix.trim_end_matches('/');
     let is_beginning =
         table.path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

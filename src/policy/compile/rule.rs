@@ -1,8 +1,7 @@
-//! Compiles the rule of a `[[route]]`. The rule consists of the checks of the `[rule.NAME]` tables that the route
-//! names, followed by the checks of the route's own keys.
+//! Compiles the rule of a `[[route]]`: the checks of its `[rule.NAME]` tables, then the checks of its own keys.
 //!
-//! A `[rule.NAME]` table only adds checks, so a route that names a table never becomes less strict. To add a kind of
-//! check, add its key to [`draft`] and a function that returns the check.
+//! A `[rule.NAME]` table only adds checks, so it never makes a route less strict. To add a kind of check, add its key
+//! to [`draft`] and a function that returns the check.
 
 use super::claim_values::{Wanted, wanted};
 use super::profile::tenant_names;
@@ -20,8 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The checks of one table. The check of a claim is completed when the route is known, because it may refer to the
-/// route's path or host.
+/// The checks of one table. Checks of claims are completed for each route, because they may refer to its path or host.
 type Draft = Vec<Drafted>;
 
 #[derive(Clone)]
@@ -30,19 +28,18 @@ enum Drafted {
     Claim { claim: ClaimId, name: Box<str>, wanted: Wanted },
 }
 
-/// The `[rule.NAME]` tables by name. The value is `None` if a fault of the table has already been reported.
+/// The `[rule.NAME]` tables by name. `None` if a fault of the table has already been reported.
 pub(super) struct NamedRules<'f> {
     drafts: BTreeMap<&'f str, Option<Draft>>,
 }
 
-/// The parts of the policy that a rule may refer to: the file, which lists the issuers, and the identity headers.
+/// The parts of the policy that a rule may refer to.
 pub(super) struct RuleContext<'r> {
     pub(super) file: &'r File,
     pub(super) identity: &'r IdentityHeaders,
 }
 
-/// The parts of a route that its rule may refer to: the matcher and the sources of tokens. `matcher` is `None` if a
-/// fault of the matcher has already been reported.
+/// The parts of a route that its rule may refer to. `matcher` is `None` if its fault has already been reported.
 pub(super) struct RouteContext<'r> {
     pub(super) matcher: Option<&'r Matcher>,
     pub(super) sources: &'r Sources,
@@ -71,8 +68,7 @@ pub(super) fn named<'f>(
     NamedRules { drafts }
 }
 
-/// Compiles the rule of a route. Returns `None` if one of the rule's keys has a fault. The checks run in the order in
-/// which this function adds them.
+/// Compiles the rule of a route. Returns `None` if a key has a fault. The checks run in the order of this function.
 pub(super) fn compile(
     key: &str,
     table: &RouteSection,
@@ -120,8 +116,8 @@ pub(super) fn compile(
     Some(Rule::new(checks))
 }
 
-/// Sets the challenge of each check of required scopes to the scopes of all these checks. A client that requested only
-/// the scopes of one check from its issuer would be refused by the next check (RFC 6750 section 3.1).
+/// Sets the challenge of each scope check to the scopes of all scope checks. Otherwise, a client that requests the
+/// challenged scopes would be rejected by the next check (RFC 6750 section 3.1).
 fn join_challenges(checks: &mut [Check]) {
     let required = |check: &Check| match check {
         Check::Scopes { all, .. } => all.iter().map(ToString::to_string).collect(),
@@ -186,8 +182,8 @@ fn draft(
     (faults.fault_count == before && are_claims_known).then_some(drafts)
 }
 
-/// Completes a check for a route. `at` returns the key to report for a fault in the check of a claim. `rule` is the
-/// name of the `[rule.NAME]` table that contains the check; `None` for a check of the route's own keys.
+/// Completes a check for a route. `at` returns the key of a claim check for reports. `rule` is the name of the
+/// `[rule.NAME]` table, or `None` for a key of the route itself.
 fn resolve(
     at: &dyn Fn(&str) -> String,
     drafted: &Drafted,
@@ -240,7 +236,7 @@ fn is_source(sources: &Sources, header: &HeaderName) -> bool {
     })
 }
 
-/// Returns the names in the list `key.name`. Returns `None` if the list is empty or contains an empty name.
+/// Returns the names in `key.name`. Returns `None` if the list is empty or a name is empty.
 fn names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Option<Box<[Box<str>]>> {
     if list.iter().any(String::is_empty) {
         faults.fault(
@@ -254,7 +250,7 @@ fn names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Opt
     (!list.is_empty()).then(|| list.iter().map(|text| text.as_str().into()).collect())
 }
 
-/// Returns the scopes in the list `key.name`. Returns `None` if the list is empty or contains an invalid scope.
+/// Returns the scopes in `key.name`. Returns `None` if the list is empty or a scope is invalid.
 fn scope_names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Option<Box<[Box<str>]>> {
     let scopes = names(key, name, list, faults)?;
     if let Some(scope) = list.iter().find(|scope| !is_scope_token(scope)) {
@@ -269,7 +265,7 @@ fn scope_names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) 
     Some(scopes)
 }
 
-/// Whether this is a scope-token (RFC 6749 section 3.3): visible ASCII without quotes and backslashes.
+/// Whether text is a scope-token (RFC 6749 section 3.3): visible ASCII without quotes and backslashes.
 fn is_scope_token(scope: &str) -> bool {
     !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
 }
@@ -291,7 +287,7 @@ fn issuers(
         let at = format!("{key}.issuers[{index}]");
         let tenants = file.issuer.iter().find_map(|section| tenant_names(section, name));
         match tenants {
-            // The tokens of every tenant are accepted, so their names are not known.
+            // Every tenant is accepted, so the names are unknown.
             Some(names) if names.is_empty() => {
                 let hint = "list the tenants of this route in [[issuer]] tenants, or use a claim such as tid";
                 faults.fault("bad_value", &at, format!("\"{name}\" with tenants = [\"*\"]"), hint);
@@ -327,7 +323,7 @@ fn bound(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Che
     if !table.require_bound {
         return None;
     }
-    // A bound token is accepted only with its proof, in `Authorization: DPoP`.
+    // A bound token is accepted only in `Authorization: DPoP`, with a proof.
     let sources = table.sources.as_ref().or(faults.loaded.file.policy.sources.as_ref());
     if sources.is_some_and(|sources| !sources.contains(&TokenSource::Header)) {
         faults.fault(

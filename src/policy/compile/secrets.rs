@@ -1,30 +1,27 @@
-//! Recognizes secrets that are long enough but are easy to guess.
+//! Recognizes secrets that are long enough but easy to guess.
 //!
-//! An attacker who has a token that was signed with such a secret can find the secret offline: every cracking tool
-//! first tries the secrets of tutorials. A secret does not reveal how it was generated, so this module recognizes only
-//! known bad patterns.
+//! An attacker with a signed token can search for the secret offline, and cracking tools try the secrets of tutorials
+//! first. This module recognizes only known bad patterns.
 
-/// The reason why a secret is weak. The reason never contains any part of the secret.
+/// The reason why a secret is weak. Contains no part of the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// The secret is publicly known or trivially simple.
+    /// The secret is publicly known or trivial.
     Known(&'static str),
     /// The secret has far less entropy than its length suggests.
     Guessable(String),
 }
 
-/// The minimum length of an examined secret, in bytes. Other code rejects shorter secrets for their length.
+/// The minimum length of an examined secret, in bytes. Shorter secrets are rejected elsewhere.
 const LENGTH_MIN: usize = 32;
-/// The maximum number of bytes that are examined. Finding repetitions takes quadratic time.
+/// The maximum number of examined bytes. The search for repetitions takes quadratic time.
 const LOOKED_AT: usize = 1024;
-/// The minimum number of different bytes in a secret. Only one in a billion strings of 32 random hexadecimal digits has
-/// fewer different bytes.
+/// The minimum number of distinct bytes. Of a billion strings of 32 random hexadecimal digits, one has fewer.
 const DIFFERENT_MIN: usize = 8;
-/// A secret that repeats after at most this many bytes has at most 64 bits of entropy.
+/// A secret with a period of at most this many bytes has at most 64 bits of entropy.
 const PERIOD_MIN: usize = 8;
 
-/// Phrases that examples use as placeholders for secrets, such as `your-256-bit-secret`. They are reduced to lower-case
-/// letters and digits.
+/// Placeholders in examples, such as `your-256-bit-secret`. Contains only lower-case letters and digits.
 const PHRASES: [&str; 21] = [
     "astringsecretatleast256bitslong",
     "changeit",
@@ -49,11 +46,11 @@ const PHRASES: [&str; 21] = [
     "yoursecret",
 ];
 
-/// The key of the first example in the JWS standard (RFC 7515 appendix A.1).
+/// The key of the first example in RFC 7515 (appendix A.1).
 const PUBLISHED: &str =
     "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
 
-/// Returns the reason why a secret is weak, or `None` if no weakness was found.
+/// Returns the reason why a secret is weak, if any.
 pub(super) fn flaw(secret: &[u8]) -> Option<Flaw> {
     if secret.len() < LENGTH_MIN {
         return None;
@@ -78,7 +75,7 @@ pub(super) fn flaw(secret: &[u8]) -> Option<Flaw> {
         .then(|| Flaw::Guessable("characters in alphabetical or numerical sequence".to_owned()))
 }
 
-/// Whether a secret contains placeholders, and is too short without them.
+/// Whether a secret is too short without its placeholders.
 fn is_phrase(secret: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(secret) else { return false };
     let mut plain = text.to_ascii_lowercase();
@@ -139,7 +136,7 @@ mod tests {
     }
 
     proptest! {
-        // Tests that the output of `openssl rand` is never reported, in any encoding.
+        // The output of `openssl rand` is never reported, in any encoding.
         #[test]
         fn a_random_secret_has_no_flaw(bytes in any::<[u8; 32]>()) {
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

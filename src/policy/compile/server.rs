@@ -1,4 +1,4 @@
-//! Compiles `[server]`, `[tls]` and `[log]`: the listeners, their bounds, and the settings that apply to all requests.
+//! Compiles `[server]`, `[tls]` and `[log]`: the listeners, their bounds and the common settings.
 
 use super::{Faults, certificate, private};
 use crate::config::file::{self, File};
@@ -21,10 +21,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The maximum number of workers. Each worker is a thread with its own sockets and counters. A larger number is almost
-/// certainly a typo.
+/// The maximum number of workers. Each worker is a thread. A larger number is almost certainly a typo.
 const CORES_MAX: usize = 1024;
-/// The maximum number of recent decisions that are kept in memory. The log can keep more decisions.
+/// The maximum number of recent decisions in memory. The log can keep more.
 const DECISIONS_MAX: usize = 100_000;
 
 pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
@@ -74,7 +73,7 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
     }
 }
 
-/// Returns the names in `admin_hosts`, in canonical form.
+/// Returns the hosts in `admin_hosts`, in canonical spelling.
 fn admin_hosts(file: &File, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
     let mut hosts = Vec::new();
     for (index, written) in file.server.admin_hosts.iter().enumerate() {
@@ -91,7 +90,7 @@ fn admin_hosts(file: &File, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
     hosts.into()
 }
 
-/// Returns the header fields in `[identity] pass`, which are forwarded if a trusted proxy sends them.
+/// Returns the headers in `[identity] pass`. They are forwarded if a trusted proxy sends them.
 fn passed_headers(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
     let mut passing = Vec::new();
     for (index, text) in file.identity.pass.iter().enumerate() {
@@ -137,7 +136,7 @@ fn passed_headers(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
     passing.into()
 }
 
-/// Returns the number of recent decisions to keep. Each decision takes up to 2 KiB.
+/// Returns the number of recent decisions to keep. A decision uses up to 2 KiB.
 fn decisions(file: &File, faults: &mut Faults<'_>) -> usize {
     let decisions = file.policy.decisions;
     if decisions > DECISIONS_MAX {
@@ -286,8 +285,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
     }
 }
 
-/// Reports listeners with the same address. Port 0 is exempt, because the system chooses a different free port for each
-/// listener.
+/// Reports listeners with the same address. For port 0, the system chooses a free port for each listener.
 fn same_address(server: &file::ServerSection, faults: &mut Faults<'_>) {
     let mut known: Vec<(SocketAddr, &str)> = Vec::new();
     for (key, listen) in

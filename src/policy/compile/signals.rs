@@ -1,4 +1,4 @@
-//! Compiles `[signals.NAME]` into receivers of signals and the routes of their endpoints.
+//! Compiles `[signals.NAME]`: the receivers of signals and the routes of their endpoints.
 
 use super::Faults;
 use super::authorities::Authorities;
@@ -23,16 +23,18 @@ use http::HeaderValue;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The maximum number of receivers. Each that polls has a connection and a task.
+/// The maximum number of receivers. Each receiver that polls uses a connection and a task.
 const RECEIVERS_MAX: usize = 100;
-/// The maximum size of a transmitter's key set.
+/// The maximum size of a transmitter's key file.
 const KEY_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
-/// The `max_lifetime` of an issuer with signals that sets none, in seconds: a day.
+/// The default `max_lifetime` of an issuer that sends signals, in seconds (one day).
 const LIFETIME: u64 = 24 * 3600;
-/// The largest `max_lifetime` of an issuer with signals, in seconds: for as long, every mark stays in memory.
+/// The maximum of `max_lifetime` for an issuer that sends signals, in seconds. Each revocation stays in memory for this
+/// time.
 const LIFETIME_MAX: u64 = 30 * 24 * 3600;
 
-/// Compiles the receivers, and bounds the life of their issuers' tokens. The state of a receiver that also was in the previous policy (`before`) is carried over.
+/// Compiles the receivers, and limits the lifetime of their issuers' tokens. A receiver of the previous policy
+/// (`before`) keeps its state.
 pub(super) fn compile(
     file: &File,
     issuers: &mut [Issuer],
@@ -84,7 +86,7 @@ fn receiver<'f>(
         faults.fault("missing_key", &at("issuer"), "nothing", hint);
     }
     let issuer = issuers.iter().find(|issuer| !issuer.local && *issuer.name == *table.issuer);
-    // An issuer that is in the file but not in the list has a fault that has already been reported.
+    // An issuer that is in the file but not in the list has a fault, which has already been reported.
     let is_in_file = file_has(faults, &table.issuer);
     if issuer.is_none() && !is_in_file && !table.issuer.is_empty() {
         let known = issuers.iter().filter(|issuer| !issuer.local).map(|issuer| &*issuer.name);
@@ -168,7 +170,8 @@ fn file_has(faults: &Faults<'_>, issuer: &str) -> bool {
     faults.loaded.file.issuer.iter().any(|table| table.issuer == issuer)
 }
 
-/// Returns the keys of a receiver; `None` without an issuer, whose algorithms they need, or after a fault.
+/// Returns the keys of a receiver. Returns `None` after a fault, and without an issuer, because the issuer defines the
+/// algorithms.
 fn keys<'f>(
     name: &str,
     table: &'f SignalsSection,
@@ -270,7 +273,7 @@ fn poll<'f>(
     }
 }
 
-/// Adds the routes of the endpoints, on every host that the file names.
+/// Adds the routes of the endpoints, for every host in the file.
 pub(super) fn routes(
     file: &File,
     receivers: &[Arc<Receiver>],
@@ -303,7 +306,7 @@ pub(super) fn routes(
                     continue;
                 }
             };
-            // A receiver with a fault has no routes, and the policy is not served.
+            // A receiver with a fault has no routes. The policy is then not served.
             let Some(receiver) = receivers.iter().find(|receiver| *receiver.name == **name) else { continue };
             let Ok(methods) = Methods::parse(&["POST"]) else { continue };
             let name: Arc<str> = Arc::from(match kind {

@@ -1,5 +1,4 @@
-//! Compiles `[[issuer]]` and `[identity]`: the issuers whose tokens are accepted, and the identity that upstreams
-//! receive.
+//! Compiles `[[issuer]]` and `[identity]`: the trusted issuers, and the identity that upstreams receive.
 
 use super::key_sources::{self, KeySources};
 use super::secrets::{self, Flaw};
@@ -21,10 +20,10 @@ use std::time::Duration;
 
 /// The maximum size of a key file.
 const KEY_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
-/// The maximum of `leeway`. A longer leeway would make expiry meaningless.
+/// The maximum of `leeway`. A longer leeway makes expiry meaningless.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
-/// The claims that a policy uses. Each claim is contained once.
+/// The distinct claims of a policy.
 #[derive(Default)]
 pub(super) struct Claims {
     paths: Vec<ClaimPath>,
@@ -32,8 +31,8 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// Returns the id of this claim, and adds the claim if it is new. Ids beyond [`super::CLAIMS_MAX`] are never used,
-    /// because a file with too many claims is rejected.
+    /// Returns the id of a claim. Adds the claim if necessary. A file with more than [`super::CLAIMS_MAX`] claims is
+    /// rejected, so larger ids are never used.
     pub(super) fn id(&mut self, path: ClaimPath) -> ClaimId {
         let position = *self.ids.entry(path).or_insert_with_key(|path| {
             self.paths.push(path.clone());
@@ -72,7 +71,7 @@ pub(super) fn claim_path(key: &str, text: &str, faults: &mut Faults<'_>) -> Opti
     }
 }
 
-/// Compiles the names of the identity headers and the proofs of identity.
+/// Compiles the identity headers and the identity proofs.
 pub(super) fn identity(
     file: &File,
     claims: &mut Claims,
@@ -103,7 +102,7 @@ pub(super) fn identity(
             );
             return None;
         }
-        // An upstream with a CGI-like interface reads `X-User` and `X_User` as the same name (RFC 3875 section 4.1.18).
+        // A CGI-like upstream reads `X-User` and `X_User` as the same name (RFC 3875 section 4.1.18).
         if let Some(other) = seen.iter().find(|other| fold_eq(other.as_str(), name.as_str())) {
             let found = format!("\"{text}\": an upstream may read it as \"{other}\"");
             faults.fault("same_header", key, found, "use a different name");
@@ -191,8 +190,8 @@ fn assertor(
     })
 }
 
-/// Whether HTTP or the gateway uses a field with this name for another purpose. An identity in such a field would be
-/// overwritten, or would break the message.
+/// Whether HTTP or the gateway uses this header. An identity in such a header would be overwritten or break the
+/// message.
 pub(super) fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
     const OTHERS: [&str; 14] = [
@@ -254,8 +253,7 @@ pub(super) fn issuers(
     issuers
 }
 
-/// Returns the local authority as an issuer. The gateway verifies the tokens of the authority like the tokens of any
-/// other issuer.
+/// Returns the local authority as an issuer. Its tokens are verified like the tokens of any other issuer.
 fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
     let path = |text: &str| ClaimPath::parse(text);
     Ok(Issuer {
@@ -376,7 +374,7 @@ pub(super) fn parse_algorithm(key: &str, text: &str, faults: &mut Faults<'_>) ->
     }
 }
 
-/// Whether exactly one source of keys is set. Reports a fault otherwise.
+/// Whether exactly one key source is set. Reports a fault otherwise.
 fn one_source(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> bool {
     let given = [table.jwks.is_some(), table.discovery, table.public_key.is_some(), table.secret.is_some()];
     let sources = given.iter().filter(|given| **given).count();

@@ -1,4 +1,4 @@
-//! Compiles `[upstream.NAME]`: the servers, and the certificate authorities with which servers are verified.
+//! Compiles `[upstream.NAME]`: the servers and their certificate authorities.
 
 use super::Faults;
 use super::authorities::Authorities;
@@ -14,27 +14,27 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 
-/// The upstreams by name. The value of the built-in echo is `None`.
+/// The upstreams by name. `None` for the built-in echo.
 pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
-/// The servers of the previous policy, by origin and by the digest of their certificate authorities. A server that is
-/// also in the new policy keeps its connections and its health.
+/// The servers of the previous policy, by origin and digest of the certificate authorities. A server that is also in
+/// the new policy keeps its connections and its health.
 type Servers = HashMap<(Arc<str>, Option<[u8; 32]>), Arc<Server>>;
 
 fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
     (server.origin.clone(), server.tls.as_ref().map(|tls| tls.authorities))
 }
 
-/// The state that is carried over from the previous policy.
+/// The state of the previous policy.
 struct Previous {
     servers: Servers,
-    /// The counters of each upstream, by its name.
+    /// The counters of each upstream, by name.
     counters: HashMap<Arc<str>, Arc<UpstreamCounters>>,
     /// The number of cores.
     cores: usize,
 }
 
-/// Compiles the upstreams. `cores` is the number of running cores, which a change of the file does not affect.
+/// Compiles the upstreams. `cores` is the number of running cores, which a reload does not change.
 pub(super) fn compile(
     file: &File,
     before: &[Arc<Upstream>],
@@ -54,10 +54,10 @@ pub(super) fn compile(
     file.upstream.iter().map(upstream).collect()
 }
 
-/// The recipients of identity proofs, by the name of their upstream.
+/// The audiences of identity proofs, by name of the upstream.
 pub(super) type Audiences = BTreeMap<String, Arc<Audience>>;
 
-/// The minimum length of a shared key in bytes: the output size of the HMAC (RFC 2104 section 3).
+/// The minimum length of a shared key, in bytes. Equals the output size of the HMAC (RFC 2104 section 3).
 const IDENTITY_SECRET_MIN: usize = 32;
 
 pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
@@ -76,8 +76,7 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
         }
         let key = secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret));
         if let Some(secret) = secret {
-            // Any upstream that has the key can sign with it. If two upstreams shared a key, each could forge
-            // identities for the other.
+            // Two upstreams with the same key could forge identities for each other.
             let first = *known.entry(secret).or_insert(name);
             if first != name {
                 let hint = "use a separate key: openssl rand -hex 32";
@@ -159,13 +158,13 @@ fn upstream<'f>(
     Some(Arc::new(Upstream::new(counters, servers, connect, answer, share)))
 }
 
-/// Returns the server's URL without its userinfo, which may contain a password.
+/// Returns the URL without user information, which may contain a password.
 fn without_password(text: &str) -> Cow<'_, str> {
     text.rsplit_once('@').map_or(Cow::Borrowed(text), |(_, host)| Cow::Owned(format!("****@{host}")))
 }
 
 fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
-    // A URL with a single slash after the host is equivalent to a URL without a path.
+    // A URL with a trailing slash after the host equals a URL without a path.
     let text = text.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(text);
     let uri: Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
     let (default_port, tls) = match uri.scheme_str() {
@@ -199,8 +198,8 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
 }
 
-/// Creates the TLS connector for an upstream. The connector uses TLS 1.2 or 1.3. It trusts the authorities in `ca`, or
-/// the authorities of the system if `ca` is not given. The server's name is always verified.
+/// Creates the TLS connector of an upstream, for TLS 1.2 and 1.3. Trusts the authorities in `ca`, or those of the
+/// system if `ca` is not set. The name of the server is always verified.
 fn connector<'f>(
     key: &str,
     table: &'f UpstreamSection,

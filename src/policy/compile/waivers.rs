@@ -1,4 +1,4 @@
-//! Checks the `waive` tables, which list the findings that the file accepts, each with a reason.
+//! Checks the `waive` tables. A waiver accepts a finding and gives a reason.
 
 use super::Faults;
 use crate::config::file::File;
@@ -6,7 +6,7 @@ use crate::config::place::nearest;
 use crate::policy::findings::{ALL, Kind, kind};
 use std::collections::BTreeMap;
 
-/// Reports each waiver that has no reason, names an unknown finding, or names a fault.
+/// Reports waivers without a reason, waivers of unknown findings, and waivers of faults.
 pub(super) fn check(file: &File, faults: &mut Faults<'_>) {
     let mut check = |table: &str, waivers: &BTreeMap<String, String>| {
         for (id, reason) in waivers {
