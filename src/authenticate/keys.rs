@@ -9,6 +9,8 @@ mod jwks;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(super) use algorithm::tests::{Sign, pair};
 pub use algorithm::{Algorithm, ED25519};
 use algorithm::{KeyKind, Verification};
 use aws_lc_rs::constant_time::verify_slices_are_equal;

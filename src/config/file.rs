@@ -867,6 +867,8 @@ pub struct DpopSection {
     pub nonce: DpopNonce,
     /// The secret that authenticates the nonces; if absent, each process creates its own.
     pub nonce_secret: Option<Secret>,
+    /// A further secret whose nonces are accepted, while the secret is being replaced.
+    pub previous_nonce_secret: Option<Secret>,
     /// How long a proof or a nonce can be used.
     pub window: Duration,
     /// The maximum number of remembered proofs.
@@ -880,6 +882,7 @@ impl Default for DpopSection {
         Self {
             nonce: DpopNonce::Optional,
             nonce_secret: None,
+            previous_nonce_secret: None,
             window: Duration::seconds(60),
             replay_entries: 1_000_000,
             announce: false,

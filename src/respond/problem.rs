@@ -5,7 +5,7 @@
 
 use super::accept::Format;
 use super::page::{self, PageLinks, card};
-use crate::authenticate::dpop::ALGORITHMS;
+use crate::authenticate::dpop::algorithms;
 use crate::denial::{Challenge, Denial};
 use crate::journal::line::quoted;
 use bytes::Bytes;
@@ -140,7 +140,7 @@ pub(crate) fn dpop_challenge() -> HeaderValue {
 }
 
 fn dpop_beginning() -> String {
-    format!("DPoP realm=\"portcullis\", algs=\"{ALGORITHMS}\"")
+    format!("DPoP realm=\"portcullis\", algs=\"{}\"", algorithms())
 }
 
 /// Returns the challenge for DPoP that corresponds to one for bearer tokens; `None` for any other challenge.

@@ -4,65 +4,52 @@
 //! thumbprint, which the token must name.
 
 use super::Thumbprint;
+use crate::authenticate::keys::{Algorithm, ED25519, Key};
 use aws_lc_rs::digest::{Context, SHA256};
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, RsaParameters, RsaPublicKeyComponents,
-    UnparsedPublicKey, VerificationAlgorithm,
-};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
+use std::sync::LazyLock;
 
-/// The algorithms of proofs, separated by spaces. All of them are asymmetric: with a shared secret, the gateway could
-/// create the proofs that it verifies (RFC 9449 section 4.3, check 5).
-pub const ALGORITHMS: &str = "ES256 ES384 ES512 EdDSA Ed25519 PS256 RS256";
+/// The names of the algorithms of proofs, separated by spaces. Only asymmetric ones: with a shared secret, the gateway
+/// could create the proofs that it verifies (RFC 9449 section 4.3, check 5).
+static ALGORITHMS: LazyLock<String> = LazyLock::new(|| {
+    let mut names = Vec::new();
+    for algorithm in Algorithm::ALL.into_iter().filter(|it| !it.has_secret()) {
+        names.push(algorithm.as_str());
+        if algorithm == Algorithm::EdDSA {
+            names.push(ED25519);
+        }
+    }
+    names.join(" ")
+});
 
-/// The accepted lengths of an RSA modulus in bytes: 2048 to 4096 bits. A client chooses its key, and each check with a
-/// longer key would cost the gateway more time.
-const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
+/// Returns the names of the algorithms of proofs, separated by spaces, as in `algs` (RFC 9449 section 7.1).
+pub fn algorithms() -> &'static str {
+    &ALGORITHMS
+}
+
+/// The maximum length of an RSA modulus in bytes: 4096 bits. A client chooses its key, and each check with a longer key
+/// would cost the gateway more time.
+const RSA_BYTES_MAX: usize = 512;
 
 /// The members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4, RFC 9964 section 3).
 const PRIVATE: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
 
 /// A public key that verifies the signature of one proof.
 pub(super) struct ProofKey {
-    material: Material,
+    key: Key,
     pub(super) thumbprint: Thumbprint,
-}
-
-enum Material {
-    Plain { verification: &'static dyn VerificationAlgorithm, bytes: Vec<u8> },
-    Rsa { parameters: &'static RsaParameters, modulus: Vec<u8>, exponent: Vec<u8> },
-}
-
-/// The kind of key that an algorithm needs.
-enum Kind {
-    /// A point on this curve, with coordinates of this length in bytes.
-    Point(&'static str, usize, &'static dyn VerificationAlgorithm),
-    Ed25519,
-    Rsa(&'static RsaParameters),
-}
-
-/// Returns the kind of key that an algorithm needs; `None` if proofs must not have this algorithm.
-fn kind_of(algorithm: &str) -> Option<Kind> {
-    Some(match algorithm {
-        "ES256" => Kind::Point("P-256", 32, &ECDSA_P256_SHA256_FIXED),
-        "ES384" => Kind::Point("P-384", 48, &ECDSA_P384_SHA384_FIXED),
-        "ES512" => Kind::Point("P-521", 66, &ECDSA_P521_SHA512_FIXED),
-        "EdDSA" | "Ed25519" => Kind::Ed25519,
-        "PS256" => Kind::Rsa(&RSA_PSS_2048_8192_SHA256),
-        "RS256" => Kind::Rsa(&RSA_PKCS1_2048_8192_SHA256),
-        _ => return None,
-    })
 }
 
 /// The reason why a key cannot be used.
 pub(super) enum KeyFault {
-    /// The algorithm is not one of [`ALGORITHMS`].
+    /// The algorithm is not one of [`algorithms`].
     Algorithm,
     /// The key is not a public key for the algorithm.
-    Key(&'static str),
+    Key(Box<str>),
+}
+
+fn fault(why: &str) -> KeyFault {
+    KeyFault::Key(why.into())
 }
 
 impl ProofKey {
@@ -70,115 +57,62 @@ impl ProofKey {
     ///
     /// # Errors
     /// Returns an error unless the key is a public key for this algorithm.
-    pub(super) fn read(jwk: &Map<String, Value>, algorithm: &str) -> Result<Self, KeyFault> {
-        let kind = kind_of(algorithm).ok_or(KeyFault::Algorithm)?;
-        if PRIVATE.iter().any(|name| jwk.contains_key(*name)) {
-            return Err(KeyFault::Key("jwk contains a private key or a secret"));
+    pub(super) fn read(jwk: &Map<String, Value>, name: &str) -> Result<Self, KeyFault> {
+        let algorithm: Algorithm = name.parse().map_err(|()| KeyFault::Algorithm)?;
+        if algorithm.has_secret() {
+            return Err(KeyFault::Algorithm);
         }
-        let member = |name: &str| jwk.get(name).and_then(Value::as_str);
-        if jwk.get("use").is_some_and(|purpose| purpose != "sig")
-            || jwk.get("alg").is_some_and(|named| named != algorithm)
-        {
-            return Err(KeyFault::Key("jwk is meant for another use or algorithm"));
+        if PRIVATE.iter().any(|member| jwk.contains_key(*member)) {
+            return Err(fault("jwk contains a private key or a secret"));
         }
-        let text = |name: &str| member(name).ok_or(KeyFault::Key("jwk lacks a member of its kty"));
-        let of = |kty: &str, crv: Option<&str>| member("kty") == Some(kty) && member("crv") == crv;
-        let wrong = Err(KeyFault::Key("the kty and crv of jwk do not fit alg"));
-        match kind {
-            Kind::Point(curve, length, verification) => {
-                if !of("EC", Some(curve)) {
-                    return wrong;
-                }
-                let (x, y) = (text("x")?, text("y")?);
-                let mut bytes = Vec::with_capacity(1 + 2 * length);
-                bytes.push(4);
-                decode_into(x, length, &mut bytes)?;
-                decode_into(y, length, &mut bytes)?;
-                let thumbprint = thumbprint(&[
-                    "{\"crv\":\"",
-                    curve,
-                    "\",\"kty\":\"EC\",\"x\":\"",
-                    x,
-                    "\",\"y\":\"",
-                    y,
-                    "\"}",
-                ]);
-                Ok(Self { material: Material::Plain { verification, bytes }, thumbprint })
-            }
-            Kind::Ed25519 => {
-                if !of("OKP", Some("Ed25519")) {
-                    return wrong;
-                }
-                let x = text("x")?;
-                let mut bytes = Vec::with_capacity(32);
-                decode_into(x, 32, &mut bytes)?;
-                let thumbprint = thumbprint(&["{\"crv\":\"Ed25519\",\"kty\":\"OKP\",\"x\":\"", x, "\"}"]);
-                Ok(Self { material: Material::Plain { verification: &ED25519, bytes }, thumbprint })
-            }
-            Kind::Rsa(parameters) => {
-                if !of("RSA", None) {
-                    return wrong;
-                }
-                let (n, e) = (text("n")?, text("e")?);
-                let (modulus, exponent) = (number(n)?, number(e)?);
-                if !RSA_BYTES.contains(&modulus.len()) {
-                    return Err(KeyFault::Key("jwk is an RSA key of fewer than 2048 or more than 4096 bits"));
-                }
-                let thumbprint = thumbprint(&["{\"e\":\"", e, "\",\"kty\":\"RSA\",\"n\":\"", n, "\"}"]);
-                Ok(Self { material: Material::Rsa { parameters, modulus, exponent }, thumbprint })
-            }
+        // The alternative names of one algorithm are equal.
+        let is_other = |named: &Value| named.as_str().and_then(|text| text.parse().ok()) != Some(algorithm);
+        if jwk.get("use").is_some_and(|purpose| purpose != "sig") || jwk.get("alg").is_some_and(is_other) {
+            return Err(fault("jwk is meant for another use or algorithm"));
         }
+        let key = Key::from_jwk(jwk, algorithm).map_err(|why| fault(&format!("jwk is unusable: {why}")))?;
+        if key.signature_bytes() > RSA_BYTES_MAX && jwk.contains_key("n") {
+            return Err(fault("jwk is an RSA key of more than 4096 bits"));
+        }
+        let thumbprint = thumbprint(jwk).ok_or_else(|| fault("jwk lacks a member of its kty"))?;
+        Ok(Self { key, thumbprint })
     }
 
-    /// Whether the signature of the message is by this key. A point that is not on its curve verifies nothing.
+    /// Returns whether the signature of the message is by this key.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        match &self.material {
-            Material::Plain { verification, bytes } => {
-                UnparsedPublicKey::new(*verification, bytes).verify(message, signature).is_ok()
-            }
-            Material::Rsa { parameters, modulus, exponent } => {
-                RsaPublicKeyComponents { n: modulus, e: exponent }
-                    .verify(parameters, message, signature)
-                    .is_ok()
-            }
+        self.key.verifies(message, signature)
+    }
+}
+
+/// Returns the thumbprint of a valid key: the hash of its required members, in alphabetical order (RFC 7638 section 3,
+/// RFC 8037 section 2, RFC 9964 section 6). In a valid key, no value of these members needs to be escaped.
+fn thumbprint(jwk: &Map<String, Value>) -> Option<Thumbprint> {
+    let members: &[&str] = match jwk.get("kty")?.as_str()? {
+        "EC" => &["crv", "kty", "x", "y"],
+        "OKP" => &["crv", "kty", "x"],
+        "RSA" => &["e", "kty", "n"],
+        "AKP" => &["alg", "kty", "pub"],
+        _ => return None,
+    };
+    let mut context = Context::new(&SHA256);
+    for (index, member) in members.iter().enumerate() {
+        for part in
+            [if index == 0 { "{\"" } else { ",\"" }, member, "\":\"", jwk.get(*member)?.as_str()?, "\""]
+        {
+            context.update(part.as_bytes());
         }
     }
-}
-
-/// Decodes base64url of exactly `length` bytes. The decoder accepts only the canonical spelling, so that a key has one
-/// thumbprint.
-fn decode_into(text: &str, length: usize, bytes: &mut Vec<u8>) -> Result<(), KeyFault> {
-    let before = bytes.len();
-    let decoded = URL_SAFE_NO_PAD.decode_vec(text, bytes);
-    match decoded {
-        Ok(()) if bytes.len() - before == length => Ok(()),
-        Ok(()) | Err(_) => Err(KeyFault::Key("a member of jwk is not base64url of its length")),
-    }
-}
-
-/// Decodes a number without leading zeros (RFC 7518 section 2, Base64urlUInt).
-fn number(text: &str) -> Result<Vec<u8>, KeyFault> {
-    match URL_SAFE_NO_PAD.decode(text) {
-        Ok(bytes) if bytes.first().is_some_and(|first| *first != 0) => Ok(bytes),
-        Ok(_) | Err(_) => Err(KeyFault::Key("a member of jwk is not a number in base64url")),
-    }
-}
-
-/// Returns the thumbprint of the required members of a key, in the order of RFC 7638 section 3. Their values are
-/// base64url, so nothing needs to be escaped.
-fn thumbprint(parts: &[&str]) -> Thumbprint {
-    let mut context = Context::new(&SHA256);
-    for part in parts {
-        context.update(part.as_bytes());
-    }
+    context.update(b"}");
     let mut out = [0; 32];
     out.copy_from_slice(context.finish().as_ref());
-    Thumbprint(out)
+    Some(Thumbprint(out))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
 
     fn read(jwk: &Value, algorithm: &str) -> Result<String, &'static str> {
@@ -246,15 +180,38 @@ mod tests {
             jwk[name] = value.clone();
             assert_eq!(read(&jwk, "ES256"), Err("key"), "{name} {value}");
         }
-        let rsa = |n: &[u8]| json!({ "kty": "RSA", "e": "AQAB", "n": URL_SAFE_NO_PAD.encode(n) });
-        for (n, is_read) in [
-            (vec![0xff; 256], true),
-            (vec![0xff; 512], true),
-            (vec![0xff; 255], false),
-            (vec![0xff; 513], false),
+        let rsa = |n: &[u8], e: &[u8]| json!({ "kty": "RSA", "e": URL_SAFE_NO_PAD.encode(e), "n": URL_SAFE_NO_PAD.encode(n) });
+        let usual = [1, 0, 1];
+        for (n, e, is_read) in [
+            (vec![0xff; 256], &usual[..], true),
+            (vec![0xff; 512], &usual, true),
+            (vec![0xff; 255], &usual, false),
+            (vec![0xff; 513], &usual, false),
+            (vec![0xff; 1024], &usual, false),
+            (vec![0xff; 4096], &usual, false),
+            (vec![0xfe; 256], &usual, false),
+            (vec![0xff; 256], &[1], false),
+            (vec![0xff; 256], &[2], false),
+            (vec![0xff; 256], &[], false),
+            // An exponent as long as the modulus would make each verification hundreds of times slower.
+            (vec![0xff; 256], &[0xff; 256], false),
         ] {
-            assert_eq!(read(&rsa(&n), "RS256").is_ok(), is_read, "{} bytes", n.len());
+            assert_eq!(read(&rsa(&n, e), "RS256").is_ok(), is_read, "{} bytes, {e:?}", n.len());
         }
-        assert!(read(&rsa(&[&[0][..], &[0xff; 256]].concat()), "RS256").is_err(), "a leading zero");
+        // The point is not on the curve.
+        let mut off = good.clone();
+        off["y"] = good["x"].clone();
+        assert_eq!(read(&off, "ES256"), Err("key"));
+    }
+
+    #[test]
+    fn the_algorithms_of_proofs_are_the_asymmetric_ones_of_tokens() {
+        let names: Vec<&str> = algorithms().split(' ').collect();
+        for name in &names {
+            assert!(!name.parse::<Algorithm>().unwrap().has_secret(), "{name}");
+        }
+        let asymmetric = Algorithm::ALL.into_iter().filter(|it| !it.has_secret()).count();
+        assert_eq!(names.len(), asymmetric + 1, "{names:?}");
+        assert!(names.contains(&"Ed25519") && names.contains(&"EdDSA"));
     }
 }

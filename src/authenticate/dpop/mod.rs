@@ -13,7 +13,7 @@ mod target;
 mod tests;
 mod thumbprint;
 
-pub use key::ALGORITHMS;
+pub use key::algorithms;
 pub use nonce::NonceKey;
 pub use thumbprint::Thumbprint;
 
@@ -46,6 +46,8 @@ pub struct DpopSettings {
     pub requires_nonce: bool,
     /// The key that authenticates nonces; `None` for a key that only this process knows.
     pub nonce_key: Option<NonceKey>,
+    /// A further key whose nonces are accepted, while gateways change their keys one after the other.
+    pub previous_nonce_key: Option<NonceKey>,
     /// The maximum number of remembered proofs.
     pub replay_entries: usize,
     /// Whether challenges for bearer tokens also offer DPoP.
@@ -58,6 +60,7 @@ impl Default for DpopSettings {
             window: 60,
             requires_nonce: false,
             nonce_key: None,
+            previous_nonce_key: None,
             replay_entries: 1_000_000,
             announce: false,
         }
@@ -220,6 +223,12 @@ impl Dpop {
         })
     }
 
+    /// Returns when a nonce was issued; `None` if its key is unknown.
+    fn nonce_issued(&self, nonce: &str) -> Option<u64> {
+        let previous = self.settings.previous_nonce_key.as_ref();
+        self.nonce_key().issued(nonce).or_else(|| previous?.issued(nonce))
+    }
+
     /// Checks the binding of a token in a request: a bound token must have been sent with the `DPoP` scheme and with a
     /// proof by its key, and a token that is not bound must not have been sent with this scheme. Otherwise an attacker
     /// could use a stolen bound token as a bearer token, and a client would believe that its token is bound.
@@ -340,7 +349,7 @@ impl Dpop {
         let window = self.settings.window;
         let is_acceptable = |time: u64| time <= now.unix + AHEAD && now.unix.saturating_sub(time) <= window;
         match proof.nonce() {
-            Some(text) => match self.nonce_key().issued(text) {
+            Some(text) => match self.nonce_issued(text) {
                 Some(issued) if is_acceptable(issued) => Ok(Created::ByNonce(issued)),
                 Some(issued) => {
                     nonce(format!("the proof's nonce was issued at {issued}, and it is {} now", now.unix))

@@ -5,8 +5,8 @@
 //! refused: to accept it, or to forget an older proof, would allow a replay.
 //!
 //! Proofs are forgotten by generation. A generation lasts as long as a proof can be accepted, and is kept for one more
-//! such span. A proof that was created before the end of a forgotten generation is refused, so a clock that is set back
-//! does not revive proofs.
+//! such span. A proof that was not created after all proofs of a forgotten generation is refused. Neither a clock that is
+//! set back nor a longer or shorter window can therefore revive a proof.
 
 use super::{AHEAD, Thumbprint};
 use aws_lc_rs::digest::{Context, SHA256};
@@ -75,6 +75,8 @@ struct Generation {
     marks: HashSet<Mark>,
     /// The number of proofs by each key.
     by_key: HashMap<Thumbprint, usize>,
+    /// The latest time at which one of the proofs was created, in seconds since 1970.
+    latest: u64,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +86,17 @@ struct Part {
     current: Generation,
     before: Generation,
     /// Proofs created before this time are refused, because the part may have forgotten them.
-    forgotten: u64,
+    refused_before: u64,
+}
+
+impl Part {
+    /// Forgets the proofs of a generation. Returns their number.
+    fn drop_generation(&mut self, generation: Generation) -> usize {
+        if !generation.marks.is_empty() {
+            self.refused_before = self.refused_before.max(generation.latest.saturating_add(1));
+        }
+        generation.marks.len()
+    }
 }
 
 /// The accepted proofs.
@@ -156,7 +168,7 @@ impl ReplaySet {
             self.parts[usize::from(key.0[0]) % PARTS].lock().unwrap_or_else(PoisonError::into_inner);
         self.forget(&mut part, now, bounds.span);
         let start = self.start.load(Ordering::Relaxed);
-        if created.seconds() < part.forgotten || created.earliest_use() < start {
+        if created.seconds() < part.refused_before || created.earliest_use() < start {
             return Err(ReplayFault::Forgotten);
         }
         if part.current.marks.contains(&mark) || part.before.marks.contains(&mark) {
@@ -175,30 +187,26 @@ impl ReplaySet {
             return Err(ReplayFault::Full);
         }
         part.current.marks.insert(mark);
+        part.current.latest = part.current.latest.max(created.seconds());
         *part.current.by_key.entry(*key).or_default() += 1;
         Ok(())
     }
 
     /// Begins a new generation once the current one has lasted for `span` seconds. If the clock was set back, nothing
-    /// is forgotten until it has caught up.
+    /// is forgotten until the clock has caught up.
     ///
-    /// A proof that was accepted before a moment was created at most `AHEAD` seconds after it. `forgotten` is therefore
-    /// the end of the dropped generation plus `AHEAD`, and no acceptable proof is older than that.
+    /// A proof was created at most `AHEAD` seconds after its acceptance, so an acceptable proof is younger than all
+    /// proofs of a generation that ended `span` seconds ago.
     fn forget(&self, part: &mut Part, now: u64, span: u64) {
         if now < part.began.saturating_add(span) {
             return;
         }
-        let mut freed = 0;
         let (before, current) = (std::mem::take(&mut part.before), std::mem::take(&mut part.current));
-        if !before.marks.is_empty() {
-            freed += before.marks.len();
-            part.forgotten = part.forgotten.max(part.began + AHEAD);
-        }
+        let mut freed = part.drop_generation(before);
         if now < part.began.saturating_add(2 * span) {
             part.before = current;
-        } else if !current.marks.is_empty() {
-            freed += current.marks.len();
-            part.forgotten = part.forgotten.max(part.began + span + AHEAD);
+        } else {
+            freed += part.drop_generation(current);
         }
         part.began = now;
         self.count.fetch_sub(freed, Ordering::Relaxed);
@@ -215,92 +223,4 @@ fn mark(key: &Thumbprint, id: &str) -> Mark {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Created::{ByClient, ByNonce};
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::HashSet;
-
-    const SPAN: u64 = 70;
-
-    fn bounds(capacity: usize) -> ReplayBounds {
-        ReplayBounds { span: SPAN, capacity }
-    }
-
-    fn key(byte: u8) -> Thumbprint {
-        Thumbprint([byte; 32])
-    }
-
-    #[test]
-    fn a_proof_is_accepted_once_by_each_key() {
-        let set = ReplaySet::default();
-        let admit =
-            |key_byte, id: &str, now| set.admit(&key(key_byte), id, ByClient(now), now, bounds(1000), true);
-        assert_eq!(admit(1, "a", 1000), Ok(()));
-        assert_eq!(admit(1, "a", 1000), Err(ReplayFault::Seen));
-        assert_eq!(admit(2, "a", 1000), Ok(()), "another key");
-        assert_eq!(admit(1, "b", 1000), Ok(()), "another id");
-        assert_eq!(set.len(), 3);
-        assert_eq!(
-            set.admit(&key(1), "c", ByClient(1000), 1000, bounds(1000), false),
-            Ok(()),
-            "only looked up"
-        );
-        assert_eq!(admit(1, "c", 1000), Ok(()));
-    }
-
-    #[test]
-    fn when_it_is_full_new_proofs_are_refused_and_none_is_forgotten() {
-        let set = ReplaySet::default();
-        let admit = |key_byte: u8, id: usize, now| {
-            set.admit(&key(key_byte), &id.to_string(), ByClient(now), now, bounds(64), true)
-        };
-        for byte in 0..8 {
-            for id in 0..8 {
-                assert_eq!(admit(byte, id, 1000), Ok(()));
-            }
-            assert_eq!(admit(byte, 8, 1000), Err(ReplayFault::FullForKey), "one client cannot fill it");
-        }
-        assert_eq!(admit(200, 1, 1000), Err(ReplayFault::Full));
-        for byte in 0..8 {
-            assert_eq!(admit(byte, 0, 1000), Err(ReplayFault::Seen));
-        }
-        assert_eq!(admit(200, 1, 1000 + 2 * SPAN), Ok(()), "the expired proofs of all parts make room");
-        assert_eq!(set.len(), 1);
-    }
-
-    #[test]
-    fn neither_a_restart_nor_a_clock_that_is_set_back_revives_a_proof() {
-        let set = ReplaySet::default();
-        set.refuse_before(1000);
-        let admit =
-            |id: &str, created, now| set.admit(&key(1), id, ByNonce(created), now, bounds(1000), true);
-        assert_eq!(admit("a", 999, 1001), Err(ReplayFault::Forgotten));
-        // A client's clock may be ahead: its proof may have been used before the time that it states.
-        for (created, expected) in [(1000 + AHEAD - 1, Err(ReplayFault::Forgotten)), (1000 + AHEAD, Ok(()))] {
-            assert_eq!(set.admit(&key(2), "a", ByClient(created), 1001, bounds(1000), true), expected);
-        }
-        assert_eq!(admit("a", 1001, 1001), Ok(()));
-        assert_eq!(admit("b", 1001 + 3 * SPAN, 1001 + 3 * SPAN), Ok(()));
-        assert_eq!(admit("a", 1001, 1002), Err(ReplayFault::Forgotten), "the clock was set back");
-        assert_eq!(admit("b", 1001 + 3 * SPAN, 1002), Err(ReplayFault::Seen));
-    }
-
-    proptest! {
-        #[test]
-        fn no_proof_is_accepted_twice_and_no_acceptable_one_is_lost(
-            steps in proptest::collection::vec((0_u64..40, 0_u64..SPAN, 0_u8..6, 0_u8..3), 1..300)
-        ) {
-            let (set, mut seen, mut now) = (ReplaySet::default(), HashSet::new(), 10_000);
-            for (wait, age, id, by) in steps {
-                now += wait;
-                // The window is `SPAN - AHEAD`.
-                let created = now + AHEAD - age;
-                let proof = (by, id, created);
-                let admitted = set.admit(&key(by), &format!("{id} {created}"), ByClient(created), now, bounds(1_000_000), true);
-                let expected = if seen.insert(proof) { Ok(()) } else { Err(ReplayFault::Seen) };
-                prop_assert_eq!(admitted, expected);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,13 +1,8 @@
 use super::*;
 use crate::authenticate::digest_of;
+use crate::authenticate::keys::{Algorithm, Sign, pair};
 use crate::peer::Scheme;
 use crate::route::Head;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
-    EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
-};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, Method};
@@ -16,13 +11,11 @@ use serde_json::{Value, json};
 const NOW: u64 = 1_700_000_000;
 const TOKEN: &str = "a.b.c";
 
-type Signer = Box<dyn Fn(&[u8]) -> Vec<u8>>;
-
 /// A client's key, which signs proofs.
 struct Client {
     algorithm: &'static str,
     jwk: Value,
-    sign: Signer,
+    sign: Sign,
 }
 
 fn b64(bytes: impl AsRef<[u8]>) -> String {
@@ -30,44 +23,13 @@ fn b64(bytes: impl AsRef<[u8]>) -> String {
 }
 
 impl Client {
-    fn ec(algorithm: &'static str, curve: &str, kind: &'static EcdsaSigningAlgorithm) -> Self {
-        let pair = EcdsaKeyPair::generate(kind).unwrap();
-        let (x, y) = {
-            let point = &pair.public_key().as_ref()[1..];
-            let (x, y) = point.split_at(point.len() / 2);
-            (b64(x), b64(y))
-        };
-        let jwk = json!({ "kty": "EC", "crv": curve, "x": x, "y": y });
-        let sign = move |message: &[u8]| pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
-        Self { algorithm, jwk, sign: Box::new(sign) }
+    fn new(algorithm: &'static str) -> Self {
+        let (sign, jwk, _) = pair(algorithm.parse().unwrap());
+        Self { algorithm, jwk, sign }
     }
 
     fn es256() -> Self {
-        Self::ec("ES256", "P-256", &ECDSA_P256_SHA256_FIXED_SIGNING)
-    }
-
-    fn ed25519(algorithm: &'static str) -> Self {
-        let pair = Ed25519KeyPair::generate().unwrap();
-        let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(pair.public_key()) });
-        Self { algorithm, jwk, sign: Box::new(move |message| pair.sign(message).as_ref().to_vec()) }
-    }
-
-    fn rsa(algorithm: &'static str) -> Self {
-        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        let public = pair.public_key();
-        let number = |bytes: &[u8]| b64(bytes.strip_prefix(&[0]).unwrap_or(bytes));
-        let jwk = json!({
-            "kty": "RSA",
-            "n": number(public.modulus().big_endian_without_leading_zero()),
-            "e": number(public.exponent().big_endian_without_leading_zero()),
-        });
-        let sign = move |message: &[u8]| {
-            let mut signature = vec![0; pair.public_modulus_len()];
-            let padding = if algorithm == "RS256" { &RSA_PKCS1_SHA256 } else { &RSA_PSS_SHA256 };
-            pair.sign(padding, &SystemRandom::new(), message, &mut signature).unwrap();
-            signature
-        };
-        Self { algorithm, jwk, sign: Box::new(sign) }
+        Self::new("ES256")
     }
 
     fn header(&self) -> Value {
@@ -125,26 +87,25 @@ fn verify(dpop: &Dpop, client: &Client, header: &Value, claims: &Value, now: u64
 #[test]
 fn a_proof_of_each_algorithm_is_accepted_once() {
     let dpop = Dpop::default();
-    for (at, client) in [
-        Client::es256(),
-        Client::ec("ES384", "P-384", &ECDSA_P384_SHA384_FIXED_SIGNING),
-        Client::ec("ES512", "P-521", &ECDSA_P521_SHA512_FIXED_SIGNING),
-        Client::ed25519("EdDSA"),
-        Client::ed25519("Ed25519"),
-        Client::rsa("RS256"),
-        Client::rsa("PS256"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        assert_eq!(ALGORITHMS.split(' ').filter(|known| *known == client.algorithm).count(), 1);
-        let (header, claims) = (client.header(), claims("1"));
-        assert_eq!(verify(&dpop, &client, &header, &claims, NOW), Ok(()), "{}", client.algorithm);
+    for (at, algorithm) in algorithms().split(' ').enumerate() {
+        let client = Client::new(algorithm);
+        // The test uses one RSA key for several algorithms.
+        let (header, claims) = (client.header(), claims(algorithm));
+        assert_eq!(verify(&dpop, &client, &header, &claims, NOW), Ok(()), "{algorithm}");
         assert_eq!(verify(&dpop, &client, &header, &claims, NOW), Err(Denial::ReplayedProof));
         assert_eq!(dpop.remembered(), at + 1);
+        let (mut short, mut other) = (client.proof(&header, &claims), client.proof(&header, &claims));
+        short.truncate(short.len() - 4);
+        let last = other.rfind('.').unwrap() + 9;
+        other.replace_range(last..=last, if &other[last..=last] == "A" { "B" } else { "A" });
+        for forged in [&*short, &other] {
+            let refused = verify_fields(&dpop, &[forged], &client.thumbprint(), NOW).unwrap_err();
+            assert_eq!(refused.denial, Denial::InvalidProof(ProofFault::Signature), "{algorithm}");
+        }
     }
-    assert_eq!(ALGORITHMS.split(' ').count(), 7);
-    assert_eq!((dpop.count(ProofOutcome::Accepted), dpop.count(ProofOutcome::Replayed)), (7, 7));
+    let all = algorithms().split(' ').count() as u64;
+    assert_eq!(all, 1 + Algorithm::ALL.into_iter().filter(|it| !it.has_secret()).count() as u64);
+    assert_eq!((dpop.count(ProofOutcome::Accepted), dpop.count(ProofOutcome::Replayed)), (all, all));
 }
 
 #[test]
@@ -236,7 +197,7 @@ fn each_bad_proof_is_refused_with_its_reason_and_not_remembered() {
         verify_fields(&dpop, fields, &key, NOW).map(|_| ()).map_err(|refused| refused.denial)
     };
     let (message, signature) = (good.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1);
-    let long = format!("{good}{}", "A".repeat(8192));
+    let long = format!("{good}{}", "A".repeat(12 * 1024));
     for (sent, fault) in [
         (&[][..], ProofFault::Missing),
         (&[&*good, &*good], ProofFault::Repeated),
@@ -251,7 +212,8 @@ fn each_bad_proof_is_refused_with_its_reason_and_not_remembered() {
         (&[&good[..good.len() - 2]], ProofFault::Signature),
         (&[&format!("{good}=")], ProofFault::Signature),
     ] {
-        assert_eq!(fields(sent), Err(invalid(fault)), "{sent:?}");
+        let lengths: Vec<usize> = sent.iter().map(|field| field.len()).collect();
+        assert_eq!(fields(sent), Err(invalid(fault)), "{lengths:?}");
     }
     assert_eq!(dpop.remembered(), 0, "a flood of bad proofs fills nothing");
     assert_eq!(fields(&[&good]), Ok(()), "the neighbour of all of them");
@@ -283,11 +245,37 @@ fn a_nonce_of_the_gateway_says_when_a_proof_was_created_and_may_be_required() {
         assert_eq!(ask(&other, NOW), Err(Denial::UseDpopNonce), "of another gateway");
         assert_eq!(ask(&with("2", Some(nonce), NOW), NOW), Err(Denial::ReplayedProof));
     }
-    let shared = || Dpop::new(DpopSettings { nonce_key: Some(NonceKey::of(&[7; 32])), ..settings(true) });
-    let (one, other) = (shared(), shared());
-    let mut claims = claims("1");
-    claims["nonce"] = one.nonce(Now::at(NOW)).to_str().unwrap().into();
-    assert_eq!(verify(&other, &client, &client.header(), &claims, NOW), Ok(()), "gateways with one secret");
+}
+
+#[test]
+fn gateways_accept_the_nonces_of_each_other_while_the_secret_is_replaced() {
+    let client = Client::es256();
+    let (old, new) = ([7; 32], [8; 32]);
+    let gateway = |secret: &[u8], previous: Option<&[u8]>| {
+        Dpop::new(DpopSettings {
+            requires_nonce: true,
+            nonce_key: Some(NonceKey::of(secret)),
+            previous_nonce_key: previous.map(NonceKey::of),
+            ..DpopSettings::default()
+        })
+    };
+    // The steps of a change: both gateways learn the new secret, both issue with it, both forget the old one.
+    let steps =
+        [gateway(&old, None), gateway(&old, Some(&new)), gateway(&new, Some(&old)), gateway(&new, None)];
+    for (issues, issuer) in steps.iter().enumerate() {
+        for (accepts, other) in steps.iter().enumerate() {
+            let mut claims = claims(&format!("{issues} {accepts}"));
+            claims["nonce"] = issuer.nonce(Now::at(NOW)).to_str().unwrap().into();
+            let accepted = verify(other, &client, &client.header(), &claims, NOW);
+            let is_known = match accepts {
+                0 => issues < 2,
+                3 => issues >= 2,
+                _ => true,
+            };
+            let expected = if is_known { Ok(()) } else { Err(Denial::UseDpopNonce) };
+            assert_eq!(accepted, expected, "issued in step {issues}, used in step {accepts}");
+        }
+    }
 }
 
 #[test]

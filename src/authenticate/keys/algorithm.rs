@@ -269,4 +269,4 @@ impl fmt::Display for Algorithm {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

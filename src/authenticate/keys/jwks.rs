@@ -198,6 +198,23 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Key
     Ok(Candidate { id, algorithm, key: parsed })
 }
 
+impl Key {
+    /// Parses a public JSON Web Key for this algorithm. Ignores `kid` and the stated purpose of the key.
+    ///
+    /// # Errors
+    /// Returns an error if the key is not a valid public key of the algorithm's kind.
+    pub(in crate::authenticate) fn from_jwk(
+        jwk: &Map<String, Value>,
+        algorithm: Algorithm,
+    ) -> Result<Self, String> {
+        let kind = kind(jwk)?;
+        if kind == KeyKind::Secret || kind != algorithm.kind() {
+            return Err(format!("a {}, and {algorithm} needs a {}", kind.name(), algorithm.kind().name()));
+        }
+        parsed(None, algorithm, jwk, &[])
+    }
+}
+
 /// Returns the kind of a key, which `kty` and `crv` determine. For the `kty` `AKP` of RFC 9964, `alg` determines the
 /// kind.
 fn kind(key: &Map<String, Value>) -> Result<KeyKind, String> {

@@ -2,7 +2,7 @@
 
 use super::Faults;
 use super::counters::CounterRegistry;
-use crate::authenticate::dpop::ALGORITHMS;
+use crate::authenticate::dpop;
 use crate::authenticate::{Access, Issuer};
 use crate::authorize::{Check, Rule};
 use crate::config::file::{File, ResourceSection};
@@ -207,7 +207,7 @@ fn metadata(
         |route: &&&Route| route.rule.checks().iter().any(|check| matches!(check, Check::Bound));
     let bound = below.iter().filter(requires_bound).count();
     if announces_dpop || bound > 0 {
-        let algorithms: Vec<&str> = ALGORITHMS.split(' ').collect();
+        let algorithms: Vec<&str> = dpop::algorithms().split(' ').collect();
         document.insert("dpop_signing_alg_values_supported".into(), algorithms.into());
     }
     if bound > 0 && bound == below.len() {

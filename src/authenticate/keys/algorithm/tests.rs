@@ -18,10 +18,10 @@ use std::sync::OnceLock;
 const SECRET: [u8; 64] = *b"k7Qz1k8Wv3Jq0ZpLmX2v5T9rY4uB6nHc-dE_gAiSoPfKlMxCyNbVwRtUjIeDqGhF";
 
 /// Signs messages with the private half of one key.
-type Sign = Box<dyn Fn(&[u8]) -> Vec<u8> + Sync + Send>;
+pub(in crate::authenticate) type Sign = Box<dyn Fn(&[u8]) -> Vec<u8> + Sync + Send>;
 
 /// Returns a signer for the algorithm, the public key as a JWK without `alg`, and the same key as SubjectPublicKeyInfo.
-fn pair(algorithm: Algorithm) -> (Sign, Value, Vec<u8>) {
+pub(in crate::authenticate) fn pair(algorithm: Algorithm) -> (Sign, Value, Vec<u8>) {
     static RSA: OnceLock<RsaKeyPair> = OnceLock::new();
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let mac = |algorithm| -> (Sign, Value, Vec<u8>) {
