@@ -16,7 +16,7 @@ use super::settings::{Client, ClientSecret, IssuerSettings};
 use super::token::{AccessClaims, confirmation, mint};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
 use crate::authenticate::digest_of;
-use crate::authenticate::dpop::ALGORITHMS;
+use crate::authenticate::dpop::algorithms;
 use crate::denial::Denial;
 use crate::journal::Level;
 use crate::keyring::JWKS_MAX_AGE;
@@ -239,7 +239,7 @@ fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
         "revocation_endpoint": at(Endpoint::Revoke),
         "revocation_endpoint_auth_methods_supported": methods,
         "grant_types_supported": ["client_credentials"],
-        "dpop_signing_alg_values_supported": ALGORITHMS.split(' ').collect::<Vec<_>>(),
+        "dpop_signing_alg_values_supported": algorithms().split(' ').collect::<Vec<_>>(),
         // `response_types_supported` is required, and the list must not be empty (RFC 8414 sections 2 and 3.2). The
         // authority has no authorization endpoint and therefore no response type. The value `none` is registered for a
         // response without any token (OAuth 2.0 Multiple Response Type Encoding Practices, section 4).
