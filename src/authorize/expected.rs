@@ -19,12 +19,13 @@ pub struct RequestFacts<'r> {
     pub now: Now,
 }
 
-/// The value that a claim is compared with. A value that the request lacks or states ambiguously equals no claim.
+/// The value that a claim is compared with. If the request lacks the value or states it ambiguously, no claim equals
+/// it.
 #[derive(Clone, Debug)]
 pub enum Expected {
     /// A fixed value.
     Literal(ClaimValue),
-    /// Any of these fixed values.
+    /// One of these fixed values.
     AnyOf(Box<[ClaimValue]>),
     /// The segment that a parameter of the route's path matched.
     Param {
@@ -48,7 +49,7 @@ impl Expected {
             Self::Literal(literal) => value.matches(literal),
             Self::AnyOf(literals) => literals.iter().any(|literal| value.matches(literal)),
             Self::Param { position, .. } => {
-                // Some upstreams read `acme;x` as `acme`. An ambiguous segment equals no claim.
+                // Some upstreams read `acme;x` as `acme`.
                 let segment = request.params.get(*position).filter(|segment| !has_parameters(segment));
                 segment.is_some_and(|segment| value.matches_segment(segment))
             }
@@ -74,8 +75,7 @@ impl Expected {
         }
     }
 
-    /// Returns, for operators, the reason why the request has no value to compare with; `None` if the request has a
-    /// value.
+    /// Returns the reason, for operators, why the request has no value to compare. Returns `None` if it has a value.
     pub(super) fn missing(&self, request: &RequestFacts<'_>) -> Option<&'static str> {
         match self {
             Self::Literal(_) | Self::AnyOf(_) | Self::HostName => None,
@@ -131,7 +131,7 @@ fn write_literal(f: &mut fmt::Formatter<'_>, literal: &ClaimValue) -> fmt::Resul
     }
 }
 
-/// Calls `ask` with the facts of a request that has this host, these header fields and these values of parameters.
+/// Calls `ask` with the facts of a request that has this host and these header fields and path parameters.
 #[cfg(test)]
 pub(super) fn asking<T>(
     host: &str,

@@ -5,16 +5,16 @@ use crate::authenticate::{Place, Principal};
 use crate::denial::Denial;
 use std::rc::Rc;
 
-/// Proof that a request may be forwarded. There are two ways to obtain a permit: [`authorize`] checks the route's rule,
-/// and [`Permit::in_shadow`] records a refusal that the route's shadow mode does not enforce. Forwarding consumes the
-/// permit, so each permit is used only once.
+/// Proof that a request may be forwarded.
+///
+/// [`authorize`] issues a permit if the route's rule passes. [`Permit::in_shadow`] issues a permit for a refusal in
+/// shadow mode. Forwarding consumes the permit.
 #[derive(Debug)]
 pub struct Permit {
     caller: Option<(Rc<Principal>, Place)>,
 }
 
-/// Checks the route's rule for the caller and stops at the first check that fails. An anonymous caller passes only a
-/// rule without checks.
+/// Checks the route's rule for the caller. An anonymous caller passes only a rule without checks.
 ///
 /// # Errors
 /// Returns the denial of the first check that fails.
@@ -34,14 +34,13 @@ pub fn authorize(
 }
 
 impl Permit {
-    /// Accepts a refusal that is not enforced because the route is in shadow mode. [`Shadowed::record`] then returns
-    /// the permit, with the caller if one was verified.
+    /// Accepts a refusal on a route in shadow mode. [`Shadowed::record`] then returns the permit.
     #[cold]
     pub fn in_shadow(refusal: Refusal, _mode: &ShadowMode) -> Shadowed {
         Shadowed { refusal }
     }
 
-    /// Returns the caller to whom the permit was issued; `None` for an anonymous caller.
+    /// Returns the caller of the request; `None` for an anonymous caller.
     pub fn principal(&self) -> Option<&Rc<Principal>> {
         self.caller.as_ref().map(|(principal, _)| principal)
     }
@@ -52,19 +51,19 @@ impl Permit {
     }
 }
 
-/// Evidence that the operator set `mode = "shadow"` for a route. Only the compiler of the policy creates it, which
-/// `tests/structure.rs` checks.
+/// Evidence that the operator set `mode = "shadow"` for a route. Only the policy compiler may create it;
+/// `tests/structure.rs` checks this.
 #[derive(Debug)]
 pub struct ShadowMode(());
 
 impl ShadowMode {
-    /// Creates the evidence for a route whose policy sets shadow mode.
+    /// Creates the evidence. The caller must have read shadow mode from the policy.
     pub(crate) const fn new() -> Self {
         Self(())
     }
 }
 
-/// A refusal that shadow mode does not enforce and that has not been recorded yet.
+/// A refusal in shadow mode that has not been recorded yet.
 #[derive(Debug)]
 #[must_use = "a refusal in shadow mode must be recorded"]
 pub struct Shadowed {

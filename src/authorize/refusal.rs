@@ -14,7 +14,7 @@ pub struct Refusal {
     pub detail: Option<Box<str>>,
     /// The verified principal and the place of its token; `None` if no token was verified before the refusal.
     pub caller: Option<(Rc<Principal>, Place)>,
-    /// What a wait could change about the refusal.
+    /// The missing fact that the request can wait for; `None` if waiting cannot change the refusal.
     pub pending: Option<Box<Pending>>,
 }
 

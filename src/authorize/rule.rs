@@ -44,11 +44,10 @@ pub enum Check {
     },
     /// The caller has logged in with a password recently.
     Fresh {
-        /// The maximum age of the login in seconds. 0 accepts any age but requires a token that was issued at the login
-        /// itself and not by a refresh.
+        /// The maximum age of the login in seconds. 0 accepts any age, but rejects a token from a refresh.
         max_age: u32,
     },
-    /// The token is bound to a key of its sender. Authentication has already verified the proof for this key.
+    /// The token is bound to a key. Authentication has already verified the proof of possession of this key.
     Bound,
 }
 
@@ -81,8 +80,8 @@ impl Check {
             }
             Self::Fresh { max_age } => {
                 let (max_age, now) = (*max_age, request.now);
-                // The login time must be within the bound; refreshed tokens carry it too. A time in the future, beyond
-                // the tolerated clock difference, proves nothing about the age of the login.
+                // A refreshed token has the time of the original login. A login time in the future, beyond the leeway,
+                // is rejected.
                 let recent = |time: u64| {
                     time <= now.unix.saturating_add(principal.leeway)
                         && now.unix.saturating_sub(time) <= u64::from(max_age)
@@ -99,9 +98,9 @@ impl Check {
     }
 }
 
-/// Whether [`Principal::roles`] certainly contains all roles of the token. If the gateway reads only a part of the
-/// claim, or nothing, the token may have a role that is missing there. Text is read as one role: if it contains a
-/// separator, its author may have meant several.
+/// Returns whether [`Principal::roles`] contains all roles of the token.
+///
+/// Text is read as one role. If the text contains a separator, the issuer may have meant several roles.
 fn are_all_roles_known(principal: &Principal) -> bool {
     match principal.shapes.roles {
         Shape::Absent | Shape::List | Shape::Names => true,
@@ -150,14 +149,14 @@ impl Rule {
         self.checks.iter().find(|check| check.verdict(principal, request).is_err())
     }
 
-    /// Explains to the operator why the rule refuses this caller: the first check that fails, and the values in the
-    /// caller's token. Returns `None` if all checks pass.
+    /// Explains to the operator why the rule refuses this caller. Names the first check that fails and the values in
+    /// the caller's token. Returns `None` if all checks pass.
     pub fn why(&self, principal: &Principal, request: &RequestFacts<'_>) -> Option<String> {
         let check = self.first_failure(principal, request)?;
         let remark = |shape: Shape| shape.remark().map(|remark| format!(" ({remark})")).unwrap_or_default();
         let held = match check {
             Check::Roles(_) | Check::AllRoles(_) | Check::NotRoles(_) => {
-                // A string is one role and is never split: a split could grant roles that the issuer did not intend.
+                // Splitting the string could grant roles that the issuer did not intend.
                 let whole = principal.shapes.roles == Shape::Text
                     && principal.roles.iter().any(|role| role.contains([' ', ',']));
                 let whole = if whole { " (the claim is text, which is one role, whole)" } else { "" };
@@ -253,8 +252,7 @@ mod tests {
 
     #[test]
     fn a_login_that_is_yet_to_come_is_not_fresh_beyond_what_clocks_may_differ() {
-        // `auth_time` is the time when the authentication occurred (RFC 9068 section 2.2.1), so it cannot be in the
-        // future.
+        // RFC 9068, section 2.2.1: `auth_time` is the time of the authentication, so a time in the future is invalid.
         for (authenticated, leeway, fresh) in [
             (Some(1000), 0, true),
             (Some(940), 0, true),

@@ -1,7 +1,7 @@
 //! The effective policy: every key with its value and the origin of the value.
 //!
-//! The effective policy is created by serializing the typed file, so it shows the values that the gateway has read.
-//! Secrets are masked.
+//! The effective policy is serialized from the typed file, so it shows the values that the gateway has read. Secrets
+//! are masked.
 
 use super::Loaded;
 use super::file::{
@@ -18,7 +18,7 @@ use std::ops::Range;
 use toml_edit::ser::to_document;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
-/// The placeholder for the name of a named table, such as `[upstream.NAME]`, in the table of defaults.
+/// The placeholder name of tables such as `[upstream.NAME]` in the defaults.
 const NAME: &str = "NAME";
 /// The column at which comments begin, unless the value extends beyond it.
 const COMMENTS_AT: usize = 48;
@@ -43,8 +43,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            // The name of a file may contain a line break, which would end the TOML comment. `Place` escapes line
-            // breaks.
+            // A line break in the file name would end the TOML comment. `Place` escapes line breaks.
             Self::Line { file, line } => write!(f, "{}:{line}", Place::File(file.clone())),
             Self::Variable(name) => Place::Environment(name.clone()).fmt(f),
         }
@@ -74,7 +73,7 @@ pub(crate) struct Entry {
     pub key: String,
     /// The value, with secrets masked.
     pub value: serde_json::Value,
-    /// The origins of the value. A list has several origins if variables set single elements of it.
+    /// The origins of the value. If variables set single elements of a list, the list has several origins.
     pub origins: Vec<Origin>,
     /// Whether the value differs from the default.
     pub changed: bool,
@@ -89,8 +88,7 @@ pub(crate) struct Effective {
 }
 
 impl Effective {
-    /// Returns the effective policy. Without `all`, the result contains only the keys whose values differ from the
-    /// defaults.
+    /// Returns the effective policy. Without `all`, the policy contains only values that differ from the default.
     ///
     /// # Errors
     /// Returns an error for a value that TOML cannot represent.
@@ -136,13 +134,13 @@ fn with_every_table() -> File {
     }
 }
 
-/// The node of the file's document that corresponds to a value.
+/// The position of a value in the file's document.
 #[derive(Clone, Copy)]
 struct Spot<'d> {
     here: Option<Here<'d>>,
     /// The byte offset at which the node begins.
     offset: Option<usize>,
-    /// Whether a variable replaced an enclosing list, so that the file's value is not in effect.
+    /// Whether a variable replaced an enclosing list. The file's value is then not in effect.
     replaced: bool,
 }
 
@@ -157,7 +155,7 @@ impl<'d> Spot<'d> {
     }
 }
 
-/// Walks through the values, the document of the file and the defaults in parallel.
+/// Walks through the values, the file's document and the defaults in parallel.
 struct Walk<'l> {
     loaded: &'l Loaded,
     all: bool,
@@ -184,8 +182,8 @@ impl<'l> Walk<'l> {
                 Value::InlineTable(inner) if !inner.is_empty() => {
                     let default = default.and_then(Value::as_inline_table);
                     let mut inner = self.table(inner, &key, &spot, default);
-                    // An optional or named table is shown even if all of its values are defaults, since its presence
-                    // has an effect.
+                    // The presence of an optional or named table has an effect. The table is therefore shown even if
+                    // all its values are defaults.
                     let says = is_named || path.is_empty() && !self.empty.contains_key(&name);
                     if !self.all && !says && inner.is_empty() {
                         continue;
@@ -225,7 +223,7 @@ impl<'l> Walk<'l> {
         tables
     }
 
-    /// Records a key, and returns its value with its origins as a comment. Returns `None` if the key is not shown.
+    /// Records a key. Returns its value with the origins as a comment, or `None` if the key is not shown.
     fn value(&mut self, value: Value, key: &str, spot: &Spot<'l>, default: Option<&Value>) -> Option<Value> {
         let is_default = default.is_some_and(|default| is_default(&value, default));
         if is_default && !self.all {
@@ -250,8 +248,7 @@ impl<'l> Walk<'l> {
             }
             (None, None) => Vec::new(),
         };
-        // Variables may set single elements of a list. The map is sorted, so the keys of the elements follow the key of
-        // the list.
+        // The map is sorted, so the keys of a list's elements follow the key of the list.
         let first = format!("{key}[");
         let elements = overrides.range(first.clone()..).take_while(|(known, _)| known.starts_with(&first));
         for (_, variable) in elements {
@@ -264,8 +261,8 @@ impl<'l> Walk<'l> {
     }
 }
 
-/// Returns whether a value equals its default. In the table of defaults, each list or table of tables has one element
-/// as an example, although its actual default is empty.
+/// Returns whether a value equals its default. In the defaults, each list of tables contains an example element,
+/// although the actual default is empty.
 fn is_default(value: &Value, default: &Value) -> bool {
     match (value, default) {
         (Value::Array(list), Value::Array(default)) if default.iter().any(Value::is_inline_table) => {

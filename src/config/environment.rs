@@ -1,7 +1,7 @@
 //! Reads environment variables that override keys of the file: `PORTCULLIS_SERVER__HTTPS` sets the key `server.https`.
 //!
-//! A variable that has the gateway's prefix but cannot be applied is a fault, since the operator relies on its value.
-//! Only variables that container platforms derive from the name of a service are ignored.
+//! A variable that has the gateway's prefix but cannot be applied is a fault, because the operator relies on its value.
+//! Only the variables that container platforms set for a service are ignored.
 
 use super::layer::{self, Merging};
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, HashSet};
 pub(super) const PREFIX: &str = "PORTCULLIS_";
 /// The separator between the parts of a key in the name of a variable.
 const NESTING: &str = "__";
-/// Maximum number of parts of a key. The deepest key of a policy has half as many.
+/// Maximum number of parts of a key, twice the depth of the deepest key.
 const PARTS_MAX: usize = 12;
-/// Maximum number of variables. Applying a variable may copy a list as long as the file.
+/// Maximum number of variables. Each variable may cause a copy of a list as long as the file.
 const VARIABLES_MAX: usize = 1000;
-/// The top-level tables. A single underscore after one of these names is a typo for two underscores.
+/// The top-level tables. A single underscore after one of these names is reported as a typo for two.
 pub(super) const TABLES: &[&str] = &[
     "POLICY",
     "SERVER",
@@ -44,15 +44,15 @@ pub(super) struct Environment {
     pub(super) layer: Dict,
     /// The keys that variables set, each with the name of its variable.
     pub(super) keys: Vec<(String, String)>,
-    /// The key of every single value, with the name of the variable that set the value last. A list counts as a single
-    /// value, but the values of tables in the list are recorded separately.
+    /// The variable that last set each value, by the value's key. A list counts as one value, but each value of a table
+    /// in the list counts separately.
     pub(super) values: BTreeMap<String, String>,
     /// The faults of variables that cannot be applied.
     pub(super) faults: Vec<Diagnostic>,
 }
 
-/// Reads the variables that override `file`. If the file's `text` refers to a variable as `env:PORTCULLIS_…`, that
-/// variable contains a secret, not the value of a key.
+/// Reads the variables that override `file`. A variable that `text` refers to as `env:PORTCULLIS_…` contains a secret
+/// and sets no key.
 pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) -> Environment {
     let mut environment = Environment::default();
     let secrets = referred_to(text);
@@ -67,7 +67,8 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
     let mut layer = Value::from(Dict::new());
     let under = Value::from(file.clone());
     let mut seen = BTreeMap::<String, String>::new();
-    // The variable of a table sorts before the variables of the table's keys, so that all of them take effect.
+    // A table's variable sorts before the variables of the table's keys. The table therefore does not override its
+    // keys.
     variables.sort();
     if variables.len() > VARIABLES_MAX {
         let found = format!("one of {} variables that begin with {PREFIX}", variables.len());
@@ -101,8 +102,7 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
         }
     }
     environment.faults = Diagnostic::bounded(environment.faults);
-    // The most specific key must be first, because one variable may set an element of a list that another variable
-    // sets.
+    // The most specific key is first. One variable may set a list, and another variable an element of the list.
     environment.keys.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
     environment.layer = match layer {
         Value::Dict(_, layer) => layer,
@@ -111,7 +111,7 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
     environment
 }
 
-/// Records which values a variable sets. If the variable replaces a list, the whole list is attributed to the variable.
+/// Records which values a variable sets. If the variable replaces a list, it is the origin of the whole list.
 fn note(values: &mut BTreeMap<String, String>, key: &str, value: &Value, variable: &str) {
     match value {
         Value::Dict(_, table) => {
@@ -145,8 +145,8 @@ pub(super) fn fault(variable: &str, id: &'static str, found: String, hint: &str)
     }
 }
 
-/// Returns the variables that the file refers to as `env:PORTCULLIS_…`. The text is searched once, not once per
-/// variable, because it may be large and there may be many variables.
+/// Returns the variables that the file refers to as `env:PORTCULLIS_…`. The text may be large, so it is searched only
+/// once.
 fn referred_to(text: &str) -> HashSet<&str> {
     let is_named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     text.match_indices("env:")
@@ -156,16 +156,15 @@ fn referred_to(text: &str) -> HashSet<&str> {
         .collect()
 }
 
-/// Returns whether a container platform set this variable. For each service, Kubernetes and Docker links set
-/// `NAME_SERVICE_HOST`, `NAME_PORT`, `NAME_PORT_80_TCP_ADDR` and similar variables. A service named `portcullis` must
-/// not prevent the gateway from starting.
+/// Returns whether a container platform set this variable. For a service named `portcullis`, Kubernetes and Docker
+/// links set `PORTCULLIS_SERVICE_HOST`, `PORTCULLIS_PORT` and similar variables. They must not prevent the gateway from
+/// starting.
 pub(super) fn is_service_link(name: &str) -> bool {
     let port = |rest: &str| rest.is_empty() || rest.strip_prefix('_').is_some_and(starts_with_digit);
     let is_link = name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
         || name.split_once("_PORT").is_some_and(|(_, rest)| port(rest));
-    // The variable of any key below a table, even of `server.public_port`, contains two underscores in a row. Names of
-    // services rarely contain them.
+    // The variable of a key below a table always contains two underscores in a row. Service names rarely do.
     is_link && !name.contains("__")
 }
 
@@ -173,8 +172,8 @@ fn starts_with_digit(text: &str) -> bool {
     text.bytes().next().is_some_and(|first| first.is_ascii_digit())
 }
 
-/// Returns `None` if the variable may set a key, `Some(None)` if the gateway ignores the variable, and the fault
-/// otherwise.
+/// Returns `None` if the variable may set a key, `Some(None)` if the gateway ignores the variable, and otherwise the
+/// fault.
 fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
     let parts = rest.split(NESTING).count();
     if rest.split(NESTING).any(str::is_empty) || parts > PARTS_MAX {
@@ -200,9 +199,10 @@ fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
     }))
 }
 
-/// Sets a key of the layer, and returns the key as the file spells it. A list in a layer replaces the file's list as a
-/// whole. To set one element of a list, this function therefore copies the file's list to the layer and changes the
-/// element there.
+/// Sets a key of the layer, and returns the key as the file spells it.
+///
+/// A list in a layer replaces the whole list of the file. To set one element, this function copies the file's list to
+/// the layer and changes the element there.
 fn set(
     layer: &mut Value,
     under: Option<&Value>,
@@ -248,8 +248,8 @@ fn set(
     }
 }
 
-/// Returns the name of a key as the file spells it. Names of variables contain neither lower-case letters nor hyphens,
-/// so `MY_SERVICE` matches `my-service`. If several names in the file match, `part` is returned unchanged.
+/// Returns the name of a key as the file spells it: `MY_SERVICE` matches `my-service`. If several names match, `part`
+/// is returned unchanged.
 fn spelled(part: &str, layer: &Dict, file: Option<&Dict>) -> String {
     let names = || layer.keys().chain(file.into_iter().flat_map(Dict::keys));
     if names().any(|name| name == part) {

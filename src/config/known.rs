@@ -1,15 +1,13 @@
 //! Lists the keys of each table of a policy, and finds the best match for an unknown key.
 //!
-//! This module is used only if a policy has an unknown key. It takes the names of keys from the schema, which is
-//! generated from the types that read the file.
+//! The names of keys are from the schema, which is generated from the types that read the file.
 
 use super::place::nearest;
 use super::schema::schema;
 use serde_json::Value;
 use std::sync::OnceLock;
 
-/// Minimum length in bytes of an unknown key that is treated as a prefix of known keys. A shorter prefix would match
-/// too many keys.
+/// Minimum length in bytes of an unknown key that is treated as a prefix. A shorter prefix would match too many keys.
 const BEGINNING_MIN: usize = 3;
 /// Maximum number of tables that a hint names.
 const TABLES_SHOWN: usize = 4;
@@ -59,7 +57,7 @@ pub(super) fn help(name: &str, siblings: &[&str]) -> String {
     let begins = |known: &&str| lower.len() >= BEGINNING_MIN && known.starts_with(&lower);
     let comparable = name.len() <= 64;
     let one = |found: Option<&&str>| found.map(|known| format!("did you mean \"{known}\"?"));
-    // A key that completes the given name is preferred: `role` means `roles`, not `rule`.
+    // A known key that begins with the given name is preferred: `role` means `roles`, not `rule`.
     let near = siblings.iter().filter(|known| comparable && is_near(known));
     if let Some(help) = one(near.min_by_key(|known| !known.starts_with(&lower))) {
         return help;

@@ -1,32 +1,30 @@
-//! Converts TOML to values that figment can merge. The size of the values is bounded before they are built.
+//! Converts TOML to values that figment can merge, and bounds the size of the values before they are built.
 //!
-//! toml_edit parses the text both for the values and for their places, so the two cannot disagree.
+//! Both the values and their positions are parsed by toml_edit, so they cannot disagree.
 
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider};
 use std::borrow::Cow;
 use toml_edit::{Item, Key, TableLike, Value as Toml};
 
-/// Maximum nesting of values. No policy needs a third of this depth. The parser bounds the nesting of brackets, but it
-/// does not bound the nesting of dotted keys within brackets. Recursion over thousands of levels would overflow the
-/// stack.
+/// Maximum nesting of values, more than three times the depth of any policy. The parser does not bound the nesting of
+/// dotted keys within brackets. Without this bound, recursion could overflow the stack.
 pub(super) const DEPTH_MAX: usize = 24;
 
-/// Maximum nesting of brackets. Together with the parser's bound on the number of parts of a key, this constant bounds
-/// the depth of the values that the parser builds.
+/// Maximum nesting of brackets. The parser bounds the parts of a key. Both bounds together limit the depth of the
+/// parsed values.
 const BRACKETS_MAX: usize = 16;
 
-/// Maximum number of keys, tables and list elements in a file, enough for about eighty thousand routes. Each key, table
-/// or element takes up to a kilobyte of memory while the file is read, so this constant bounds the memory for a file of
-/// the maximum size.
+/// Maximum number of keys, tables and list elements in a file, enough for about eighty thousand routes. While the file
+/// is read, each of them takes up to a kilobyte of memory.
 pub(super) const VALUES_MAX: usize = 2_000_000;
 
-/// The number of values that each dot counts as. The parser builds a table for each part of a dotted key.
+/// The number of values that a dot counts as. The parser builds a table for each part of a dotted key.
 const DOT: usize = 4;
-/// The number of values that each opening bracket counts as. A bracket begins a list, a table or the header of a table.
+/// The number of values that an opening bracket counts as. A bracket begins a list, a table or a header.
 const BRACKET: usize = 2;
 
-/// Maximum length of a name in bytes. Every fault in a table repeats the table's name.
+/// Maximum length of a name in bytes. Every fault in a table repeats the table's name, so a long name would multiply.
 pub(super) const NAME_MAX: usize = 1024;
 
 /// A bound that a text exceeds.
@@ -40,14 +38,14 @@ pub(super) enum Excess {
     Name(usize, Option<usize>),
 }
 
-/// Returns the bound that a text exceeds, and the offset at which the text exceeds it. This scan is done before the
-/// text is parsed.
+/// Returns the bound that a text exceeds, and the offset where the text exceeds it. This check must run before the text
+/// is parsed.
 pub(super) fn excess(text: &str) -> Option<(usize, Excess)> {
     let bytes = text.as_bytes();
     let (mut at, mut depth, mut values) = (0, 0_usize, 0_usize);
     while let Some(byte) = bytes.get(at) {
-        // Each of these characters begins a value, a table or the next part of a key, so their weighted number is an
-        // upper bound on the number of values.
+        // Each of these characters begins a value, a table or a part of a key. The weighted sum is an upper bound on
+        // the number of values.
         values += match byte {
             b'=' | b',' => 1,
             b'[' | b'{' => BRACKET,
@@ -86,8 +84,7 @@ pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
             _ if *byte != quote => {}
             _ if !is_long => return at,
             _ if bytes[at..].starts_with(&[quote; 3]) => {
-                // The content of a multi-line string may end with up to two quotes, directly before the three closing
-                // quotes.
+                // Up to two quotes may precede the three closing quotes.
                 let run = bytes[at..].iter().take(5).take_while(|byte| **byte == quote).count();
                 return at + run - 1;
             }
@@ -125,7 +122,7 @@ impl Merging for Dict {
     }
 }
 
-/// Converts a table, unless it is nested too deeply or a name in it is too long. `text` is the document's text.
+/// Converts a table of the document with this `text`. Returns an error if nesting is too deep or a name is too long.
 pub(super) fn of_table(table: &dyn TableLike, text: &str, depth: usize) -> Result<Dict, Excess> {
     if depth > DEPTH_MAX {
         return Err(Excess::Depth);
@@ -157,8 +154,8 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
         Toml::String(string) => Value::from(string.value().as_str()),
         Toml::Integer(integer) => Value::from(*integer.value()),
         Toml::Boolean(boolean) => Value::from(*boolean.value()),
-        // No key has a fraction or a date as its value, but a version or a name without quotes, such as `1.2`, may look
-        // like a fraction or a date. Such a value is read as text, in its written form.
+        // No key has a fraction or a date as its value. An unquoted version such as `1.2` is read as text, in its
+        // written form.
         Toml::Float(_) | Toml::Datetime(_) => {
             let written = value.span().and_then(|span| text.get(span)).unwrap_or_default();
             Value::from(written)
@@ -171,13 +168,13 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
     })
 }
 
-/// Parses the value of an environment variable. Lists, tables and quoted text are TOML. Digits are read as a number
-/// only if formatting the number gives the same text, so `007` is read as text.
+/// Parses the value of an environment variable. Lists, tables and quoted text are TOML. Digits are a number only if the
+/// number formats to the same text: `007` is text.
 pub(super) fn of_variable(text: &str) -> Value {
     if text.starts_with(['[', '{', '"', '\'']) {
         let document = format!("v={text}");
         let parsed = toml_edit::ImDocument::parse(document.as_str()).ok();
-        // The text must be exactly one value, with nothing after it, not even on another line.
+        // The text must be exactly one value. A second line must not add another key.
         let only = parsed.as_ref().filter(|document| document.len() == 1);
         let value = only.and_then(|document| document.get("v")?.as_value());
         if let Some(value) = value.and_then(|value| of_value(value, &document, 0).ok()) {
@@ -194,7 +191,7 @@ pub(super) fn of_variable(text: &str) -> Value {
     }
 }
 
-/// Returns a name as it is written in the path of a key: in quotes, unless it is a bare key.
+/// Returns a name as it appears in the path of a key. A name that is not a bare key is quoted.
 pub(super) fn quoted(name: &str) -> Cow<'_, str> {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     if !name.is_empty() && name.bytes().all(is_bare) {
@@ -244,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_is_built_is_counted_before_it_is_built() {
-        // Tests the maximum number of values, and then one value more. Characters in text and comments are not counted.
+        // Tests the maximum number of values, and one value more. Characters in text and comments do not count.
         for (one, count, more) in [
             ("k=1\n", VALUES_MAX, "k=1"),
             ("[t]\n", VALUES_MAX / BRACKET, "k=1"),

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use toml_edit::ImDocument;
 
-/// Maximum size of a policy file. Ten thousand routes with as many tests take a third of this size.
+/// Maximum size of a policy file. Ten thousand routes with as many tests take a third of it.
 const FILE_MAX: ByteSize = ByteSize::bytes(16 << 20);
 
 /// A loaded policy, with the places of its values for diagnostics.
@@ -23,9 +23,9 @@ pub struct Loaded {
     pub file: File,
     /// The places of the values.
     pub places: Places,
-    /// The folder that relative paths in the policy start from.
+    /// The folder that relative paths start from.
     pub base: PathBuf,
-    /// The keys that the environment overrides, each with its variable.
+    /// The variable that overrides each key, by key.
     pub(super) overrides: BTreeMap<String, String>,
 }
 
@@ -40,8 +40,8 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     }
 }
 
-/// Loads the parts of a policy file that can be read, and returns the faults of the other parts. The compiler can then
-/// report its own faults at the same time. A policy with faults must not be served.
+/// Loads the parts of a policy file without faults, and returns the faults of the other parts. The compiler can then
+/// report its faults at the same time. A policy with faults must not be served.
 pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     let name = path.display().to_string();
     let text = match read(&name, path) {
@@ -55,8 +55,8 @@ pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     (loaded, faults)
 }
 
-/// Selects the variables with the gateway's prefix. A variable that is not UTF-8 is a fault. If it were ignored, the
-/// value that the operator set would silently have no effect.
+/// Selects the variables with the gateway's prefix. A variable that is not UTF-8 is a fault: if it were ignored, the
+/// operator's value would silently have no effect.
 pub(super) fn variables(
     all: impl Iterator<Item = (OsString, OsString)>,
 ) -> (Vec<(String, String)>, Vec<Diagnostic>) {
@@ -120,7 +120,7 @@ pub fn load_text(
     }
 }
 
-/// Loads the parts of a policy's text that can be read, and returns the faults of the other parts; see [`survey`].
+/// Loads the parts of a policy's text without faults, and returns the faults of the other parts; see [`survey`].
 pub fn survey_text(
     name: &str,
     text: String,
@@ -139,7 +139,7 @@ pub fn survey_text(
     (file.map(|file| Loaded { file, places, base, overrides: environment.values }), faults)
 }
 
-/// Parses the text, and overrides its values with the values that the environment sets.
+/// Parses the text, and overrides its values with the environment's values.
 fn layered(
     name: &str,
     text: String,
@@ -148,7 +148,7 @@ fn layered(
     if let Some((offset, excess)) = layer::excess(&text) {
         return Err(vec![too_much(place::at_offset(name, &text, offset), excess)]);
     }
-    // The fault repeats the parser's message, but not the line of the file, which may contain a secret.
+    // The fault repeats the parser's message, but not the file's line, which may contain a secret.
     let document = ImDocument::parse(text.clone()).map_err(|error| {
         let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
         let stopped = error.span().map_or(0, |span| span.start);
@@ -165,7 +165,7 @@ fn layered(
         vec![too_much(place, excess)]
     })?;
     let environment = environment::read(variables, &written, &text);
-    // Merging copies both layers. A large file is therefore not merged with an empty environment.
+    // Merging copies both layers, so an empty environment is not merged.
     let merged = match environment.layer.is_empty() {
         true => written,
         false => written.merge_over(environment.layer.clone()),

@@ -1,8 +1,8 @@
-//! The configuration as the operator wrote it. Values in gateway.toml override the built-in defaults, and environment
-//! variables override both.
+//! The configuration as the operator wrote it. gateway.toml overrides the defaults, and environment variables override
+//! gateway.toml.
 //!
-//! Loading the configuration reports all of its faults at once, each with its place. It opens no file other than
-//! gateway.toml; the policy compiler resolves references to other files.
+//! Loading reports all faults at once, each with its place. Loading opens only gateway.toml. The policy compiler opens
+//! the files to which gateway.toml refers.
 
 pub(crate) mod effective;
 mod environment;

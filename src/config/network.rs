@@ -18,7 +18,7 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// Returns whether the address is in the network. An IPv4-mapped IPv6 address is treated as the IPv4 address.
+    /// Returns whether the network contains the address. An IPv4-mapped IPv6 address is treated as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

@@ -1,4 +1,4 @@
-//! Finds the place of a key in the text of a policy, and the known name that is most similar to a misspelt name.
+//! Finds the place of a key in a policy's text, and the known name that is most similar to a misspelt name.
 
 use super::layer;
 use crate::diagnostic::Place;
@@ -10,7 +10,7 @@ use toml_edit::{ImDocument, Item, TableLike, Value};
 pub struct Places {
     file: String,
     document: Option<ImDocument<String>>,
-    /// The offsets of the lines. They are computed only once, since a large file may have as many findings as lines.
+    /// The offsets of the lines. They are computed once, because a large file may have a finding on every line.
     lines: Vec<usize>,
     /// Keys that the environment sets, each with the name of its variable.
     environment: Vec<(String, String)>,
@@ -32,8 +32,8 @@ impl Places {
         (&self.file, self.lines.partition_point(|start| *start <= offset))
     }
 
-    /// Returns the place of a key such as `route[3].rate_limits[0]`, or of the nearest enclosing table if the key is
-    /// absent.
+    /// Returns the place of a key such as `route[3].rate_limits[0]`. If the key is absent, returns the place of the
+    /// nearest enclosing table.
     pub fn of(&self, key: &str) -> Place {
         let below = |long: &str, short: &str| {
             long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -60,8 +60,7 @@ impl Places {
         in_file || self.environment.iter().any(|(known, _)| known == key)
     }
 
-    /// Returns the form of a table's header in the file; `None` if the key is absent or has a value instead of a
-    /// header.
+    /// Returns the form of a table's header in the file. Returns `None` if the key is absent or has no header.
     pub(super) fn header(&self, key: &str) -> Option<Header> {
         let mut here = self.root()?;
         for name in key.split('.') {
@@ -142,7 +141,8 @@ impl<'d> Here<'d> {
     }
 }
 
-/// Returns the offset of a key, or of its nearest existing ancestor if the key is absent, and whether the key exists.
+/// Returns the offset of a key, and whether the key exists. The offset of an absent key is the offset of its nearest
+/// ancestor.
 fn offset(document: &ImDocument<String>, key: &str) -> (Option<usize>, bool) {
     let mut here = Here::Table(document.as_table());
     let (mut rest, mut best) = (key, None);
@@ -162,15 +162,15 @@ fn offset(document: &ImDocument<String>, key: &str) -> (Option<usize>, bool) {
     (best, rest.is_empty())
 }
 
-/// Splits a path into a key of this table and the rest. A name that contains a dot matches with or without quotes. The
-/// longest matching name is used.
+/// Splits a path into a key of this table and the rest, at the longest matching name. A name that contains a dot
+/// matches with or without quotes.
 fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'k str)> {
     let fits = |name: &'d str| {
         let quoted = layer::quoted(name);
         let rest = path.strip_prefix(&*quoted).or_else(|| path.strip_prefix(name))?;
         (rest.is_empty() || rest.starts_with(['.', '['])).then_some((name, rest))
     };
-    // A quoted name is compared with every name of the table. Any other name ends at a dot or bracket of the path.
+    // A quoted name is compared with every name of the table.
     if path.starts_with('"') {
         return table.iter().filter_map(|(name, _)| fits(name)).min_by_key(|(_, rest)| rest.len());
     }
@@ -179,13 +179,12 @@ fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'
     names.filter_map(|(key, _)| fits(key.get())).min_by_key(|(_, rest)| rest.len())
 }
 
-/// Maximum length of compared names in bytes. Comparing two names takes time proportional to the product of their
-/// lengths.
+/// Maximum length of compared names in bytes. The time for a comparison is proportional to the product of the lengths.
 const COMPARED_BYTES_MAX: usize = 64;
 /// Maximum number of names with which a name is compared.
 const COMPARED_MAX: usize = 1000;
 
-/// Returns the most similar known name, if there is a similar one.
+/// Returns the most similar known name; `None` if no known name is similar.
 pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     // Two edits are allowed, or one edit per three bytes of a long name.
     let slips = |candidate: &str| 2.max(candidate.len() / 3);

@@ -1,6 +1,6 @@
-//! Serde readers for the forms in which an operator may write text, lists and tables.
+//! Serde readers for text, lists and tables in all the forms that an operator may write.
 //!
-//! Operators read the errors of these readers, so each error describes the expected form in TOML's terms.
+//! Operators read the errors, so each error describes the expected form in TOML's terms.
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Why a key's parser rejected a value. The operator sees this error, so it never contains a secret.
+/// A value that a key's parser rejected. The operator sees this error, so it must not contain a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
     /// The problem with the value.
@@ -23,7 +23,7 @@ impl ValueError {
         Self { found: found.into(), expected: expected.into() }
     }
 
-    /// Converts this error to `invalid_value`, the only serde error that keeps `found` and `expected` separate.
+    /// Converts this error to `invalid_value`, because serde keeps `found` and `expected` separate only in this error.
     pub(super) fn into_serde<E: de::Error>(self) -> E {
         E::invalid_value(Unexpected::Other(&self.found), &self.expected.as_str())
     }
@@ -37,7 +37,8 @@ impl fmt::Display for ValueError {
 
 impl std::error::Error for ValueError {}
 
-/// Reads text from any scalar. The parser of variables reads `123` as a number, although the operator may mean a name.
+/// Reads text from any scalar. For example, a variable with the value `123` is a number for the parser, but may be a
+/// name.
 pub(super) struct ScalarVisitor<T>(pub(super) fn(&str) -> Result<T, ValueError>);
 
 impl<T> Visitor<'_> for ScalarVisitor<T> {
@@ -118,8 +119,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for WordVisitor<T> {
     }
 }
 
-/// Reads an enumeration from one of its words. Without this reader, figment would also accept the position of a word in
-/// the enumeration: `mode = 1` would mean `mode = "shadow"`.
+/// Reads an enumeration from one of its words. A derived reader also accepts a position from figment: `mode = 1` would
+/// mean `mode = "shadow"`.
 pub(super) fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     deserializer.deserialize_any(WordVisitor(PhantomData))
 }
@@ -131,7 +132,7 @@ pub(super) fn optional_word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     word(deserializer).map(Some)
 }
 
-/// Reads a list, or a single value as a list of one element. The first field describes the expected form for errors.
+/// Reads a list, or a single value as a list of one element. The first field describes the expected form in errors.
 pub(super) struct ListVisitor<T>(pub(super) &'static str, pub(super) PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
@@ -166,7 +167,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     }
 }
 
-/// A name that is an element of a list: text or a number. A boolean is rejected, since `roles = true` is a mistake.
+/// A name in a list: text or a number. A boolean is rejected, because `roles = true` is a mistake.
 struct Name(String);
 
 impl<'de> Deserialize<'de> for Name {
@@ -227,7 +228,7 @@ pub(super) fn named_lists<'de, D: Deserializer<'de>>(
     Ok(lists.into_iter().map(|(name, TextList(list))| (name, list)).collect())
 }
 
-/// Reads a section from a table only. A derived reader would also accept a list of values in the order of the fields.
+/// Reads a section from a table only. A derived reader also accepts a list of values in the order of the fields.
 struct TableVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {

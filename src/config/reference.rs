@@ -10,7 +10,7 @@ const REFERENCE: &str = include_str!("../../docs/reference.md");
 /// A key that no table contains and that is not similar to any known key.
 const PROBE: &str = "zzzzzzzzzzzzzzzzzzzz";
 
-/// A key as the reference names it, and a file with the placeholder `@` in place of the key.
+/// The name of a key in the reference, and a file with the placeholder `@` in the key's place.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     name: String,
@@ -23,9 +23,8 @@ fn load(text: &str) -> Result<File, Vec<String>> {
     loaded.map(|loaded| loaded.file).map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
-/// Returns the keys that are known at the placeholder of `around`. Loads the file with an unknown key in place of the
-/// placeholder, and reads the known keys from the hint of the fault. Returns no keys if the placeholder is not in a
-/// table.
+/// Returns the keys that are known at the placeholder of `around`. The keys are read from the hint for an unknown key.
+/// Returns no keys if the placeholder is not in a table.
 fn known(around: &str) -> Vec<String> {
     let text = around.replace('@', &format!("{PROBE} = 1"));
     let faults = load_text("gateway.toml", text, PathBuf::new(), Vec::new()).err().unwrap_or_default();
@@ -58,7 +57,7 @@ fn all_keys() -> BTreeSet<Key> {
     found
 }
 
-/// Returns the headings of the reference, each with the line of facts that follows the heading.
+/// Returns the headings of the reference, each with the line of facts below it.
 fn described() -> Vec<(&'static str, &'static str)> {
     let sections = REFERENCE.split("\n### `").skip(1);
     sections

@@ -1,4 +1,4 @@
-//! A common view of the keys that both a `[[route]]` and a `[rule.NAME]` may have: the requirements on a caller.
+//! The requirements on a caller: the keys that `[[route]]` and `[rule.NAME]` share.
 
 use super::file::{File, RouteSection, RuleSection};
 use super::values::{ClaimValues, Fresh};
@@ -28,7 +28,7 @@ pub struct Requirements<'f> {
 macro_rules! requirements {
     ($($section:ty),*) => {$(
         impl $section {
-            /// Returns the requirements that this table states itself.
+            /// Returns this table's requirements, without the requirements of rules that it names.
             pub fn requirements(&self) -> Requirements<'_> {
                 Requirements {
                     roles: &self.roles,
@@ -69,8 +69,7 @@ impl File {
         rules.chain(routes.map(|(index, route)| (format!("route[{index}]"), route.requirements())))
     }
 
-    /// Returns the requirements that the callers of a route must meet: the requirements of each rule that the route
-    /// names, then the route's own requirements.
+    /// Returns the requirements of the rules that a route names, then the requirements in the route's table.
     pub fn requirements_of<'f>(&'f self, route: &'f RouteSection) -> impl Iterator<Item = Requirements<'f>> {
         let named = route.rule.iter().filter_map(|name| self.rule.get(name));
         named.map(RuleSection::requirements).chain([route.requirements()])

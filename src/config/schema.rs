@@ -1,8 +1,7 @@
-//! Generates the JSON Schema of gateway.toml for editors, from the types that read the file and the descriptions in
-//! docs/reference.md.
+//! Generates the JSON Schema of gateway.toml for editors, from the types that read the file and from docs/reference.md.
 //!
-//! The schema covers the keys of each table and the forms of values. Only `portcullis check` finds dangling references
-//! and contradictions. The schema is stricter than the gateway in one respect: text must be in quotes.
+//! The schema covers keys and the forms of values. References and contradictions are checked only by `portcullis
+//! check`. Unlike the gateway, the schema requires text to be in quotes.
 
 use super::file::File;
 use super::layer;
@@ -22,8 +21,8 @@ const REFERENCE: &str = include_str!("../../docs/reference.md");
 
 /// Returns the schema.
 ///
-/// The schema uses draft 7, the newest draft whose keywords are fully supported by taplo and by the editors that use
-/// taplo. The schema does not use `$ref`, since draft 7 ignores a description or default next to a `$ref`.
+/// The schema uses draft 7, the newest draft that taplo fully supports. It does not use `$ref`, because draft 7 ignores
+/// a description or default beside a `$ref`.
 pub(crate) fn schema() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
@@ -36,12 +35,11 @@ pub(crate) fn schema() -> Value {
     schema
 }
 
-/// Adapts a JSON schema to TOML editors. Removes null, which TOML lacks. Replaces the formats `uint16` and `uint32`
-/// with the maximum of the type, and removes every other `format`. Replaces a `oneOf` of constants with an `enum`.
+/// Adapts a JSON schema to TOML. Removes null, which TOML lacks. Replaces the formats `uint16` and `uint32` with a
+/// maximum, and removes other formats. Replaces a `oneOf` of constants with an `enum`.
 fn tidy(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
-    // The names in `properties` are keys of the policy, not keywords of the schema. A key may have the name of a
-    // keyword, such as `format`.
+    // The names in `properties` are keys of the policy. A key may have the name of a keyword, such as `format`.
     for (word, inner) in object.iter_mut() {
         match (word.as_str(), inner) {
             ("properties", Value::Object(properties)) => properties.values_mut().for_each(tidy),
@@ -71,7 +69,7 @@ fn tidy(schema: &mut Value) {
     words(object);
 }
 
-/// Replaces an `anyOf` that contains only a schema and null with that schema.
+/// Replaces an `anyOf` of a schema and null with the schema.
 fn without_null(object: &mut Map<String, Value>) {
     let Some(Value::Array(choices)) = object.get_mut("anyOf") else { return };
     choices.retain(|choice| choice.get("type") != Some(&json!("null")));
@@ -84,7 +82,7 @@ fn without_null(object: &mut Map<String, Value>) {
     }
 }
 
-/// Replaces a `oneOf` of constants with an `enum`, and moves the descriptions to the place where taplo looks for them.
+/// Replaces a `oneOf` of constants with an `enum`, and moves the descriptions to taplo's extension.
 fn words(object: &mut Map<String, Value>) {
     let Some(Value::Array(choices)) = object.get("oneOf") else { return };
     let word = |choice: &Value| Some((choice.get("const")?.clone(), choice.get("description")?.clone()));
@@ -161,7 +159,7 @@ impl<'r> Described<'r> {
         }
         let description = object.get("description").cloned();
         if let Some(named @ Value::Object(_)) = object.get_mut("additionalProperties") {
-            // A table without its own description inherits the description of the enclosing table.
+            // A table without a description inherits the enclosing table's description.
             if let Some(description) = description {
                 named["description"] = description;
             }
@@ -180,8 +178,8 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
-        // JSON Schema ignores keywords for text if a value is a list, and keywords for lists if a value is text. One
-        // schema can therefore cover both forms, and an editor reports only the faults of the form in use.
+        // JSON Schema applies keywords for text only to text, and keywords for lists only to lists. One schema can
+        // therefore cover both forms, and an editor reports only the faults of the form in use.
         let mut schema = one.clone();
         schema.insert("type".to_owned(), json!(["string", "array"]));
         schema.insert("items".to_owned(), one.to_value());
@@ -203,8 +201,8 @@ macro_rules! written_as {
     )*};
 }
 
-// Each pattern accepts everything that the parser of the type accepts. Editors show the patterns to operators, so the
-// patterns are kept readable: they do not bound numbers or check the structure of an IPv6 address.
+// Each pattern accepts everything that the type's parser accepts. Operators see the patterns in editors. To stay
+// readable, patterns do not bound numbers or check the structure of IPv6 addresses.
 written_as! {
     Duration: json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" });
     ByteSize: json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
@@ -241,8 +239,8 @@ written_as! {
     });
 }
 
-/// The pattern of `env:NAME`, of `file:PATH`, or of a secret that does not look like a reference in another system's
-/// syntax.
+/// The pattern of a secret: `env:NAME`, `file:PATH`, or a literal that does not look like a reference in another
+/// system's syntax.
 const SECRET: &str = concat!(
     r"^(env:[^=\x00]+|file:[\s\S]+|(?!",
     r"\s*([Ee][Nn][Vv]([Ii][Rr][Oo][Nn][Mm][Ee][Nn][Tt])?|[Ff][Ii][Ll][Ee]|[Pp][Aa][Tt][Hh])\s*:",
@@ -252,7 +250,7 @@ const SECRET: &str = concat!(
 
 /// The pattern of one of the four numbers of an IPv4 address.
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-/// The pattern of an IPv6 address, which checks only the characters and that there are two colons.
+/// The pattern of an IPv6 address. It checks only the characters and that there are at least two colons.
 const V6: &str = "[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*";
 
 fn network() -> String {
@@ -268,7 +266,7 @@ fn address() -> String {
     format!(r"^(({OCTET}(\.{OCTET}){{3}}|{v6}):{port})?$")
 }
 
-/// Returns the schema of a table with the key `name` and, if given, the optional key `beside`.
+/// Returns the schema of a table with the required key `name` and, if given, the optional key `beside`.
 fn named(name: &str, beside: Option<&str>) -> Value {
     let keys = std::iter::once(name).chain(beside);
     let properties: Map<String, Value> =

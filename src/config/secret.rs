@@ -71,8 +71,7 @@ impl FromStr for Secret {
             (Some(name), _) => Ok(Self::Environment(name.to_owned())),
             (_, Some(path)) => Ok(Self::File(path.to_owned())),
             (None, None) if text.is_empty() => Err(error("empty")),
-            // If `Env:NAME` and `$NAME` were accepted as literals, these texts themselves would be the secret, which
-            // anybody could guess.
+            // As literals, `Env:NAME` and `$NAME` would be secrets that anybody could guess.
             (None, None) if looks_like_a_reference(text) => {
                 Err(error("a reference in another system's syntax"))
             }

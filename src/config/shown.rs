@@ -1,7 +1,7 @@
-//! Serializes the types of the policy in the form in which the file writes them, for `config show` and for the defaults
-//! in the schema.
+//! Serializes the types of the policy in the form in which the file writes them, for `config show` and the schema's
+//! defaults.
 //!
-//! Deserializing a serialized value gives the same value, except for a secret, which is replaced by a mask that does
+//! Deserializing a serialized value gives the same value, except for secrets. A secret is replaced by a mask that does
 //! not reveal its length.
 
 use super::network::{Cidr, Listen};
@@ -46,11 +46,11 @@ impl Serialize for Secret {
     }
 }
 
-/// Serializes the URL of a store. The path of an SQLite file is shown. The URL of a server is masked if it may contain
-/// a password.
+/// Serializes the URL of a store. The path of an SQLite file is shown. A server's URL is masked if it may contain a
+/// password.
 pub(super) fn store<S: Serializer>(store: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
     match store {
-        // The URL is not parsed here, since URL parsers disagree on where the password ends and the host begins.
+        // The URL is not parsed, because URL parsers disagree on where a password ends.
         Some(Secret::Literal(url)) => match url.split_once(':') {
             Some(("sqlite", _)) => serializer.serialize_str(url),
             Some((scheme @ ("postgres" | "postgresql"), rest)) if rest.contains(['@', '?', '%', '#']) => {
@@ -64,7 +64,7 @@ pub(super) fn store<S: Serializer>(store: &Option<Secret>, serializer: S) -> Res
 }
 
 /// Serializes the servers of an upstream, with passwords masked. The compiler rejects a URL with a password, but
-/// `config show` also prints policies that the compiler rejects.
+/// `config show` prints rejected policies too.
 pub(super) fn servers<S: Serializer>(servers: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(servers.iter().map(|server| match server.rsplit_once('@') {
         Some((_, host)) => format!("{MASK}@{host}"),
@@ -78,22 +78,22 @@ pub(super) fn headers<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(headers.iter().map(|(name, value)| {
-        // An empty value in a test's expectation means that the field is absent, so there is nothing to mask.
+        // An empty value in an expectation means that the field is absent.
         let is_secret = is_secret_name(name) && !value.is_empty() || is_token(value);
         (name, if is_secret { MASK } else { value })
     }))
 }
 
-/// Serializes the request line of a test. Depending on the route, any query field may carry a token, so every field
-/// that looks like a credential is masked.
+/// Serializes the request line of a test. Any query field may carry a token, so every field that looks like a
+/// credential is masked.
 pub(super) fn request<S: Serializer>(request: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let (before, query) = request.split_once('?').map_or((request, None), |(b, query)| (b, Some(query)));
     let mut shown = before.to_owned();
     if let Some((scheme, rest)) = before.split_once("://")
         && let Some((user, host)) = rest.rsplit_once('@')
     {
-        // An @ in the path, after the host and the port, does not end a password. In any other place, the text before
-        // an @ may be a password.
+        // An `@` in the path, after the host and port, does not end a password. The text before any other `@` may be a
+        // password.
         let (first, port) = user.split_once(['/', ':']).unwrap_or((user, ""));
         let is_path = user[first.len()..].starts_with('/') && !first.contains('@')
             || port.split_once('/').is_some_and(|(port, _)| port.bytes().all(|byte| byte.is_ascii_digit()));
@@ -128,8 +128,7 @@ fn is_secret_name(name: &str) -> bool {
         "csrf",
     ];
     let name = name.to_ascii_lowercase();
-    // The name of a query field may be percent-encoded. Such a name cannot be compared with these words, so it is
-    // treated as secret.
+    // A percent-encoded name cannot be compared with these words, so it is treated as secret.
     name.contains('%') || name.ends_with("auth") || WORDS.iter().any(|word| name.contains(word))
 }
 

@@ -1,8 +1,7 @@
-//! Reads a file that the operator named. The file must be a regular file of bounded size, and is read in a consistent
-//! state.
+//! Reads a regular file of bounded size in a consistent state.
 //!
-//! Reading takes bounded time and memory for every kind of file. A pipe, a device and a file that keeps changing are
-//! rejected, each with its own message.
+//! Reading takes bounded time and memory for every kind of file. Pipes, devices and files that keep changing are
+//! rejected.
 
 use super::units::ByteSize;
 use std::fmt;
@@ -12,13 +11,11 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// Maximum number of times that a file is read until two consecutive readings agree. With the pauses between them,
-/// these readings take more than a second. A program that writes the file more slowly must write another file and
-/// rename it.
+/// Maximum number of readings of a file. With the pauses, they take more than a second. A program that writes the file
+/// more slowly must write another file and rename it.
 const READINGS_MAX: u32 = 12;
 
-/// The pause before the second reading of a recently written file. Each later pause is longer than the previous one by
-/// this duration.
+/// The pause before the second reading of a recently written file. Each further pause is longer by this duration.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The age below which a program may still be writing the file.
@@ -62,16 +59,17 @@ pub(crate) fn read(path: &Path, max: ByteSize) -> Result<Vec<u8>, Unreadable> {
     settled(|| once(path, max), pause)
 }
 
-/// Reads a file repeatedly until two consecutive readings agree. A single reading of a file that is being written may
-/// mix old and new content, and half a policy may be a valid policy. Comparing the modification time and size before
-/// and after a reading is not enough, since several writes may occur within one tick of the file system's clock.
+/// Reads a file until two consecutive readings agree. A reading during a write may mix old and new content, and half a
+/// policy may be valid.
+///
+/// Modification time and size are not enough: several writes may occur within one tick of the file system's clock.
 fn settled(
     mut once: impl FnMut() -> Result<Reading, Unreadable>,
     pause: impl Fn(Duration),
 ) -> Result<Vec<u8>, Unreadable> {
     let mut before = once()?;
     for reading in 1..READINGS_MAX {
-        // A file that was not written recently is read a second time without a pause.
+        // If the file was not written recently, the second reading follows without a pause.
         if before.fresh || reading > 1 {
             pause(PAUSE * reading);
         }
@@ -88,16 +86,16 @@ fn settled(
 }
 
 fn once(path: &Path, max: ByteSize) -> Result<Reading, Unreadable> {
-    // The type is checked before the file is opened, since opening a device may have side effects.
+    // Opening a device may have side effects, so the type is checked first.
     only_a_file(std::fs::metadata(path)?.file_type())?;
-    // The type is checked again on the open file below, since the path may have been replaced in the meantime. With
-    // NONBLOCK, neither opening nor reading waits for the other end of a pipe.
+    // The path may have been replaced since, so the type is checked again on the open file. With NONBLOCK, opening and
+    // reading do not wait for the writer of a pipe.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).expect("the flags of open(2) are an int");
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let about = file.metadata()?;
     only_a_file(about.file_type())?;
-    // A file whose size exceeds the maximum is not read at all.
+    // A file above the maximum size is not read.
     if about.len() > max.as_u64() {
         return Err(too_large(max));
     }
@@ -106,7 +104,7 @@ fn once(path: &Path, max: ByteSize) -> Result<Reading, Unreadable> {
     if bytes.len() as u64 > max.as_u64() {
         return Err(too_large(max));
     }
-    // A modification time in the future was set by another clock and does not count as recent.
+    // A modification time in the future is from another clock, and is not recent.
     let fresh = about.modified()?.elapsed().is_ok_and(|age| age < JUST_NOW);
     Ok(Reading { bytes, fresh })
 }
@@ -154,7 +152,7 @@ mod tests {
         assert_eq!(script(rewritten), (read("new"), vec![40, 60]));
         let back = &[("a", true), ("b", true), ("a", true), ("a", true)];
         assert_eq!(script(back), (read("a"), vec![20, 40, 60]));
-        // A file that disappears between two readings is an error.
+        // A file may disappear between two readings.
         assert_eq!(script(&[("a", false), ("b", false)]).0.unwrap_err().found, "gone");
     }
 

@@ -1,13 +1,13 @@
-//! Explains why a text is not valid TOML, with a hint that the operator can act on.
+//! Explains why a text is not valid TOML, with a hint for the operator.
 //!
-//! The parser reports where it stopped and which grammar rule it was in. The explanation is derived from the text
-//! around that place. The explanation never contains a value, because the value may be a secret.
+//! The explanation is derived from the text around the parser's stop. It never contains a value, because the value may
+//! be a secret.
 
 use std::fmt;
 use toml_edit::{ImDocument, Item, TableLike};
 
-/// A syntax fault: the problem, the remedy, and the byte offset of the problem. The offset may differ from the place
-/// where the parser stopped.
+/// A syntax fault: the problem, the remedy, and the byte offset of the problem. The parser may have stopped at another
+/// offset.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Syntax {
     pub(super) found: String,
@@ -150,7 +150,7 @@ struct Line<'t> {
 
 /// The kind of construct on a line.
 enum Shape {
-    /// A string that begins at this byte of the line and does not end on the line.
+    /// A string that begins at this byte of the line and does not end on it.
     OpenText(usize),
     /// `[table`
     OpenHeader,
@@ -212,8 +212,8 @@ impl<'t> Line<'t> {
     }
 }
 
-/// Returns the offset of the opening bracket of the list that is open at this byte; `None` if the innermost open
-/// bracket opens a table, or if no bracket is open.
+/// Returns the offset of the opening bracket of the list that is open at this byte. Returns `None` if the innermost
+/// open bracket opens a table, or if no bracket is open.
 fn open_list(text: &str, at: usize) -> Option<usize> {
     let before = &text.as_bytes()[..at];
     let mut open = Vec::new();

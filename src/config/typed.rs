@@ -1,8 +1,7 @@
 //! Deserializes the merged layers into a [`File`], and reports all faults at once, in TOML's terms.
 //!
-//! A value that cannot be deserialized is reported and removed, and the rest is deserialized again. A message contains
-//! the value only if the error of the key's own parser contains it. Any other message omits the value, because a secret
-//! under a wrong key could otherwise appear in a log.
+//! A faulty value is reported and removed, and the rest is deserialized again. Only an error of the key's parser may
+//! contain the value. Other messages omit the value, because it may be a secret under a wrong key.
 
 use super::file::File;
 use super::known;
@@ -14,13 +13,12 @@ use figment::error::{Actual, Kind};
 use figment::value::{Dict, Value};
 use serde::Deserialize;
 
-/// Number of elements that are deserialized together in the search for faults. After each fault, only the chunk that
-/// contains the fault is deserialized again. A hundred faults among ten thousand routes therefore do not require a
-/// hundred passes over the whole file.
+/// Number of list elements that are deserialized together. After a fault, only the chunk with the fault is deserialized
+/// again. A hundred faults among ten thousand routes therefore do not cause a hundred passes over the whole file.
 const CHUNK: usize = 64;
 
-/// Deserializes the parts of the file that have no faults, and returns the faults of the other parts. Returns no file
-/// if there are too many faults to continue.
+/// Deserializes the file without its faulty parts, and returns the faults. Returns no file if there are too many
+/// faults.
 pub(super) fn typed(layers: Dict, places: &Places) -> (Option<File>, Vec<Diagnostic>) {
     let mut value = Value::from(layers);
     if let Ok(file) = File::deserialize(&value) {
@@ -28,8 +26,7 @@ pub(super) fn typed(layers: Dict, places: &Places) -> (Option<File>, Vec<Diagnos
     }
     let mut search = FaultSearch { places, faults: Vec::new() };
     let mut file = None;
-    // Sections do not depend on one another, so chunks without faults form a file without faults. A single final pass
-    // is therefore enough.
+    // Sections do not depend on one another, so one final pass over the clean chunks is enough.
     if search.clean_in_chunks(&mut value).is_some() {
         file = search.clean(&mut value, 0);
     }
@@ -94,8 +91,8 @@ impl FaultSearch<'_> {
         Some(file.remove(key))
     }
 
-    /// Removes every faulty value of a file or of a chunk. If the chunk is part of a list, `start` is the position of
-    /// its first element in the list of the file.
+    /// Removes every faulty value of a file or chunk. `start` is the position of the chunk's first element in the
+    /// file's list.
     fn clean(&mut self, chunk: &mut Value, start: usize) -> Option<File> {
         let mut removed = RemovedElements::default();
         loop {
@@ -171,8 +168,8 @@ fn steps(value: &Value, path: &[String]) -> Vec<Step> {
     path.iter().map(step).collect()
 }
 
-/// Elements that were removed from lists, each with its original position. Each removal has moved later elements to
-/// lower positions.
+/// Elements that were removed from lists, each with its original position. A removal moves later elements to lower
+/// positions.
 #[derive(Default)]
 struct RemovedElements(Vec<(Vec<Step>, usize)>);
 
@@ -268,8 +265,7 @@ fn describe(error: Error, path: &[Step]) -> Description {
     Description { id, found, hint }
 }
 
-/// Describes the value in the file in TOML's terms. The description repeats neither text nor the value of a key that
-/// may contain a secret.
+/// Describes the value in TOML's terms. The description contains neither text nor a value that may be secret.
 fn in_toml(actual: &Actual, path: &[Step]) -> String {
     let is_secret = path.iter().any(|step| match step {
         Step::Name(name) => {

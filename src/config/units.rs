@@ -14,8 +14,8 @@ pub struct Duration(time::Duration);
 
 const DURATION_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-/// The maximum duration, ten years in milliseconds. A longer duration is a typo, and some clocks cannot add it to the
-/// current time.
+/// The maximum duration, about ten years, in milliseconds. Some clocks cannot add a longer duration to the current
+/// time.
 const DURATION_MAX: u64 = 10 * 366 * 86_400_000;
 
 impl Duration {
@@ -117,7 +117,7 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// Returns the error for a number that has a fraction, or white space around it or before its unit. The error suggests
+/// Returns the error for a number with a fraction, or with white space around it or before its unit. The error suggests
 /// the correct form.
 fn slip(text: &str, units: &[(&str, u64)]) -> Option<ValueError> {
     let error = |what: &str, expected| Some(ValueError::new(format!("{text:?}: {what}"), expected));
@@ -127,7 +127,7 @@ fn slip(text: &str, units: &[(&str, u64)]) -> Option<ValueError> {
     let unit = rest.trim_start();
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
     if let Some((whole, fraction)) = number.split_once(['.', ',']) {
-        // A fraction of more than nine digits is not a typo.
+        // More than nine digits of a fraction are not a typo.
         let digits = u32::try_from(fraction.len()).ok().filter(|digits| (1..=9).contains(digits))?;
         let scale = 10_u128.pow(digits);
         let all: u128 = format!("{whole}{fraction}").parse().ok()?;

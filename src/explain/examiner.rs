@@ -21,8 +21,7 @@ use http::request::Parts;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// The number of described callers whose verification is cached. The access matrix evaluates requests from the same few
-/// callers repeatedly.
+/// The maximum number of described callers whose verification is cached.
 const CALLERS: usize = 1024;
 
 /// Evaluates hypothetical requests under one policy. An examiner does not serve requests, and does not run on a core.
@@ -31,8 +30,8 @@ pub struct Examiner<'p> {
     policy: &'p Policy,
     /// The policy's trust, which verifies the tokens that questions contain.
     trust: Trust,
-    /// The policy's trust with the examiner's own key, which verifies the tokens that the examiner creates for
-    /// described callers.
+    /// The policy's trust plus the examiner's key. It verifies the tokens that the examiner creates for described
+    /// callers.
     assuming: Trust,
     key: [u8; 32],
     tokens: RefCell<TokenCache>,
@@ -60,8 +59,8 @@ impl<'p> Examiner<'p> {
     /// Creates an examiner for a policy.
     pub fn new(policy: &'p Policy) -> Self {
         let mut key = [0; 32];
-        // If no random numbers are available, the key is predictable. A predictable key is harmless, since the trust
-        // that serves clients' requests does not accept this key.
+        // Without random numbers, the key is predictable. This is harmless, because clients' requests are verified with
+        // a trust that does not contain this key.
         let _ = rand::fill(&mut key);
         let mut keys = KeySet::default();
         keys.add_secret(None, Algorithm::HS256, &key)
@@ -92,8 +91,8 @@ impl<'p> Examiner<'p> {
         evaluation.verdict()
     }
 
-    /// Returns the verdict on a request and, if the request is forwarded, the request that the upstream would receive.
-    /// Unlike `explain`, this method does not examine every route.
+    /// Returns the verdict on a request and, if the request is forwarded, the upstream's request. This is faster than
+    /// `explain`, which examines every route.
     pub fn verdict_and_request(&self, question: &Question) -> (Verdict, Option<UpstreamRequest>) {
         let (parts, trust, cache) = self.prepare(question);
         let sender = self.sender(question, &parts);
@@ -228,7 +227,7 @@ impl<'p> Examiner<'p> {
             csrf_field: None,
         };
         let decided = routed.decide(trust, &credentials, question.now, &mut cache.borrow_mut());
-        // As in the pipeline, the protocol is checked after the decision. In shadow mode, it is checked even after a
+        // As in the pipeline, the protocol is checked after the rule. In shadow mode, it is checked even after a
         // refusal.
         if (decided.is_ok() || route.shadow.is_some())
             && let Err(denial) = routed.check_protocol(head.headers)
@@ -279,8 +278,8 @@ impl<'p> Examiner<'p> {
         }
     }
 
-    /// Returns the sender of a request: the client of the question or, if that client is a trusted proxy, the client
-    /// that the proxy reports.
+    /// Returns the sender of a request. If the question's client is a trusted proxy, the sender is the client that the
+    /// proxy reports.
     fn sender(&self, question: &Question, parts: &Parts) -> Sender {
         let peer = Peer { address: question.client, scheme: question.scheme };
         let trusted = &self.policy.front.trusted_proxies;

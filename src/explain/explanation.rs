@@ -1,5 +1,4 @@
-//! The result of examining a request: a verdict, or an explanation of every step that led to the verdict. A verdict and
-//! an explanation own their data, so they can outlive the policy. An explanation can be serialized and deserialized.
+//! The result of examining a request: a verdict, or an explanation of every step.
 
 use super::describe::{fields, methods};
 use super::near::NearRoute;
@@ -45,7 +44,7 @@ impl Serialize for Outcome {
 }
 
 impl<'de> Deserialize<'de> for Outcome {
-    /// Reads a refusal from its code. The other fields of a refusal are not serialized.
+    /// Reads a refusal from its code. The other fields of the refusal are lost.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;
         match word.as_str() {
@@ -65,7 +64,7 @@ impl<'de> Deserialize<'de> for Outcome {
 pub struct Verdict {
     /// The position of the matching route in [`crate::policy::Policy::routes`].
     pub route: Option<usize>,
-    /// The outcome of enforcing the route's rule. Shadow mode does not change it.
+    /// The outcome, regardless of shadow mode.
     pub outcome: Outcome,
     /// Whether the request is refused but still forwarded, because its route is in shadow mode.
     pub shadow: bool,
@@ -78,7 +77,7 @@ impl Verdict {
     }
 }
 
-/// A full account of how a request is handled.
+/// Every step of the decision on a request, and its outcome.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// The method of the request.
@@ -87,9 +86,9 @@ pub struct Explanation {
     pub url: String,
     /// The client's address. Rate limits by `client_ip` use this address.
     pub client: IpAddr,
-    /// The host that is used for routing; `None` if the request cannot be read.
+    /// The host for routing; `None` if the request cannot be read.
     pub host: Option<String>,
-    /// The path that is used for routing and forwarding; `None` if the request cannot be read.
+    /// The path for routing and forwarding; `None` if the request cannot be read.
     pub path: Option<String>,
     /// The matching route.
     pub route: Option<MatchedRoute>,
@@ -101,7 +100,7 @@ pub struct Explanation {
     pub checks: Vec<CheckResult>,
     /// The rate limits that the request would be charged to, in order.
     pub limits: Vec<AppliedLimit>,
-    /// The outcome of enforcing the route's rule. Shadow mode does not change it.
+    /// The outcome, regardless of shadow mode.
     pub outcome: Outcome,
     /// Whether the request is refused but still forwarded, because its route is in shadow mode.
     pub shadow: bool,
@@ -186,8 +185,8 @@ pub struct UpstreamRequest {
     pub method: String,
     /// The path and query.
     pub path: String,
-    /// The header fields, with names in lower case. A value that is generated for each request is replaced by a
-    /// description in angle brackets.
+    /// The header fields, with names in lower case. A description in angle brackets replaces each value that is
+    /// generated per request.
     pub headers: Vec<(String, String)>,
 }
 

@@ -1,8 +1,7 @@
 //! Evaluates a hypothetical request, and explains the decision.
 //!
-//! The request is evaluated by the functions that also serve clients' requests: they read the head, find the route,
-//! verify the caller, evaluate the rule and write the outgoing head. Three things differ: limits are listed but not
-//! charged, nothing is forwarded, and a caller may be described by claims instead of a token.
+//! The request passes through the code that serves clients' requests, with three differences. Limits are listed but not
+//! charged. Nothing is forwarded. Claims may describe the caller instead of a token.
 
 pub(crate) mod describe;
 mod examiner;
@@ -20,8 +19,8 @@ use crate::peer::Peer;
 use crate::peer::forwarded;
 use crate::policy::{Policy, Question};
 
-/// Returns the position in [`Policy::routes`] of the route that matches a request. Returns `None` if no route matches,
-/// or if the request is refused or redirected before a route is found.
+/// Returns the position of the matching route in [`Policy::routes`]. Returns `None` if no route matches, or if an
+/// earlier stage refuses or redirects the request.
 pub fn matched_route(policy: &Policy, question: &Question) -> Option<usize> {
     let peer = Peer { address: question.client, scheme: question.scheme };
     let (caller, _) = forwarded::read(&peer, &policy.front.trusted_proxies, &question.parts.headers);

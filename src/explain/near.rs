@@ -1,8 +1,7 @@
 //! Finds the routes that were nearly chosen for a request: routes that match less specifically, and routes that differ
 //! from the request in one property.
 //!
-//! Each route is matched in a table without other routes, so that the same code as for clients' requests decides
-//! whether the route matches.
+//! Each route is matched alone in a table, by the code that also routes clients' requests.
 
 use super::describe::methods_and_place;
 use crate::denial::Denial;
@@ -11,7 +10,7 @@ use crate::route::{Fields, Found, Head, HostPattern, Matcher, Methods, RouteTabl
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// The maximum number of routes that are reported. Operators read the whole list, so the list is short.
+/// The maximum number of routes that are reported. Operators read the whole list.
 const NEAR_MAX: usize = 8;
 
 /// The reason why a route was not chosen.
@@ -24,7 +23,7 @@ pub enum NearReason {
     Method,
     /// The route would match if the host were different.
     Host,
-    /// It would match if the request had other header fields.
+    /// The route would match if the request had other header fields.
     Header,
     /// The route would match if a trailing slash were added to the path or removed from it.
     TrailingSlash,
@@ -83,9 +82,10 @@ pub(super) fn near(
     near
 }
 
-/// Whether a literal segment of a pattern differs from the path in more than letter case. [`miss`] also returns `None`
-/// for such a pattern, but takes a hundred times as long. Segments with percent-encoding are not compared here;
-/// [`miss`] compares them.
+/// Returns whether a literal segment of a pattern differs from the path in more than letter case.
+///
+/// [`miss`] rejects these patterns too, but takes a hundred times as long. Only [`miss`] compares segments with
+/// percent-encoding.
 fn is_elsewhere(pattern: &str, path: &str) -> bool {
     let is_plain = |text: &str| !text.contains(['%', '{']);
     pattern
@@ -94,8 +94,8 @@ fn is_elsewhere(pattern: &str, path: &str) -> bool {
         .any(|(word, segment)| is_plain(word) && is_plain(segment) && !word.eq_ignore_ascii_case(segment))
 }
 
-/// Returns the reason why a matcher was not chosen for a request head; `None` if the matcher differs from the head in
-/// more than one property.
+/// Returns the reason why a matcher was not chosen. Returns `None` if the matcher differs from the request head in more
+/// than one property.
 fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     match alone(matcher.clone(), head) {
         Ok(()) => return Some(NearReason::LessSpecific),
@@ -126,8 +126,8 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     if alone(any_method.clone(), &with_path(slash)).is_ok() {
         return Some(NearReason::TrailingSlash);
     }
-    // The pattern may contain upper-case letters, so each segment of the path that differs only in case is replaced by
-    // the segment of the pattern.
+    // The pattern may contain upper-case letters. Each path segment that differs only in case is replaced by the
+    // pattern's segment.
     let pattern = matcher.path.to_string();
     let is_same_word = |(word, segment): (&str, &str)| {
         if word.eq_ignore_ascii_case(segment) { word.to_owned() } else { segment.to_owned() }

@@ -1,4 +1,4 @@
-//! Formats an explanation for operators: one fact per line, in the order of the stages that handle a request.
+//! Formats an explanation for operators: one fact per line, in the order of the pipeline's stages.
 
 use super::{Explanation, Outcome};
 use std::fmt;
@@ -91,7 +91,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Formats text from a request or a policy on one line: control characters, such as line breaks, are escaped.
+/// Formats text from a request or a policy on one line. Control characters, such as line breaks, are escaped.
 pub(crate) struct Line<'t>(pub(crate) &'t str);
 
 impl fmt::Display for Line<'_> {

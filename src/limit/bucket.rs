@@ -1,7 +1,6 @@
 //! A rate limit: its key, its quota, and the buckets of all keys.
 //!
-//! While a key keeps its entry in the table (see `store`), its requests are admitted only as often as burst and rate
-//! allow. The memory is constant. The parent module decides which limits apply to a request, and in which order.
+//! The quota holds for a key while the key has an entry in the table; see `store` for evictions. The memory is bounded.
 
 use super::LimitKey;
 use super::store::BucketStore;
@@ -22,8 +21,8 @@ use std::time::Duration;
 /// The number of entries in a limit's table. A table takes 1 MiB of address space, but only its used pages take memory.
 pub(crate) const CAPACITY: usize = 65_536;
 
-/// The maximum time in nanoseconds for a bucket to fill: 100 years. The bound prevents an overflow of arrival times,
-/// which have 64 bits.
+/// The maximum time for a bucket to fill, in nanoseconds: 100 years. A longer time could overflow the 64-bit arrival
+/// times.
 const FILL_MAX: u128 = 100 * 365 * 24 * 3600 * 1_000_000_000;
 
 /// The maximum length of a limit's name in a header field, in characters. A longer name is truncated.
@@ -38,18 +37,18 @@ pub enum By {
     Subject,
     /// The route: all its requests share one bucket.
     Route,
-    /// The value of a header field. Requests without the field, and requests in which the field is repeated, share one
-    /// bucket. Clients choose their bucket through the value, so this key is useful only for values that are verified
-    /// elsewhere.
+    /// The value of a header field. Requests without the field, or with a repeated field, share one bucket.
+    ///
+    /// Clients choose the value. This key is useful only if another component verifies the value.
     Header(HeaderName),
-    /// The value of a claim, separately for each issuer. Requests of a caller without the claim are grouped by the
-    /// caller's subject.
+    /// The value of a claim, separately for each issuer. A caller without the claim is identified by issuer and
+    /// subject.
     Claim(ClaimId),
 }
 
 impl By {
-    /// Returns whether the key depends on the caller. Such a limit is charged after authentication, because an
-    /// unverified subject is only a claim of the client.
+    /// Returns whether the key depends on the caller. Such a limit is charged after authentication, because anyone can
+    /// write any subject into an unverified token.
     pub const fn needs_caller(&self) -> bool {
         match self {
             Self::Subject | Self::Claim(_) => true,
@@ -57,8 +56,7 @@ impl By {
         }
     }
 
-    /// Returns the limit's rank among the limits that are charged at the same point; lower ranks are charged first.
-    /// Limits per client come first, so that a client that exceeds its own limit does not use up a shared quota.
+    /// Returns the limit's rank. Lower ranks are charged first: limits per client before shared limits.
     pub(super) const fn rank(&self) -> u8 {
         match self {
             Self::ClientIp | Self::Subject => 0,
@@ -91,7 +89,7 @@ struct Counts<C: Clock> {
 }
 
 impl<C: Clock> fmt::Debug for Limit<C> {
-    /// Shows the settings, but neither the table nor the hash keys.
+    /// Omits the table and the hash keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limit")
             .field("name", &self.name)
@@ -104,8 +102,8 @@ impl<C: Clock> fmt::Debug for Limit<C> {
 /// The result of charging one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charge {
-    /// The request is admitted. `remaining` further requests are admitted at once, and one more becomes available after
-    /// `next` at the latest.
+    /// The request is admitted. A client may send `remaining` further requests at once, and one more after at most
+    /// `next`.
     Admitted { remaining: u32, next: Duration },
     /// The request is refused. Exactly one request is admitted after `wait`.
     Refused { wait: Duration },
@@ -114,16 +112,18 @@ pub(super) enum Charge {
 impl Limit {
     /// Creates a limit of `count` requests per `per`, with up to `burst` requests at once.
     ///
-    /// The name appears in header fields as a string of RFC 8941. The policy's compiler allows only `[A-Za-z0-9_.-]` in
-    /// the name; any other character is replaced by `_`. The rate is capped at one request per nanosecond, and the time
-    /// for the bucket to fill at 100 years.
+    /// The name appears in header fields as a string (RFC 8941). Characters outside `[A-Za-z0-9_.-]` are replaced by
+    /// `_`.
+    ///
+    /// The rate is capped at one request per nanosecond. The time for the bucket to fill is capped at 100 years.
     pub fn new(name: Arc<str>, by: By, count: NonZeroU32, per: Duration, burst: NonZeroU32) -> Self {
         Self::with_clock(name, by, count, per, burst, CAPACITY, MonotonicClock)
     }
 }
 
 impl<C: Clock> Limit<C> {
-    /// Creates a limit as [`Limit::new`] does, with a table of `capacity` entries (16 bytes each) and the given clock.
+    /// Creates a limit with a table of `capacity` entries (16 bytes each) and this clock. The other arguments are the
+    /// same as for [`Limit::new`].
     pub fn with_clock(
         name: Arc<str>,
         by: By,
@@ -181,8 +181,8 @@ impl<C: Clock> Limit<C> {
         self.tiers.as_ref().map(|tiers| tiers.claim)
     }
 
-    /// Returns the limit that applies to a caller, and the claim's value that selected this limit. The value is `None`
-    /// if the default limit applies.
+    /// Returns the limit that applies to a caller, and the claim value that selected it. The value is `None` if the
+    /// default limit applies.
     pub fn rate_of(&self, principal: Option<&Principal>) -> (Option<&str>, &Self) {
         match self.tiers.as_ref().and_then(|tiers| tiers.of(principal)) {
             Some((value, limit)) => (Some(value), limit),
@@ -200,7 +200,7 @@ impl<C: Clock> Limit<C> {
         &self.by
     }
 
-    /// Returns the rate and the burst. The quotas of equivalent rates (`60/m`, `1/s`) are equal.
+    /// Returns the quota: rate and burst. Equivalent rates such as `60/m` and `1/s` have equal quotas.
     pub fn quota(&self) -> Quota {
         self.quota
     }
@@ -210,9 +210,11 @@ impl<C: Clock> Limit<C> {
         describe(self.quota)
     }
 
-    /// Takes over the counts of a limit of the previous policy if that limit has the same name and quota. Without this,
-    /// each reload of the policy would refill an attacker's bucket. `same_keys` states whether both limits have the
-    /// same key. The caller determines `same_keys`, because a [`ClaimId`] has a meaning only within one policy.
+    /// Takes over the counts of the previous policy's limit if its name, quota and key are the same. Otherwise a reload
+    /// would refill an attacker's bucket.
+    ///
+    /// `same_keys` states whether the keys are the same. The caller determines this, because a [`ClaimId`] is valid
+    /// only within one policy.
     #[must_use]
     pub fn carry_over(mut self, before: &Self, same_keys: bool) -> Self {
         if same_keys && self.name == before.name && self.quota == before.quota {
@@ -233,7 +235,7 @@ impl<C: Clock> Limit<C> {
         self.own_and_tiers().map(|limit| limit.counts.refused.load(Ordering::Relaxed)).sum()
     }
 
-    /// Returns how often an active key was evicted because more keys were active than fit in the table.
+    /// Returns how often an active key was evicted from a full set of the table.
     pub fn displaced(&self) -> u64 {
         self.own_and_tiers().map(|limit| limit.counts.displaced.load(Ordering::Relaxed)).sum()
     }
@@ -255,8 +257,7 @@ impl<C: Clock> Limit<C> {
     pub(super) fn charge(&self, key: &LimitKey<'_>) -> Charge {
         match self.counts.buckets.check_key(&self.fingerprint(key)) {
             Ok(state) => {
-                // The bucket contains a fraction of a request in addition to `remaining`, so one more request becomes
-                // available after at most this interval.
+                // The bucket may contain a fraction of a request, so the actual wait may be shorter than this interval.
                 let next = self.quota.replenish_interval();
                 Charge::Admitted { remaining: state.remaining_burst_capacity(), next }
             }
@@ -268,10 +269,11 @@ impl<C: Clock> Limit<C> {
         }
     }
 
-    /// Returns the fingerprint of the request's key in this limit's table. The first byte of the hashed data
-    /// distinguishes the kinds of keys, so that no subject can equal an address. Two keys with the same fingerprint (a
-    /// chance of 1 in 2^64 per pair) share a bucket. Such a collision can cause additional refusals but cannot admit
-    /// additional requests.
+    /// Returns the fingerprint of the request's key. The first hashed byte is the kind of key, so a subject and an
+    /// address never have the same hash input.
+    ///
+    /// Two keys with the same fingerprint share a bucket. The chance is 1 in 2^64 per pair. A collision can only cause
+    /// additional refusals.
     fn fingerprint(&self, key: &LimitKey<'_>) -> u64 {
         let mut hasher = self.counts.fingerprints.build_hasher();
         match (&self.by, key.principal) {
@@ -282,8 +284,7 @@ impl<C: Clock> Limit<C> {
                 let mut values = key.headers.get_all(name).iter();
                 match (values.next(), values.next()) {
                     (Some(value), None) => (3_u8, value.as_bytes()).hash(&mut hasher),
-                    // If a repeated field had its own bucket, a client could vary one of the values to change its
-                    // bucket.
+                    // Otherwise a client could repeat the field and vary one value to change its bucket.
                     (None, _) | (Some(_), Some(_)) => hasher.write_u8(4),
                 }
             }
@@ -292,7 +293,7 @@ impl<C: Clock> Limit<C> {
                     (5_u8, &principal.issuer).hash(&mut hasher);
                     hash_claim(value, &mut hasher);
                 }
-                // Callers without the claim do not share a bucket, because they could then lock each other out.
+                // If callers without the claim shared a bucket, they could lock each other out.
                 None => hash_subject(principal, &mut hasher),
             },
         }
@@ -305,8 +306,7 @@ pub(super) fn describe(quota: Quota) -> String {
     format!("{} at once, then one each {:?}", quota.burst_size(), quota.replenish_interval())
 }
 
-/// Converts a rate to a quota. Rounds the time between two requests up to whole nanoseconds, so that the quota never
-/// exceeds the rate.
+/// Converts a rate to a quota. The interval is rounded up to whole nanoseconds, so the quota never exceeds the rate.
 fn quota(count: NonZeroU32, per: Duration, burst: NonZeroU32) -> Quota {
     let interval = per.as_nanos().div_ceil(u128::from(count.get())).clamp(1, FILL_MAX);
     let burst_max = u32::try_from(FILL_MAX / interval).unwrap_or(u32::MAX);
@@ -322,7 +322,7 @@ fn fill(quota: &Quota) -> Duration {
     quota.replenish_interval().saturating_mul(quota.burst_size().get())
 }
 
-/// Rounds up to whole seconds, because the wait that a client receives must not be too short.
+/// Rounds up to whole seconds. A client must not receive a wait that is too short.
 pub(super) fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }

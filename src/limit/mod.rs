@@ -1,7 +1,6 @@
-//! Rate limits: charges a request to the limits of its route and reports the tightest limit in the response.
+//! Rate limits: charges a request to the limits of its route, and reports the tightest limit in the response.
 //!
-//! The limits that are charged at the same point of a request yield a single verdict, without allocation. A limit
-//! counts the requests of all cores together. The `bucket` module describes how a limit counts.
+//! A limit counts the requests of all cores together.
 
 pub(crate) mod bucket;
 pub mod store;
@@ -19,24 +18,24 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The field with the name and the quota of the reported limit (draft-ietf-httpapi-ratelimit-headers).
+/// The response field with the name and quota of the reported limit (draft-ietf-httpapi-ratelimit-headers).
 pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// The field with the remaining quota of the reported limit (draft-ietf-httpapi-ratelimit-headers).
+/// The response field with the remaining quota of the reported limit (draft-ietf-httpapi-ratelimit-headers).
 pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The limits of one route, split by the point at which they are charged.
+/// The limits of one route, in two groups.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// Limits that are charged before any signature is checked, so that forged tokens cannot cause unlimited
-    /// verifications.
+    /// Limits that are charged before a signature is verified. They bound the verifications that forged tokens can
+    /// cause.
     pub by_address: Box<[Arc<Limit>]>,
-    /// Limits that are charged after authentication, when the caller is known.
+    /// Limits that are charged after authentication.
     pub by_caller: Box<[Arc<Limit>]>,
 }
 
 impl Limits {
-    /// Splits a route's limits. In each part, limits per client come before shared limits, so that a client that
-    /// exceeds its own limit does not use up the quota of others.
+    /// Splits a route's limits into the two groups, and sorts each group. Limits per client come before shared limits.
+    /// A client that exceeds its own limit therefore does not use up a shared quota.
     pub fn sort(mut limits: Vec<Arc<Limit>>) -> Self {
         limits.sort_by_key(|limit| limit.by().rank());
         let (by_caller, by_address): (Vec<_>, Vec<_>) =
@@ -45,21 +44,20 @@ impl Limits {
     }
 }
 
-/// The facts of a request by which limits group requests.
+/// The facts of a request that select a bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitKey<'a> {
     /// The client's address.
     pub address: IpAddr,
     /// The request's header fields.
     pub headers: &'a HeaderMap,
-    /// The route's name. Unlike the route's position, the name identifies the same route after a reload of the policy.
+    /// The route's name. A reload of the policy may change the route's position, but not its name.
     pub route: &'a str,
     /// The caller; `None` before authentication and for anonymous callers.
     pub principal: Option<&'a Principal>,
 }
 
-/// Charges the request to each limit in turn and stops at the first limit that refuses. The charges to earlier limits
-/// are kept, so a client that exceeds one limit still uses up the others.
+/// Charges the request to each limit in turn, and stops at the first limit that refuses. Earlier limits stay charged.
 ///
 /// # Errors
 /// [`Denial::RateLimited`] with the wait in whole seconds, rounded up.
@@ -73,7 +71,7 @@ pub fn admit<'l, C: Clock>(
         match limit.charge(key) {
             Charge::Admitted { remaining, next } => standing.note(limit, remaining, whole_seconds(next)),
             Charge::Refused { wait } => {
-                // The parameter `t` of `RateLimit` and the value of `Retry-After` are the same number.
+                // `RateLimit` (parameter `t`) and `Retry-After` contain the same number.
                 let wait = u32::try_from(whole_seconds(wait)).unwrap_or(u32::MAX).max(1);
                 standing.tightest = Some(Tightest::of(limit, 0, u64::from(wait)));
                 return Err(Denial::RateLimited { wait });
@@ -83,8 +81,7 @@ pub fn admit<'l, C: Clock>(
     Ok(())
 }
 
-/// The state of a request's tightest limit: the limit that refused the request, otherwise the limit with the fewest
-/// requests left.
+/// A request's tightest limit: the limit that refused the request, otherwise the limit with the fewest requests left.
 #[derive(Debug, Default)]
 pub struct Standing<'l> {
     tightest: Option<Tightest<'l>>,
@@ -97,8 +94,8 @@ struct Tightest<'l> {
     policy: &'l HeaderValue,
     prefix: &'l [u8],
     remaining: u32,
-    /// The seconds until one more request is available: the parameter `t` (draft-ietf-httpapi-ratelimit-headers-10,
-    /// section 4.1).
+    /// The seconds until one more request is available: parameter `t` in draft-ietf-httpapi-ratelimit-headers-10,
+    /// section 4.1.
     next: u64,
 }
 
@@ -116,7 +113,7 @@ impl<'l> Standing<'l> {
         }
     }
 
-    /// Describes the limit that refused the request, for the operator: its name and its quota.
+    /// Returns the name and quota of the limit that refused the request, for the operator.
     pub fn refused_by(&self) -> Option<String> {
         let tightest = self.tightest.as_ref()?;
         Some(format!("the limit {} has no request left: {}", tightest.name, bucket::describe(tightest.quota)))
@@ -127,7 +124,7 @@ impl<'l> Standing<'l> {
         let Some(tightest) = &self.tightest else { return };
         headers.insert(RATELIMIT_POLICY, tightest.policy.clone());
         let (mut remaining, mut next) = (itoa::Buffer::new(), itoa::Buffer::new());
-        // The vector has the exact capacity, so that it becomes the header value without another copy.
+        // The vector has the exact capacity, so its conversion to a header value does not copy it.
         let value = [
             tightest.prefix,
             remaining.format(tightest.remaining).as_bytes(),
@@ -208,8 +205,8 @@ mod tests {
 
     #[test]
     fn a_thousand_an_hour_gives_one_more_in_four_seconds() {
-        // In draft-ietf-httpapi-ratelimit-headers-10, section 4.1, `t` is the time until additional quota is available,
-        // not the time until the whole quota is available.
+        // The parameter `t` is the time until one more request is available, not until the whole quota is available
+        // (draft-ietf-httpapi-ratelimit-headers-10, section 4.1).
         let clock = FakeRelativeClock::default();
         let (per, count) = (Duration::from_secs(3600), n(1000));
         let hourly =
@@ -240,8 +237,7 @@ mod tests {
         let (first, second) = (limit("first", 1_000, 2, &clock), limit("second", 1_000, 1, &clock));
         let limits = [first.clone(), second];
         assert_eq!(ask(&limits).0, Ok(()));
-        // The first bucket has one request left and the second bucket is empty, so the second limit refuses this
-        // request.
+        // The second bucket is empty.
         let (verdict, policy, state) = ask(&limits);
         assert_eq!(verdict, Err(Denial::RateLimited { wait: 1 }));
         assert_eq!((policy.as_str(), state.as_str()), ("\"second\";q=1;w=1", "\"second\";r=0;t=1"));

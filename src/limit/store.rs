@@ -1,7 +1,6 @@
-//! The buckets of one limit, in a table of fixed size. The size does not depend on the keys that clients invent.
+//! The buckets of one limit, in a table of fixed size. Clients can invent keys without increasing its memory.
 //!
-//! The memory of the table never grows. A look-up accesses one set of eight entries under a lock that is held for
-//! nanoseconds. Keys must be fingerprints from a keyed hash.
+//! A look-up accesses one set of eight entries under a short lock. Keys must be fingerprints from a keyed hash.
 
 use governor::nanos::Nanos;
 use governor::state::StateStore;
@@ -12,42 +11,42 @@ use std::time::Duration;
 /// The number of entries in a set: two cache lines, one of fingerprints and one of arrival times.
 const WAYS: usize = 8;
 
-/// The number of locks of a table, so that two cores seldom wait for the same lock.
+/// The number of locks of a table. With 16 locks, two cores seldom wait for the same lock.
 const SHARDS: usize = 16;
 
-/// A set: eight fingerprints, then eight theoretical arrival times in nanoseconds since the limit was created. In an
-/// unused entry, both numbers are zero. No further mark is necessary: a bucket with arrival time 0 is full, like the
-/// bucket of a key without an entry.
+/// A set: eight fingerprints, then eight theoretical arrival times in nanoseconds since the limit was created. An
+/// unused entry contains two zeros. A bucket with arrival time 0 is full, like the bucket of a new key.
 type Set = [[u64; WAYS]; 2];
 
-/// A bounded [`StateStore`] for governor with 64-bit fingerprints as keys: set-associative, 16 bytes per entry.
+/// A bounded [`StateStore`] for governor: set-associative, 16 bytes per entry, with 64-bit fingerprints as keys.
 ///
-/// When all eight entries of a set are in use, the key with the earliest arrival time is evicted. If this key is idle
-/// (its arrival time is in the past), the eviction has no effect, because its bucket is already full. If more than
-/// eight keys of one set are active at once, the evicted key gets a full bucket too early. This key is the one whose
-/// bucket was the fullest.
+/// If a set is full, a new key evicts the key with the earliest arrival time. That key has the fullest bucket. If the
+/// arrival time is in the past, the bucket is already full, and the eviction changes nothing. Otherwise the evicted key
+/// gets a full bucket too early.
 ///
-/// Attackers who want to evict one of their own keys need other keys, each of which costs them a request. They cannot
-/// choose keys of the same set: the hasher has a random key for each process. On average they need as many distinct
-/// keys as the table has entries, and 65,536 keys already give them 65,536 bursts.
+/// Attackers cannot choose keys of the same set, because the hasher has a random key for each process. To evict one of
+/// their keys, attackers need on average as many other keys as the table has entries, and each key costs a request.
+/// 65,536 keys already have 65,536 bursts without any eviction.
 #[derive(Debug)]
 pub struct BucketStore {
     shards: Box<[Shard]>,
     sets_a_shard: u64,
-    /// The cost of one request in nanoseconds. The first arrival time of a new key minus this cost is the current time.
+    /// The cost of one request in nanoseconds: the difference between a new key's first arrival time and the current
+    /// time.
     cost: u64,
     displaced: Arc<AtomicU64>,
 }
 
-/// One lock and its sets, on a separate cache line. The sets are allocated for the first key, so an unused limit takes
-/// no memory.
+/// One lock and its sets, on a separate cache line. The first key allocates the sets.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Shard(Mutex<Box<[Set]>>);
 
 impl BucketStore {
-    /// Creates a table of `capacity` entries, rounded up to a power of two (at least 128), for a limit that regains one
-    /// request every `cost`. The table takes 16 bytes per entry once it is used: 1 MiB for 65,536 entries.
+    /// Creates a table of `capacity` entries, rounded up to a power of two (at least 128). The limit regains one
+    /// request every `cost`.
+    ///
+    /// The table takes 16 bytes per entry: 1 MiB for 65,536 entries. The memory is allocated on first use.
     pub fn new(capacity: usize, cost: Duration) -> Self {
         let sets = capacity.div_ceil(WAYS * SHARDS).next_power_of_two();
         let shard = || Shard(Mutex::new(Box::new([])));
@@ -59,8 +58,8 @@ impl BucketStore {
         }
     }
 
-    /// Returns the counter of active keys that were evicted. If the counter grows, more keys are active at once than
-    /// fit in the table.
+    /// Returns the counter of active keys that were evicted from a full set. If the counter grows, the table is too
+    /// small.
     pub fn displaced(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.displaced)
     }
@@ -78,11 +77,10 @@ impl StateStore for BucketStore {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        // Both moduli are powers of two, and all bits of a keyed hash are equally random.
+        // Both moduli are powers of two, and all bits of a keyed hash are random, so the distribution is even.
         let shard = &self.shards[(key % SHARDS as u64) as usize];
         let index = (key / SHARDS as u64 % self.sets_a_shard) as usize;
-        // The lock may be poisoned, but the entries behind it are complete: an entry is written by two plain stores,
-        // which cannot panic.
+        // A poisoned lock is harmless: a panic cannot leave an entry half-written.
         let mut sets = shard.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sets.is_empty() {
             *sets = vec![[[0; WAYS]; 2]; self.sets_a_shard as usize].into();

@@ -1,7 +1,6 @@
 //! Rates that depend on a claim of the caller, such as the plan of a customer.
 //!
-//! Each value of the claim that the policy names has a limit of its own, with its own buckets. Any other value, and a
-//! caller without the claim, has the default rate, so that no token can choose a rate that the policy does not name.
+//! Each claim value in the policy has a separate limit with separate buckets. All other callers have the default limit.
 
 use super::bucket::Limit;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
@@ -17,9 +16,10 @@ pub struct Tiers<C: Clock = MonotonicClock> {
 }
 
 impl<C: Clock> Tiers<C> {
-    /// Returns the limit that applies to a caller, with the claim's value that selects this limit. Returns `None` if
-    /// the default applies. Only a text can select a limit: if the claim is a list, two services could choose different
-    /// elements.
+    /// Returns the limit that applies to a caller, and the claim value that selects it. Returns `None` if the default
+    /// applies.
+    ///
+    /// Only a text selects a limit. If the claim is a list, two services could choose different elements.
     pub(super) fn of(&self, principal: Option<&Principal>) -> Option<&(Box<str>, Limit<C>)> {
         match principal?.claim(self.claim)? {
             ClaimValue::Text(text) => self.tiers.iter().find(|(value, _)| *value == *text),
@@ -61,7 +61,7 @@ mod tests {
         Principal { subject: subject.into(), claims, ..Principal::for_tests() }
     }
 
-    /// Charges requests until one is refused. Returns how many passed.
+    /// Charges requests until one is refused. Returns the number of admitted requests.
     fn passed(limits: &[Arc<Limit<FakeRelativeClock>>], principal: Option<&Principal>) -> usize {
         let (headers, address) = (HeaderMap::new(), "192.0.2.1".parse().unwrap());
         let key = LimitKey { address, headers: &headers, route: "r", principal };

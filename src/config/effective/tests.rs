@@ -52,7 +52,7 @@ fn what_is_shown_reads_again_as_the_same_policy() {
 fn every_table_has_its_defaults() {
     let file = with_every_table();
     let text = inline(&file).unwrap().into_table().to_string();
-    // A default that the file sets explicitly does not count as a change, in any table.
+    // A default that the file sets explicitly does not count as a change.
     let changed = shown(&text, &[]);
     assert_eq!(changed, Vec::<String>::new(), "{text}");
 }
@@ -149,7 +149,7 @@ fn the_name_of_a_file_cannot_end_its_comment() {
     assert_eq!(load(&shown, &[]).file, loaded.file);
 }
 
-/// The places of a secret: the text around the secret in the file, and the variable that may set the secret instead.
+/// The positions of a secret: the text around it in the file, and the variable that sets it.
 const SECRETS: [(&str, &str); 16] = [
     ("[authority]\nsecret = @", "AUTHORITY__SECRET"),
     ("[authority]\nstore = @", "AUTHORITY__STORE"),
@@ -191,8 +191,8 @@ proptest! {
     #[test]
     fn no_secret_is_ever_shown(place in 0..SECRETS.len(), secret in "[A-Za-z0-9+/._~-]{12,40}", other in "[A-Za-z0-9]{12,40}", all: bool) {
         let (around, variable) = SECRETS[place];
-        // Digits and a slash after a colon are read as a port and a path, and a slash ends the authority of a URL, so
-        // such secrets are excluded.
+        // Digits and a slash after a colon are a port and a path, and a slash ends the authority of a URL. These
+        // secrets are excluded.
         prop_assume!(!secret.trim_start_matches(|char: char| char.is_ascii_digit()).starts_with('/'));
         prop_assume!(!(around.contains("//@@") && secret.contains('/')));
         let quoted = format!("\"{secret}\"");

@@ -40,8 +40,7 @@ fn the_schema_that_is_shipped_is_that_of_the_types() {
     );
 }
 
-/// Collects the schema of every key and table in this schema. Each schema is stored under the name that the reference
-/// uses.
+/// Collects the schemas of all keys and tables in this schema, by their names in the reference.
 fn all<'s>(schema: &'s Value, name: &str, found: &mut Vec<(String, &'s Value)>) {
     found.push((name.to_owned(), schema));
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -232,8 +231,8 @@ fn validator<T: JsonSchema>() -> Validator {
     jsonschema::draft7::new(&SchemaGenerator::default().root_schema_for::<T>().to_value()).unwrap()
 }
 
-/// Checks that the schema and the parser agree on a text. The parser may reject a text that the pattern accepts, but
-/// only with these errors.
+/// Checks that the schema and the parser agree on a text. The parser may reject more than the pattern, but only with
+/// these errors.
 fn agree<T: FromStr<Err = ValueError>>(
     validator: &Validator,
     text: &str,

@@ -1,5 +1,4 @@
-//! Inserts the credential of a question into its request: the given token, or a token that is created from the given
-//! claims.
+//! Inserts the credential of a question into its request: the given token, or a token with the given claims.
 
 use super::Examiner;
 use crate::authenticate::csrf::{SEC_FETCH_SITE, is_unsafe, names_site};
@@ -22,7 +21,7 @@ use std::sync::Arc;
 const LIFE: u64 = 60;
 
 impl Examiner<'_> {
-    /// Returns the request with its credential inserted, and the trust and the cache for verifying the credential.
+    /// Returns the request with its credential, and the trust and cache that verify the credential.
     pub(super) fn prepare(&self, question: &Question) -> (Parts, Cow<'_, Trust>, &RefCell<TokenCache>) {
         let mut parts = question.parts.clone();
         let ours = || Cow::Borrowed(&self.trust);
@@ -52,8 +51,8 @@ impl Examiner<'_> {
         }
     }
 
-    /// Inserts an API key where the matching route looks for API keys. A route that accepts none ignores the key, so it
-    /// is not inserted there.
+    /// Inserts an API key into the matching route's header for API keys. If the route accepts no API keys, nothing is
+    /// inserted.
     fn place_api_key(&self, parts: &mut Parts, question: &Question, key: &str) {
         let Some(route) = matched_route(self.policy, question) else { return };
         let sources = &self.policy.routes[route].credential_policy.sources.others;
@@ -63,7 +62,7 @@ impl Examiner<'_> {
         }
     }
 
-    /// Creates a token with these claims, and returns the token and its CSRF token.
+    /// Creates a token with these claims. Returns the token and its CSRF token.
     pub(super) fn token_of(&self, mut claims: Map<String, Value>, now: Now) -> (String, String) {
         let issuers = self.assuming.issuers();
         let issuer = match claims.get("iss") {
@@ -94,9 +93,8 @@ impl Examiner<'_> {
         )
     }
 
-    /// Inserts a token where the matching route looks for tokens: in `Authorization` if the route accepts it there,
-    /// otherwise in the first of these places that the route accepts: a named header, the authority's cookie, any other
-    /// place.
+    /// Inserts a token in a place where the matching route accepts tokens. The order of preference is `Authorization`,
+    /// a named header, the authority's cookie, any other place.
     fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>) {
         let route = matched_route(self.policy, question).map(|route| &self.policy.routes[route]);
         let sources = route.map(|route| &route.credential_policy.sources);
@@ -122,7 +120,7 @@ impl Examiner<'_> {
             }
             Some(Source::Cookie(name)) => {
                 append(parts, header::COOKIE, format!("{name}={token}"));
-                // The described caller is assumed to use a browser that shows a page of the same origin.
+                // The caller is assumed to use a browser that shows a page of the same origin.
                 if is_unsafe(&parts.method) && !names_site(&parts.headers) {
                     append(parts, SEC_FETCH_SITE, "same-origin".to_owned());
                 }
@@ -160,8 +158,8 @@ fn described_key(claims: &Map<String, Value>, key: &str) -> ApiKeyFacts {
     }
 }
 
-/// Appends a header field. If the text with the token is not a valid field value, nothing is appended, and the request
-/// is refused because it has no token.
+/// Appends a header field. If the value is not valid, nothing is appended, and the request is refused because it has no
+/// token.
 fn append(parts: &mut Parts, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
         parts.headers.append(name, value);

@@ -77,8 +77,7 @@ impl Examiner<'_> {
     }
 }
 
-/// Evaluates every check of a route: first the credential, then the checks of the rule. All checks are evaluated,
-/// although serving a request stops at the first check that fails.
+/// Evaluates the credential and every check of the rule. The pipeline instead stops at the first check that fails.
 pub(super) fn checks(
     route: &Route,
     evaluation: &Evaluation<'_, '_>,

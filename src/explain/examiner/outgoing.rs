@@ -13,8 +13,8 @@ use http::{HeaderValue, header};
 use std::cell::RefCell;
 
 impl Examiner<'_> {
-    /// Returns the request that the upstream would receive; `None` if the request is not forwarded. The outgoing head
-    /// is written by the function that also writes the heads of clients' requests.
+    /// Returns the request that the upstream would receive; `None` if the request is not forwarded. The code that
+    /// forwards clients' requests writes the head.
     pub(super) fn outgoing(
         &self,
         head: &Head<'_>,
@@ -55,8 +55,7 @@ impl Examiner<'_> {
             forwarded: &RefCell::new(None),
             address: question.client,
         };
-        // Proofs of identity are omitted, since anyone who reads the explanation could use a valid proof as a
-        // credential.
+        // An explanation contains no proofs of identity, because a reader could use a valid proof as a credential.
         let none = Proofs::default();
         let context = exchange.forward_context(policy, route, delivery, connection, &none);
         let (method, path, mut headers, _) =
@@ -64,8 +63,7 @@ impl Examiner<'_> {
         if headers.get("traceparent") == Some(&id.traceparent()) {
             headers.insert("traceparent", id_header);
         }
-        // The token is masked. The person who supplied it knows it, but other people who read the report of a failed
-        // test should not see it.
+        // The token is masked, because the report of a failed test may have other readers than the token's owner.
         if !matches!(question.credential, Credential::AsSent) && headers.contains_key(header::AUTHORIZATION) {
             let token = HeaderValue::from_static("Bearer <the caller's token>");
             headers.insert(header::AUTHORIZATION, token);

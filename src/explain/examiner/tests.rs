@@ -73,8 +73,7 @@ fn a_described_caller_shows_a_token_wherever_the_route_looks_for_one() {
         ("/query", "authorization"),
         ("/shadow", "authorization"),
     ] {
-        // A request with an unsafe method carries its CSRF token in the same way as a request from the gateway's own
-        // page.
+        // A request with an unsafe method carries its CSRF token, as a request from the gateway's page does.
         let question = Question::new("POST", &format!("https://h{path}?a=1")).unwrap().claims(ada());
         let text = examiner.explain(&question);
         assert_eq!(text.outcome, Outcome::Passed, "{text}");
@@ -107,8 +106,8 @@ fn a_described_caller_is_nobody_to_what_serves() {
     let examiner = Examiner::new(&policy);
     let question = Question::parse("https://h/fresh").unwrap();
     let (token, _) = examiner.token_of(claims(json!({ "sub": "ada", "fresh": true })), question.now);
-    // The examiner creates such a token if a question describes its caller by claims. A question that contains such a
-    // token is refused, since a token in a question is verified with the policy's keys.
+    // The examiner creates such a token for a described caller. A token in a question is instead verified with the
+    // policy's keys.
     assert!(!examiner.verdict(&question.token(token)).outcome.passes());
 }
 

@@ -44,7 +44,7 @@ impl Somebody {
     }
 }
 
-/// Whether two requests share a bucket: if so, the first request causes the refusal of the second.
+/// Returns whether two requests share a bucket, in which case the first request causes the refusal of the second.
 fn share(by: By, first: &Somebody, second: &Somebody) -> bool {
     let limit = one_a_minute(by);
     let ask = |who: &Somebody| {
@@ -206,7 +206,7 @@ fn extreme_quotas_neither_panic_nor_let_everything_through() {
 }
 
 proptest! {
-    /// In every window of time, one key is admitted at most burst plus rate times the length of the window.
+    /// In any period of length t, one key is admitted at most burst + rate × t times.
     #[test]
     fn no_window_ever_admits_more_than_burst_and_rate(
         count in 1_u32..2_000,
@@ -224,8 +224,7 @@ proptest! {
         let mut now = 0_u64;
         let mut admitted = Vec::new();
         for pause in pauses {
-            // Each pause is at most three times the interval between two requests, because errors would occur near this
-            // interval.
+            // Each pause is at most three intervals, because errors are most likely at pauses close to one interval.
             let pause = pause % (3 * per.as_nanos() as u64 / u64::from(count) + 1);
             clock.advance(Duration::from_nanos(pause));
             now += pause;

@@ -74,11 +74,10 @@ fn only_the_loss_of_an_active_key_is_counted() {
     for key in &keys[..WAYS] {
         put(&store, *key, 1_000);
     }
-    // The arrival time 1,100 of the new key implies the current time 1,000, at which the eight keys have just become
-    // idle.
+    // The arrival time 1,100 implies the current time 1,000. At this time, the eight keys have just become idle.
     put(&store, keys[WAYS], 1_100);
     assert_eq!(store.displaced().load(Ordering::Relaxed), 0);
-    // The arrival time 1,099 of the new key implies the current time 999, at which the other keys are still active.
+    // The arrival time 1,099 implies the current time 999. At this time, the other keys are still active.
     put(&store, keys[WAYS + 1], 1_099);
     assert_eq!(store.displaced().load(Ordering::Relaxed), 1);
 }
@@ -111,7 +110,8 @@ proptest! {
         let store = BucketStore::new(128, Duration::from_nanos(1));
         let mut model = HashMap::new();
         for (key, arrival) in steps {
-            // Key 0 matches an unused entry, whose arrival time of 0 is equivalent to an absent entry.
+            // An unused entry has key 0, so a look-up of key 0 finds it. Its arrival time 0 means that the bucket is
+            // full.
             let old = put(&store, key, arrival).filter(|old| *old != 0);
             prop_assert_eq!(old, model.insert(key, arrival));
         }
