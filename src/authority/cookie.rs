@@ -1,8 +1,7 @@
-//! The authority's cookies. Each cookie lives as long as the token that it contains, and is expired at logout.
+//! The authority's cookies. Each cookie lives as long as its token, and is expired at logout.
 //!
-//! All names begin with `__Host-` (RFC 6265bis section 4.1.3.2), so browsers send the cookies over TLS only, to this
-//! host only, and for all paths. Neither a subdomain nor an attacker on the network can replace the cookies. Cookie
-//! names from `compat` may lack the prefix. The attributes are then the same, but subdomains can set the cookies.
+//! All names begin with `__Host-` (RFC 6265bis section 4.1.3.2), so a subdomain or an attacker on the network cannot
+//! replace the cookies. Cookie names from `compat` may lack the prefix; subdomains can then set the cookies.
 
 use super::request::EndpointRequest;
 use super::settings::Cookies;
@@ -11,8 +10,8 @@ use crate::route::host::is_own_machine;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-/// Sets the cookies of the access token, the refresh token and the CSRF value. `access` and `refresh` are pairs of a
-/// token and its lifetime in seconds.
+/// Sets the cookies of the access token, the refresh token and the CSRF value. `access` and `refresh` are a token and
+/// its lifetime in seconds.
 pub(super) fn set_session_cookies(
     headers: &mut HeaderMap,
     cookies: &Cookies,
@@ -30,7 +29,7 @@ pub(super) fn set_session_cookies(
     }
 }
 
-/// Expires only the access token's cookie. The session continues if the browser still has the refresh token.
+/// Expires only the access token's cookie. The session continues if the browser has the refresh token.
 pub fn expire_access_cookie(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &cookies.names.access, "", 0, true, cookies.lax);
 }
@@ -56,8 +55,8 @@ pub(super) fn expire_visit_cookie(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &cookies.names.login, "", 0, true, cookies.lax);
 }
 
-/// Whether a browser stores `Secure` cookies from the response to this request: the connection uses TLS, or the browser
-/// runs on the same machine as the gateway.
+/// Whether the browser stores `Secure` cookies from the response: the connection uses TLS, or the browser runs on the
+/// gateway's machine.
 pub(super) fn is_stored_by_browsers(request: &EndpointRequest) -> bool {
     let host = match request.authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,

@@ -1,4 +1,4 @@
-//! The authority's counters for logins, refreshes, revocations and tokens. Each counter has a closed set of outcomes.
+//! The authority's counters for logins, refreshes, revocations and tokens.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Maps each endpoint to the function that answers its requests, and to the form of its refusals.
+//! Dispatches each request to the function of its endpoint, and renders refusals.
 
 use super::counters::LoginOutcome;
 use super::endpoint::Endpoint;
@@ -11,14 +11,14 @@ use http::Response;
 use std::sync::Arc;
 
 impl Authority {
-    /// Answers a request on the authority's own thread. For endpoints for services, a refusal is a response with the
+    /// Answers a request on the authority's own thread. For an endpoint for services, a refusal is a response with the
     /// denial as an extension.
     ///
     /// # Errors
-    /// The reason why any other endpoint refuses the request.
+    /// The denial, for any other endpoint.
     pub async fn answer(self: &Arc<Self>, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
         let endpoint = request.endpoint;
-        // Refuse a cross-site login before it takes a place in the queue or uses one of the login attempts.
+        // Refuse a cross-site login before it enters the queue or counts as a login attempt.
         if endpoint == Endpoint::Login && !request.own_site {
             self.counters.logins.add(LoginOutcome::Invalid);
             return page::login_response(&request, Err(Denial::CsrfMismatch));
@@ -28,7 +28,7 @@ impl Authority {
         };
         let authority = self.clone();
         let answered = self.on_own_thread(async move {
-            // The place in the queue is held until the work is done, even if the client disconnects earlier.
+            // Hold the place in the queue until the work is done, even if the client disconnects earlier.
             let _place = place;
             match request.endpoint {
                 Endpoint::LoginPage => page::show(&authority, request).await,
@@ -42,7 +42,7 @@ impl Authority {
                 Endpoint::Token => service::token(&authority, &request).await,
                 Endpoint::Introspect => service::introspect(&authority, &request).await,
                 Endpoint::Revoke => service::revoke(&authority, &request).await,
-                // The core that received the request answers these endpoints.
+                // The core that received the request answers these endpoints itself.
                 Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => Err(Denial::NotFound),
             }
         });

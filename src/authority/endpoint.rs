@@ -1,4 +1,4 @@
-//! The table of the authority's endpoints: the path, the methods and the requirements of each.
+//! The table of the authority's endpoints.
 
 use crate::authenticate::Access;
 
@@ -40,17 +40,17 @@ pub enum Endpoint {
 pub struct EndpointSpec {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// The name in `[authority] paths`, in logs (after `auth:`) and in metrics.
+    /// The name in `[authority] paths` and in metrics. In logs, `auth:` precedes it.
     pub name: &'static str,
-    /// The methods that the endpoint accepts; empty for all methods.
+    /// The accepted methods. Empty for all methods.
     pub methods: &'static [&'static str],
-    /// The path, unless the policy sets another.
+    /// The default path.
     pub path: &'static str,
     /// Whether the gate requires an access token before the request reaches the endpoint.
     pub access: Access,
-    /// Whether the endpoint checks a password or a client secret. The login limits apply to such an endpoint.
+    /// Whether the endpoint checks a password or a client secret. If so, the login limits apply.
     pub guessable: bool,
-    /// Whether services call the endpoint. Their OAuth libraries expect responses in the form of OAuth.
+    /// Whether services call the endpoint. Refusals then have the form of OAuth.
     pub for_services: bool,
 }
 
@@ -59,7 +59,7 @@ impl Endpoint {
     pub const ALL: [EndpointSpec; 14] = [
         spec(Self::LoginPage, "login_page", &["GET", "HEAD"], "/auth/login", Access::Public, false),
         spec(Self::Login, "login", &["POST"], "/auth/login", Access::Public, true),
-        // The refresh token is the only credential: an expired access token must not prevent a refresh.
+        // Public, because an expired access token must not prevent a refresh.
         spec(Self::Refresh, "refresh", &["POST"], "/auth/refresh", Access::Public, false),
         spec(Self::Logout, "logout", &["POST"], "/auth/logout", Access::Public, false),
         spec(Self::LogoutAll, "logout_all", &["POST"], "/auth/logout-all", Access::Authenticated, false),

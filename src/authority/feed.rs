@@ -1,8 +1,8 @@
-//! Reads revocations that other gateways and the command line write to the store. The endpoints of this gateway do not
-//! depend on this reader: they mark a revocation in memory before they respond.
+//! Reads the revocations that other gateways and the command line write to the store. This gateway's own revocations
+//! are in memory before its endpoint responds.
 //!
-//! The reader has its own connection and task, so that neither a flood of requests nor a slow sweep delays it.
-//! [`upkeep`] does all other maintenance of the store.
+//! The reader has its own connection and task, so that a flood of requests or a slow sweep cannot delay it. [`upkeep`]
+//! maintains the store.
 
 use super::runtime::{Authority, WORK_MAX, millis};
 use super::sweeps::Sweeps;
@@ -15,31 +15,29 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-/// How often new marks are read from the store. A revocation by another process takes effect in this process within a
-/// second.
+/// How often new marks are read. A revocation by another process takes effect within a second.
 const EVERY: Duration = Duration::from_millis(500);
-/// How long the store may fail to answer. After that time, the gateway refuses the authority's tokens, because they may
-/// have been revoked in the meantime.
+/// How long the store may be unreachable. After that time, the gateway refuses the authority's tokens, because some may
+/// have been revoked.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
-/// How often a failed store is retried, and how often the process records that it is alive.
+/// How often a lost store is retried, and how often the process records that it is alive.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// How often expired marks and rows are deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// The time limit for deleting expired rows, in many small transactions.
+/// The time limit for deleting expired rows. The deletion is split into many small transactions.
 const SWEEP_MAX: Duration = Duration::from_secs(120);
 
-/// Applies the recorded token lives, and all marks with a number greater than `after`. Returns the number of the last
-/// mark.
+/// Applies the recorded token lives, and all marks with a number above `after`. Returns the number of the last mark.
 ///
-/// All marks are read if the mark with the number `after` is missing. That mark may have been deleted. Or a standby
-/// without the last commits has replaced the server, and assigns the numbers of lost marks again.
+/// Reads all marks if the mark `after` is missing. A sweep may have deleted it. A standby may also have replaced the
+/// server without its last commits; the standby assigns the numbers of the lost marks again.
 ///
 /// # Errors
-/// Returns an error if the store cannot be used.
+/// If the store cannot be used.
 pub async fn apply_marks(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64, StoreError> {
     let seconds = |millis: i64| u64::try_from(millis.saturating_add(999) / 1000).unwrap_or(0);
     let lives = feed.lives().await?;
-    // If the longest token life has changed, marks must be kept for a different time, so read all marks again.
+    // If the longest token life has changed, marks are kept for a different time, so read all marks again.
     let longest = seconds(lives.longest);
     let mut last = if longest == revoked.longest() { after } else { 0 };
     let mut page = feed.marks(last.saturating_sub(1)).await?;
@@ -58,7 +56,7 @@ pub async fn apply_marks(feed: &mut Feed, revoked: &Revoked, after: i64) -> Resu
         }
         page = feed.marks(last).await?;
     }
-    // Set the lives after the marks: marks must be kept for longer before tokens with a longer life are accepted.
+    // Set the lives after the marks. Marks must be kept for longer before tokens with a longer life are accepted.
     revoked.set_lives(longest, lives.subjects.into_iter().map(|(subject, until)| (subject, seconds(until))));
     Ok(last)
 }
@@ -76,7 +74,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
         let learned = match timeout(BLIND_AFTER.saturating_sub(heard.elapsed()), &mut learning).await {
             Ok(learned) => learned,
             Err(_) => {
-                // The read is not cancelled, because a slow store with many marks may only need more time.
+                // Do not cancel the read: a slow store with many marks may only need more time.
                 go_blind(&authority, &mut is_blind);
                 learning.await
             }
@@ -88,7 +86,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
                 settings.revoked.set_blind(false);
             }
             Err(error) => {
-                // The server that answers next may lack the last marks and assign their numbers to other marks.
+                // The store may have lost the last marks and reused their numbers, so read all marks again.
                 last = 0;
                 authority.set_feed_fails(true);
                 authority.health.feed_failed(&error, &authority.journal);
@@ -112,8 +110,7 @@ fn go_blind(authority: &Authority, is_blind: &mut bool) {
     }
 }
 
-/// Refuses the authority's tokens if the reader of marks ends before the authority does. The reader has then panicked,
-/// and this process no longer reads revocations.
+/// Refuses the authority's tokens if the reader of marks panics, because the process then no longer reads revocations.
 struct BlindAtEnd(Weak<Authority>);
 
 impl Drop for BlindAtEnd {
@@ -129,8 +126,8 @@ impl Drop for BlindAtEnd {
     }
 }
 
-/// Maintains the store until the authority is dropped. Records that the process is alive, deletes expired rows, and
-/// retries a failed store. The recovery of the store is thus noticed even if nobody logs in.
+/// Maintains the store until the authority is dropped: records that the process is alive, deletes expired rows, and
+/// retries a lost store.
 pub(super) async fn upkeep(authority: Weak<Authority>) {
     let mut ticks = ticks(TRY_EVERY);
     let mut swept = Instant::now();
@@ -144,10 +141,9 @@ pub(super) async fn upkeep(authority: Weak<Authority>) {
         if !authority.health.is_up() {
             authority.try_store(now).await;
         }
-        // Record a new token life before the first token with that life is issued. Otherwise the first login would wait
-        // for the record.
+        // Record a new token life before the first login needs it.
         authority.keep_up(WORK_MAX, authority.keep_record(&settings)).await;
-        // Record in the store that the process outlived the grace period of the last refresh: see `Authority::spent`.
+        // See `Authority::spent`.
         if authority.take_outlived(now, settings.refresh_grace) {
             authority.keep_up(WORK_MAX, authority.store.touch_alive(now)).await;
         }

@@ -1,7 +1,7 @@
 //! Parses the body of a request to an endpoint: one JSON object or one form, in which each field occurs once.
 //!
-//! Refuses a body that two parsers could read differently: a repeated member, an invalid percent code, or bytes that
-//! are not UTF-8. Values are wiped when they are dropped, because a value may be a password.
+//! Rejects a body that two parsers may read differently: a repeated member, an invalid percent code, or bytes that are
+//! not UTF-8. Values are wiped on drop, because a value may be a password.
 
 use crate::authenticate::json;
 use crate::denial::{BodyFault, Denial};
@@ -39,7 +39,7 @@ pub enum BodyKind {
 
 impl BodyKind {
     /// Returns the media type from `Content-Type` without its parameters (RFC 9110 section 8.3). Returns `None` for any
-    /// other type, and if the header is missing or repeated.
+    /// other type, and for a missing or repeated header.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
         let (Some(kind), None) = (kinds.next(), kinds.next()) else { return None };
@@ -61,7 +61,7 @@ enum Field {
 }
 
 impl Fields {
-    /// Reads a body. An empty body has no fields, regardless of its media type.
+    /// Reads a body. An empty body has no fields, whatever its media type.
     ///
     /// # Errors
     /// [`Denial::UnsupportedMediaType`], [`Denial::InvalidBody`].
@@ -110,8 +110,8 @@ impl Fields {
         Ok(Self { fields, is_form: true })
     }
 
-    /// Returns the field `name` of a form that another application defines. All other fields are ignored, even if they
-    /// are repeated or in another encoding. An empty field counts as absent.
+    /// Returns the field `name` of a form that another application defines. Other fields are ignored, even if repeated
+    /// or invalid. An empty field counts as absent.
     ///
     /// # Errors
     /// [`Denial::InvalidBody`] if the field is repeated or cannot be decoded.
@@ -156,7 +156,7 @@ impl Fields {
     }
 }
 
-/// Decodes a name or a value of a form. Returns `None` for an invalid percent code, and for bytes that are not UTF-8.
+/// Decodes a name or a value of a form. Returns `None` for an invalid percent code or invalid UTF-8.
 pub(super) fn decoded(bytes: &[u8]) -> Option<Zeroizing<String>> {
     let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
     let mut rest = bytes.iter();

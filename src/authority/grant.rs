@@ -19,27 +19,27 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-/// The prefix of a refresh token that is bound to a key. Versions that do not know of keys reject such a token as
-/// malformed, and so never accept it without a proof.
+/// The prefix of a refresh token that is bound to a key. Older versions of the gateway reject such a token as
+/// malformed, so they never accept it without a proof.
 const BOUND_PREFIX: &str = "pcr_dpop_";
 /// The length of 256 bits in base64url.
 const TEXT_LENGTH: usize = 43;
-/// A token above this size, in bytes, is close to the limit of browsers for a cookie: 4 KiB with its name (RFC 6265
+/// Above this size in bytes, a token is close to the browsers' limit for a cookie: 4 KiB with its name (RFC 6265
 /// section 6.1).
 const SIZE_WARN: usize = 4096 - 256;
-/// A token above this size, in bytes, is close to the limit of servers for a header field (nginx and Apache: 8 KiB).
+/// Above this size in bytes, a token is close to the servers' limit for a header field (nginx and Apache: 8 KiB).
 const SIZE_WARN_MORE: usize = 8192 - 512;
 
 /// A refresh token: 256 unguessable bits as text.
 pub(super) struct RefreshToken(Zeroizing<String>);
 
 impl RefreshToken {
-    /// Generates a token. `is_bound` states whether its session is bound to a key.
+    /// Generates a token. `is_bound`: whether the session is bound to a key.
     pub(super) fn random(is_bound: bool) -> Result<Self, Denial> {
         Ok(Self::of(&random()?, is_bound))
     }
 
-    /// Derives the successor of the token `of`. The derivation needs the token and the nonce in the store.
+    /// Derives the successor of the token `of` from the token and from the nonce in the store.
     pub(super) fn successor(of: &str, nonce: &[u8; 32]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, of.as_bytes());
         let mut bytes = [0; 32];
@@ -188,7 +188,7 @@ pub(super) fn token_type(key: Option<Thumbprint>) -> &'static str {
     if key.is_some() { "DPoP" } else { "Bearer" }
 }
 
-/// Counts a token by its size, and logs a warning if its size is close to the limits of browsers or servers.
+/// Counts a token by its size. Logs a warning if the size is close to a limit of browsers or servers.
 pub(super) fn record_size(token: &str, subject: &str, counters: &Counters, journal: &Journal) {
     let size = match token.len() {
         size if size <= SIZE_WARN => TokenSize::Normal,
@@ -235,7 +235,7 @@ mod tests {
             assert_eq!(hash_of(text), Ok(token.hash()));
             let bearer = text.replace("dpop_", "");
             assert_ne!(hash_of(&bearer).unwrap(), token.hash(), "the forms cannot be exchanged");
-            // An earlier version reads exactly 43 characters after `pcr_`.
+            // Older versions require exactly 43 characters after `pcr_`.
             assert_eq!(text.strip_prefix(PREFIX).map(str::len), Some(48));
             assert!(hash_of(&text[..text.len() - 1]).is_err() && hash_of(&format!("{text}A")).is_err());
         }

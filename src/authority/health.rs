@@ -1,7 +1,6 @@
 //! Tracks whether the store answers, for the log, the metrics and `/readyz?verbose`.
 //!
-//! Each fault is counted by its reason. The log reports only the first fault of an outage and the recovery; the
-//! counters include all faults in between.
+//! The log reports only the first error of an outage and the recovery. The counters include every error.
 
 use crate::journal::{Journal, Level};
 use crate::store::{Reason, StoreError};
@@ -34,23 +33,22 @@ impl StoreHealth {
         }
     }
 
-    /// Counts a fault, and logs it unless it is part of an outage that is already in the log.
+    /// Counts an error, and logs it unless it is part of an outage that is already in the log.
     pub(super) fn failed(&self, error: &StoreError, journal: &Journal) {
         self.count(error);
         if let StoreError::Unavailable(_) = error {
             return self.lose(error, journal);
         }
-        // A request found unreadable rows or a value that cannot be stored, but the store still serves other requests.
-        // The fault is not logged if the store is already lost for the same reason. Otherwise the upkeep task would log
-        // the fault every second.
+        // The error concerns a single row or value, so the store is not lost. If the store is already lost for the same
+        // reason, do not log the error again: the upkeep task would log it every second.
         let reason = error.reason();
         if self.lost().as_ref().is_none_or(|lost| lost.reason != reason) {
             self.log(journal, Level::Error, "the store cannot be used", reason, &error.to_string());
         }
     }
 
-    /// Counts a fault of the task that reads marks. Any such fault marks the store as lost, because the gateway refuses
-    /// the authority's tokens if it cannot read marks.
+    /// Counts an error of the task that reads marks. Any such error marks the store as lost, because the gateway then
+    /// refuses the authority's tokens.
     pub(super) fn feed_failed(&self, error: &StoreError, journal: &Journal) {
         self.count(error);
         self.lose(error, journal);
@@ -72,7 +70,7 @@ impl StoreHealth {
                 drop(lost);
                 self.log(journal, Level::Error, "the store cannot be used", reason, &why);
             }
-            // "No free connection" is only a consequence of the earlier reason, so keep the earlier reason.
+            // "No free connection" is only a consequence of the earlier reason.
             Some(_) if reason == Reason::NoConnection.as_str() => {}
             Some(lost) => (lost.reason, lost.why) = (reason, why),
         }
@@ -96,7 +94,7 @@ impl StoreHealth {
         self.lost().is_none()
     }
 
-    /// Returns the number of faults for each reason.
+    /// Returns the number of errors for each reason.
     pub fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
         StoreError::REASONS.into_iter().zip(self.failures.iter().map(|count| count.load(Ordering::Relaxed)))
     }
@@ -108,8 +106,7 @@ impl StoreHealth {
             None => format!("store: {place} answers\n"),
             Some(Lost { since, reason, why }) => {
                 let seconds = since.elapsed().as_secs();
-                // The error text may already begin with the store's name. A line break in the text would split the
-                // line.
+                // The error text may already begin with the store's name, and may contain line breaks.
                 let why =
                     why.strip_prefix(place.as_str()).map_or(why.as_str(), |why| why.trim_start_matches(": "));
                 let why = why.replace(['\n', '\r'], " ");

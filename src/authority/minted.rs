@@ -1,15 +1,14 @@
-//! Records tokens that a command of the CLI issues, in addition to the tokens that gateways issue.
+//! Records tokens that a command of the CLI issues.
 
 use crate::clock::Now;
 use crate::store::{Standing, Store, StoreError};
 use std::time::Duration;
 
-/// Records a token before it is issued, if its life exceeds the longest recorded life. The store then keeps a
-/// revocation of the token until the token expires. Returns the generation of the account `subject`, or 0 if there is
-/// no such account.
+/// Records the token's life if it exceeds the longest recorded life. The store then keeps a revocation of the token
+/// until the token expires. Returns the generation of the account `subject`, or 0 if there is no such account.
 ///
 /// # Errors
-/// A sentence for the operator. The token must then not be issued.
+/// A sentence for the operator. The caller must not issue the token then.
 pub async fn record_long_token(
     store: &Store,
     subject: &str,
@@ -22,8 +21,8 @@ pub async fn record_long_token(
         let expires = millis(now.unix.saturating_add(life.as_secs()));
         store.record_token(subject, expires).await.map_err(fault)?;
     }
-    // Read the generation after the record is written: a concurrent revocation either saw the record, or has already
-    // raised the generation that is read here.
+    // Read the generation after the record is written. A concurrent revocation then either saw the record, or has
+    // already raised the generation.
     match store.standing(subject).await.map_err(fault)? {
         None => Ok(0),
         Some(Standing { removed: true, .. }) => {

@@ -1,13 +1,16 @@
 //! The local issuer: it checks credentials, issues signed tokens, keeps sessions, and revokes both.
 //!
-//! The gateway verifies the authority's tokens like the tokens of any other issuer. The code that handles requests
-//! knows only the authority's keys and its revocations. Store access and signing are slow, so they run on the
-//! authority's own thread. Passwords are hashed on threads of the lowest priority. While one request waits for the
-//! authority, its core serves other requests.
+//! The gateway verifies the authority's tokens like the tokens of any other issuer.
 //!
-//! A request to an endpoint passes through the modules in this order: `endpoint` (the table of endpoints and their
-//! requirements), `request` (the parsed request), one of `login`, `refresh`, `session` and `service` (the work itself),
-//! `page` (responses for people with a browser), `grant` and `cookie` (the tokens in the response).
+//! Store access and signing are slow, so they run on the authority's own thread. Passwords are hashed on threads of the
+//! lowest priority. A core serves other requests while a request waits for the authority.
+//!
+//! A request passes through these modules in order:
+//! - `endpoint`: the table of endpoints and their requirements.
+//! - `request`: the parsed request.
+//! - `login`, `refresh`, `session` or `service`: the work itself.
+//! - `page`: responses for browsers.
+//! - `grant` and `cookie`: the tokens in the response.
 
 mod cookie;
 mod counters;

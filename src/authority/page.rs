@@ -1,7 +1,6 @@
-//! The login page. A person logs in on this page and is then redirected to the page that they requested.
+//! The login page. After the login, the browser is redirected to the page that it requested first.
 //!
-//! The page works without scripts: it needs only redirects, cookies and forms. The page never links to another host, a
-//! form on another site cannot log anybody in, and no browser is redirected in a loop.
+//! The page works without scripts and never links to another host. A form on another site cannot log a browser in.
 
 mod document;
 mod next;
@@ -31,22 +30,20 @@ pub use next::NEXT_MAX;
 use next::{Next, location};
 use visit::Visit;
 
-/// `Cross-Origin-Opener-Policy`. If a page of another site opens the login page in a window, that page gets no access
-/// to the window.
+/// `Cross-Origin-Opener-Policy`. A page of another site that opens the login page gets no access to the window.
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
-/// The query parameter that states whether a logged-in person must log in again.
+/// The query parameter that requires a login even from a logged-in person.
 pub const PROMPT: &str = "prompt";
-/// The value of [`PROMPT`] for a route that requires a fresh login: even a logged-in person must enter the password.
-/// OpenID Connect Core, section 3.1.2.1, defines the same parameter and value.
+/// The value of [`PROMPT`] for a route that requires a fresh login. OpenID Connect Core, section 3.1.2.1, defines the
+/// same parameter and value.
 pub const PROMPT_LOGIN: &str = "login";
-/// The query parameter that marks the second request for the login page, after a first request that came from another
-/// site.
+/// The query parameter that marks the second request for the login page. The first request came from another site.
 const AGAIN: &str = "again";
-/// The query parameter that states that the person has logged out.
+/// The query parameter that tells the page to show the logout notice.
 const LOGGED_OUT: &str = "logged_out";
 
-/// Whether the request is a form from a browser, so that the response must be a page.
+/// Whether the request is a form from a browser. The response must then be a page.
 pub(super) fn wants_page(request: &EndpointRequest) -> bool {
     request.settings.cookies.is_some()
         && request.fields.is_form()
@@ -70,10 +67,10 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
             None => logged_in(&request, holder),
         });
     }
-    // If a person follows a link on another site, the browser does not send `SameSite=Strict` cookies. The gateway
-    // therefore returns a page that links to the login page again. For that second request the browser sends the
-    // cookies, so a logged-in person need not enter the password. Another site gains no more than it would with
-    // `SameSite=Lax` cookies: the site can open a page of this host in a separate window, but not in a frame.
+    // If a person follows a link from another site, the browser does not send `SameSite=Strict` cookies. The gateway
+    // therefore returns a page that redirects to the login page, and the browser sends the cookies with that second
+    // request. Another site gains no more than with `SameSite=Lax`: it can open a page of this host in a window, but
+    // not in a frame.
     if is_cross_site(&request.headers) && says(AGAIN).is_none() {
         return Ok(page(StatusCode::OK, document::onward(&again(&request, next.as_ref(), must_prove))));
     }
@@ -102,7 +99,7 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
                 Err(denial @ (Denial::StoreUnavailable | Denial::Overloaded)) => {
                     return Ok(refused(&request, denial, next.as_ref()));
                 }
-                // The session has ended: its cookies are deleted, and the person must log in.
+                // The session has ended. Delete its cookies and show the form.
                 Err(_) => is_over = true,
             }
         }
@@ -116,10 +113,12 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
     Ok(response)
 }
 
-/// Whether a form comes from a client that is not a browser, such as `curl -d`. A browser states the site that sends a
-/// form, prefers HTML, and returns the login page's CSRF value. A form with none of these three signs does not come
-/// from a browser. Such a client gets the tokens in the body, because it could not log in with cookies. If the guess is
-/// wrong, no harm is done: the response sets no cookie, and no page of another site can read the response.
+/// Whether a form comes from a client that is not a browser, such as `curl -d`. Such a client gets the tokens in the
+/// body.
+///
+/// Any of these signs identifies a browser: `Sec-Fetch-Site`, `Origin`, a cookie, a preference for HTML, or the login
+/// page's CSRF value. A wrong guess is harmless: the response sets no cookie, and a page of another site cannot read
+/// it.
 pub(super) fn is_form_without_browser(request: &EndpointRequest) -> Result<bool, Denial> {
     let headers = &request.headers;
     Ok(request.fields.is_form()
@@ -130,7 +129,7 @@ pub(super) fn is_form_without_browser(request: &EndpointRequest) -> Result<bool,
         && cookie::is_stored_by_browsers(request))
 }
 
-/// Refuses a login with cookies if the person at the browser may not have intended it.
+/// Rejects a login with cookies if another site may have caused it.
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`], [`Denial::CsrfMissing`], [`Denial::InsecureTransport`].
@@ -138,12 +137,12 @@ pub(super) fn check_login_origin(request: &EndpointRequest) -> Result<(), Denial
     if !cookie::is_stored_by_browsers(request) {
         return Err(Denial::InsecureTransport);
     }
-    // Another site must not log the browser in to an attacker's account, because the attacker would then see everything
-    // that the user does.
+    // Another site must not log the browser in to an attacker's account. The attacker would see everything that the
+    // user then does.
     if !request.own_site {
         return Err(Denial::CsrfMismatch);
     }
-    // A page of another site can send a form, but not JSON without a CORS preflight.
+    // A page of another site can send a form, but it cannot send JSON without a CORS preflight.
     if !request.fields.is_form() {
         return Ok(());
     }
@@ -155,8 +154,7 @@ pub(super) fn check_login_origin(request: &EndpointRequest) -> Result<(), Denial
     }
 }
 
-/// Returns the response to a login. A browser is redirected to its destination or gets the form again. Any other client
-/// gets the API response.
+/// Returns the response to a login: for a browser a redirect or the form, for any other client the API response.
 pub(super) fn login_response(
     request: &EndpointRequest,
     outcome: Result<Response<Bytes>, Denial>,
@@ -177,11 +175,10 @@ pub(super) fn login_response(
     })
 }
 
-/// Returns the response to a logout in a browser: a redirect to the login page, which shows a notice. The response sets
-/// the cookies that `goodbye` sets.
+/// Returns the response to a logout in a browser: a redirect to the login page, with the cookies that `goodbye` sets.
 pub(super) fn logout_response(request: &EndpointRequest, goodbye: &Response<Bytes>) -> Response<Bytes> {
     let page = format!("{}?{LOGGED_OUT}=1", request.settings.path(Endpoint::LoginPage));
-    // The policy has checked that the path is a valid request path, so it is a valid header value.
+    // The policy has checked that the path is a valid header value.
     let to = HeaderValue::try_from(page).unwrap_or_else(|_| location(None));
     copy_cookies(goodbye, see_other(to))
 }
@@ -196,8 +193,8 @@ fn held(request: &EndpointRequest) -> Option<(&str, &str)> {
     Some((text(&names.refresh)?, text(&names.csrf)?))
 }
 
-/// Returns a new pair of tokens to a browser whose access token has expired. The request is a GET, which another site
-/// can cause. The only effect of the request is that the browser's own tokens are replaced.
+/// Renews the tokens of a browser whose access token has expired. Another site can cause this GET request, but its only
+/// effect is that the browser gets new tokens.
 async fn renew(
     authority: &Authority,
     request: &EndpointRequest,
@@ -208,7 +205,7 @@ async fn renew(
     spend(authority, request, token, Some(csrf)).await
 }
 
-/// Returns the address of the login page, marked as the second request.
+/// Returns the address of the login page for the second request.
 fn again(request: &EndpointRequest, next: Option<&Next>, must_prove: bool) -> String {
     let mut address = format!("{}?{AGAIN}=1", request.settings.path(Endpoint::LoginPage));
     if must_prove {
@@ -250,7 +247,7 @@ fn form(
 /// Maximum length of a user name that the form shows again, in bytes.
 const NAME_SHOWN: usize = 256;
 
-/// Returns the login page with a note about the refusal. The page has the refusal's status and headers.
+/// Returns the login page with a note about the refusal, and with the refusal's status and headers.
 fn refused(request: &EndpointRequest, denial: Denial, next: Option<&Next>) -> Response<Bytes> {
     let visit = Visit::of(request).map_or_else(Visit::new, Ok);
     let words = words(&denial, request, visit.is_ok() && Visit::of(request).is_none());
@@ -262,7 +259,7 @@ fn refused(request: &EndpointRequest, denial: Denial, next: Option<&Next>) -> Re
             form(request, visit, next, Some(Note::Bad(&words)), denial == Denial::BadCredentials)
         }
     };
-    // The page keeps the status, `WWW-Authenticate` and `Retry-After` of the refusal.
+    // Take the status, `WWW-Authenticate` and `Retry-After` from the plain refusal.
     let plain = refuse(&denial, Format::Html, &HeaderValue::from_static("-"), &Method::GET);
     let (mut parts, _) = plain.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
@@ -330,7 +327,7 @@ fn page(status: StatusCode, text: String) -> Response<Bytes> {
     response
 }
 
-/// Sets the headers that keep other sites away from the gateway's pages.
+/// Sets the headers that protect the gateway's pages from other sites.
 fn protect(headers: &mut HeaderMap) {
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(card::CONTENT_SECURITY_POLICY));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));

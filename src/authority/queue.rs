@@ -1,19 +1,17 @@
 //! Bounds the requests that wait for the authority's thread.
 //!
-//! Each waiting request keeps its fields in memory, and later occupies a connection of the store. Without a bound, a
-//! flood of requests without tokens could delay all other requests indefinitely. Requests with a valid access token
-//! have their own places, so that users can always end their sessions.
+//! Each waiting request uses memory, and later a connection of the store. Requests with a valid access token have a
+//! separate limit, so that users can log out during a flood of requests without tokens.
 
 use crate::authenticate::Access;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The maximum number of requests without a token that wait or are in progress. It is larger than the number of
-/// passwords that may wait for hashing. A store on a slow disk processes about this number of requests in a few
-/// seconds.
+/// The maximum number of requests without a token that wait or are in progress. It exceeds the number of passwords that
+/// may wait for hashing. A store on a slow disk processes 256 requests in a few seconds.
 const ANYBODY: usize = 256;
-/// The maximum number of requests with a valid access token.
+/// The maximum number of requests with a valid access token that wait or are in progress.
 const CALLERS: usize = 64;
 
 /// The places in the queue.

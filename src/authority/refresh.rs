@@ -1,9 +1,10 @@
 //! Exchanges a refresh token for a new pair of tokens, once.
 //!
 //! Each refresh spends the token. A client that presents a spent token ends the session, because the authority cannot
-//! distinguish a thief from the owner (RFC 9700 section 4.14.2). Within the grace period, the token that was spent last
-//! yields the same successor again, because a second tab or a lost response is not a theft. A token never has two
-//! successors.
+//! tell a thief from the owner (RFC 9700 section 4.14.2).
+//!
+//! A second tab or a lost response is not a theft. Within the grace period, the last spent token therefore yields the
+//! same successor again. A token never has two successors.
 
 use super::counters::{RefreshOutcome, RevocationCause};
 use super::grant::{Grant, RefreshToken, hash_of, random};
@@ -30,8 +31,8 @@ pub(super) async fn refresh(
     spend(authority, &request, token, csrf.as_deref()).await
 }
 
-/// Returns the CSRF value of a request whose refresh token is in a cookie. Rejects a value that is not the CSRF value
-/// of the token's session.
+/// Returns the CSRF value of a request whose refresh token is in a cookie. Rejects the value if it does not match the
+/// session.
 pub(super) async fn csrf_of_session(
     authority: &Authority,
     request: &EndpointRequest,
@@ -48,9 +49,9 @@ pub(super) async fn csrf_of_session(
     Ok(shown.to_owned())
 }
 
-/// Rejects a CSRF value that is not the CSRF value of the token's session.
+/// Rejects a CSRF value that does not match the token's session.
 ///
-/// An unknown token is not rejected here: `spend` rejects it with the exact reason.
+/// Accepts an unknown token, because `spend` rejects it with the exact reason.
 pub(super) async fn check_csrf(authority: &Authority, token: &str, csrf: &str) -> Result<(), Denial> {
     let session = authority.store.session_of_token(&hash_of(token)?).await;
     let session = session.map_err(|error| authority.unavailable(&error))?;
@@ -63,7 +64,7 @@ pub(super) async fn check_csrf(authority: &Authority, token: &str, csrf: &str) -
 }
 
 /// Returns the key whose possession the request proves. If the token is bound to this key, the proof cannot be used
-/// again. Any other proof is not remembered, so that nobody fills the memory with proofs for invented tokens.
+/// again. Other proofs are not remembered, so that invented tokens cannot fill the memory.
 async fn shown_key(
     authority: &Authority,
     request: &EndpointRequest,
@@ -78,8 +79,8 @@ async fn shown_key(
     Ok(Some(proof.key()))
 }
 
-/// Rejects a request that does not prove the possession of the key to which a session is bound. Without this check, a
-/// thief of a refresh token could end the session, although the thief cannot use it.
+/// Rejects a request without a proof by the session's key. Without this check, a thief of a refresh token could end the
+/// session.
 pub(super) fn check_key(request: &EndpointRequest, session: &Session) -> Result<(), Denial> {
     match (session.key, &request.proof) {
         (None, _) => Ok(()),
@@ -88,7 +89,7 @@ pub(super) fn check_key(request: &EndpointRequest, session: &Session) -> Result<
     }
 }
 
-/// Returns the refusal of a request that lacks the proof by a token's key.
+/// Returns the refusal of a request without a proof by the token's key.
 fn unproven(request: &EndpointRequest) -> Denial {
     let has_proof = request.proof.is_some();
     Denial::InvalidProof(if has_proof { ProofFault::OtherKey } else { ProofFault::Missing })

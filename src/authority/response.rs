@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
-/// A response extension that marks a rendered response as a refusal, so that logs and metrics count it as a refusal.
+/// A response extension that marks a response as a refusal, for logs and metrics.
 #[derive(Clone, Debug)]
 pub struct Refused(pub Denial);
 
@@ -16,7 +16,7 @@ pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Bytes>
 
 pub(super) fn filled(mut response: Response<Bytes>, status: StatusCode, body: &Value) -> Response<Bytes> {
     *response.status_mut() = status;
-    // The line break is for readers in a terminal.
+    // The line break helps readers in a terminal.
     *response.body_mut() = Bytes::from(format!("{body}\n"));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

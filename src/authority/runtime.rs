@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The running authority: the state that its endpoints share.
+/// The running authority.
 pub struct Authority {
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) store: Store,
@@ -31,17 +31,16 @@ pub struct Authority {
     pub(super) journal: Journal,
     /// The settings of the policy in force.
     pub(super) settings: ArcSwap<IssuerSettings>,
-    /// When this process began to serve, in milliseconds since 1970. From `alive_before_boot` to this time, no client
-    /// could repeat a refresh.
+    /// When this process began to serve, in milliseconds since 1970. Clients could not repeat a refresh between
+    /// `alive_before_boot` and this time.
     pub(super) boot: i64,
-    /// When the previous process is last known to have been alive, in milliseconds since 1970.
+    /// The last time at which the previous process was alive, in milliseconds since 1970.
     pub(super) alive_before_boot: i64,
-    /// When a refresh token was last spent, in milliseconds since 1970; 0 once the process has outlived the grace
-    /// period of that token.
+    /// When a refresh token was last spent, in milliseconds since 1970. 0 after the grace period of that token.
     pub(super) last_spent: AtomicI64,
     /// The longest access token lifetime that this process has recorded in the store, in seconds.
     pub(super) recorded: AtomicU64,
-    /// The schemes of the accounts' password hashes, and when they were read.
+    /// The schemes of the accounts' password hashes, and when they were read from the store.
     pub(super) schemes: Mutex<Option<(Instant, Arc<[String]>)>>,
 }
 
@@ -81,7 +80,7 @@ impl Authority {
         &self,
         work: impl Future<Output = Result<T, Denial>> + Send + 'static,
     ) -> Result<T, Denial> {
-        // The work runs as its own task, so that a panic fails only this request.
+        // Spawn a task, so that a panic fails only this request.
         let in_time = async { tokio::time::timeout(WORK_MAX, work).await };
         match self.runtime.spawn(in_time).await {
             Ok(Ok(done)) => done,
@@ -90,9 +89,10 @@ impl Authority {
         }
     }
 
-    /// Ensures that the store has recorded the access token lifetime of these settings. Call this function before
-    /// reading anything that the token will contain. A concurrent revocation then either sees the record, or takes
-    /// effect before anything is read.
+    /// Ensures that the store has recorded the access token lifetime of these settings.
+    ///
+    /// Call this function before you read the token's content from the store. A concurrent revocation then either sees
+    /// the record, or takes effect before the content is read.
     pub(super) async fn record_life(&self, settings: &IssuerSettings) -> Result<(), Denial> {
         self.keep_record(settings).await.map_err(|error| self.unavailable(&error))
     }
@@ -106,7 +106,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Applies marks that are already in the store to this process, and counts them under `cause`.
+    /// Applies marks to this process that are already in the store, and counts them under `cause`.
     pub(super) fn mark(&self, settings: &IssuerSettings, marks: &[Mark], now: Now, cause: RevocationCause) {
         for mark in marks {
             settings.revoked.mark(mark, settings.revoked.kept_until(now.unix));
@@ -114,14 +114,13 @@ impl Authority {
         }
     }
 
-    /// Notes that a refresh token was spent. Once its grace period is over, the upkeep task records in the store that
-    /// the process is still alive. Without that record, a client whose response was lost gets another grace period
-    /// after a restart.
+    /// Notes that a refresh token was spent. After its grace period, the upkeep task records in the store that this
+    /// process is still alive. Without the record, clients get another grace period after a restart.
     pub(super) fn spent(&self) {
         self.last_spent.store(millis(Now::read()), Ordering::Relaxed);
     }
 
-    /// Whether the process has outlived the grace period of the last refresh. Returns true only once for each refresh.
+    /// Whether the grace period of the last refresh is over. Returns true only once for each refresh.
     pub(super) fn take_outlived(&self, now: i64, grace: Duration) -> bool {
         let spent = self.last_spent.load(Ordering::Relaxed);
         let outlived = spent != 0 && now > spent.saturating_add(millis_of(grace));
@@ -142,13 +141,12 @@ impl Authority {
         Ok(schemes)
     }
 
-    /// Discards the cached schemes, because an account's hash has changed.
+    /// Discards the cached schemes. Called when an account's hash has changed.
     pub(super) fn forget_schemes(&self) {
         *self.schemes.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Counts a fault of the store, logs the fault unless it is already in the log, and returns the refusal for the
-    /// client.
+    /// Counts a store error, logs it unless it is already in the log, and returns the refusal for the client.
     pub(super) fn unavailable(&self, error: &StoreError) -> Denial {
         self.health.failed(error, &self.journal);
         Denial::StoreUnavailable
@@ -158,8 +156,8 @@ impl Authority {
         self.feed_fails.store(fails, Ordering::Relaxed);
     }
 
-    /// Runs store work that no request waits for, and reports its faults. The gateway enforces the time limit itself,
-    /// because an unreachable server cannot report a timeout. Returns whether the work succeeded.
+    /// Runs background work on the store, and reports its errors. Returns whether the work succeeded. The gateway
+    /// enforces the time limit, because an unreachable server cannot report a timeout.
     pub(super) async fn keep_up(
         &self,
         within: Duration,
@@ -175,8 +173,7 @@ impl Authority {
         done.is_ok()
     }
 
-    /// Tries a write and a read. If both succeed and the last read of marks succeeded too, records that the store
-    /// answers.
+    /// Tries a write and a read. Records that the store is up if both succeed and the last read of marks succeeded.
     pub(super) async fn try_store(&self, now: i64) {
         let tried = async {
             self.store.touch_alive(now).await?;
@@ -188,7 +185,7 @@ impl Authority {
     }
 }
 
-/// The time limit for the work of one request. A request may wait several times, each time with a shorter limit.
+/// The time limit for the work of one request. Each wait within the work has a shorter limit.
 pub(super) const WORK_MAX: Duration = Duration::from_secs(20);
 
 /// How long the schemes of password hashes are cached.

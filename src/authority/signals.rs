@@ -1,5 +1,4 @@
-//! Keeps the revocations of foreign issuers' tokens in the authority's store, so that all gateways with that store share
-//! them.
+//! Stores the revocations of foreign issuers' tokens, so that all gateways with the same store apply them.
 
 use super::runtime::{Authority, millis};
 use crate::authenticate::{Access, Mark, SignalMark};
@@ -18,7 +17,7 @@ impl Authority {
         };
         let authority = self.clone();
         self.on_own_thread(async move {
-            // The place is held until the work is done, even if the caller gives up earlier.
+            // Hold the place in the queue until the work is done, even if the caller gives up earlier.
             let _place = place;
             let stored = authority.store.record_signals(&marks, millis(now)).await;
             stored.map_err(|error| authority.unavailable(&error))?;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 impl Authority {
-    /// Opens the store, reads all revocations, and starts the tasks that keep memory and store in step.
+    /// Opens the store, reads all revocations, and starts the background tasks.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -30,9 +30,9 @@ impl Authority {
         let (send, started) = mpsc::channel();
         let settings = settings.clone();
         let run = move || {
-            // This thread, and the threads that SQLite starts from it, get a lower priority than the cores, so that a
-            // flood of logins does not slow down proxied requests. On Linux, each thread has its own priority. If the
-            // priority cannot be set, the authority works anyway.
+            // Lower the priority of this thread and of the threads that SQLite starts from it, so that a flood of
+            // logins does not slow down proxied requests. On Linux, each thread has its own priority. An error is
+            // ignored: the authority works anyway.
             let _ = rustix::process::setpriority_process(None, NICE);
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
@@ -63,8 +63,7 @@ impl Authority {
         started.recv().map_err(|_| "the authority ended while it started".to_owned())?
     }
 
-    /// Opens the store and reads all marks. Returns the authority, the reader of marks, and the number of the last
-    /// mark.
+    /// Opens the store and reads all marks. Returns the authority, the reader of marks, and the last mark's number.
     async fn open(
         settings: &Arc<IssuerSettings>,
         cores: usize,
@@ -84,8 +83,7 @@ impl Authority {
             feed_fails: AtomicBool::new(false),
             queue: Queue::new(),
             store,
-            // At most half of the cores hash passwords. If the queue is full, the request is refused with a hint to
-            // retry.
+            // Hash on at most half of the cores. If the queue is full, the client gets a refusal with `Retry-After`.
             hashers: Hashers::start((cores / 2).max(1), HASHES_WAITING),
             throttle: Throttle::new(),
             counters: Counters::default(),

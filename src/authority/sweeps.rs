@@ -1,18 +1,16 @@
-//! Chooses the time with which a sweep decides which marks have expired. The module is needed because the wall clock
-//! may be wrong.
+//! Chooses the time at which a sweep deletes expired marks. The wall clock alone may be wrong.
 
 use crate::authenticate::MARK_MARGIN;
 use crate::clock::Now;
 use std::time::{Duration, Instant};
 
-/// How far the wall clock may run ahead of the steady clock before it is no longer trusted.
+/// The maximum lead of the wall clock over the steady clock. Beyond it, the wall clock is not trusted.
 const LEAP: Duration = Duration::from_secs(60 * 60);
-/// How long the wall clock must advance after a leap before it is trusted again.
+/// How long the wall clock stays untrusted after a leap.
 const LEAP_BELIEVED: Duration = MARK_MARGIN;
 
-/// The time with which a sweep decides which marks have expired. If the wall clock leaps ahead of the steady clock, it
-/// is trusted only after it has advanced for another day, because the clock may be corrected later, and a deleted mark
-/// cannot be restored.
+/// Chooses the time of each sweep. If the wall clock leaps ahead of the steady clock, it is trusted again only after a
+/// day. The clock may be corrected within that day, and a deleted mark cannot be restored.
 #[derive(Debug)]
 pub(crate) struct Sweeps {
     believed: Now,
@@ -25,7 +23,7 @@ impl Sweeps {
         Self { believed: now, leapt: None }
     }
 
-    /// Returns the time with which a sweep at `now` decides which marks have expired.
+    /// Returns the time that a sweep at `now` must use.
     pub(crate) fn time(&mut self, now: Now) -> Now {
         let expected = self.believed.later(now.steady);
         if now.unix <= expected.unix.saturating_add(LEAP.as_secs()) {
@@ -47,7 +45,7 @@ mod tests {
 
     const DAY: u64 = 24 * 60 * 60;
 
-    /// Returns `start` with each clock advanced by its number of seconds.
+    /// Returns `start` with the wall clock advanced by `wall` seconds, and the steady clock by `steady` seconds.
     fn after(start: Now, wall: i64, steady: u64) -> Now {
         Now {
             unix: start.unix.saturating_add_signed(wall),
@@ -67,9 +65,9 @@ mod tests {
         let year = 365 * 86_400;
         assert_eq!(time(&mut sweeps, year, 120), 120);
         assert_eq!(time(&mut sweeps, year + 60, 180), 180);
-        // The clock is corrected, and no sweep has used the wrong time.
+        // The clock is corrected. No sweep has used the wrong time.
         assert_eq!(time(&mut sweeps, 240, 240), 240);
-        // The clock leaps again, and is trusted a day later.
+        // The clock leaps again and is trusted after a day.
         let steady = |passed: u64| 300 + passed;
         let wall = |passed: u64| year + i64::try_from(passed).unwrap();
         assert_eq!(time(&mut sweeps, wall(0), steady(0)), 300);

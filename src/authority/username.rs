@@ -1,6 +1,6 @@
-//! Converts user names and passwords to a canonical form. Two spellings of a name then identify the same account, and a
-//! password typed on another keyboard is the same password. The code follows the profiles `UsernameCaseMapped` and
-//! `OpaqueString` of RFC 8265. Where it is stricter than the RFC, a comment says so.
+//! Converts user names and passwords to a canonical form, by the profiles `UsernameCaseMapped` and `OpaqueString` of
+//! RFC 8265. All spellings of a name then identify the same account. A comment marks each point where the code is
+//! stricter than the RFC.
 
 mod direction;
 mod identifier;
@@ -21,15 +21,14 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub struct UserName(String);
 
 impl UserName {
-    /// Parses a name into its canonical form: fullwidth and halfwidth characters become their plain forms, letters
-    /// become lower case, and the text is composed (RFC 8265 section 3.3.2). Rejects characters that cannot be seen,
-    /// read or typed. Parsing a canonical name returns it unchanged.
+    /// Parses a name into its canonical form (RFC 8265 section 3.3.2): plain instead of fullwidth or halfwidth
+    /// characters, lower case, and composed characters. Rejects characters that cannot be seen, read or typed. A
+    /// canonical name is returned unchanged.
     ///
     /// # Errors
     /// The first fault of the name, with the code point of the character.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
-        // Reject a text that is far too long before the text is mapped. The mapping makes at most three characters from
-        // one character.
+        // Reject a text that is far too long before mapping it. The mapping makes at most three characters from one.
         if text.len() > NAME_BYTES_MAX * 8 {
             return Err(NameFault::TooLong { bytes: text.len() });
         }
@@ -57,8 +56,7 @@ impl fmt::Display for UserName {
     }
 }
 
-/// Maps a halfwidth or fullwidth form to the plain form of the character (RFC 8265 section 3.3.2, rule 1). Unicode has
-/// these forms for Chinese and Japanese text. All of them have a plain form.
+/// Maps a halfwidth or fullwidth character to its plain form (RFC 8265 section 3.3.2, rule 1).
 fn narrow(c: char) -> impl Iterator<Item = char> {
     let has_width = matches!(c, '\u{ff00}'..='\u{ffef}');
     let plain = has_width.then(|| std::iter::once(c).nfkc());
@@ -66,8 +64,8 @@ fn narrow(c: char) -> impl Iterator<Item = char> {
     plain.into_iter().flatten().chain(same)
 }
 
-/// Maps a character to lower case, independently of its neighbors. The final sigma, which occurs only at the end of
-/// words, becomes the other lower-case sigma, because both have the same upper case.
+/// Maps a character to lower case, independently of its neighbors. The final sigma becomes the other lower-case sigma,
+/// because both have the same upper case.
 fn lower(c: char) -> impl Iterator<Item = char> {
     let c = if c == '\u{3c2}' { '\u{3c3}' } else { c };
     c.to_lowercase()
@@ -90,7 +88,7 @@ pub enum NameFault {
         /// The reason why the character is not allowed.
         why: &'static str,
     },
-    /// The name mixes writing directions, so a person may read it as another name (RFC 5893 section 2).
+    /// The name mixes writing directions, so a person may misread it (RFC 5893 section 2).
     Direction {
         /// The character that violates the rule.
         character: char,
@@ -240,8 +238,8 @@ mod tests {
             if let Ok(name) = UserName::parse(&text) {
                 let decomposed: String = text.nfd().collect();
                 prop_assert_eq!(UserName::parse(&decomposed), Ok(name.clone()));
-                // Some letters become several letters in upper case, or share their upper case with another letter. In
-                // upper case, such a text is another name, so it is skipped.
+                // The upper case of some letters is several letters, or belongs to another letter. Such a text is
+                // another name, so skip it.
                 let upper = decomposed.to_uppercase();
                 if upper.to_lowercase() == decomposed.to_lowercase() {
                     prop_assert_eq!(UserName::parse(&upper), Ok(name));

@@ -16,8 +16,7 @@ pub(super) enum Note<'t> {
 pub(super) struct LoginForm<'t> {
     /// The path to which the form is sent.
     pub(super) action: &'t str,
-    /// The host and port that the browser requested. The page shows them so that a person sees where the password is
-    /// sent.
+    /// The host and port that the browser requested, shown on the page.
     pub(super) host: &'t str,
     /// The destination after the login.
     pub(super) next: Option<&'t str>,
@@ -43,7 +42,7 @@ impl LoginForm<'_> {
         say(&mut page, self.note);
         let described = if self.note.is_some() { " aria-describedby=\"note\"" } else { "" };
         let invalid = if self.is_wrong { " aria-invalid=\"true\"" } else { "" };
-        // The focus is on the first empty field.
+        // Focus the first empty field.
         let (name_first, password_first) =
             if self.name.is_empty() { (" autofocus", "") } else { ("", " autofocus") };
         page.push(
@@ -89,8 +88,8 @@ impl LoggedIn<'_> {
     }
 }
 
-/// Returns a page that redirects the browser to an address of the gateway, so that the next request comes from a page
-/// of the gateway.
+/// Returns a page that redirects the browser to another address of the gateway. The browser then treats the next
+/// request as same-site.
 pub(super) fn onward(address: &str) -> String {
     let mut page = Card::begin("One moment", Some(address));
     page.push("<h1>One moment</h1>\n<a class=\"go\" href=\"").text(address).push("\">Continue</a>\n");
@@ -159,8 +158,7 @@ mod tests {
     #[test]
     fn no_page_holds_what_its_policy_blocks() {
         for page in all("x") {
-            // The content security policy has neither `unsafe-inline` nor a host, so it would block each of these
-            // texts.
+            // The content security policy has no `unsafe-inline` and no host, so it would block these.
             for blocked in
                 [" style=", "<script", "javascript:", " on", "http:", "https:", "<img", "<link", "url("]
             {
@@ -206,7 +204,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_came_from_a_request_never_opens_an_element_or_ends_a_value(text in "[ -~\\x00-\\x1f\u{e9}\u{202e}]{1,40}") {
-            // With any text, the page has as many markup characters as with a harmless text, so the text adds none.
+            // The text is escaped if it adds no markup characters to the page.
             let marks = |page: &str| page.matches(['<', '>', '"', '\'']).count();
             for (page, plain) in all(&text).iter().zip(all("x")) {
                 prop_assert_eq!(marks(page), marks(&plain));

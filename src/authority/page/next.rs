@@ -1,12 +1,12 @@
-//! The address to which a browser is redirected after a login: a path on this host, or its root. No request can cause a
-//! redirect to another host.
+//! The destination of a browser after a login: a path on this host, or `/`. A request can never cause a redirect to
+//! another host.
 
 use super::super::fields::Fields;
 use crate::route::path::canonical;
 use http::HeaderValue;
 
-/// Maximum length of an address, in bytes. The login page's own address contains this address in percent-encoded form
-/// and must stay below the limits of browsers and servers.
+/// Maximum length of a destination, in bytes. The URL of the login page contains the destination in percent-encoded
+/// form, and must stay below the limits of browsers and servers.
 pub const NEXT_MAX: usize = 2048;
 
 /// A path on this host with its query, safe in `Location`.
@@ -14,8 +14,8 @@ pub const NEXT_MAX: usize = 2048;
 pub(super) struct Next(String);
 
 impl Next {
-    /// Parses a requested destination. Accepts only a path on this host, and converts it to the canonical form of
-    /// request paths. No browser can then interpret `//`, `\`, dots or control characters in the path as another host.
+    /// Parses a requested destination, and converts its path to canonical form. A browser then cannot interpret `//`,
+    /// `\`, dots or control characters as another host.
     pub(super) fn parse(asked: &str) -> Option<Self> {
         if asked.len() > NEXT_MAX {
             return None;
@@ -26,8 +26,7 @@ impl Next {
         };
         let mut next = canonical(path).ok()?.into_owned();
         if let Some(query) = query {
-            // A browser sends a query as visible ASCII. The text after `#` would be a fragment, which browsers do not
-            // send.
+            // Browsers send a query as visible ASCII, without the fragment after `#`.
             if !query.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\')) {
                 return None;
             }
@@ -118,8 +117,8 @@ mod tests {
         assert!(Next::parse(&format!("/{}", "a".repeat(NEXT_MAX))).is_none());
     }
 
-    /// Returns the address that a browser on `https://shop.example/auth/login` would open for `location`, or `None` if
-    /// the address is on the same host. Implements the relevant parts of the URL Standard, section 4.4.
+    /// Returns the address that a browser on `https://shop.example/auth/login` opens for `location`, or `None` if it is
+    /// on the same host. Implements the relevant parts of the URL Standard, section 4.4.
     fn another_host(location: &str) -> Option<String> {
         let text: String = location
             .trim_matches(|c: char| c <= ' ')

@@ -1,8 +1,7 @@
-//! A browser's visit to the login page. The page sets a short-lived cookie with a random value, and its form contains
-//! the same value.
+//! Protects the login form from cross-site requests. The page sets a short-lived cookie with a random value, and the
+//! form contains the same value.
 //!
-//! No other site can read the value. No other site can set the cookie, because the cookie's name begins with `__Host-`.
-//! If the form and the cookie have the same value, the form was sent from the login page in the same browser.
+//! Another site cannot read the value. It cannot set the cookie either, because the name begins with `__Host-`.
 
 use super::super::cookie;
 use super::super::grant::random_text;
@@ -15,8 +14,8 @@ use http::HeaderMap;
 
 /// How long a login page may stay open, in seconds.
 const OPEN: u64 = 60 * 60;
-/// Minimum time between two renewals of the tokens, in seconds. A browser that does not store the session cookies would
-/// otherwise be redirected in a loop.
+/// Minimum time between two renewals of the tokens, in seconds. Prevents a redirect loop if the browser does not store
+/// the session cookies.
 const SETTLING: u64 = 10;
 
 /// A browser's visit to the login page.
@@ -28,10 +27,10 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    /// Returns the visit that the request's cookie states.
+    /// Parses the visit from the request's cookie.
     pub(super) fn of(request: &EndpointRequest) -> Option<Self> {
         let cookies = request.settings.cookies.as_ref()?;
-        // A cookie that occurs twice is not accepted.
+        // A repeated cookie is ignored.
         let text = credential::cookie(&request.headers, &cookies.names.login).ok()??;
         Self::parse(std::str::from_utf8(text).ok()?)
     }
@@ -59,7 +58,7 @@ impl Visit {
         &self.value
     }
 
-    /// Whether the form's value is the value of the visit. Compares in constant time.
+    /// Whether `field` is the value of the visit. Compares in constant time.
     pub(super) fn is(&self, field: &str) -> bool {
         verify_slices_are_equal(self.value.as_bytes(), field.as_bytes()).is_ok()
     }
@@ -69,12 +68,12 @@ impl Visit {
         self.renewed.is_some_and(|renewed| now < renewed.saturating_add(SETTLING))
     }
 
-    /// Sets the visit's cookie in the response that contains the login page.
+    /// Sets the visit's cookie in a response with the login page.
     pub(super) fn keep(&self, headers: &mut HeaderMap, cookies: &Cookies) {
         cookie::set_visit_cookie(headers, cookies, &self.value, OPEN);
     }
 
-    /// Sets the visit's cookie in the response that renews the tokens, with the time of the renewal.
+    /// Sets the visit's cookie and the time of the renewal in a response that renews the tokens.
     pub(super) fn renew(&self, headers: &mut HeaderMap, cookies: &Cookies, now: u64) {
         cookie::set_visit_cookie(headers, cookies, &format!("{}.{now}", self.value), OPEN);
     }

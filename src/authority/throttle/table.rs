@@ -1,9 +1,8 @@
-//! Stores failures in a table of a fixed size, however many names and addresses clients invent.
+//! Stores failures in a table of a fixed size. The number of names and addresses that clients can invent is unbounded.
 //!
-//! Each key is stored in one set of eight entries. If all eight are in use, a new key evicts the key whose failures
-//! would be forgotten first. To evict the entry of a victim, an attacker must therefore cause more failures for eight
-//! other keys of the same set. Attackers cannot know which names share a set, because keys are hashes with a random
-//! secret.
+//! Each key has one set of eight entries. In a full set, a new key evicts the key whose failures would be forgotten
+//! first. To evict a victim's entry, an attacker must cause more failures for eight other keys of the set. Attackers
+//! cannot find such keys, because keys are hashes with a random secret.
 
 /// Number of entries in a set.
 const WAYS: usize = 8;
@@ -11,7 +10,7 @@ const WAYS: usize = 8;
 /// The state of a key, in nanoseconds of the throttle's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Debt {
-    /// When the key's last failure will be forgotten. Each failure adds the time after which one failure is forgotten.
+    /// When the key's last failure will be forgotten. Each failure moves this time later.
     pub(super) gone: u64,
     /// The time before which no attempt is admitted.
     pub(super) next: u64,
@@ -45,11 +44,11 @@ impl Table {
         found.map_or_else(Debt::default, |entry| entry.debt)
     }
 
-    /// Stores the state of a key. In a full set, replaces the entry that would first lose its effect after `now`.
+    /// Stores the state of a key. In a full set, replaces the entry that stops mattering first.
     pub(super) fn put(&mut self, key: u64, debt: Debt, now: u64) {
         let set = self.set(key);
         let at = set.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
-            // A delay may end after its failures are forgotten, so an entry has an effect until both times have passed.
+            // A delay may outlast its failures, so an entry matters until both times have passed.
             let matters = |entry: &Entry| entry.debt.gone.max(entry.debt.next).saturating_sub(now);
             let least = set.iter().enumerate().min_by_key(|(_, entry)| matters(entry));
             least.map_or(0, |(at, _)| at)
@@ -101,7 +100,7 @@ mod tests {
         assert_eq!(table.get(8 * sets), Debt::default());
         assert_eq!(table.get(7 * sets), debt(993));
         assert_eq!(table.get(9 * sets), debt(500));
-        // Entries with more failures stay, however many new keys are added.
+        // New keys do not evict entries with more failures.
         for n in 10..10_000 {
             table.put(n * sets, debt(500), 1);
         }

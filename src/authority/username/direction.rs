@@ -1,5 +1,5 @@
-//! Applies the Bidi Rule (RFC 5893 section 2) to names that are written from right to left, so that a name is displayed
-//! unambiguously, alone and within a log line.
+//! Applies the Bidi Rule (RFC 5893 section 2) to names that are written from right to left. Such a name is then
+//! displayed in only one order, even within a log line.
 
 use super::NameFault;
 use icu_properties::CodePointMapData;
@@ -13,14 +13,13 @@ fn is_from_the_right(class: BidiClass) -> bool {
     matches!(class, BidiClass::RightToLeft | BidiClass::ArabicLetter | BidiClass::ArabicNumber)
 }
 
-/// Rejects a name that can be displayed in more than one way. A name without right-to-left characters is always
-/// accepted.
+/// Rejects a name whose display order is ambiguous. Accepts every name without right-to-left characters.
 pub(super) fn check(name: &str) -> Result<(), NameFault> {
     let Some(from_the_right) = name.chars().find(|c| is_from_the_right(class(*c))) else { return Ok(()) };
     let fault = |character| Err(NameFault::Direction { character });
     let first = name.chars().next().unwrap_or(from_the_right);
-    // Rule 1: the first character determines the direction of the name. Rule 5 forbids right-to-left characters in a
-    // left-to-right name.
+    // Rule 1: the first character determines the direction. Rule 5: a left-to-right name must not contain right-to-left
+    // characters.
     match class(first) {
         BidiClass::RightToLeft | BidiClass::ArabicLetter => {}
         BidiClass::LeftToRight => return fault(from_the_right),

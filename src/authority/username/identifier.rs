@@ -1,6 +1,8 @@
-//! Checks the characters of a name against the IdentifierClass of PRECIS (RFC 8264 section 4.2), which has the rules of
-//! RFC 5892 for domain names. The check is stricter in two points: it always rejects joiners, which are invisible, and
-//! it rejects a name that begins with a combining mark.
+//! Checks the characters of a name against the IdentifierClass of PRECIS (RFC 8264 section 4.2), which follows RFC
+//! 5892.
+//!
+//! The check is stricter than the RFC in two points. It rejects all joiners, because joiners are invisible. It also
+//! rejects a name that begins with a combining mark.
 
 use super::NameFault;
 use icu_properties::props::{
@@ -27,8 +29,8 @@ pub(super) fn category(c: char) -> Category {
     CodePointMapData::<Category>::new().get(c)
 }
 
-/// Whether the character is unassigned in Unicode. A later version may assign the character, and the canonical form of
-/// a text that contains it may then change.
+/// Whether the character is unassigned in Unicode. If a later version assigns it, the canonical form of a text may
+/// change.
 pub(super) fn is_unassigned(c: char) -> bool {
     category(c) == Category::Unassigned || CodePointSetData::new::<NoncharacterCodePoint>().contains(c)
 }
@@ -37,11 +39,10 @@ fn is_mark(category: Category) -> bool {
     matches!(category, Category::NonspacingMark | Category::SpacingMark | Category::EnclosingMark)
 }
 
-/// Returns the reason why no name may contain this character, or `None` if names may contain it. Follows the order of
-/// RFC 8264 section 8.
+/// Returns the reason why names must not contain this character, or `None`. The checks have the order of RFC 8264
+/// section 8.
 fn refusal(c: char) -> Option<&'static str> {
-    // These are the exceptions of RFC 5892 section 2.6. `refusal_there` checks the exceptions that depend on the
-    // context.
+    // The exceptions of RFC 5892 section 2.6. `refusal_there` checks the exceptions that depend on the context.
     match c {
         '\u{df}' | '\u{3c2}' | '\u{6fd}' | '\u{6fe}' | '\u{f0b}' | '\u{3007}' => return None,
         '\u{b7}' | '\u{375}' | '\u{5f3}' | '\u{5f4}' | '\u{30fb}' => return None,
@@ -103,8 +104,7 @@ fn refusal(c: char) -> Option<&'static str> {
     }
 }
 
-/// Returns the reason why a character is not allowed at its position, although it is allowed elsewhere (RFC 5892
-/// appendix A).
+/// Returns the reason why a character is not allowed at its position, or `None` (RFC 5892 appendix A).
 fn refusal_there(name: &str, at: usize, c: char) -> Option<&'static str> {
     let before = || name[..at].chars().next_back();
     let after = || name[at..].chars().nth(1);

@@ -7,13 +7,13 @@ use std::fmt;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::Zeroizing;
 
-/// Maximum length of a password, in bytes. The input of the hash needs a bound, and no passphrase is that long.
+/// Maximum length of a password, in bytes. Bounds the input of the hash.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Minimum length of a new password, in characters (NIST SP 800-63B section 5.1.1.2).
 pub const PASSWORD_CHARS_MIN: usize = 8;
 
-/// Prepares a password, so that the result does not depend on the keyboard on which it was typed.
+/// Prepares a password. The result does not depend on the keyboard.
 ///
 /// # Errors
 /// The reason why the text is not accepted.
@@ -28,8 +28,8 @@ pub fn prepare_password(text: &str) -> Result<Zeroizing<String>, PasswordFault> 
         return Err(PasswordFault::Control { character });
     }
     let space = |c: char| if category(c) == Category::SpaceSeparator { ' ' } else { c };
-    // Composition makes a text at most three times as long. The buffer must not grow, because that would leave a copy
-    // of the password in memory.
+    // Composition makes a text at most three times as long. If the buffer grew, it would leave a copy of the password
+    // in memory.
     let mut prepared = Zeroizing::new(String::with_capacity(text.len() * 3));
     prepared.extend(text.chars().map(space).nfc());
     if prepared.len() > PASSWORD_BYTES_MAX {
@@ -39,8 +39,8 @@ pub fn prepare_password(text: &str) -> Result<Zeroizing<String>, PasswordFault> 
     Ok(prepared)
 }
 
-/// Prepares a newly chosen password: applies [`prepare_password`], and requires the minimum length. Rejects unassigned
-/// characters, because a later version of Unicode may change their form.
+/// Prepares a new password: applies [`prepare_password`] and checks the minimum length. Rejects unassigned characters,
+/// because a later version of Unicode may change their form.
 ///
 /// # Errors
 /// The reason why the text is not accepted as a new password.
@@ -76,8 +76,7 @@ pub enum PasswordFault {
         /// The character.
         character: char,
     },
-    /// The password has an unassigned character. A later version of Unicode may assign the character and thereby change
-    /// the prepared form of the password.
+    /// The password has an unassigned character. Its prepared form may change when Unicode assigns the character.
     Unassigned {
         /// The character.
         character: char,
