@@ -1,7 +1,7 @@
 //! Exchanges a user name and a password for a session.
 //!
-//! A client without the password cannot find out whether an account exists, whether it is disabled, or how its password
-//! is hashed. The response and the time that it takes are the same in all cases.
+//! A client without the password must not find out whether an account exists, whether it is disabled, or how its
+//! password is hashed. The response and its timing are the same in all cases.
 
 use super::counters::{LoginOutcome, RevocationCause};
 use super::grant::{Grant, RefreshToken, hash_of, random_text};
@@ -20,7 +20,7 @@ use http::Response;
 use std::time::Instant;
 use zeroize::Zeroizing;
 
-/// The maximum length of a user name or password, in bytes. No passphrase is that long.
+/// The maximum length of a user name or password, in bytes.
 const PASSWORD_MAX: usize = 1024;
 
 pub(super) async fn login(
@@ -43,7 +43,7 @@ async fn attempt(authority: &Authority, request: &EndpointRequest) -> Result<Res
     // `Authority::answer` has already refused requests from other sites.
     let as_cookies = as_cookies(request)?;
     if as_cookies {
-        // A browser attaches cookies by itself, but no proof, so such a session could not use its tokens.
+        // A browser sends cookies without a proof, so such a session could not use its tokens.
         if request.proof.is_some() {
             return Err(Denial::ProofWithCookies);
         }
@@ -59,8 +59,8 @@ async fn attempt(authority: &Authority, request: &EndpointRequest) -> Result<Res
     begin(authority, request, &account, as_cookies, key).await
 }
 
-/// Whether to return the tokens in cookies. The tokens are returned in the body if the authority sets no cookies, if
-/// the client sends `deliver=body`, or if the client sends a form that no browser would send.
+/// Whether to return the tokens in cookies. They are returned in the body if the authority sets no cookies, if the
+/// client sends `deliver=body`, or if the form does not come from a browser.
 fn as_cookies(request: &EndpointRequest) -> Result<bool, Denial> {
     match request.fields.optional("deliver")? {
         None => Ok(request.settings.cookies.is_some() && !page::is_form_without_browser(request)?),
@@ -79,7 +79,7 @@ async fn prove(
     let store = &authority.store;
     let unavailable = |error| authority.unavailable(&error);
     let address = request.address.to_string();
-    // An invalid name is looked up as the empty name, which no account has, so that the response time reveals nothing.
+    // Look up an invalid name as the empty name, which no account has. The response time then reveals nothing.
     let name = UserName::parse(name).map_or_else(|_| String::new(), |name| name.as_str().to_owned());
     let account = store.account_by_name(&name).await.map_err(unavailable)?;
     let id = account.as_ref().map_or(name.as_str(), |account| account.id.as_str());
@@ -120,8 +120,8 @@ async fn prove(
     Ok(account)
 }
 
-/// Logs a failed login to an existing account, so that operators see which accounts are under attack. An unknown name
-/// is not logged: it may be a password typed into the wrong field.
+/// Logs a failed login to an existing account. An unknown name is not logged, because it may be a password in the wrong
+/// field.
 fn log_failed(
     authority: &Authority,
     request: &EndpointRequest,
@@ -143,15 +143,13 @@ fn log_failed(
     );
 }
 
-/// Ends the browser's old session. The cookies of the new session replace the cookies of the old session, and nobody
-/// else has the tokens of the old session. If old sessions were kept, they would eventually push out the sessions of
-/// other devices.
+/// Ends the browser's old session, whose cookies the new session overwrites. Unused old sessions would eventually push
+/// out the sessions of other devices.
 async fn replace(authority: &Authority, request: &EndpointRequest) {
     let Ok(Some((token, true))) = request.refresh_token() else { return };
     let Ok(token) = hash_of(token) else { return };
     let ended = match authority.store.session_of_token(&token).await {
-        // The session of this token may be bound to a key, although sessions in cookies are not. A request without a
-        // proof must not end a bound session.
+        // Do not end a session that is bound to a key: this request has no proof.
         Ok(Some(session)) if session.key.is_none() => {
             end_one(authority, request, Some(&session.account), &session.id, RevocationCause::Session)
                 .await
@@ -160,7 +158,7 @@ async fn replace(authority: &Authority, request: &EndpointRequest) {
         Ok(Some(_) | None) => Ok(()),
         Err(error) => Err(authority.unavailable(&error)),
     };
-    // A failure is ignored: the new session exists, and the old session will expire. A store failure has been logged.
+    // An error is ignored: the old session will expire, and a store error has been logged.
     drop(ended);
 }
 
@@ -202,7 +200,7 @@ async fn begin(
         }
         SessionStart::AccountGone => return Err(Denial::BadCredentials),
         SessionStart::AccountDisabled => return Err(Denial::AccountDisabled),
-        // The account changed after the password was checked, and its password may have changed too. The client may try
+        // The account changed after the password check. Its password may have changed too, so the client must try
         // again.
         SessionStart::AccountChanged => return Err(Denial::Overloaded),
     }

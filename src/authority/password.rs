@@ -1,8 +1,10 @@
 //! Checks passwords against their hashes, on a few threads of the lowest priority.
 //!
 //! A failed attempt costs the same work for every account, and for accounts that do not exist. Memory and processor
-//! time are bounded: an attempt that cannot be queued is refused as busy. [`stored`] parses and checks hashes, [`work`]
-//! counts the cost of a check, and `equalize` makes the cost of all failed attempts equal.
+//! time are bounded: if the queue is full, the attempt is refused as busy.
+//!
+//! [`stored`] parses and checks hashes, [`work`] counts the cost of a check, and `equalize` equalizes the cost of
+//! failed attempts.
 
 mod equalize;
 mod kdf;
@@ -31,8 +33,7 @@ use zeroize::Zeroizing;
 pub enum PasswordCheck {
     /// The password is the account's password.
     Correct {
-        /// A new hash at the current cost, if the stored hash must be replaced: it is of another kind or of a lower
-        /// cost.
+        /// A new hash at the current cost, if the stored hash is of another kind or of a lower cost.
         upgraded: Option<String>,
     },
     /// The password is wrong, or the account does not exist.
@@ -51,8 +52,8 @@ impl fmt::Display for Busy {
 
 impl std::error::Error for Busy {}
 
-/// Hashes a password at the current cost on the calling thread. Only commands call this, because they have no requests
-/// to serve. Takes 19 MiB and about 20 ms.
+/// Hashes a password at the current cost on the calling thread. Takes 19 MiB and about 20 ms, so only commands may call
+/// this function.
 ///
 /// # Errors
 /// `Busy` if the system provides no memory or no random numbers.
@@ -67,8 +68,8 @@ pub struct Hashers {
     patience: Duration,
 }
 
-/// How long a password waits for its check. This limit is shorter than the time limit of the request, so that the
-/// refusal states the true cause.
+/// How long a password waits for its check. It is shorter than the time limit of the request, so that the refusal
+/// states the true cause.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl fmt::Debug for Hashers {
@@ -93,26 +94,25 @@ enum Job {
 }
 
 impl Hashers {
-    /// Starts `threads` threads with a queue of `queue` passwords. Each thread keeps the 19 MiB that the gateway's own
-    /// hashes need. During the check of an imported hash, a thread uses the memory that the hash requires, at most 128
-    /// MiB.
+    /// Starts `threads` threads with a queue of `queue` passwords.
     ///
-    /// The threads have the lowest priority (nice 19; on Linux, each thread has its own priority). When all cores are
-    /// busy, the threads get about one seventieth of a contended core.
+    /// Each thread keeps 19 MiB of memory for the gateway's own hashes, and uses at most 128 MiB to check an imported
+    /// hash. The threads have the lowest priority (nice 19): on busy cores, they get about one seventieth of a core.
     pub fn start(threads: usize, queue: usize) -> Self {
         let (jobs, waiting) = mpsc::sync_channel(queue.max(1));
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..threads.max(1) {
             let waiting = Arc::clone(&waiting);
-            // If no thread can be started, the queue fills up or closes. Requests are refused in both cases.
+            // An error is ignored. Without any thread, the queue fills up or closes, and requests are refused.
             let _ = std::thread::Builder::new().name("hasher".to_owned()).spawn(move || run_worker(&waiting));
         }
         Self { jobs, patience: PATIENCE }
     }
 
-    /// Checks a password against `stored`, the account's hash. `stored` is `None` if the account does not exist or has
-    /// no password. `schemes` lists the schemes of all accounts' hashes, in the format of [`scheme`]. A wrong password
-    /// costs as much as the most expensive hash of each kind, so that the time reveals nothing about the account.
+    /// Checks a password against the account's hash. `stored` is `None` if there is no account or no password.
+    ///
+    /// A wrong password costs as much as the most expensive hash of each kind in `schemes`, so the time reveals nothing
+    /// about the account. `schemes` lists the schemes of all accounts' hashes, in the format of [`scheme`].
     ///
     /// # Errors
     /// If the queue is full, or the answer does not arrive within the time limit.
@@ -137,8 +137,7 @@ impl Hashers {
         self.within_patience(hash).await
     }
 
-    /// Returns the answer, or `Busy` if it does not arrive within the time limit. A job whose requester no longer waits
-    /// is not started.
+    /// Returns the answer, or `Busy` after the time limit. A worker skips a job whose requester no longer waits.
     async fn within_patience<T>(&self, answer: oneshot::Receiver<Result<T, Busy>>) -> Result<T, Busy> {
         match tokio::time::timeout(self.patience, answer).await {
             Ok(Ok(answer)) => answer,
@@ -148,8 +147,8 @@ impl Hashers {
 }
 
 fn run_worker(waiting: &Mutex<Receiver<Job>>) {
-    // Without the lower priority, logins compete with requests for the processor. Continue nevertheless: slow requests
-    // are better than no logins.
+    // Lower the priority, so that logins do not compete with requests for the processor. An error is ignored: slow
+    // requests are better than no logins.
     let _ = rustix::process::setpriority_process(None, 19);
     let mut arena = Arena::default();
     loop {
@@ -185,7 +184,7 @@ fn judge(
     arena: &mut Arena,
     done: &mut Work,
 ) -> Result<PasswordCheck, Busy> {
-    // A hash of an unknown kind or of too high a cost matches no password. `user import` rejects such hashes.
+    // A hash of an unknown kind or too high a cost matches no password.
     if let Some(stored) = stored.and_then(|stored| StoredHash::parse(stored).ok()) {
         done.add(&stored.work());
         if stored.matches(password, arena)? {

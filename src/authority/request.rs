@@ -1,4 +1,4 @@
-//! A parsed request to an endpoint, with everything that the authority's thread needs to answer it.
+//! A parsed request to an endpoint.
 
 use super::endpoint::Endpoint;
 use super::fields::Fields;
@@ -39,11 +39,11 @@ pub struct EndpointRequest {
     pub id: Option<String>,
     /// The fields of the request's body.
     pub fields: Fields,
-    /// Whether the request does not come from a page of another site, as far as its headers show.
+    /// Whether the request comes from this site or from no page at all, according to its headers.
     pub own_site: bool,
     /// The authenticated caller, if there is one.
     pub caller: Option<Holder>,
-    /// The proof of possession of a key, if the request has one. It was checked, but is not remembered yet.
+    /// The proof of possession of a key, if any. It is checked but not yet remembered.
     pub proof: Option<CheckedProof>,
     /// The access token to introspect or revoke, if it is valid.
     pub inspected: Option<InspectedToken>,
@@ -51,7 +51,7 @@ pub struct EndpointRequest {
     pub now: Now,
 }
 
-/// The holder of a request's access token: a copy of the principal that may be sent to another thread.
+/// The holder of a request's access token. Unlike a principal, it may be sent to another thread.
 #[derive(Clone, Debug)]
 pub struct Holder {
     /// `sub`.
@@ -72,7 +72,7 @@ pub struct Holder {
     pub scopes: Vec<String>,
     /// When the gateway stops accepting the token, in seconds since 1970.
     pub expires: u64,
-    /// The token's `exp`. The gateway may stop accepting the token earlier if the token's lifetime is not recorded yet.
+    /// The token's `exp`. It is later than `expires` if the token's lifetime is not recorded yet.
     pub ends: u64,
     /// Whether the token was issued at a login with a password.
     pub fresh: bool,
@@ -90,7 +90,7 @@ pub struct InspectedToken {
 }
 
 impl Holder {
-    /// Copies the principal. `place` is where the token was found in the request.
+    /// Copies the principal. `place`: where the request contains the token.
     pub fn of(principal: &Principal, place: Place) -> Self {
         let owned = |names: &[Box<str>]| names.iter().map(|name| name.to_string()).collect();
         let local = principal.local.as_deref();
@@ -112,8 +112,8 @@ impl Holder {
 }
 
 impl EndpointRequest {
-    /// Returns the holder of the request's access token. The local authority must have issued the token: tokens of
-    /// other issuers have no session here.
+    /// Returns the holder of the request's access token. Rejects tokens of other issuers, because they have no session
+    /// here.
     ///
     /// # Errors
     /// [`Denial::MissingToken`], [`Denial::UnknownIssuer`].
@@ -122,8 +122,8 @@ impl EndpointRequest {
         if holder.is_local { Ok(holder) } else { Err(Denial::UnknownIssuer) }
     }
 
-    /// Returns the holder of the request's access token, which must be an account's token. A service has no sessions,
-    /// and must not access the sessions of an account with the same name.
+    /// Returns the holder of the request's access token, which must belong to an account. A service must not access the
+    /// sessions of an account with the same name.
     ///
     /// # Errors
     /// The errors of [`EndpointRequest::holder`]; [`Denial::UnauthorizedClient`] for a service's token.
@@ -143,7 +143,7 @@ impl EndpointRequest {
             Some(cookies) => cookie(&self.headers, &cookies.names.refresh)?,
             None => None,
         };
-        // A token that is not UTF-8 becomes `?`, which is refused as a malformed token.
+        // `?` is refused as a malformed token.
         let text = |token| std::str::from_utf8(token).unwrap_or("?");
         match (field, self.refresh_bearer()?, cookie) {
             (None, None, None) => Ok(None),
@@ -154,9 +154,10 @@ impl EndpointRequest {
         }
     }
 
-    /// Returns the refresh token in `Authorization`, where clients of a replaced issuer send it. At the refresh
-    /// endpoint, returns any token, so that an access token is refused as the wrong type. At the logout endpoint,
-    /// returns only a refresh token, since `Authorization` may hold an access token there.
+    /// Returns the refresh token in `Authorization`, where clients of a replaced issuer send it.
+    ///
+    /// The refresh endpoint accepts any token here, so that an access token is refused as the wrong type. Other
+    /// endpoints accept only a refresh token, because `Authorization` may contain an access token.
     fn refresh_bearer(&self) -> Result<Option<&[u8]>, Denial> {
         match (self.settings.compat, self.endpoint) {
             (Some(Compat::FlaskJwtExtended), Endpoint::Refresh) => bearer(&self.headers),
@@ -168,8 +169,8 @@ impl EndpointRequest {
         }
     }
 
-    /// Returns the key whose possession the request proves, for new tokens; `None` if the request has no proof. The
-    /// proof cannot be used again.
+    /// Returns the key whose possession the request proves, for new tokens, or `None` without a proof. The proof cannot
+    /// be used again.
     ///
     /// # Errors
     /// The errors of [`CheckedProof::accept`].

@@ -1,9 +1,8 @@
 //! The endpoints for services: client credentials (RFC 6749 section 4.4), introspection (RFC 7662) and revocation (RFC
-//! 7009). Services authenticate with a client secret. The module also serves the public documents: the key set and the
-//! metadata.
+//! 7009). The module also serves the public key set and the metadata.
 //!
 //! Refusals have the form of RFC 6749 section 5.2, which client libraries parse. The log and the metrics show the
-//! denial's code, as they do for every other refusal.
+//! denial's code.
 
 use super::counters::{RevocationCause, ServiceOutcome};
 use super::endpoint::Endpoint;
@@ -105,8 +104,7 @@ async fn issue(authority: &Authority, request: &EndpointRequest) -> Result<Respo
     Ok(answer)
 }
 
-/// Returns the state of a token. For an inactive token, the response contains only `"active": false` (RFC 7662 section
-/// 2.2).
+/// Returns the state of a token. An inactive token yields only `"active": false` (RFC 7662 section 2.2).
 pub(super) async fn introspect(
     authority: &Authority,
     request: &EndpointRequest,
@@ -127,7 +125,7 @@ pub(super) async fn introspect(
 fn access_token(claims: &Map<String, Value>) -> Value {
     let mut body = Map::new();
     body.insert("active".into(), true.into());
-    // The caller must not mistake a bound token for a bearer token (RFC 9449 section 6.2).
+    // The caller must not mistake a bound token for a bearer token.
     body.insert("token_type".into(), if claims.contains_key("cnf") { "DPoP" } else { "Bearer" }.into());
     for name in INTROSPECTED {
         if let Some(value) = claims.get(name) {
@@ -163,8 +161,7 @@ async fn refresh_token(
     }))
 }
 
-/// Revokes a token. The response for an unknown or invalid token is also a success, because nobody can use that token
-/// (RFC 7009 section 2.2).
+/// Revokes a token. Also returns a success for an unknown or invalid token (RFC 7009 section 2.2).
 pub(super) async fn revoke(
     authority: &Authority,
     request: &EndpointRequest,
@@ -179,8 +176,8 @@ pub(super) async fn revoke(
             }
         }
     } else if let Some(inspected) = request.inspected.as_ref().filter(|inspected| inspected.is_local) {
-        // A session's token has no `client_id`, and every service may revoke it. If a token was issued to a service,
-        // only that service may revoke the token.
+        // Only the service with this `client_id` may revoke the token. A session's token has no `client_id`, so every
+        // service may revoke it.
         let owner = inspected.claims.get("client_id").and_then(Value::as_str);
         if owner.is_some_and(|owner| owner != id) {
             return Err(Denial::UnauthorizedClient);
@@ -194,8 +191,8 @@ pub(super) async fn revoke(
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 
-/// Returns a public document: the key set or the metadata. The document is kept in memory, so the core that received
-/// the request answers it. A client with a current copy gets a 304 (RFC 9110 section 13.1.2).
+/// Returns a public document from memory: the key set or the metadata. A client with a current copy gets a 304 (RFC
+/// 9110 section 13.1.2).
 ///
 /// # Errors
 /// [`Denial::NotFound`] if the endpoint has no document.
@@ -223,8 +220,8 @@ pub fn document(
     Ok(public(body.ok_or(Denial::NotFound)?, headers))
 }
 
-/// Builds the metadata document (RFC 8414 section 2). Returns `None` if the issuer is not a URL, because the URLs of
-/// the endpoints begin with the issuer's origin.
+/// Builds the metadata document (RFC 8414 section 2). Returns `None` if the issuer is not a URL, because the endpoints'
+/// URLs begin with the issuer's origin.
 fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
     let origin = origin_of(&settings.issuer)?;
     let at = |endpoint| format!("{origin}{}", settings.path(endpoint));
@@ -240,9 +237,9 @@ fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
         "revocation_endpoint_auth_methods_supported": methods,
         "grant_types_supported": ["client_credentials"],
         "dpop_signing_alg_values_supported": algorithms().split(' ').collect::<Vec<_>>(),
-        // `response_types_supported` is required, and the list must not be empty (RFC 8414 sections 2 and 3.2). The
-        // authority has no authorization endpoint and therefore no response type. The value `none` is registered for a
-        // response without any token (OAuth 2.0 Multiple Response Type Encoding Practices, section 4).
+        // The list is required and must not be empty (RFC 8414 sections 2 and 3.2). The authority has no authorization
+        // endpoint. `none` is registered for a response without any token (OAuth 2.0 Multiple Response Type Encoding
+        // Practices, section 4).
         "response_types_supported": ["none"],
     });
     Some(format!("{body}\n").into())
@@ -296,7 +293,7 @@ fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Den
     if request.fields.optional("client_id")?.is_some_and(|named| named != id) {
         return Err(Denial::AmbiguousCredentials);
     }
-    // For an unknown client, the secret is compared too, so that the response takes the same time.
+    // Compare the secret even for an unknown client, so that the response takes the same time.
     let nobody = ClientSecret::of(b"");
     let known = request.settings.clients.get_key_value(&id);
     let right = known.map_or(&nobody, |(_, client)| &client.secret).is(secret.as_bytes());
@@ -306,8 +303,7 @@ fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Den
     }
 }
 
-/// Parses the id and the secret of a `Basic` credential. Clients form-encode each of the two before they join them with
-/// `:` (RFC 6749 section 2.3.1).
+/// Parses the id and the secret of a `Basic` credential. Both are form-encoded (RFC 6749 section 2.3.1).
 fn basic_credential(field: &[u8]) -> Option<(String, String)> {
     let (scheme, rest) = field.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -334,7 +330,7 @@ pub(super) fn refusal(denial: Denial) -> Response<Bytes> {
         _ => "invalid_request",
     };
     let status = match &denial {
-        // OAuth requires the form media type, and a request with any other type gets a 400.
+        // OAuth requires the form media type, and a 400 for any other type.
         Denial::UnsupportedMediaType => StatusCode::BAD_REQUEST,
         Denial::InvalidProof(_) | Denial::ReplayedProof | Denial::UseDpopNonce => StatusCode::BAD_REQUEST,
         denial => denial.status(),

@@ -1,5 +1,5 @@
-//! Lists and ends the sessions of an account. The gateway rejects the tokens of an ended session even before it sends
-//! the response.
+//! Lists and ends the sessions of an account. The gateway rejects the tokens of a session before it responds that the
+//! session has ended.
 
 use super::counters::RevocationCause;
 use super::grant::hash_of;
@@ -17,8 +17,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-/// Ends the session of the request's refresh token. If the request has no refresh token, ends the session of its access
-/// token.
+/// Ends the session of the request's refresh token, or of its access token if there is no refresh token.
 pub(super) async fn logout(
     authority: &Authority,
     request: EndpointRequest,
@@ -30,15 +29,14 @@ pub(super) async fn logout(
             }
             let session = authority.store.session_of_token(&hash_of(token)?).await;
             let session = session.map_err(|error| authority.unavailable(&error))?;
-            // An unknown session is not an error: it has already ended.
+            // An unknown session has already ended, so this is not an error.
             if let Some(session) = session {
                 check_key(&request, &session)?;
                 end_one(authority, &request, None, &session.id, RevocationCause::Logout).await?;
             }
             if by_cookie { "logout successful" } else { "Refresh token revoked" }
         }
-        // A user whose session has expired gets the logged-out page. The response does not expire cookies, because the
-        // request has no credentials.
+        // The user's session has expired, so show the logged-out page. There are no cookies to expire.
         None if request.caller.is_none() && request.own_site && page::wants_page(&request) => {
             return Ok(page::logout_response(&request, &empty_response(StatusCode::NO_CONTENT)));
         }
@@ -87,8 +85,7 @@ pub(super) async fn list(authority: &Authority, request: EndpointRequest) -> Res
     Ok(json_response(StatusCode::OK, &json!({ "sessions": list })))
 }
 
-/// Ends one of the account's sessions. For a session of another account, the response is the same as for an unknown
-/// session.
+/// Ends one of the account's sessions. A session of another account gets the same response as an unknown session.
 pub(super) async fn end(authority: &Authority, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
     let holder = request.account()?;
     let id = request.id.as_deref().ok_or(Denial::NotFound)?;
@@ -119,8 +116,7 @@ pub(super) fn me(request: &EndpointRequest) -> Result<Response<Bytes>, Denial> {
     Ok(json_response(StatusCode::OK, &Value::Object(body)))
 }
 
-/// Ends a session. If `account` is given, the session must be one of that account. Returns whether this call ended the
-/// session.
+/// Ends a session, and returns whether this call ended it. If `account` is given, only a session of that account ends.
 pub(super) async fn end_one(
     authority: &Authority,
     request: &EndpointRequest,
@@ -158,8 +154,7 @@ pub(super) async fn revoke_token(
     Ok(())
 }
 
-/// Returns the response after a logout. Clients of a replaced issuer get the message that the documentation of that
-/// issuer promises.
+/// Returns the response after a logout. Clients of a replaced issuer get the message that they expect.
 fn logged_out_response(request: &EndpointRequest, words: Option<&str>) -> Response<Bytes> {
     let mut response = match (request.settings.compat, words) {
         (Some(Compat::FlaskJwtExtended), Some(words)) => {
@@ -173,7 +168,7 @@ fn logged_out_response(request: &EndpointRequest, words: Option<&str>) -> Respon
     if page::wants_page(request) { page::logout_response(request, &response) } else { response }
 }
 
-/// Returns a session in the form that its owner sees.
+/// Renders a session for its owner.
 fn session_json(session: &Session, current: bool) -> Value {
     json!({
         "id": session.id,

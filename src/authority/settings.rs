@@ -1,4 +1,4 @@
-//! The issuer's settings, compiled from the `[authority]` section. All code that issues tokens uses them.
+//! The issuer's settings, compiled from the `[authority]` section.
 
 use super::endpoint::Endpoint;
 use crate::authenticate::{CookieNames, Digest, Revoked, digest_of};
@@ -10,8 +10,8 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// The settings of the local issuer. Two fields, `keyring` and `revoked`, are handles to live state, which is carried
-/// over from one policy to the next.
+/// The settings of the local issuer. `keyring` and `revoked` are handles to live state, which a new policy takes over
+/// from the previous policy.
 #[derive(Debug)]
 pub struct IssuerSettings {
     /// `iss`.
@@ -26,7 +26,7 @@ pub struct IssuerSettings {
     pub access_expires: Duration,
     /// The lifetime of a refresh token.
     pub refresh_expires: Duration,
-    /// The grace period: how long a spent refresh token still yields its successor.
+    /// How long a spent refresh token still yields its successor.
     pub refresh_grace: Duration,
     /// The maximum lifetime of a session.
     pub session_expires: Duration,
@@ -46,7 +46,7 @@ pub struct IssuerSettings {
     pub clients: BTreeMap<String, Client>,
     /// The endpoints whose paths the policy sets, each with its path.
     pub paths: Vec<(Endpoint, String)>,
-    /// The issuer that the authority replaces. Clients of that issuer must not notice the change.
+    /// The issuer that the authority replaces. Its clients must not notice the change.
     pub compat: Option<Compat>,
     /// The metadata document, built on first use; `None` if the issuer is not a URL.
     pub metadata: OnceLock<Option<Bytes>>,
@@ -65,8 +65,8 @@ impl IssuerSettings {
 pub struct Cookies {
     /// The names of the cookies.
     pub names: CookieNames,
-    /// Whether the cookies are `SameSite=Lax` instead of `Strict`. With `Lax`, the browser also sends them if the user
-    /// follows a link on another site.
+    /// Whether the cookies are `SameSite=Lax` instead of `Strict`. With `Lax`, the browser also sends the cookies after
+    /// a link on another site.
     pub lax: bool,
 }
 
@@ -90,8 +90,7 @@ pub enum Compat {
 /// A registered service.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The hash of the service's secret. The secret itself is not kept. Secrets are long and random, so a fast hash is
-    /// enough.
+    /// The hash of the service's secret. Secrets are long and random, so a fast hash is enough.
     pub secret: ClientSecret,
     /// The roles in the service's tokens.
     pub roles: Vec<String>,

@@ -1,9 +1,8 @@
-//! Slows down password guessing, by account and by address, and never locks an owner out permanently.
+//! Slows down password guessing, by account and by address. Never locks an owner out permanently.
 //!
-//! The throttle bounds the number of guesses that it admits in any period, regardless of their order, number and
-//! concurrency (see `Throttle::try_attempt`). It uses a fixed amount of memory. The caller must call the throttle
-//! before each check of a password and report the outcome. The caller also decides whether an address is known to an
-//! account, and how to respond to the client.
+//! The throttle bounds the number of guesses in any period, regardless of their order and concurrency (see
+//! `Throttle::try_attempt`). It uses a fixed amount of memory. The caller must call the throttle before each check of a
+//! password and report the outcome.
 
 mod table;
 
@@ -14,38 +13,35 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use table::{Debt, Table};
 
-/// The delays and the bound of one kind of counter.
+/// The delays and the limit of one kind of counter.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// Number of failed attempts without a delay. The next attempt is delayed by one second, and each later delay is
-    /// twice as long.
+    /// Number of failed attempts without a delay. The next delay is one second, and each later delay is twice as long.
     free: u32,
     /// Maximum delay.
     longest: Duration,
-    /// The time after which one failure is forgotten. Failures are forgotten one after the other.
+    /// The time after which one failure is forgotten. Failures are forgotten one at a time.
     forget: Duration,
-    /// Maximum number of failures that are not yet forgotten. At the maximum, one attempt is admitted each time a
-    /// failure is forgotten.
+    /// Maximum number of remembered failures. At the maximum, an attempt is admitted only after a failure is forgotten.
     most: u32,
 }
 
-/// The pace of one account from one address. If the address is known to the account, only this pace applies; otherwise
-/// the other two paces apply as well. This pace is slow enough that one stranger alone cannot keep [`ACCOUNT`] at its
-/// maximum.
+/// The limits for one account from one address. Only these limits apply if the address is known to the account. They
+/// are strict enough that one stranger cannot keep [`ACCOUNT`] at its maximum.
 const PAIR: Pace =
     Pace { free: 5, longest: Duration::from_secs(60), forget: Duration::from_secs(24 * 60), most: 100 };
 
-/// The pace of one account from all addresses that are not known to it. NIST sets the maximum of 100 (SP 800-63B
+/// The limits for one account from all addresses that are not known to it. NIST sets the maximum of 100 (SP 800-63B
 /// section 5.2.2).
 const ACCOUNT: Pace =
     Pace { free: 5, longest: Duration::from_secs(60), forget: Duration::from_secs(12 * 60), most: 100 };
 
-/// The pace of one address over all accounts to which the address is not known. It allows more failures than the other
-/// paces, because all people of a household share an address.
+/// The limits for one address over all accounts to which it is not known. They are less strict, because the people of a
+/// household share an address.
 const ADDRESS: Pace =
     Pace { free: 20, longest: Duration::from_secs(15 * 60), forget: Duration::from_secs(3 * 60), most: 100 };
 
-/// Number of entries in each of the three tables (pairs, accounts, addresses). An entry takes 24 bytes; the tables take
+/// Number of entries in each of the three tables (pairs, accounts, addresses). An entry takes 24 bytes. The tables take
 /// 2.3 MiB in total.
 const REMEMBERED: usize = 32_768;
 
@@ -80,20 +76,19 @@ impl Throttle {
         let table = || Table::new(REMEMBERED);
         Self {
             began: Instant::now(),
-            // The hash has a random key, so that an attacker cannot choose names that evict a victim's entry from a
-            // table.
+            // The random key prevents an attacker from choosing names that evict a victim's entry.
             keys: RandomState::new(),
             tables: Mutex::new(Tables { pairs: table(), accounts: table(), addresses: table() }),
         }
     }
 
-    /// Admits a check of a password now, or returns how long to wait. An admitted attempt immediately counts as a
-    /// failure, so that concurrent attempts have no advantage over sequential attempts. [`Self::succeeded`] or
-    /// [`Self::withdrawn`] takes the failure back.
+    /// Admits a check of a password now, or returns how long to wait.
     ///
-    /// `known` states whether somebody has logged in to this account from this address before. If so, only the failures
-    /// of this pair of account and address count: strangers who guess at the account or from the address do not delay
-    /// the owner.
+    /// An admitted attempt immediately counts as a failure, so concurrent attempts have no advantage.
+    /// [`Self::succeeded`] or [`Self::withdrawn`] takes the failure back.
+    ///
+    /// `known`: whether somebody has logged in to this account from this address before. If so, only the failures of
+    /// this pair count, so strangers cannot delay the owner.
     ///
     /// In any period `t`, the throttle admits at most:
     /// - at one account, from all unknown addresses: `100 + t / 12 min` and `11 + t / 60 s + t / 12 min` guesses;
@@ -101,7 +96,7 @@ impl Throttle {
     /// - from one address, at all accounts to which it is not known: `100 + t / 3 min` guesses.
     ///
     /// # Errors
-    /// The time to wait. An attempt that is not admitted is not counted and does not extend the wait.
+    /// The time to wait. A rejected attempt is not counted and does not extend the wait.
     pub fn try_attempt(
         &self,
         address: IpAddr,
@@ -120,9 +115,8 @@ impl Throttle {
         Ok(())
     }
 
-    /// Reports a right password: forgets the failures of the account and of the pair. Of the address's failures, only
-    /// this attempt is taken back. If all of the address's failures were forgotten, attackers with an account of their
-    /// own could guess at other accounts without bound.
+    /// Reports a correct password. Forgets the failures of the account and of the pair, but only this attempt of the
+    /// address. Otherwise attackers with an account could guess at other accounts without limit.
     pub fn succeeded(&self, address: IpAddr, account: &str, known: bool) {
         let mut tables = self.tables();
         let [pair, of_account, of_address] = self.counts(&mut tables, address, account, known);
@@ -142,13 +136,12 @@ impl Throttle {
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        // The tables are consistent even if another thread panicked while it held the lock, because no change to an
-        // entry can panic halfway.
+        // The tables are consistent even after a panic, because no change to an entry can panic halfway.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the counters of an attempt, in the order pair, account, address. An attempt from a known address has
-    /// only the counter of the pair.
+    /// Returns the counters of an attempt: pair, account, address. An attempt from a known address has only the counter
+    /// of the pair.
     fn counts<'t>(
         &self,
         tables: &'t mut Tables,
@@ -168,15 +161,15 @@ impl Throttle {
         [Some(pair), account, address]
     }
 
-    /// Converts a time to nanoseconds on the throttle's clock. The clock starts one second before the throttle's
-    /// creation, so that no time is 0.
+    /// Converts a time to nanoseconds on the throttle's clock. The clock starts one second before the throttle, so that
+    /// no time is 0.
     fn nanos(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.began) + Duration::from_secs(1);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
-/// The failures of one account, of one address, or of a pair of both.
+/// The failures of an account, an address, or a pair.
 struct Count<'t> {
     table: &'t mut Table,
     key: u64,
@@ -199,7 +192,7 @@ impl Count<'_> {
     fn add(&mut self, now: u64) {
         let forget = self.forget();
         let gone = self.table.get(self.key).gone.max(now) + forget;
-        // The number of failures that are not yet forgotten. A failure whose time has partly passed still counts.
+        // The number of remembered failures. A failure counts until its time has fully passed.
         let failures = u32::try_from((gone - now).div_ceil(forget)).unwrap_or(u32::MAX);
         let next = match failures.checked_sub(self.pace.free) {
             None => 0,

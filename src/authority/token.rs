@@ -30,7 +30,7 @@ pub struct AccessClaims {
     pub session: Option<String>,
     /// `gen`: the account's generation; omitted if 0.
     pub generation: i64,
-    /// `fresh`: whether the user has just entered a password; omitted if false, unless `compat` adds it.
+    /// `fresh`: whether the user has just entered a password. Omitted if false, unless `compat` adds it.
     pub fresh: bool,
     /// `auth_time`: when the user last entered a password, in seconds since 1970.
     pub authenticated: Option<u64>,
@@ -40,14 +40,14 @@ pub struct AccessClaims {
     pub client: Option<String>,
     /// `cnf.jkt`: the key of the client that may use the token; `None` for a bearer token.
     pub key: Option<Thumbprint>,
-    /// The library whose token format clients expect. `mint` adds the claims of that library.
+    /// The library whose token format clients expect. `mint` adds its claims.
     pub compat: Option<Compat>,
     /// Other claims. A name in `RESERVED_CLAIMS` is rejected.
     pub extra: Map<String, Value>,
 }
 
-/// Claims that the authority sets itself, or that verifiers interpret. Neither account attributes nor configured claims
-/// may use these names.
+/// Claims that the authority sets or that verifiers interpret. Account attributes and configured claims must not use
+/// these names.
 pub const RESERVED_CLAIMS: [&str; 17] = [
     "iss",
     "aud",

@@ -94,7 +94,7 @@ mod tests {
         assert!(held.hold("b", &wanted("y"), later(600)));
         fetch(&source, later(601));
         assert!(!held.hold("b", &wanted("y"), later(601)), "the fetch after the question did not bring it");
-        // What is known to be absent is forgotten after a few cooldowns, but the fetches are counted.
+        // A key that the issuer does not have is forgotten after a few cooldowns. The fetches stay counted.
         assert!(held.hold("b", &wanted("y"), later(620)));
         fetch(&source, later(621));
         assert!(!held.hold("b", &wanted("y"), later(640)));

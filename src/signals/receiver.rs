@@ -51,7 +51,7 @@ pub struct Receiver {
     pub push_secret: Option<[u8; 32]>,
     /// The endpoint that the gateway polls, if any.
     pub poll: Option<Poll>,
-    /// What an `opaque` identifier names.
+    /// How to interpret an `opaque` identifier.
     pub opaque: Opaque,
     /// Whether every access token of the issuer has `sid`.
     pub has_sid: bool,

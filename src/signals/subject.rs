@@ -1,8 +1,8 @@
 //! Finds the tokens that a subject identifier names (RFC 9493, Shared Signals Framework section 3).
 //!
-//! If the gateway does not understand a subject, it revokes nothing and returns an error to the transmitter. A subject
-//! with several members names the tokens that match all members. If the gateway understands only some members, it
-//! revokes all tokens that match these members. That may be more than the transmitter intended, but never less.
+//! If the gateway does not understand a subject, it revokes nothing and returns an error to the transmitter. For a
+//! subject with a user and a session, it revokes only the session. If the issuer's tokens may lack `sid`, it also
+//! revokes all tokens of the user.
 
 use crate::authenticate::MarkedClaim;
 use serde_json::{Map, Value};

@@ -1,5 +1,5 @@
-//! Makes a failed attempt cost the same for every account. If the account's own hash is cheaper, the rest of the work
-//! is spent on hashes that are discarded.
+//! Makes a failed attempt cost the same for every account. If the account's hash is cheaper, the remaining work is
+//! spent on hashes that are discarded.
 
 use super::Busy;
 use super::kdf::{Arena, Digest, MEMORY, PASSES, Parameters};
@@ -7,8 +7,8 @@ use super::work::{WORK_UNITS, Work, WorkUnit};
 use std::collections::BTreeSet;
 use std::hint::black_box;
 
-/// Returns the cost of a failed attempt if the accounts have hashes of these schemes: the cost of the most expensive
-/// hash of each kind. The gateway's own kind of hash is included, because new accounts have such a hash.
+/// Returns the cost of a failed attempt: the cost of the most expensive hash of each kind in `schemes`. Always includes
+/// the gateway's own kind, because new accounts have such a hash.
 pub(super) fn work_of_schemes(schemes: BTreeSet<&str>) -> Work {
     let ours = Parameters::Argon2id { memory: MEMORY, passes: PASSES, lanes: 1 };
     let theirs = schemes.into_iter().filter_map(Parameters::of_scheme);
@@ -30,8 +30,8 @@ pub(super) fn spend(work: &Work, password: &str, arena: &mut Arena) -> Result<()
     Ok(())
 }
 
-/// Returns hashes of one kind that together cost `units`. The sum is exact for PBKDF2, and for bcrypt, whose costs are
-/// multiples of 16. For the other kinds, the sum differs from `units` by less than the cost of the smallest hash.
+/// Returns hashes of one kind that together cost `units`. The sum is exact for PBKDF2 and for bcrypt, whose costs are
+/// multiples of 16. For other kinds, the difference is smaller than the cost of the smallest hash.
 fn portions(kind: WorkUnit, units: u64) -> Vec<Parameters> {
     // A hash of bcrypt or scrypt costs a power of two, so each bit of `units` becomes one hash.
     let bits = |from: u32| (from..u64::BITS).filter(move |bit| units >> bit & 1 == 1);

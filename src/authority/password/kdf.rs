@@ -1,5 +1,5 @@
-//! The password hash functions and their parameters. The parameters are bounded, so that no imported hash takes an hour
-//! or all of the memory to check.
+//! The password hash functions. Their parameters are bounded, because an imported hash could otherwise take an hour or
+//! all of the memory.
 
 use super::Busy;
 use super::work::{Work, WorkUnit};
@@ -9,27 +9,26 @@ use std::fmt;
 use std::num::NonZeroU32;
 use zeroize::Zeroizing;
 
-/// Memory of the gateway's own hashes, in KiB. OWASP's Password Storage Cheat Sheet recommends `MEMORY` and `PASSES`
-/// (m=19456, t=2, p=1). They also meet the requirements of RFC 9106.
+/// Memory of the gateway's own hashes, in KiB. OWASP's Password Storage Cheat Sheet recommends m=19456, t=2, p=1, which
+/// also meets RFC 9106.
 pub(super) const MEMORY: u32 = 19 * 1024;
-/// Number of passes over the memory: see [`MEMORY`].
+/// Number of passes over the memory.
 pub(super) const PASSES: u32 = 2;
 
 /// Maximum memory of a stored hash, in KiB.
 const MEMORY_MAX: u32 = 128 * 1024;
-/// Maximum product of the memory (in KiB) and the passes of an Argon2 hash. It allows three passes over the maximum
-/// memory. The default of argon2-cffi is half of this maximum.
+/// Maximum product of the memory (in KiB) and the passes of an Argon2 hash: three passes over the maximum memory. It is
+/// twice the default of argon2-cffi.
 const ARGON2_WORK_MAX: u64 = 3 * MEMORY_MAX as u64;
-/// Maximum number of lanes. The lanes are computed one after the other, so more lanes do not cost more.
+/// Maximum number of lanes. They are computed in sequence, so more lanes do not cost more.
 const LANES_MAX: u32 = 64;
 /// The accepted costs of bcrypt. The maximum, 2^14 rounds, takes about a second.
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=14;
-/// Maximum product of N, r and p of a scrypt hash: twice OWASP's most expensive choice.
+/// Maximum product of N, r and p of a scrypt hash: twice OWASP's most expensive recommendation.
 const SCRYPT_WORK_MAX: u64 = 1 << 21;
-/// Maximum number of iterations of PBKDF2, which take half a second with SHA-256. Werkzeug's default is half of this
-/// maximum.
+/// Maximum number of iterations of PBKDF2: twice Werkzeug's default. With SHA-256, they take half a second.
 const ITERATIONS_MAX: u32 = 2_000_000;
-/// The number of iterations of a PBKDF2 hash that states no number: the default of Werkzeug 3.1.
+/// The iterations of a PBKDF2 hash that does not state them: the default of Werkzeug 3.1.
 const ITERATIONS_UNSAID: u32 = 1_000_000;
 /// bcrypt reads only this number of bytes of a password.
 pub(super) const BCRYPT_BYTES: usize = 72;
@@ -39,7 +38,7 @@ pub(super) const BCRYPT_BYTES: usize = 72;
 pub(super) struct Arena(Vec<Block>);
 
 impl Arena {
-    /// Returns `count` blocks of 1 KiB. Allocates only the blocks that the arena does not have yet.
+    /// Returns `count` blocks of 1 KiB. Allocates only the missing blocks.
     fn blocks(&mut self, count: usize) -> Result<&mut [Block], Busy> {
         if self.0.len() < count {
             self.0.try_reserve_exact(count - self.0.len()).map_err(|_| Busy)?;
@@ -48,7 +47,7 @@ impl Arena {
         Ok(&mut self.0[..count])
     }
 
-    /// Frees the memory that exceeds the need of the gateway's own hashes.
+    /// Frees the memory beyond the need of the gateway's own hashes.
     fn shrink(&mut self) {
         if self.0.len() > MEMORY as usize {
             self.0.truncate(MEMORY as usize);
@@ -65,8 +64,7 @@ pub(super) enum Parameters {
     Pbkdf2 { digest: Digest, iterations: u32 },
 }
 
-/// The hash function of PBKDF2. Old releases of Werkzeug used SHA-1. The known weaknesses of SHA-1 do not affect
-/// PBKDF2, and the hash is replaced at the first login.
+/// The hash function of PBKDF2. Old releases of Werkzeug used SHA-1, whose known weaknesses do not affect PBKDF2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Digest {
     Sha1,
@@ -109,14 +107,14 @@ impl Digest {
     }
 }
 
-/// Why a text is not accepted as the password hash of an account. The fault does not show the text.
+/// Why a text is rejected as a password hash. The fault does not show the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashFault {
     /// The kind of hash is unknown.
     Unknown,
     /// The kind is known, but the format is invalid.
     Malformed(&'static str),
-    /// The check of a password would cost too much.
+    /// A check would cost too much.
     TooExpensive(&'static str),
 }
 
@@ -250,7 +248,7 @@ impl Parameters {
         let password = password.as_bytes();
         match self {
             Self::Argon2id { memory, passes, lanes } => {
-                // The parser has checked all parameters, so only the allocation of memory can fail.
+                // The parser has checked all parameters, so only an allocation can fail.
                 let params = Params::new(memory, passes, lanes, None).map_err(|_| Busy)?;
                 let blocks = arena.blocks(params.block_count())?;
                 let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);

@@ -1,5 +1,5 @@
 //! The stored password hash of an account: one of the gateway's own hashes, or an imported hash. The parser bounds the
-//! cost of a check, so that no imported hash takes an hour or all of the memory.
+//! time and the memory of a check.
 
 use super::Busy;
 use super::kdf::{Arena, BCRYPT_BYTES, HashFault, MEMORY, PASSES, Parameters, number};
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 /// Maximum length of a salt, in bytes. Known libraries use 8 to 22 characters.
 const SALT_MAX: usize = 64;
 
-/// The base64 variant of bcrypt. Like bcrypt itself, the decoder ignores the unused bits of the last character.
+/// bcrypt's base64 variant. Like bcrypt, it ignores the unused bits of the last character.
 const BCRYPT64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
@@ -26,16 +26,16 @@ pub(super) struct StoredHash {
     output: Vec<u8>,
 }
 
-/// Checks that this text is accepted as the password hash of an account.
+/// Checks whether an account may have this text as its password hash.
 ///
 /// # Errors
-/// The reason why the text is not accepted.
+/// The reason why the text is rejected.
 pub fn check_hash(encoded: &str) -> Result<(), HashFault> {
     StoredHash::parse(encoded).map(|_| ())
 }
 
-/// Returns the scheme of a hash: its kind and cost, such as `bcrypt:12`. The scheme determines how long a check takes.
-/// Returns `None` for a hash that `check_hash` rejects.
+/// Returns the scheme of a hash, such as `bcrypt:12`: its kind and cost. Returns `None` for a hash that `check_hash`
+/// rejects.
 pub fn scheme(encoded: &str) -> Option<String> {
     StoredHash::parse(encoded).ok().map(|stored| stored.parameters.to_string())
 }
@@ -92,7 +92,7 @@ impl StoredHash {
     /// Parses a bcrypt hash: `$2b$12$`, 22 characters of salt and 31 characters of hash.
     fn bcrypt(encoded: &str) -> Result<Self, HashFault> {
         let rest = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| encoded.strip_prefix(prefix));
-        // `$2x$` marks hashes of a faulty implementation, which misread characters beyond ASCII.
+        // `$2x$` marks hashes of a faulty implementation that misread non-ASCII characters.
         let rest = rest.ok_or(HashFault::Malformed("of bcrypt only $2a$, $2b$ and $2y$"))?;
         const SHAPE: HashFault = HashFault::Malformed("bcrypt has 60 characters: $2b$COST$, salt and hash");
         let (cost, rest) = rest.split_once('$').ok_or(SHAPE)?;
@@ -136,7 +136,7 @@ impl StoredHash {
         self.parameters.work()
     }
 
-    /// Whether this is the hash of `password`. Takes the same time in both cases.
+    /// Whether `password` matches the hash. Compares in constant time.
     pub(super) fn matches(&self, password: &str, arena: &mut Arena) -> Result<bool, Busy> {
         let mut derived = Zeroizing::new(vec![0; self.output.len()]);
         self.parameters.derive(password, &self.salt, &mut derived, arena)?;
@@ -146,12 +146,11 @@ impl StoredHash {
         Ok(equal && !ambiguous)
     }
 
-    /// Whether the hash must be replaced after `password` has matched: it is of another kind than the gateway's own
-    /// hashes, or has a lower cost.
+    /// Whether to replace the hash after `password` has matched, because the hash is of another kind or has a lower
+    /// cost than the gateway's own hashes.
     ///
-    /// A bcrypt hash is kept if the password is longer than 72 bytes. bcrypt reads only the first 72 bytes, so the rest
-    /// of the password was not checked and may be mistyped. A new hash would include the rest, and the owner could then
-    /// no longer log in.
+    /// A bcrypt hash is kept if the password is longer than 72 bytes. bcrypt ignores the rest of the password, so the
+    /// owner may have mistyped it. A new hash would include the rest and could lock the owner out.
     pub(super) fn needs_upgrade(&self, password: &str) -> bool {
         match self.parameters {
             Parameters::Argon2id { memory, passes, .. } => memory < MEMORY || passes < PASSES,

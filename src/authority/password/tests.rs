@@ -1,5 +1,5 @@
-//! Tests of passwords and hashes. The imported hashes were generated with the libraries that Flask applications use:
-//! Werkzeug 3.1.9 (`generate_password_hash`), bcrypt 5.0.0 (`hashpw`) and argon2-cffi 25.1.0 (`PasswordHasher`).
+//! The imported hashes were generated with the libraries of Flask applications: Werkzeug 3.1.9
+//! (`generate_password_hash`), bcrypt 5.0.0 (`hashpw`) and argon2-cffi 25.1.0 (`PasswordHasher`).
 
 use super::*;
 use proptest::prelude::*;
@@ -91,7 +91,7 @@ fn our_own_hash_is_a_phc_string_of_the_current_cost_with_a_salt_of_its_own() {
     assert!(is(&one, PASSWORD) && !is(&one, "other"));
     assert_eq!(scheme(&one).as_deref(), Some("argon2id:19456:2"));
     assert!(!StoredHash::parse(&one).unwrap().needs_upgrade(PASSWORD));
-    // This check reuses memory that other hashes have written to.
+    // The arena contains data of other hashes.
     assert!(StoredHash::parse(&one).unwrap().matches(PASSWORD, &mut arena).unwrap());
 }
 
@@ -114,8 +114,8 @@ fn bcrypt_knows_72_bytes_and_what_lies_beyond_is_not_taken_for_checked() {
     assert!(is(X72, &x(72)) && is(X71, &x(71)));
     assert!(!is(X72, &x(71)) && !is(X71, &x(72)));
     assert!(StoredHash::parse(X72).unwrap().needs_upgrade(&x(72)));
-    // Python's bcrypt before version 5 ignored the bytes after the first 72. The check ignores these bytes too. The
-    // hash is not upgraded, because a new hash would include the bytes.
+    // Python's bcrypt before version 5 ignored the bytes after the first 72, and so does the check. The hash is not
+    // upgraded, because a new hash would include these bytes.
     assert_eq!(judged(&x(80), Some(X72), &[]).0, PasswordCheck::Correct { upgraded: None });
     assert!(!is(X71, "x\0"));
     assert!(!is(HASHES[6], "correct horse\0correct horse"));
@@ -184,8 +184,7 @@ fn what_is_no_hash_is_refused() {
     ] {
         assert!(check_hash(bad).is_err(), "{bad}");
         assert_eq!(scheme(bad), None);
-        // An account with an invalid hash has no usable password. The check takes as long as for an account that does
-        // not exist.
+        // An account with an invalid hash has no usable password. The check takes as long as for an unknown account.
         assert_eq!(judged("", Some(bad), &[]), judged("", None, &[]));
     }
 }
@@ -269,8 +268,8 @@ fn a_full_queue_is_busy_at_once_and_serves_again_when_it_is_not() {
 
 #[test]
 fn a_password_that_waits_for_too_long_is_told_that_hashing_is_slow() {
-    // Without a limit on the wait, a queue of expensive hashes would exceed the time limit of the request, and the
-    // error would blame the store.
+    // Without a limit on the wait, expensive hashes could exceed the time limit of the request, and the error would
+    // blame the store.
     let hashers = Hashers { patience: Duration::from_millis(20), ..Hashers::start(1, 8) };
     let release = held(&hashers);
     block_on(async {
@@ -285,7 +284,7 @@ fn what_nobody_waits_for_any_longer_is_not_worked_on() {
     let hashers = Hashers::start(1, 8);
     let release = held(&hashers);
     block_on(async {
-        // Each check would be very expensive: if these jobs ran, the test would exceed its time limit.
+        // If these expensive checks ran, the test would exceed its time limit.
         let dear: Arc<[String]> = Arc::from(["bcrypt:14".to_owned()]);
         for _ in 0..7 {
             let given_up = hashers.verify(text(PASSWORD), None, Arc::clone(&dear));

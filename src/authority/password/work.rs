@@ -1,11 +1,9 @@
-//! Counts the cost of checking a password against a hash, so that `equalize` can make each failed attempt cost the
-//! same.
+//! Counts the cost of checking a password. `equalize` uses the cost to make each failed attempt cost the same.
 //!
-//! Each kind of hash has its own unit, and the time of a hash is proportional to its units. For each kind of hash that
-//! any account has, a failed attempt costs as much as the most expensive hash of that kind. The cost does not grow with
-//! the number of imported hashes.
+//! Each kind of hash has a unit of work, and the time of a hash is proportional to its units. For each kind of hash in
+//! the store, a failed attempt costs as much as the most expensive hash of that kind.
 
-/// A kind of work that is counted separately, with its unit.
+/// A unit of work, one for each kind of hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WorkUnit {
     /// The number of KiB that Argon2 writes.
@@ -42,12 +40,12 @@ impl Work {
         work
     }
 
-    /// Returns the units of one kind.
+    /// Returns the amount of one unit.
     pub(super) fn units(&self, kind: WorkUnit) -> u64 {
         self.0[kind as usize]
     }
 
-    /// Raises the units of each kind to at least the units in `other`.
+    /// Raises each amount to at least the amount in `other`.
     pub(super) fn raise_to(&mut self, other: &Self) {
         for (units, more) in self.0.iter_mut().zip(other.0) {
             *units = more.max(*units);
