@@ -241,7 +241,7 @@ mod tests {
         let (verdict, policy, state) = ask(&limits);
         assert_eq!(verdict, Err(Denial::RateLimited { wait: 1 }));
         assert_eq!((policy.as_str(), state.as_str()), ("\"second\";q=1;w=1", "\"second\";r=0;t=1"));
-        // The first limit was charged for the refused request.
+        // The first limit did not refuse the request, but was charged for it.
         assert_eq!(first.refused(), 0);
         assert_eq!(ask(&limits).1, "\"first\";q=2;w=2");
     }

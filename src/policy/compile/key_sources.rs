@@ -118,7 +118,7 @@ impl<'f> KeySources<'f> {
             faults.fault(
                 "mixed_keys",
                 &format!("{key}.algorithms"),
-                "a shared secret by URL: whoever can read the key set could sign tokens",
+                "a shared secret by URL: anyone who can read the key set could sign tokens",
                 "use the issuer's public-key algorithms, such as [\"RS256\"] (RFC 8725 section 3.1)",
             );
         }
@@ -193,7 +193,7 @@ fn location(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option
         faults.warn(
             "keys_in_cleartext",
             &format!("{key}.allow_http"),
-            format!("true: whoever is on the path to {} can replace the keys and sign tokens", url.host()),
+            format!("true: anyone on the path to {} can replace the keys and sign tokens", url.host()),
             "use https, with ca = \"FILE\" for an authority of your own",
         );
     } else if table.allow_http && url.is_https() {
@@ -222,7 +222,7 @@ fn encrypted(at: &str, url: Url, allows_http: bool, faults: &mut Faults<'_>) -> 
     faults.fault(
         "bad_value",
         at,
-        format!("{url}: whoever is on the path could replace the keys"),
+        format!("{url}: anyone on the path could replace the keys"),
         "use https, with ca = \"FILE\" for an authority of your own (or set allow_http = true)",
     );
     None

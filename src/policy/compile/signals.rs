@@ -190,7 +190,7 @@ fn keys<'f>(
             faults.warn(
                 "keys_in_cleartext",
                 &at,
-                format!("whoever is on the path to {} can replace the keys and sign signals", url.host()),
+                format!("anyone on the path to {} can replace the keys and sign signals", url.host()),
                 "use https, with ca = \"FILE\" for an authority of your own",
             );
         }
@@ -232,7 +232,7 @@ fn poll<'f>(
         Ok(url) if url.is_https() || table.allow_http => url,
         Ok(_) => {
             let hint = "use https, or set allow_http = true for a test";
-            faults.fault("bad_value", &at, "an http URL: whoever can read it could withhold signals", hint);
+            faults.fault("bad_value", &at, "an http URL: anyone who can read it could withhold signals", hint);
             return None;
         }
         Err(why) => {
