@@ -232,7 +232,12 @@ fn poll<'f>(
         Ok(url) if url.is_https() || table.allow_http => url,
         Ok(_) => {
             let hint = "use https, or set allow_http = true for a test";
-            faults.fault("bad_value", &at, "an http URL: anyone who can read it could withhold signals", hint);
+            faults.fault(
+                "bad_value",
+                &at,
+                "an http URL: anyone who can read it could withhold signals",
+                hint,
+            );
             return None;
         }
         Err(why) => {
