@@ -28,7 +28,7 @@ impl LivePolicy {
         self.0.rcu(|policy| change(policy));
     }
 
-    /// Creates the view of one core.
+    /// Creates a core's view of the current policy.
     pub fn pin(&self) -> Pinned {
         let mut live = Cache::new(self.0.clone());
         let current = Rc::new(live.load().clone());

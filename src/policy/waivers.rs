@@ -46,7 +46,7 @@ pub struct SortedFindings {
 }
 
 impl Waivers {
-    /// Collects the waivers of a file. The compiler reports invalid ones.
+    /// Collects the waivers of a file. The compiler reports invalid waivers.
     pub(super) fn of(loaded: &Loaded) -> Self {
         let File { policy, route, .. } = &loaded.file;
         let waivers = |table: &str, written: &BTreeMap<String, String>| -> BTreeMap<String, Waiver> {

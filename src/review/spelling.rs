@@ -53,7 +53,7 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         found: Vec::new(),
     };
     let mut asked: HashSet<(usize, String, Fields)> = HashSet::new();
-    // The gateway answers requests to its own endpoints itself. No upstream can read them differently.
+    // The gateway answers requests to its own endpoints, so no upstream can read them differently.
     let is_forwarded = |route: &Route| !route.handler.is_own();
     let mut samples = sample::requests_to(policy, is_forwarded).peekable();
     while let Some(sample) = samples.next() {

@@ -6,8 +6,8 @@
 //!
 //! 1. **Host.** An exact host wins over a wildcard, and a longer wildcard wins over a shorter one. A route without a
 //!    host is tried last. If no route of a host covers the path, the next host is tried.
-//! 2. **Path**, segment by segment. A literal wins over `{param}`, and `{param}` wins over `{*rest}`. `/a/{x}/c` wins
-//!    over `/a/b/{*rest}` only for paths that `/a/b/{*rest}` does not cover.
+//! 2. **Path**, segment by segment. A literal wins over `{param}`, and `{param}` wins over `{*rest}`. For the path
+//!    `/a/b/c`, `/a/b/{*rest}` wins over `/a/{x}/c`.
 //! 3. **Method.** If the most specific host and path do not list the method, the request is rejected with 405 and
 //!    `Allow`. It never falls through to a laxer route. Routes with the same host and path but different methods share
 //!    one `Allow`.

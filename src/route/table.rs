@@ -70,8 +70,7 @@ pub struct RouteTable<T> {
     guards_differ: bool,
 }
 
-/// What an entry requires, and the upstream behind it. Requirements and upstreams are numbered: equal numbers mean
-/// equal requirements or upstreams.
+/// The requirements and the upstream of an entry, as numbers. Equal numbers mean equal requirements or upstreams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Guard {
     /// The number of the upstream.
@@ -181,7 +180,7 @@ impl<T> RouteTable<T> {
             spot.allow = Methods::union(sets).allow_value().into();
         }
         table.group_by_fields();
-        // Until `guarding` sets the guards, every guard differs from the others. This is the strict assumption.
+        // Each entry has a different guard until `guarding` sets the guards.
         table.guards = (0..)
             .take(table.entries.len())
             .map(|asks| Guard { before: 0, asks: Some(asks), is_lax: false })

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// The minimum and maximum of `jwks_refresh`.
 const REFRESH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
-/// The maximum of `jwks_max_age`. An issuer that is unreachable for a month no longer exists.
+/// The maximum of `jwks_max_age`. An issuer that is unreachable for a month has probably closed.
 const MAX_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The minimum and maximum of `jwks_cooldown`.
 const COOLDOWN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));

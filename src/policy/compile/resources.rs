@@ -171,8 +171,8 @@ fn is_below(route: &Route, host: &str, path: &str) -> bool {
         && (below(&own, path) || (own.len() > literal.len() && path.starts_with(literal)))
 }
 
-/// Returns the metadata as JSON (RFC 9728 section 2). The default scopes are those that the resource's routes (`below`)
-/// require.
+/// Returns the metadata as JSON (RFC 9728 section 2). The default scopes are the scopes that the
+/// routes in `below` require.
 fn metadata(
     identifier: &str,
     table: &ResourceSection,

@@ -16,12 +16,12 @@ pub(super) enum Flaw {
 const LENGTH_MIN: usize = 32;
 /// The maximum number of examined bytes. The search for repetitions takes quadratic time.
 const LOOKED_AT: usize = 1024;
-/// The minimum number of distinct bytes. Of a billion strings of 32 random hexadecimal digits, one has fewer.
+/// The minimum number of distinct bytes. Of a billion strings of 32 random hexadecimal digits, one has fewer distinct bytes.
 const DIFFERENT_MIN: usize = 8;
 /// A secret with a period of at most this many bytes has at most 64 bits of entropy.
 const PERIOD_MIN: usize = 8;
 
-/// Placeholders in examples, such as `your-256-bit-secret`. Contains only lower-case letters and digits.
+/// Placeholders in examples, such as `your-256-bit-secret`. They contain only lower-case letters and digits.
 const PHRASES: [&str; 21] = [
     "astringsecretatleast256bitslong",
     "changeit",

@@ -94,8 +94,7 @@ fn is_own(address: &SocketAddr) -> bool {
     address.ip().is_loopback()
 }
 
-/// Whether an address is globally reachable. Private (RFC 1918, RFC 4193), link-local, loopback and unspecified
-/// addresses are not.
+/// Whether an address is globally reachable: not private (RFC 1918, RFC 4193), link-local, loopback or unspecified.
 fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified()),

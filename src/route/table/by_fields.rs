@@ -1,7 +1,7 @@
 //! Entries that require header fields.
 //!
-//! Look-ups for other entries pay only one comparison. A request is rejected if two servers could read a required field
-//! differently: with one of the readings, a stricter entry might apply.
+//! Look-ups for other entries pay only one comparison. A request is rejected if two servers could read a required
+//! field differently, because a stricter entry may apply to one of the two values.
 
 use super::{RouteTable, Spot};
 use crate::denial::{Denial, Malformed};
