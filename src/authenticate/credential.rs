@@ -51,7 +51,7 @@ impl CookieNames {
     }
 }
 
-/// Where a credential was found.
+/// The location of a credential in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In the `Authorization` field, with the scheme `Bearer`.

@@ -21,11 +21,11 @@ const ETAG_MAX: usize = 512;
 pub enum Fetched {
     /// A key set, not parsed yet.
     Set {
-        /// Its text.
+        /// The text of the key set.
         body: Bytes,
-        /// Where it was.
+        /// The URL of the key set.
         url: Url,
-        /// Its validator.
+        /// The `ETag` of the response.
         etag: Option<HeaderValue>,
         /// The time for which the set may be used without another fetch, if the response states it.
         fresh: Option<Duration>,

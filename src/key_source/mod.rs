@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Where an issuer publishes its keys.
+/// The URL or URLs at which an issuer publishes its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// The key set itself.
@@ -55,7 +55,7 @@ impl fmt::Display for Location {
 pub struct SourceSettings {
     /// The issuer's name, which its metadata must repeat; `signals:NAME` for a transmitter of signals.
     pub issuer: Arc<str>,
-    /// Where the keys are.
+    /// The location of the keys.
     pub location: Location,
     /// A digest of the accepted certificate authorities.
     pub authorities: [u8; 32],

@@ -62,7 +62,7 @@ const REASON_MAX: usize = 200;
 pub struct Status {
     /// The issuer.
     pub issuer: Arc<str>,
-    /// Where its keys or its metadata are.
+    /// The URL of its keys or its metadata.
     pub location: String,
     /// The time at which the set in use was fetched or confirmed.
     pub fetched: Option<u64>,

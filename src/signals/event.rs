@@ -32,7 +32,7 @@ pub enum EventKind {
     Unknown,
 }
 
-/// The effect of an event.
+/// The effect of an event on the issuer's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Tokens of the event's subject are revoked.

@@ -12,15 +12,15 @@ const TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// The maximum number of signals that are held.
 const COUNT_MAX: usize = 1024;
 
-/// The signals that are held, by their `jti`.
+/// The held signals, by `jti`.
 #[derive(Debug, Default)]
 pub(super) struct Held(HashMap<String, Since>);
 
-/// What was so when a signal was held first.
+/// When a signal was first held, and how many fetches had succeeded by then.
 #[derive(Debug)]
 struct Since {
     time: Instant,
-    /// The number of fetches that had ended well.
+    /// The number of successful fetches.
     fetches: u64,
 }
 

@@ -1,8 +1,9 @@
 //! Finds the tokens that a subject identifier names (RFC 9493, Shared Signals Framework section 3).
 //!
-//! If the gateway does not understand a subject, it revokes nothing and returns an error to the transmitter. For a
-//! subject with a user and a session, it revokes only the session. If the issuer's tokens may lack `sid`, it also
-//! revokes all tokens of the user.
+//! If the gateway does not understand a subject, it revokes nothing and returns an error to the transmitter.
+//!
+//! For a subject with a user and a session, the gateway revokes only the session. It revokes all tokens of the user if
+//! it does not understand the session, or if the issuer's tokens may lack `sid`.
 
 use crate::authenticate::MarkedClaim;
 use serde_json::{Map, Value};

@@ -21,7 +21,7 @@ const EVENTS_MAX: usize = 8;
 /// The maximum length of `jti`, `sub` and `sid` in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// The requirements for a token, and the keys that verify it.
+/// The requirements for a token, and its verification keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'r> {
     /// The issuer of the access tokens. It also issues logout tokens.
@@ -32,7 +32,7 @@ pub struct Terms<'r> {
     pub audience: &'r [Box<str>],
     /// The verification keys.
     pub keys: &'r KeySet,
-    /// Where the keys come from, if they are fetched.
+    /// The source of the keys, if the gateway fetches them.
     pub source: Option<&'r Arc<KeySource>>,
     /// The accepted algorithms.
     pub algorithms: &'r [Algorithm],
@@ -40,7 +40,7 @@ pub struct Terms<'r> {
     pub leeway: u64,
     /// The maximum life of the issuer's access tokens in seconds.
     pub life: u64,
-    /// The meaning of an `opaque` identifier.
+    /// How to interpret an `opaque` identifier.
     pub opaque: Opaque,
     /// Whether every access token of the issuer has `sid`.
     pub has_sid: bool,

@@ -1,12 +1,12 @@
-//! Spends refresh tokens. For each presented token, one transaction either spends the token, stores its successor and
-//! updates the session, or ends the session and with it all of its tokens (RFC 9700 section 4.14.2).
+//! Spends refresh tokens. One transaction either spends the token, stores its successor and updates the session, or
+//! ends the session with all of its tokens (RFC 9700 section 4.14.2).
 //!
-//! The tokens of a session may be bound to a key (RFC 9449 section 5). A request that does not prove the possession of
-//! this key changes nothing, so a thief of a bound token can neither use nor end its session.
+//! The tokens of a session may be bound to a key (RFC 9449 section 5). A request without a proof by this key changes
+//! nothing, so a thief of a bound token can neither use nor end the session.
 //!
-//! The store keeps the nonce of a spent token and the hash of its successor. The successor's text is derived from the
-//! text of the spent token and the nonce, so the gateway can return the same successor again. Neither the database
-//! alone nor the spent token alone reveals the successor.
+//! The successor's text is derived from the text of the spent token and a nonce. The store keeps the nonce and the hash
+//! of the successor, so the gateway can return the same successor again. The database alone does not reveal the
+//! successor, and neither does the spent token.
 
 use super::account::Account;
 use super::accounts::by_id;
@@ -17,17 +17,17 @@ use crate::authenticate::{Mark, Thumbprint};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-/// Maximum number of refresh tokens that are kept for a session. If a session is refreshed every fifteen minutes, its
-/// tokens of the last ten days are kept. An older token is unknown: it is rejected, but does not end the session.
+/// Maximum number of refresh tokens that are kept for a session: ten days of refreshes every fifteen minutes. An older
+/// token is rejected as unknown, and does not end the session.
 const TOKENS: i64 = 1000;
 
-/// A presented refresh token, and the parameters with which it is spent.
+/// A presented refresh token, and the parameters for spending it.
 pub struct RotationRequest<'a> {
     /// The SHA-256 of the token's text.
     pub token: &'a [u8; 32],
     /// The key whose possession the request proves; `None` if the request has no proof.
     pub key: Option<Thumbprint>,
-    /// Random bytes. If this request spends the token, the successor is derived from them.
+    /// Random bytes from which the successor is derived.
     pub nonce: [u8; 32],
     /// A function that returns the SHA-256 of the successor for a nonce.
     pub successor: &'a (dyn Fn(&[u8; 32]) -> [u8; 32] + Sync),
@@ -35,11 +35,11 @@ pub struct RotationRequest<'a> {
     pub now: i64,
     /// When the successor expires, unless the session expires earlier.
     pub expires: i64,
-    /// The grace period: how long a spent token still yields its successor, in milliseconds; 0 for no grace period.
+    /// How long a spent token still yields its successor, in milliseconds. 0 for no grace period.
     pub grace: i64,
     /// When this process began to serve.
     pub boot: i64,
-    /// When the previous process is last known to have been alive.
+    /// The last time at which the previous process was alive.
     pub alive_before_boot: i64,
 }
 
@@ -47,17 +47,16 @@ pub struct RotationRequest<'a> {
 pub enum Rotation {
     /// This request spent the token. Contains the successor.
     Rotated(Box<Successor>),
-    /// The token had been spent before, within the grace period. Contains the same successor as the first time.
+    /// The token was spent within the grace period. Contains the same successor as the first time.
     Repeated(Box<Successor>),
-    /// The token had been spent longer ago than the grace period, or its successor is spent too. The session was ended.
+    /// The token was spent before the grace period, or its successor is spent too. The session was ended.
     Reused {
         /// The id of the session.
         session: String,
         /// The id of the session's account.
         account: String,
     },
-    /// The token is bound to another key than that of the request, or the request has no proof. Nothing was changed,
-    /// whatever the state of the token.
+    /// The token is bound to a key, and the request has no proof by that key. Nothing was changed.
     Unproven,
     /// The token or its session has expired.
     Expired,
@@ -87,12 +86,12 @@ struct Token {
     number: i64,
     issued: i64,
     expires: i64,
-    /// When the token was spent, and the nonce with which it was spent; `None` if the token is not spent.
+    /// When the token was spent, and with which nonce.
     spent: Option<(i64, [u8; 32])>,
 }
 
-/// Returns the statement that reads a token with its session. The session is first in the statement, because rows are
-/// locked in that order.
+/// Returns the statement that reads a token with its session. The session is first, because rows are locked in that
+/// order.
 macro_rules! token_by_hash {
     () => {
         concat!(
@@ -105,17 +104,15 @@ macro_rules! token_by_hash {
 }
 
 impl Store {
-    /// Spends a refresh token in one atomic step, or returns the reason why it cannot be spent. If several requests
-    /// present the same token at the same time, one of them spends the token. The others wait, and then see a spent
-    /// token.
+    /// Spends a refresh token in one atomic step, or returns why it cannot be spent. If several requests present the
+    /// same token at the same time, one request spends it, and the others see a spent token.
     ///
     /// # Errors
-    /// Returns an error if the store cannot be used. The token is then not spent, unless the database committed the
-    /// change but its answer was lost. In that case, the client gets the successor if it presents the token again
-    /// within the grace period.
+    /// If the store cannot be used. The token is then not spent, unless the database's answer to the commit was lost.
+    /// In that case, the client gets the successor if it presents the token again within the grace period.
     pub async fn rotate(&self, spend: &RotationRequest<'_>) -> Result<Rotation, StoreError> {
-        // Reject an invented token, and a token without its key, without a transaction, because a transaction takes the
-        // lock that every login needs.
+        // Reject an unknown token, or a token without a proof, before the transaction. The transaction takes the lock
+        // that every login needs.
         match self.key_of_token(spend.token).await? {
             None => return Ok(Rotation::Unknown),
             Some(bound) if !is_proven(bound, spend.key) => return Ok(Rotation::Unproven),
@@ -184,8 +181,8 @@ impl Store {
         Ok(Rotation::Rotated(Box::new(Successor { session, account, nonce: spend.nonce, expires })))
     }
 
-    /// Ends the session of a spent token that was presented again. The gateway must do this because it cannot
-    /// distinguish a thief from the owner.
+    /// Ends the session of a spent token that was presented again, because the gateway cannot tell a thief from the
+    /// owner.
     async fn end_family(
         &self,
         mut transaction: Writing,
@@ -201,8 +198,8 @@ impl Store {
         Ok(reused)
     }
 
-    /// Returns the key to which a refresh token is bound, whether or not the token is spent. Returns `None` for an
-    /// unknown token, and `Some(None)` for a token that is not bound.
+    /// Returns the key to which a refresh token is bound, whether or not it is spent. Returns `None` for an unknown
+    /// token, and `Some(None)` for an unbound token.
     async fn key_of_token(&self, token: &[u8; 32]) -> Result<Option<Option<Thumbprint>>, StoreError> {
         let statement = self.query(
             "SELECT s.jkt FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE t.hash = $1",
@@ -213,17 +210,17 @@ impl Store {
     /// Returns the session of a refresh token, whether or not the session has ended.
     ///
     /// # Errors
-    /// Returns an error if the store cannot be used.
+    /// If the store cannot be used.
     pub async fn session_of_token(&self, token: &[u8; 32]) -> Result<Option<Session>, StoreError> {
         let row = self.row(self.query(token_by_hash!()).bind(hex(token))).await?;
         row.as_ref().map(session_of).transpose()
     }
 
-    /// Returns the session and the account of a refresh token, and when the token was issued and when it expires.
-    /// Returns `None` if the token cannot be spent at `now`.
+    /// Returns the session and the account of a refresh token, and when the token was issued and expires. Returns
+    /// `None` if the token cannot be spent at `now`.
     ///
     /// # Errors
-    /// Returns an error if the store cannot be used.
+    /// If the store cannot be used.
     pub async fn token_state(
         &self,
         token: &[u8; 32],
@@ -258,14 +255,14 @@ async fn repeat(
     })
 }
 
-/// Whether a request may spend a token that is bound to the key `bound`. The request proves the possession of the key
-/// `shown`. An unbound token needs no proof, and a proof does not bind it.
+/// Whether a request with a proof by the key `shown` may spend a token that is bound to the key `bound`. An unbound
+/// token needs no proof.
 fn is_proven(bound: Option<Thumbprint>, shown: Option<Thumbprint>) -> bool {
     bound.is_none() || bound == shown
 }
 
-/// Returns the account if a token that expires at `expires` can be used: the token, the session and the account must
-/// all be valid at `now`.
+/// Returns the account if the token, the session and the account are all valid at `now`. `expires`: when the token
+/// expires.
 fn usable(session: &Session, account: Option<Account>, expires: i64, now: i64) -> Result<Account, Rotation> {
     if session.ended.is_some() {
         return Err(Rotation::Ended);
@@ -280,12 +277,11 @@ fn usable(session: &Session, account: Option<Account>, expires: i64, now: i64) -
     }
 }
 
-/// Whether a token that was spent at `spent_at` is still within its grace period. Time in which no process served
-/// requests does not count, because a client that was waiting when the process ended will retry after the restart.
+/// Whether a token that was spent at `spent_at` is within its grace period. Downtime does not count, because a client
+/// that was waiting when the process ended retries after the restart.
 ///
-/// The time of a request may be slightly earlier than `spent_at`, because the request waited for the request that spent
-/// the token, or another gateway received it. If the time is earlier by more than the grace period, the clock was set
-/// back. The time since the token was spent is then unknown, and the grace period counts as over.
+/// `now` may be slightly before `spent_at`, because of waiting requests and other gateways' clocks. If it is earlier by
+/// more than the grace period, the clock was set back, and the grace period counts as over.
 fn in_grace(spend: &RotationRequest<'_>, spent_at: i64) -> bool {
     let around = |moment: i64| moment.saturating_sub(spend.grace)..=moment.saturating_add(spend.grace);
     let end = spent_at.saturating_add(spend.grace);
@@ -294,8 +290,8 @@ fn in_grace(spend: &RotationRequest<'_>, spent_at: i64) -> bool {
     spend.grace > 0 && (around(spent_at).contains(&spend.now) || interrupted)
 }
 
-/// Returns when the successor of a spent token expires. Returns `None` if `successor` is not the hash of the stored
-/// successor, or if the successor is spent too.
+/// Returns when the successor of a spent token expires. Returns `None` if the stored successor does not have this hash,
+/// or is spent too.
 async fn unspent(
     transaction: &mut Writing,
     token: &Token,
@@ -312,7 +308,7 @@ async fn unspent(
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Stores a token of a session, and deletes the session's oldest tokens beyond the maximum of `TOKENS`.
+/// Stores a token of a session, and deletes the session's oldest tokens beyond `TOKENS`.
 pub(super) async fn insert_token(
     transaction: &mut Writing,
     token: &[u8; 32],

@@ -1,7 +1,5 @@
-//! The public key in the header of a proof.
-//!
-//! The key is used only for the proof that contains it. Whether the key may be used at all is decided by its
-//! thumbprint, which the token must name.
+//! The public key in the header of a proof. The key verifies only this proof. The token must contain the key's
+//! thumbprint.
 
 use super::Thumbprint;
 use crate::authenticate::keys::{Algorithm, ED25519, Key};
@@ -9,8 +7,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
-/// The names of the algorithms of proofs, separated by spaces. Only asymmetric ones: with a shared secret, the gateway
-/// could create the proofs that it verifies (RFC 9449 section 4.3, check 5).
+/// The names of the algorithms of proofs, separated by spaces. All are asymmetric: with a shared secret, the gateway
+/// could create proofs itself (RFC 9449 section 4.3, check 5).
 static ALGORITHMS: LazyLock<String> = LazyLock::new(|| {
     let mut names = Vec::new();
     for algorithm in Algorithm::ALL.into_iter().filter(|it| !it.has_secret()) {
@@ -27,8 +25,8 @@ pub fn algorithms() -> &'static str {
     &ALGORITHMS
 }
 
-/// The maximum length of an RSA modulus in bytes: 4096 bits. A client chooses its key, and each check with a longer key
-/// would cost the gateway more time.
+/// The maximum length of an RSA modulus in bytes: 4096 bits. Clients choose their keys, and a longer key makes each
+/// check slower.
 const RSA_BYTES_MAX: usize = 512;
 
 /// The members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4, RFC 9964 section 3).
@@ -85,7 +83,7 @@ impl ProofKey {
 }
 
 /// Returns the thumbprint of a valid key: the hash of its required members, in alphabetical order (RFC 7638 section 3,
-/// RFC 8037 section 2, RFC 9964 section 6). In a valid key, no value of these members needs to be escaped.
+/// RFC 8037 section 2, RFC 9964 section 6). The values in a valid key need no escaping.
 fn thumbprint(jwk: &Map<String, Value>) -> Option<Thumbprint> {
     let members: &[&str] = match jwk.get("kty")?.as_str()? {
         "EC" => &["crv", "kty", "x", "y"],
@@ -193,7 +191,7 @@ mod tests {
             (vec![0xff; 256], &[1], false),
             (vec![0xff; 256], &[2], false),
             (vec![0xff; 256], &[], false),
-            // An exponent as long as the modulus would make each verification hundreds of times slower.
+            // An exponent as long as the modulus makes each verification hundreds of times slower.
             (vec![0xff; 256], &[0xff; 256], false),
         ] {
             assert_eq!(read(&rsa(&n, e), "RS256").is_ok(), is_read, "{} bytes, {e:?}", n.len());

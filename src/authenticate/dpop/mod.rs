@@ -1,8 +1,8 @@
-//! Verifies proofs of possession (DPoP, RFC 9449): a client that holds a private key signs a proof for each request, and
-//! a token that is bound to this key is useless to everyone else.
+//! Verifies proofs of possession (DPoP, RFC 9449). The client signs a proof for each request with a private key.
+//! Without that key, nobody can use a token that is bound to the key.
 //!
-//! The proof is verified for each request, although the token is cached. A proof is remembered only after all its other
-//! checks have passed, so forged proofs cost no memory.
+//! The gateway verifies the proof of every request, even for a cached token. It remembers a proof only after all other
+//! checks have passed, so forged proofs use no memory.
 
 mod key;
 mod nonce;
@@ -29,28 +29,28 @@ use replay::{Created, ReplayBounds, ReplayFault, ReplaySet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// The header field of a proof.
+/// The request header with the proof.
 pub const DPOP: HeaderName = HeaderName::from_static("dpop");
-/// The header field in which the gateway provides a nonce.
+/// The response header with the gateway's nonce.
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// The tolerated time by which a client's clock may be ahead of the gateway's, in seconds.
+/// How far a client's clock may be ahead of the gateway's, in seconds.
 const AHEAD: u64 = 10;
 
 /// The settings for proofs.
 #[derive(Debug)]
 pub struct DpopSettings {
-    /// How long a proof, and a nonce of the gateway, can be used, in seconds.
+    /// How long a proof or a nonce can be used, in seconds.
     pub window: u64,
     /// Whether each proof must contain a nonce of the gateway.
     pub requires_nonce: bool,
-    /// The key that authenticates nonces; `None` for a key that only this process knows.
+    /// The key that authenticates nonces. With `None`, the process generates a key at its start.
     pub nonce_key: Option<NonceKey>,
-    /// A further key whose nonces are accepted, while gateways change their keys one after the other.
+    /// A second key whose nonces are accepted, for the time during which gateways change their keys.
     pub previous_nonce_key: Option<NonceKey>,
     /// The maximum number of remembered proofs.
     pub replay_entries: usize,
-    /// Whether challenges for bearer tokens also offer DPoP.
+    /// Whether the challenges of routes that accept bearer tokens also offer DPoP.
     pub announce: bool,
 }
 
@@ -67,14 +67,14 @@ impl Default for DpopSettings {
     }
 }
 
-/// The way in which proofs are treated.
+/// How proofs are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Duty {
     /// Proofs are verified and remembered.
     Enforce,
-    /// Proofs are verified but not remembered. Explanations of requests use this.
+    /// Proofs are verified but not remembered, to explain a request.
     Observe,
-    /// Proofs are not required, because the caller is only described.
+    /// Proofs are not required, because the caller is simulated.
     Assume,
 }
 
@@ -92,7 +92,7 @@ impl Default for Dpop {
     }
 }
 
-/// The state that outlives a reload of the policy.
+/// The state that survives a reload of the policy.
 #[derive(Debug, Default)]
 struct Memory {
     replay: ReplaySet,
@@ -109,7 +109,7 @@ pub enum ProofOutcome {
     Invalid,
     /// The proof was accepted before.
     Replayed,
-    /// The proof needs a nonce of the gateway, or a newer one.
+    /// The proof has no nonce, although one is required, or an old nonce.
     Nonce,
     /// The memory for proofs is full.
     Full,
@@ -131,8 +131,8 @@ impl ProofOutcome {
     }
 }
 
-/// The proof of a request for tokens, after all checks except the one for a replay. It is used once the client has shown
-/// that it may have the tokens.
+/// The proof of a request for tokens, which has passed all checks except the replay check. `accept` makes that check,
+/// after the client has been authenticated.
 #[derive(Clone, Debug)]
 pub struct CheckedProof {
     key: Thumbprint,
@@ -148,7 +148,7 @@ impl CheckedProof {
         self.key
     }
 
-    /// Remembers the proof, so that it cannot be used again. Returns its key, to which the tokens are then bound.
+    /// Remembers the proof, so that it cannot be used again. Returns the key to which the new tokens are bound.
     ///
     /// # Errors
     /// Returns why the proof is refused: it was used before, or cannot be remembered.
@@ -161,32 +161,31 @@ impl CheckedProof {
 }
 
 impl Dpop {
-    /// Creates a verifier that has not seen any proof.
+    /// Creates a verifier without remembered proofs.
     pub fn new(settings: DpopSettings) -> Self {
         Self { settings: Arc::new(settings), memory: Arc::default(), duty: Duty::Enforce }
     }
 
-    /// Takes over the remembered proofs, the nonces and the counts of the verifier of the previous policy.
+    /// Takes over the remembered proofs, the nonces and the counters from the verifier of the previous policy.
     #[must_use]
     pub(super) fn carry_over(self, before: &Self) -> Self {
         Self { memory: before.memory.clone(), ..self }
     }
 
-    /// Returns this verifier for explanations: it looks up proofs, but does not remember or count them.
+    /// Returns a verifier for explanations. It looks proofs up, but does not remember or count them.
     #[must_use]
     pub(super) fn observing(&self) -> Self {
         Self { duty: Duty::Observe, ..self.clone() }
     }
 
-    /// Returns this verifier for described callers, who have no key. A described caller with a bound token is assumed
-    /// to have proven the possession of its key.
+    /// Returns a verifier for simulated callers, which assumes that a caller with a bound token has proven its key.
     #[must_use]
     pub(super) fn assuming(&self) -> Self {
         Self { duty: Duty::Assume, ..self.clone() }
     }
 
-    /// Refuses proofs that could be used before the process began to serve, because an earlier process may have accepted
-    /// them. A client whose proof is refused for this reason gets a nonce.
+    /// Rejects proofs that could be used before this process began to serve, because an earlier process may have
+    /// accepted them. The client then gets a nonce.
     pub fn begin(&self, now: Now) {
         self.memory.replay.refuse_before(now.unix);
     }
@@ -217,7 +216,7 @@ impl Dpop {
         }
         self.memory.nonce_key.get_or_init(|| {
             let mut secret = [0; 32];
-            // Without random numbers, no nonce must be accepted. A process that cannot read them does not start.
+            // The process has read random numbers before, or it would not have started.
             rand::fill(&mut secret).expect("the system has given random numbers to this process before");
             NonceKey::of(&secret)
         })
@@ -229,9 +228,9 @@ impl Dpop {
         self.nonce_key().issued(nonce).or_else(|| previous?.issued(nonce))
     }
 
-    /// Checks the binding of a token in a request: a bound token must have been sent with the `DPoP` scheme and with a
-    /// proof by its key, and a token that is not bound must not have been sent with this scheme. Otherwise an attacker
-    /// could use a stolen bound token as a bearer token, and a client would believe that its token is bound.
+    /// Checks the binding of a token in a request. A bound token requires the `DPoP` scheme and a proof by its key,
+    /// because a thief could otherwise use it as a bearer token. An unbound token must not use the `DPoP` scheme,
+    /// because the client would believe that its token is bound.
     ///
     /// # Errors
     /// Returns why the token or the proof is refused.
@@ -258,8 +257,8 @@ impl Dpop {
         self.verify(credentials, Some((token, &key)), now).map(|_| ())
     }
 
-    /// Checks the proof of a request for tokens, but does not remember it yet: a client without credentials must not
-    /// fill the memory. Returns `None` if the request has no proof.
+    /// Checks the proof of a request for tokens, or returns `None` if there is no proof. Does not remember the proof,
+    /// because a client without credentials must not fill the memory.
     ///
     /// # Errors
     /// Returns the first check of RFC 9449 section 4.3 that fails.
@@ -280,8 +279,8 @@ impl Dpop {
         Ok(Some(CheckedProof { key, id, created, now, verifier: self.clone() }))
     }
 
-    /// Verifies the proof of a request, and remembers it. `bound` contains the digest of the token that the proof is
-    /// for, and the key to which the token is bound.
+    /// Verifies the proof of a request, and remembers it. `bound` contains the digest of the proof's token, and the key
+    /// to which that token is bound.
     ///
     /// # Errors
     /// Returns the first check of RFC 9449 section 4.3 that fails.

@@ -1,12 +1,12 @@
-//! Remembers the proofs that were accepted, so that no proof is accepted twice (RFC 9449 section 11.1).
+//! Remembers accepted proofs, so that no proof is accepted twice (RFC 9449 section 11.1).
 //!
-//! All cores share the memory, but only requests with a valid proof touch it. It stores 16 bytes for each proof. Memory
-//! is bounded in two ways: in total, and for each key, so that one client cannot fill it. A proof that does not fit is
-//! refused: to accept it, or to forget an older proof, would allow a replay.
+//! All cores share the memory, which stores 16 bytes for each proof. The number of proofs is bounded in total, and for
+//! each key, so that one client cannot fill the memory. A proof that does not fit is rejected, because accepting it or
+//! forgetting an older proof would allow a replay.
 //!
-//! Proofs are forgotten by generation. A generation lasts as long as a proof can be accepted, and is kept for one more
-//! such span. A proof that was not created after all proofs of a forgotten generation is refused. Neither a clock that is
-//! set back nor a longer or shorter window can therefore revive a proof.
+//! A generation contains the proofs of one span, the longest time for which a proof is acceptable. It is forgotten
+//! after another span. Every proof that may be as old as a forgotten proof is rejected. A clock that is set back, or a
+//! change of the window, therefore cannot allow a replay.
 
 use super::{AHEAD, Thumbprint};
 use aws_lc_rs::digest::{Context, SHA256};
@@ -14,9 +14,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// The number of parts with a lock of their own. All proofs by one key are in one part.
+/// The number of parts, each with its own lock. All proofs by one key are in the same part.
 const PARTS: usize = 64;
-/// The share of the memory that the proofs by one key may take.
+/// The proofs by one key may use at most one eighth of the memory.
 const KEY_SHARE: usize = 8;
 
 /// The first 16 bytes of the SHA-256 of a proof's key and `jti`.
@@ -27,11 +27,11 @@ type Mark = [u8; 16];
 pub(super) enum ReplayFault {
     /// The proof was accepted before.
     Seen,
-    /// The proof was created at a time of which proofs have been forgotten.
+    /// The proof is so old that it may have been forgotten.
     Forgotten,
     /// The memory is full.
     Full,
-    /// The proofs by this key take their whole share of the memory.
+    /// The proofs by this key use their share of the memory.
     FullForKey,
 }
 
@@ -60,10 +60,10 @@ impl Created {
     }
 }
 
-/// How long and how many proofs are remembered.
+/// The bounds of the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReplayBounds {
-    /// The longest time between the first and the last moment at which a proof is acceptable, in seconds.
+    /// The longest time during which a proof is acceptable, in seconds.
     pub(super) span: u64,
     /// The maximum number of proofs.
     pub(super) capacity: usize,
@@ -75,7 +75,7 @@ struct Generation {
     marks: HashSet<Mark>,
     /// The number of proofs by each key.
     by_key: HashMap<Thumbprint, usize>,
-    /// The latest time at which one of the proofs was created, in seconds since 1970.
+    /// The latest creation time of these proofs, in seconds since 1970.
     latest: u64,
 }
 
@@ -120,7 +120,7 @@ impl Default for ReplaySet {
 }
 
 impl ReplaySet {
-    /// Refuses proofs that could be used before this time, in seconds since 1970.
+    /// Rejects proofs that could be used before this time, in seconds since 1970.
     pub(super) fn refuse_before(&self, start: u64) {
         self.start.store(start, Ordering::Relaxed);
     }
@@ -130,7 +130,7 @@ impl ReplaySet {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Remembers a proof. With `is_recorded` set to false, only looks it up.
+    /// Remembers a proof. If `is_recorded` is false, only looks it up.
     ///
     /// # Errors
     /// Returns why the proof must not be accepted.
@@ -148,7 +148,7 @@ impl ReplaySet {
         if admitted != Err(ReplayFault::Full) {
             return admitted;
         }
-        // Parts without recent requests may still contain forgettable proofs.
+        // Parts without recent requests may contain expired proofs.
         for part in &self.parts {
             self.forget(&mut part.lock().unwrap_or_else(PoisonError::into_inner), now, bounds.span);
         }
@@ -181,7 +181,7 @@ impl ReplaySet {
         if of_key(&part.current) + of_key(&part.before) >= (bounds.capacity / KEY_SHARE).max(1) {
             return Err(ReplayFault::FullForKey);
         }
-        // The count is raised before the check, so that two parts cannot both take the last place.
+        // Raise the count before the check, so that two parts cannot both take the last place.
         if self.count.fetch_add(1, Ordering::Relaxed) >= bounds.capacity {
             self.count.fetch_sub(1, Ordering::Relaxed);
             return Err(ReplayFault::Full);
@@ -192,11 +192,11 @@ impl ReplaySet {
         Ok(())
     }
 
-    /// Begins a new generation once the current one has lasted for `span` seconds. If the clock was set back, nothing
-    /// is forgotten until the clock has caught up.
+    /// Begins a new generation if the current one is older than `span` seconds. If the clock was set back, forgets
+    /// nothing until the clock has caught up.
     ///
-    /// A proof was created at most `AHEAD` seconds after its acceptance, so an acceptable proof is younger than all
-    /// proofs of a generation that ended `span` seconds ago.
+    /// A proof is created at most `AHEAD` seconds after its acceptance. An acceptable proof is therefore younger than
+    /// all proofs of a generation that ended `span` seconds ago.
     fn forget(&self, part: &mut Part, now: u64, span: u64) {
         if now < part.began.saturating_add(span) {
             return;

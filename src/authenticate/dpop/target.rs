@@ -1,8 +1,8 @@
 //! Compares the `htu` of a proof with the target of a request (RFC 9449 section 4.3, check 9).
 //!
-//! Both are compared after the normalization of RFC 3986 section 6.2: case of scheme and host, default port, percent
-//! codes, dot segments. A query and a fragment in `htu` are ignored. Behind a trusted proxy, the request's target is the
-//! one that the proxy's client used.
+//! Both are normalized first (RFC 3986 section 6.2): case of scheme and host, default port, percent codes, dot
+//! segments. The query and the fragment are ignored. Behind a trusted proxy, the target is the URL that the proxy's
+//! client requested.
 
 use crate::authenticate::Credentials;
 use crate::peer::Scheme;
@@ -20,8 +20,7 @@ pub(super) struct Target<'t> {
 }
 
 impl<'t> Target<'t> {
-    /// Parses an absolute `http` or `https` URI. Returns `None` for any other text, and for a path or host that has two
-    /// readings.
+    /// Parses an absolute `http` or `https` URI. Returns `None` for any other text, and for an ambiguous path or host.
     pub(super) fn parse(uri: &'t str) -> Option<Self> {
         let (scheme, rest) = uri.split_once("://")?;
         let schemes = [Scheme::Http, Scheme::Https];
@@ -29,8 +28,8 @@ impl<'t> Target<'t> {
         let rest = &rest[..rest.find(['?', '#']).unwrap_or(rest.len())];
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let Authority { host, port } = Authority::parse(authority).ok()?;
-        // The path of the request was normalized by the same function. Merging slashes matters only if the policy
-        // merges them in requests too, because otherwise no path of a request has an empty segment.
+        // The same function normalized the path of the request. Merging slashes is harmless: unless the policy merges
+        // them too, no path of a request has an empty segment.
         let path =
             if path.is_empty() { Cow::Borrowed("/") } else { canonical_with(path, Slashes::Merge).ok()? };
         Some(Self { scheme, host, port: port.unwrap_or(scheme.default_port()), path })
@@ -38,8 +37,8 @@ impl<'t> Target<'t> {
 
     /// Whether this is the target of the request.
     ///
-    /// If neither the proxy's host nor `Host` names a port, the port is that of the scheme or that of
-    /// `X-Forwarded-Port`: a proxy often removes the port from the host, and an inner proxy may report its own port.
+    /// If no host has a port, accepts the default port and the port in `X-Forwarded-Port`. A proxy often removes the
+    /// port from the host, and an inner proxy may report its own port.
     pub(super) fn is_of(&self, credentials: &Credentials<'_>) -> bool {
         let (head, relayed) = (credentials.head, credentials.relayed);
         let default = credentials.scheme.default_port();
@@ -55,7 +54,7 @@ impl<'t> Target<'t> {
     }
 }
 
-/// Describes the target of a request for the operator, as a client must write it in `htu`.
+/// Returns the `htu` that the request requires, for the operator.
 pub(super) fn wanted(credentials: &Credentials<'_>) -> String {
     let relayed = credentials.relayed.and_then(|relayed| relayed.host.as_deref());
     let own = credentials.head.authority();

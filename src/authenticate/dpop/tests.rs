@@ -259,7 +259,7 @@ fn gateways_accept_the_nonces_of_each_other_while_the_secret_is_replaced() {
             ..DpopSettings::default()
         })
     };
-    // The steps of a change: both gateways learn the new secret, both issue with it, both forget the old one.
+    // The steps of a key change: both gateways accept the new secret, both issue with it, both forget the old secret.
     let steps =
         [gateway(&old, None), gateway(&old, Some(&new)), gateway(&new, Some(&old)), gateway(&new, None)];
     for (issues, issuer) in steps.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The SHA-256 thumbprint of a public key (RFC 7638), by which a token names the key of its sender.
+//! The SHA-256 thumbprint of a public key (RFC 7638). A bound token contains the thumbprint of its key.
 
 use crate::authenticate::cache::Digest;
 use base64::Engine;
