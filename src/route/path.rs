@@ -162,7 +162,7 @@ struct Spelling {
 }
 
 impl Spelling {
-    /// Reads the character at a position. The character is not plain, a slash or a semicolon.
+    /// Reads the character at a position whose byte is `Class::Special`.
     fn at(raw: &str, at: usize) -> Result<Self, Malformed> {
         let read = match raw.as_bytes()[at] {
             b'%' => Self::of_code(raw.as_bytes(), at)?,

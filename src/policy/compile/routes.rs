@@ -393,7 +393,7 @@ fn destination(
 fn strip_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Box<str>> {
     let prefix = table.strip_prefix.as_deref()?;
     let at = format!("{key}.strip_prefix");
-    // A prefix with a parameter, or that does not begin the path, could not be removed from every request.
+    // A prefix that contains a parameter or does not begin the path could not be removed from every request.
     let whole = prefix.trim_end_matches('/');
     let is_beginning =
         table.path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

@@ -170,7 +170,7 @@ fn file_has(faults: &Faults<'_>, issuer: &str) -> bool {
     faults.loaded.file.issuer.iter().any(|table| table.issuer == issuer)
 }
 
-/// Returns the keys of a receiver. Returns `None` after a fault, and without an issuer, because the issuer defines the
+/// Returns the keys of a receiver. Returns `None` after a fault, or if there is no issuer. The issuer defines the
 /// algorithms.
 fn keys<'f>(
     name: &str,

@@ -198,8 +198,8 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
 }
 
-/// Creates the TLS connector of an upstream, for TLS 1.2 and 1.3. Trusts the authorities in `ca`, or those of the
-/// system if `ca` is not set. The name of the server is always verified.
+/// Creates the TLS connector of an upstream, for TLS 1.2 and 1.3. Trusts the authorities in `ca`. If
+/// `ca` is not set, trusts the authorities of the system. The name of the server is always verified.
 fn connector<'f>(
     key: &str,
     table: &'f UpstreamSection,

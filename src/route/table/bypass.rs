@@ -49,7 +49,7 @@ impl<T> RouteTable<T> {
     #[cold]
     fn is_read_as_another(&self, host: Option<&str>, head: &Head<'_>, spot: &Spot, index: usize) -> bool {
         let path = &*head.path;
-        // Most dots in a path are those of file names, which are not ambiguous.
+        // Most dots in a path are in file names, which are not ambiguous.
         let is_otherwise = lenient::is_ambiguous(path) || path.bytes().any(|byte| byte.is_ascii_uppercase());
         if !is_otherwise && !self.has_upper && !spot.slash {
             return false;

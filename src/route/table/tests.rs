@@ -34,7 +34,7 @@ fn an_entry_that_no_request_gets_to_is_told_with_one_that_wins() {
     let table = paths(&all);
     assert_eq!(table.unreachable(), [(0, 5)]);
     assert!(requests.iter().all(|path| get(&table, path) != Some(0)));
-    // Without any one of the other entries, the first entry receives a request.
+    // If any other entry is missing, the first entry receives a request.
     for missing in 1..all.len() {
         let some: Vec<_> = all.iter().filter(|path| **path != all[missing]).copied().collect();
         let table = paths(&some);
@@ -486,7 +486,7 @@ fn entry() -> impl Strategy<Value = (&'static str, String, Vec<&'static str>)> {
     (host, path, methods)
 }
 
-/// Returns the entries without those that conflict with earlier entries, and a table of the remaining entries.
+/// Drops each entry that conflicts with an earlier entry. Returns the other entries and their table.
 fn kept(entries: Vec<(&'static str, String, Vec<&'static str>)>) -> (Vec<Matcher>, RouteTable<usize>) {
     let mut kept: Vec<Matcher> = Vec::new();
     for (host, path, methods) in entries {
