@@ -41,7 +41,8 @@ pub struct Principal {
     pub confirmation: Option<Confirmation>,
     /// The facts that only tokens of the local authority have.
     pub local: Option<Box<Local>>,
-    /// The facts by which signals revoke the token, if the issuer sends signals.
+    /// The token's claims that security events can name in order to revoke the token; `None` if the issuer sends no
+    /// security events.
     pub signalled: Option<Box<Signalled>>,
     /// Assertions of this identity that were made for upstreams and can be reused.
     pub proofs: RefCell<Vec<Proven>>,

@@ -43,7 +43,8 @@ pub enum Mark {
 /// inspects a policy opens no store and never loads the longest life.
 #[derive(Debug)]
 pub struct Revoked {
-    /// A number that changes with every new mark. A principal checked at an older number is checked again.
+    /// A number that changes whenever a mark is added. A principal that was checked at an older number is checked
+    /// again.
     epoch: AtomicU64,
     /// Whether marks may be missing because the store has been unreadable for too long.
     blind: AtomicBool,

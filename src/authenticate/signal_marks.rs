@@ -110,7 +110,7 @@ type Part = HashMap<MarkDigest, (u32, u32)>;
 /// The marks of all foreign issuers, shared by all cores.
 #[derive(Debug)]
 pub struct SignalMarks {
-    /// A number that changes with every new mark.
+    /// A number that changes whenever a mark is added.
     epoch: AtomicU64,
     count: AtomicUsize,
     parts: [RwLock<Part>; PARTS],

@@ -40,8 +40,9 @@ impl<'t> Statement<'t> {
         &self.claims
     }
 
-    /// Verifies the signature, and returns the claims. `source` is where the keys come from, if they are fetched, and
-    /// `is_current` whether nothing else refuses the statement: a statement that is refused anyway waits for no key.
+    /// Verifies the signature, and returns the claims. `source` is the source of the keys, if they are fetched. If
+    /// `is_current` is false, the caller rejects the statement for another reason, so the statement does not wait for a
+    /// new key.
     ///
     /// # Errors
     /// Returns the first fault. The checks run in this order: algorithm, key, length of the signature, signature.

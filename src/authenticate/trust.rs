@@ -144,7 +144,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Creates a trust with a new epoch: tokens that were verified under another epoch are verified again.
+    /// Creates the settings with a new epoch. Tokens that were verified under another epoch are verified again.
     pub fn new(mut issuers: Vec<Issuer>, claims: Vec<ClaimPath>, identity: IdentityHeaders) -> Self {
         for issuer in &mut issuers {
             issuer.types = issuer.types.iter().map(|kind| canonical_type(kind).into()).collect();

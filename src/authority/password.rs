@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 /// The result of checking a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordCheck {
-    /// The password is the account's password.
+    /// The given password is correct.
     Correct {
         /// A new hash at the current cost, if the stored hash is of another kind or of a lower cost.
         upgraded: Option<String>,

@@ -47,7 +47,7 @@ pub(crate) enum Report {
     },
 }
 
-/// A request for a reload, as the channel for its result.
+/// A request to reload the policy. The sender returns the result of the reload.
 pub(crate) type ReloadRequest = oneshot::Sender<Report>;
 
 /// The status of the current policy: its generation, when it was loaded, and the counts of reloads by outcome. If the

@@ -11,7 +11,7 @@ pub struct Spec {
     pub status: StatusCode,
     /// The party that is at fault.
     pub fault: Fault,
-    /// The challenge, without the denial's values.
+    /// The challenge, without values of the denial such as required scopes.
     pub challenge: Challenge<'static>,
     /// The status of a gRPC response.
     pub grpc: Grpc,

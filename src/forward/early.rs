@@ -1,6 +1,7 @@
-//! Sends the rest of a request whose answer has begun, for a server that answers before it has read the request.
+//! Sends the rest of a request's body after the response has begun, for a server that responds before it has read the
+//! whole request.
 //!
-//! The rest has a task of its own. Otherwise a client that sends its whole body before it reads the answer would wait
+//! A separate task sends the rest. A client that sends its whole body before it reads the response would otherwise wait
 //! for the gateway, and the gateway for the client.
 
 use super::connection::Connection;
@@ -20,8 +21,7 @@ const STUCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the task looks for a server that accepts nothing.
 const STUCK_CHECK: Duration = Duration::from_secs(1);
 
-/// The rest of a request that is being sent. Dropping it stops the sending, and closes the
-/// connection.
+/// The rest of a request's body that is being sent. Dropping this value stops the transfer and closes the connection.
 pub(super) struct EarlyAnswer {
     shared: Rc<Shared>,
     task: AbortHandle,
@@ -35,7 +35,7 @@ struct Shared {
 }
 
 impl EarlyAnswer {
-    /// Sends the rest over the connection, which is closed afterwards.
+    /// Sends the rest of the request's body over the connection. The connection is closed afterwards.
     pub(super) fn begin(mut upload: Upload, connection: Rc<Connection>, meter: Option<Rc<Meter>>) -> Self {
         let shared = Rc::<Shared>::default();
         let state = shared.clone();
@@ -69,7 +69,7 @@ impl EarlyAnswer {
         self.shared.is_failed.get()
     }
 
-    /// Lets the sending go on after the answer has ended: the server may still want the request.
+    /// Continues to send after the response has ended, because the server may still read the request.
     pub(super) fn detach(self) {
         self.shared.is_answered.set(true);
     }

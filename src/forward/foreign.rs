@@ -197,8 +197,8 @@ pub(crate) fn classify(name: &str) -> Option<(Kind, &'static str)> {
 fn longest(name: &[u8]) -> Option<&'static Entry> {
     let (by_third, letter) = key(name)?;
     let (start, end) = PLACES[by_third][letter];
-    // This function runs for each field of each forwarded request. Comparing one more character excludes nearly all
-    // entries.
+    // This function runs for each field of each forwarded request. One more character of the name excludes nearly all
+    // entries of the table.
     let next = 2 * by_third + 1;
     TABLE[usize::from(start)..usize::from(end)]
         .iter()

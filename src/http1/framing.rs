@@ -1,4 +1,4 @@
-//! Decides from the head of an answer where the answer ends (RFC 9112 section 6.3).
+//! Determines the end of a response from its head (RFC 9112 section 6.3).
 
 use super::AnswerFault;
 use http::StatusCode;

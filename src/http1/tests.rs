@@ -233,7 +233,7 @@ fn what_has_one_reading_is_accepted() {
         let whole = get(format!("{status_line}\r\nContent-Length: 2\r\n\r\nab").as_bytes());
         assert_eq!(whole.map(|whole| whole.body), Ok(b"ab".to_vec()), "{status_line}");
     }
-    // RFC 9112 section 9.3 lets a proxy decide about connections of HTTP/1.0.
+    // A proxy may close a connection of HTTP/1.0 although the server offers to keep it alive (RFC 9112 section 9.3).
     let old = get(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nab").unwrap();
     assert!(!old.keep_alive);
 }

@@ -68,7 +68,7 @@ pub struct Status {
     pub fetched: Option<u64>,
     /// Until when it is used.
     pub expires: Option<u64>,
-    /// Whether it is the copy on disk.
+    /// Whether the set in use is the copy on disk.
     pub is_copy: bool,
     /// When the next fetch is due.
     pub next: u64,

@@ -235,7 +235,7 @@ impl<C: Clock> Limit<C> {
         self.own_and_tiers().map(|limit| limit.counts.refused.load(Ordering::Relaxed)).sum()
     }
 
-    /// Returns how often an active key was evicted from a full set of the table.
+    /// Returns how often the table evicted an active key because the key's set of entries was full.
     pub fn displaced(&self) -> u64 {
         self.own_and_tiers().map(|limit| limit.counts.displaced.load(Ordering::Relaxed)).sum()
     }

@@ -42,8 +42,8 @@ pub(crate) fn refuse(
     refuse_with(denial, denial.status(), format, request_id, method, &PageLinks::default())
 }
 
-/// Renders a refusal like [`refuse`], but with this status and these page links. Some proxies handle only a few
-/// statuses. gRPC responses ignore both arguments.
+/// Renders a refusal like [`refuse`], but with the given status and page links. A status is given because some proxies
+/// accept only a few statuses. gRPC responses ignore both arguments.
 pub(crate) fn refuse_with(
     denial: &Denial,
     status: StatusCode,

@@ -10,7 +10,7 @@ pub(super) enum WorkUnit {
     Argon2,
     /// The number of rounds of bcrypt's key schedule.
     Bcrypt,
-    /// The number of 128-byte blocks that scrypt mixes.
+    /// The cost of a scrypt hash is the number of 128-byte blocks that scrypt mixes.
     Scrypt,
     /// The number of iterations of PBKDF2 with SHA-1.
     Sha1,

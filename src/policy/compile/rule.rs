@@ -287,7 +287,7 @@ fn issuers(
         let at = format!("{key}.issuers[{index}]");
         let tenants = file.issuer.iter().find_map(|section| tenant_names(section, name));
         match tenants {
-            // Every tenant is accepted, so the names are unknown.
+            // The issuer accepts every tenant, so its names cannot be listed here.
             Some(names) if names.is_empty() => {
                 let hint = "list the tenants of this route in [[issuer]] tenants, or use a claim such as tid";
                 faults.fault("bad_value", &at, format!("\"{name}\" with tenants = [\"*\"]"), hint);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The maximum leeway without a warning. Clocks that use NTP differ by less than a second.
 const LEEWAY_MUCH: Duration = Duration::from_secs(60);
-/// The maximum grace period without a warning. Clients retry within seconds.
+/// The longest grace period that causes no warning. Clients retry within seconds.
 const GRACE_MUCH: Duration = Duration::from_secs(60);
 
 /// Whether an `http://` URL names another machine. `rest` is the URL without its scheme.

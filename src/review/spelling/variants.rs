@@ -15,7 +15,8 @@ pub(super) enum SpellingKind {
     Case,
     /// Additional slashes and dot segments.
     Slash,
-    /// Path parameters (RFC 3986 section 3.3), and dots, spaces and stream names at the end of a segment.
+    /// Text after the name of a segment: a path parameter (RFC 3986 section 3.3), a trailing dot or space, or the name
+    /// of an NTFS stream.
     Parameter,
     /// Percent-encoding, once or twice, and invalid encodings.
     Encoding,
