@@ -22,8 +22,8 @@ pub(super) struct Authorities<'f>(BTreeMap<Option<&'f str>, Option<Known>>);
 type Known = (Arc<RootCertStore>, [u8; 32]);
 
 impl<'f> Authorities<'f> {
-    /// Returns the authorities of the file `ca`, or the authorities of the system, with their digest. `key` is the key of the
-    /// table. `servers` is the key of the servers that use the authorities.
+    /// Returns the authorities of the file `ca`, or the authorities of the system, with their digest. `key` is the key
+    /// of the table. `servers` is the key of the servers that use the authorities.
     pub(super) fn of(
         &mut self,
         key: &str,
