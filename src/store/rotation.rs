@@ -49,7 +49,7 @@ pub enum Rotation {
     Rotated(Box<Successor>),
     /// The token was spent within the grace period. Contains the same successor as the first time.
     Repeated(Box<Successor>),
-    /// The token was spent before the grace period, or its successor is spent too. The session was ended.
+    /// The grace period of the spent token is over, or its successor is spent too. The session was ended.
     Reused {
         /// The id of the session.
         session: String,

@@ -1,5 +1,5 @@
-//! The gateway frames an upstream's answer again for the client. Tests every framing that an upstream may send, with
-//! HTTP/1.1 and HTTP/2 clients, and what the log and the metrics report about complete and truncated answers.
+//! The gateway changes the framing of an upstream's answer for the client. Tests every framing with HTTP/1.1 and HTTP/2
+//! clients, and what the log and the metrics report about truncated answers.
 
 use crate::admin::{metric, metrics};
 use crate::kit::account::AUTHORITY;
@@ -39,7 +39,7 @@ const fn closing(case: Case) -> Case {
     Case { after: After::Close, ..case }
 }
 
-/// Marks a case that the gateway refuses with this code. The rest of its answer is not compared.
+/// Marks a case that the gateway refuses with this code.
 const REFUSED: &str = "upstream_failed";
 
 const NONE: [Option<&str>; 2] = [None, None];
@@ -358,7 +358,7 @@ fn every_framing_reaches_a_client_of_http_2() {
     }
 }
 
-/// curl reads HTTP/2 with nghttp2, which enforces RFC 9113 section 8.1.1 more strictly than most clients.
+/// curl uses nghttp2, which enforces RFC 9113 section 8.1.1 more strictly than most clients.
 #[test]
 fn every_framing_reaches_curl() {
     let (_upstream, gateway) = table();
@@ -392,7 +392,7 @@ fn an_odd_field_of_an_old_server_passes_in_its_plain_form() {
     assert_eq!(Request::get("/").to(gateway.http()).header("x-powered-by"), Some("legacy"));
 }
 
-/// Answers that end too early after their head: the sent bytes, how the connection ends, and the counted reason.
+/// Answers that end early: the sent bytes, how the connection ends, and the counted reason.
 const CUTS: [(&str, &str, &str); 6] = [
     ("Content-Length: 10\r\n\r\nhalf ", "close", "closed"),
     ("Transfer-Encoding: chunked\r\n\r\n5\r\nhalf \r\n", "close", "closed"),

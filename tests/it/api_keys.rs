@@ -1,4 +1,4 @@
-//! API keys: commands create and revoke them while gateways run, and routes check them like tokens.
+//! API keys: commands create and revoke them while gateways run. Routes check them like tokens.
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, command_with, write_policy};
@@ -191,7 +191,7 @@ fn a_key_that_is_not_good_enough_is_refused_with_the_reason() {
     }
     let answer = keyed("/any", lost).to(gateway.http());
     assert!(gateway.access_line(&answer)["detail"].as_str().unwrap().contains("has 41 bytes"));
-    // A token and a key are two subjects, and each has its own limit.
+    // A token and a key are different subjects, so each has its own limit.
     for (request, statuses) in [
         (keyed("/limited", &key), [200, 200, 429]),
         (Request::get("/limited").bearer(&good), [200, 200, 429]),
@@ -276,7 +276,7 @@ fn a_refusal_offers_the_credentials_that_its_route_accepts() {
     let refused = offers(keyed("/keys", "pck_x"));
     assert_eq!(refused.len(), 1, "{refused:?}");
     assert!(refused[0].starts_with(&format!("{api_key}, error=\"invalid_token\"")), "{refused:?}");
-    // A caller that may not do this needs no other credential.
+    // A 403 has no challenge, because other credentials would not help.
     let forbidden = offers(Request::get("/reports").bearer(token("ada")));
     assert!(forbidden.len() == 1 && forbidden[0].starts_with(bearer), "{forbidden:?}");
     let outcome =

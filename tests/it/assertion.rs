@@ -1,5 +1,4 @@
-//! Proofs of identity for upstreams: the programs of docs/identity verify, in their own runtimes, what the upstream
-//! received.
+//! Proofs of identity for upstreams. The programs in docs/identity verify them in their own runtimes.
 
 use crate::kit::account::{self, AUTHORITY, login};
 use crate::kit::dir::Dir;
@@ -258,7 +257,7 @@ fn an_assertion_that_is_bound_names_its_request() {
     assert_ne!(ask(&gateway, &upstream, &token).header("x-auth-assertion"), seen.header("x-auth-assertion"));
 }
 
-/// Returns what the documented Rust function reports as proven.
+/// Returns the identity that the documented Rust function reports.
 fn proven_in_rust(
     method: &str,
     target: &str,
@@ -273,7 +272,7 @@ fn proven_in_rust(
     Some(proven.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
-/// Returns the signature that the gateway would have made at this time.
+/// Returns the signature that the gateway makes at this time.
 fn signed_at(seen: &Seen, made: i64) -> String {
     let names = seen.header("x-auth-signature").unwrap().split(';').nth(2).unwrap().to_owned();
     let mut text = format!("v1\n{made}\n{}\n{}\n", seen.method, seen.target);
@@ -413,14 +412,13 @@ fn a_signature_is_checked_with_no_library() {
         assert_eq!(in_shell(method, target, &headers), good, "shell: {method} {target} {name}: {value}");
         assert_eq!(in_rust(method, target, &headers), good, "Rust: {method} {target} {name}: {value}");
     }
-    // A replayed request cannot carry a second subject beside the proven one, whichever of the two a service would
-    // read.
+    // A replayed request with a second subject is rejected, because a service may read either subject.
     let another = [("X-Auth-Subject".to_owned(), "root".to_owned())];
     for twice in [[&seen.headers[..], &another].concat(), [&another, &seen.headers[..]].concat()] {
         assert!(!in_shell("GET", &seen.target, &twice), "shell: {twice:?}");
         assert!(!in_rust("GET", &seen.target, &twice), "Rust: {twice:?}");
     }
-    // A genuine signature is accepted only for a limited time.
+    // A valid signature expires.
     for (seconds, good) in [(0, true), (-30, true), (30, true), (-90, false), (90, false)] {
         let signature = signed_at(&seen, forge::now() + seconds);
         let mut headers = seen.headers.clone();

@@ -37,7 +37,7 @@ fn each_kind_of_access_takes_each_kind_of_credential_as_the_table_says() {
         match (access, credential) {
             ("public", _) | (_, "good") => "",
             ("optional", "none") => "",
-            // Credentials that the gateway does not understand are refused, not treated as absent.
+            // A credential in an unknown format is refused, not treated as absent.
             ("optional", "an empty field" | "another scheme") => "malformed_token",
             ("guarded", "none" | "an empty field" | "another scheme") => "missing_token",
             (_, "expired") => "expired_token",
@@ -246,7 +246,7 @@ fn a_key_is_bound_to_its_issuer_though_another_has_one_of_the_same_name() {
     let theirs = token("ada").claim("iss", json!("https://other.test/"));
     let hs256 = theirs.clone().algorithm(Algorithm::Hs256).member("kid", json!("es256"));
     Request::get("/guarded").bearer(hs256).to(gateway.http()).is(200);
-    // A key of one issuer does not verify a token of the other.
+    // A key of one issuer must not verify a token of another issuer.
     Request::get("/guarded").bearer(theirs).to(gateway.http()).is_refusal(401, "unsupported_algorithm");
     let ours = token("ada").algorithm(Algorithm::Hs256).member("kid", json!("es256"));
     Request::get("/guarded").bearer(ours).to(gateway.http()).is_refusal(401, "unsupported_algorithm");

@@ -1,4 +1,4 @@
-//! Authorization: roles, scopes and claims, each with values that just miss the rule.
+//! Authorization: roles, scopes and claims, each with values that almost match the rule.
 
 use crate::gateway;
 use crate::kit::forge::Token;
@@ -48,8 +48,8 @@ path     = "/open"
 upstream = "app"
 "#;
 
-/// Sends a request with each token. Compares the code of the refusal (empty if the request passes) and the requests at
-/// the upstream.
+/// Sends a request with each token. Compares the code of the refusal (empty if the request passes), and what the
+/// upstream received.
 #[track_caller]
 fn verdicts(path: &str, table: &[(&str, Token, &str)]) {
     let upstream = Upstream::start();

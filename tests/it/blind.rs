@@ -1,5 +1,5 @@
-//! A gateway that cannot read the revocations of other processes reports that to operators, and later catches up on all
-//! of them.
+//! A gateway that cannot read the revocations of other processes reports the failure, and reads all of them after it
+//! recovers.
 
 use crate::kit::account::{self, AUTHORITY, login};
 use crate::kit::portcullis::command;
@@ -19,8 +19,8 @@ fn metric(gateway: &Portcullis, series: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {series}:\n{text}")).parse().unwrap()
 }
 
-/// Tables may be unreadable because a newer version has changed them or a database permission was revoked. The gateway
-/// then refuses tokens after ten seconds, so metrics and `/readyz?verbose` must report the store as failed.
+/// A newer version may have changed the tables, or a database permission may be revoked. The gateway refuses tokens
+/// after ten seconds, so metrics and `/readyz?verbose` must report the failure.
 #[test]
 fn a_store_whose_marks_cannot_be_read_is_reported_as_lost_and_once() {
     let gateway = Portcullis::with(&policy("")).start();
@@ -47,7 +47,7 @@ fn a_store_whose_marks_cannot_be_read_is_reported_as_lost_and_once() {
     assert_eq!(told, 1, "the first fault is logged, the others are counted");
 }
 
-/// A standby that lacked the last commits took over, so later marks reuse numbers that the gateway has already read.
+/// A standby without the last commits takes over. It assigns numbers that the gateway has already read to new marks.
 #[test]
 fn after_a_server_took_over_that_lacked_the_last_marks_none_is_missed() {
     let url = Postgres::shared().database();
@@ -60,7 +60,7 @@ fn after_a_server_took_over_that_lacked_the_last_marks_none_is_missed() {
     let database = url.rsplit('/').next().unwrap();
     let last = || Postgres::shared().sql(database, "SELECT seq FROM marks").trim().to_owned();
     assert_eq!(last(), "1");
-    // The gateway has read the first mark. A later mark of another process takes effect too.
+    // The gateway has read the first mark. A later mark of another process also takes effect.
     assert_eq!(command(gateway.dir(), &["user", "set-roles", "bob", "clerk"]).code, Some(0));
     let me = |access: &str| Request::get("/auth/me").bearer(access).to(gateway.http());
     eventually("the gateway has heard of it", || me(&bob.access).code() == "revoked_token");

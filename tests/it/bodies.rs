@@ -1,4 +1,4 @@
-//! Bodies of requests and responses: streamed, bounded and timed, but never buffered as a whole.
+//! Bodies of requests and responses: streamed within limits of size and time, and never buffered as a whole.
 
 use crate::kit::upstream::{After, Gate};
 use crate::kit::{Connection, Request, Upstream, eventually};
@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
-/// The maximum growth of the gateway's memory for a 64 MiB body: a fraction of the body, because the body is streamed.
+/// The maximum growth of the gateway's memory for a 64 MiB body. The body is streamed, so the growth is smaller than
+/// the body.
 const GROWTH: u64 = 16 * MIB as u64;
-/// More than all socket buffers between an upstream and a client can hold. The kernel lets each grow to 32 MiB and
-/// more.
+/// Exceeds the socket buffers between an upstream and a client. The kernel lets a buffer grow to 32 MiB and more.
 const SLOW: usize = 256 * MIB;
 
 fn bounded(bounds: &str) -> String {
@@ -76,7 +76,7 @@ fn an_upstream_waits_for_a_client_that_reads_slowly() {
     let mut connection = Connection::open(gateway.http());
     let before = gateway.peak_memory();
     connection.send(Request::get("/").bytes());
-    // The client reads nothing, so the buffers fill and the upstream must stop sending.
+    // The client reads nothing, so the buffers fill and the upstream must pause.
     let mut last = (0, Instant::now());
     eventually("the upstream stands still", || {
         let now = sent.load(Ordering::SeqCst);
@@ -128,7 +128,7 @@ fn a_client_waits_for_an_upstream_that_reads_slowly() {
     connection.send(format!("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: {}\r\n\r\n", 64 * MIB));
     connection.write_timeout(Duration::from_millis(500));
     let piece = vec![b'x'; 64 * 1024];
-    // The last write may be partial, so the count is a lower bound and the rest is not sent as a body.
+    // The last write may be partial, so this is a lower bound.
     let whole = (0..1024).take_while(|_| connection.try_send(&piece).is_ok()).count();
     assert!(whole < 1024, "back-pressure reaches the client");
     assert!(gateway.peak_memory() - before < GROWTH);
@@ -210,7 +210,7 @@ fn what_is_refused_leaves_no_bytes_of_its_body_to_be_read_as_a_request() {
         let mut connection = Connection::open(gateway.http());
         connection.send(format!("POST /guarded HTTP/1.1\r\nHost: gateway.test\r\n{body}"));
         connection.answer().is_refusal(401, "missing_token");
-        // The gateway either closes the connection, or has read the body and now reads the next real request.
+        // The gateway either closes the connection, or reads the rest of the body and then the next request.
         if connection.try_send(Request::get("/guarded").bytes()).is_ok()
             && let Some(answer) = connection.try_answer("GET")
         {

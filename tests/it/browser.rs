@@ -6,8 +6,8 @@ use crate::kit::upstream::After;
 use crate::kit::{Portcullis, Upstream, eventually};
 use serde_json::json;
 
-/// An application whose pages require a login, and two other sites. One of these is a sibling of the application's
-/// host, so browsers send even `SameSite=Strict` cookies with its requests.
+/// An application whose pages require a login, and two other sites. One site is on a sibling host, so browsers send
+/// even `SameSite=Strict` cookies with its requests.
 const ROUTES: &str = "
 [server]
 https = \"127.0.0.1:0\"
@@ -60,7 +60,7 @@ fn application() -> Upstream {
              <button id=leave>Leave</button></form>",
             seen.method, seen.target
         );
-        // Express with Helmet sends this referrer policy. A browser then submits a form without naming its origin.
+        // Express with Helmet sends this referrer policy. The browser then sends a form with `Origin: null`.
         wire.answer("200 OK", "content-type: text/html\r\nreferrer-policy: no-referrer\r\n", page);
         After::Keep
     })
@@ -136,7 +136,7 @@ fn a_person_without_scripts_logs_in_comes_back_uses_forms_and_leaves() {
     assert_eq!(browser.text("[role=alert]"), "The user name or the password is wrong.");
     shop.application.saw_nothing();
 
-    // The form still has the user name and the address that the person wanted.
+    // The form keeps the user name and the requested address.
     shop.log_in(PASSWORD);
     shop.is_at("/app/orders?sort=-date&q=a%20b");
     assert_eq!(browser.text("#who"), "ada");
@@ -165,7 +165,7 @@ fn a_session_lasts_without_being_asked_for_a_password_and_scripts_read_the_csrf_
     let browser = &shop.browser;
     shop.go("/app/a");
     shop.is_asked_to_log_in();
-    // Uses only the keyboard, from the field that has the focus when the page opens.
+    // Log in with the keyboard alone. The first field has the focus.
     browser.press(&format!("ada{}{PASSWORD}{}", key::TAB, key::ENTER));
     shop.is_at("/app/a");
     let access = browser.cookie("__Host-portcullis").expect("the access token");
@@ -181,7 +181,7 @@ fn a_session_lasts_without_being_asked_for_a_password_and_scripts_read_the_csrf_
     let read = browser.script("arguments[0](document.cookie)");
     assert_eq!(read, json!(format!("__Host-portcullis-csrf={}", csrf["value"].as_str().unwrap())));
 
-    // A script of the application sends the token. Without the token, the same request is refused.
+    // A script of the application sends the CSRF token. Without it, the request is refused.
     let fetch = |header: &str| {
         browser.script(&format!(
             "const token = document.cookie.split('=')[1]; const headers = {{ {header} }};
@@ -210,7 +210,7 @@ fn a_session_lasts_without_being_asked_for_a_password_and_scripts_read_the_csrf_
     shop.log_in(PASSWORD);
     shop.is_at("/password");
 
-    // On a link from another site, the browser withholds its cookies at first. The person still reaches the page
+    // After a link on another site, the browser withholds its cookies at first. The person still reaches the page
     // without a prompt.
     for host in ["evil.test", "evil.shop.test"] {
         browser.go(&shop.at(host, "/"));
@@ -248,7 +248,8 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
     // The attackers: another site, a sibling subdomain, and another port of the same host.
     let neighbour = shop.application.to_string().replace("127.0.0.1", "shop.test");
     for site in [shop.at("evil.test", "/"), shop.at("evil.shop.test", "/"), format!("{neighbour}/")] {
-        // Submits a form in a new document, even with the right token. The gateway decides by the sender's site.
+        // Submits a form in a new document, even with the right token. The gateway rejects it because of the sender's
+        // site.
         for (path, fields) in [
             ("/app/save", format!("{{ csrf_token: '{csrf}', item: '1' }}")),
             ("/app/save", "{ item: '1' }".to_owned()),
@@ -275,7 +276,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
             );
             assert!(is_ada(), "{site} {path}");
         }
-        // Requests in the background: the browser sends those that need no preflight, and the gateway refuses them.
+        // Background requests that need no preflight: the browser sends them, and the gateway refuses them.
         browser.go(&site);
         for (path, body) in [
             ("/app/save", format!("new URLSearchParams({{ csrf_token: '{csrf}' }})")),
@@ -293,7 +294,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
             ));
             assert_eq!(sent, json!("opaque"), "{path}");
         }
-        // For a header or JSON the browser sends a preflight, and the gateway does not permit the request.
+        // A header or JSON needs a preflight, and the gateway does not permit the request.
         for options in [
             "{ method: 'DELETE', credentials: 'include' }".to_owned(),
             format!("{{ method: 'POST', credentials: 'include', headers: {{ 'X-CSRF-Token': '{csrf}' }} }}"),
@@ -304,7 +305,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
             ));
             assert_eq!(sent, json!("blocked"), "{options}");
         }
-        // No other site can frame the login page, and none can read an answer.
+        // Other sites can neither frame the login page nor read an answer.
         let framed = browser.script(&format!(
             "const frame = document.createElement('iframe'); frame.src = '{}';
              frame.onload = () => {{
@@ -315,7 +316,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
         assert_eq!(framed, json!("blocked"));
         assert!(is_ada(), "{site}");
     }
-    // The sibling's requests had cookies, so the CSRF check itself refused them.
+    // The sibling's requests have cookies, so the CSRF check refuses them.
     for path in ["/app/save", "/auth/logout", "/auth/logout-all", "/auth/refresh", "/auth/login"] {
         shop.gateway.wait_log(path, |line| line["path"] == path && line["reason"] == "csrf_mismatch");
     }

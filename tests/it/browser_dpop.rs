@@ -1,4 +1,4 @@
-//! Bound tokens in a real browser: a page's script holds a key that it cannot read, and signs its own proofs.
+//! Bound tokens in a real browser. A script signs proofs with a key that it cannot extract.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD, claims};
 use crate::kit::browser::{Browser, Scripts};
@@ -26,7 +26,7 @@ upstream      = \"app\"
 require_bound = true
 ";
 
-/// The part of an application that signs proofs. Its key stays in IndexedDB and cannot be extracted.
+/// The script of an application that signs proofs. Its key stays in IndexedDB and cannot be extracted.
 const CLIENT: &str = r#"
 const done = arguments[0];
 const bytes = data => btoa(String.fromCharCode(...new Uint8Array(data)))
@@ -61,7 +61,7 @@ async function proof(method, path, token) {
         new TextEncoder().encode(message));
     return message + '.' + bytes(signature);
 }
-/// Sends a request, once more if the gateway requires a nonce.
+/// Sends a request, and repeats it if the gateway requires a nonce.
 async function send(method, path, token, body) {
     for (let attempt = 1; ; attempt += 1) {
         const headers = { DPoP: await proof(method, path, token) };
@@ -131,7 +131,7 @@ fn a_script_whose_key_cannot_be_read_logs_in_sends_requests_and_refreshes() {
     let bound_to = claims(access)["cnf"]["jkt"].clone();
     assert!(bound_to.is_string());
 
-    // After the page was loaded again, the key is still there. A script without it, on any other machine, gets nothing.
+    // After a reload, the page still has the key. A script without the key gets nothing.
     browser.go(&page);
     let renewed = run(
         &browser,

@@ -196,8 +196,8 @@ fn a_reload_whose_tests_fail_leaves_the_old_policy() {
     });
 }
 
-/// Parses JUnit's XML with a real parser. Returns the number of failures that the report claims, the number of policy
-/// tests, and the number of failure elements.
+/// Parses JUnit's XML. Returns the reported number of failures, the number of policy tests, and the number of failure
+/// elements.
 fn read_junit(xml: &str) -> (String, usize, usize) {
     let script = "import sys, xml.etree.ElementTree as E\nr = E.parse(sys.stdin).getroot()\n\
         print(r.get('failures'), len(r.findall('testsuite[@name=\"tests\"]/testcase')), len(r.findall('.//testcase/failure')))\n";
@@ -240,7 +240,7 @@ fn machines_are_told_by_junit_tap_and_json() {
     assert!(said == failures.to_string() && cases == 0 && failures > 1, "{}", faulty.stdout);
     let faulty = check("[[test]]\nnam = 1\n", "tap").stdout;
     assert!(faulty.contains("\nnot ok 1 - the policy loads\n"), "{faulty}");
-    // A report without any test could be mistaken for a lost one.
+    // A report must contain a test, because an empty report may look like a lost one.
     let untested = check("", "junit").stdout;
     assert!(untested.contains("<testcase name=\"the policy loads\""), "{untested}");
     assert_eq!(read_junit(&untested).0, "0");

@@ -1,5 +1,5 @@
-//! The certificate is replaced while the gateway runs: new connections get the new certificate, and a faulty
-//! certificate leaves the old one in use.
+//! Replaces the certificate while the gateway runs. New connections get the new certificate. A faulty certificate is
+//! not used.
 
 use crate::kit::dir::Dir;
 use crate::kit::tls::{Options, connect};
@@ -154,7 +154,7 @@ fn a_certificate_that_has_ended_or_is_about_to_is_told_once() {
     let ended = |line: &serde_json::Value| line["message"] == "the certificate has expired";
     let line = gateway.wait_log("it has ended", ended);
     assert_eq!((&line["level"], &line["ends"]), (&"error".into(), &"2020-01-01T00:00:00Z".into()));
-    // The gateway continues to poll, and so finds the next certificate.
+    // The gateway continues to poll, so it finds the next certificate.
     let new = Pair::until(2046);
     new.put(gateway.dir());
     eventually("the new one is shown", || shown(&gateway) == new.der);

@@ -1,5 +1,4 @@
-//! The cleartext listener that redirects to TLS: the target of its redirects, and the requests that it refuses to
-//! redirect.
+//! The cleartext listener that redirects to TLS.
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::client::Connection;
@@ -40,8 +39,8 @@ fn a_client_is_sent_to_the_port_that_the_policy_calls_public() {
     assert_eq!(location(&gateway), format!("https://shop.example:{}/a?b=c", gateway.https().port()));
     assert_eq!(location(&redirecting(&upstream, "public_port = 443")), "https://shop.example/a?b=c");
     assert_eq!(location(&redirecting(&upstream, "public_port = 444")), "https://shop.example:444/a?b=c");
-    // The container image sets the port by a variable. The name of that variable has the same ending as the variables
-    // that Kubernetes derives from services.
+    // The container image sets the port by a variable whose name ends like the variables that Kubernetes derives from
+    // services.
     let tables = format!("[server]\nhttps = \"127.0.0.1:0\"\nplain = \"redirect\"\n{PUBLIC}");
     let gateway =
         Portcullis::with(&policy(&upstream, &tables)).env("PORTCULLIS_SERVER__PUBLIC_PORT", "443").start();
@@ -50,7 +49,7 @@ fn a_client_is_sent_to_the_port_that_the_policy_calls_public() {
 
 #[test]
 fn a_request_that_a_trusted_proxy_calls_https_is_served() {
-    // A redirect would send the client back to the proxy for ever.
+    // A redirect would loop: the client would reach the same proxy again.
     let upstream = Upstream::start();
     let gateway = redirecting(&upstream, "public_port = 443\ntrusted_proxies = [\"127.0.0.1\"]");
     let request = || Request::get("/page").host("inner").header("X-Forwarded-Host", "shop.example");
@@ -116,7 +115,7 @@ fn a_credential_in_cleartext_is_refused_and_not_sent_on() {
         Request::get("/named").header("Sec-WebSocket-Protocol", "graphql-ws"),
         Request::get("/auth/login"),
         Request::post("/page", form),
-        // A request to this machine's own name crosses no network, so it is redirected.
+        // A request to this machine does not cross a network, so it is redirected.
         Request::get("/page").host("localhost:8080").header("Cookie", "__Host-portcullis=x"),
     ] {
         let answer = request.to(gateway.http());

@@ -264,7 +264,7 @@ fn what_cannot_be_read_and_what_does_not_fit_together_are_told_in_one_go() {
     let mut keys: Vec<_> =
         report["diagnostics"].as_array().unwrap().iter().map(|d| d["key"].as_str().unwrap()).collect();
     keys.sort_unstable();
-    // A rate that cannot be parsed is reported once, and not again as missing.
+    // A rate that cannot be parsed is not also reported as missing.
     let routes = keys.iter().filter(|key| key.starts_with("route[")).count();
     assert_eq!(routes, 2, "{keys:?}");
     assert_eq!(&keys[..1], ["rate_limit.slow.rate"], "{keys:?}");

@@ -1,5 +1,5 @@
-//! The fields that describe the client to an upstream (`X-Forwarded-*`, `Forwarded`): a trusted proxy may contribute to
-//! them, and they never contradict each other.
+//! The fields that describe the client to an upstream (`X-Forwarded-*`, `Forwarded`). A trusted proxy may set them, and
+//! they never contradict each other.
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::client::Connection;
@@ -10,7 +10,7 @@ use crate::{PUBLIC, gateway};
 
 const TRUSTED: &str = "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n";
 
-/// Fields of various products that name another request, address, caller or proxy.
+/// Fields in which other products name a request, address, caller or proxy.
 const FOREIGN: &[&str] = &[
     "X-HTTP-Method-Override",
     "X-HTTP-Method",
@@ -94,7 +94,7 @@ fn no_field_of_another_product_passes_from_anybody() {
             assert_eq!(seen.header("x-passes"), Some("yes"));
         }
     }
-    // The complete list of fields that a trusted proxy may send.
+    // All fields that a trusted proxy may send.
     Request::get("/")
         .header("X-Forwarded-For", "203.0.113.9")
         .header("X-Forwarded-Proto", "https")
@@ -207,7 +207,7 @@ fn a_chain_in_one_field_reaches_the_upstream_in_both() {
         assert_eq!(seen.header("x-forwarded-for"), Some(addresses), "{name}: {value}");
         assert_eq!(seen.header("forwarded"), Some(&*forwarded), "{name}: {value}");
     }
-    // If `X-Forwarded-For` and `Forwarded` differ, the gateway uses the address from one of them in both.
+    // If `X-Forwarded-For` and `Forwarded` differ, the upstream gets the same address in both.
     let request =
         Request::get("/").header("X-Forwarded-For", "203.0.113.9").header("Forwarded", "for=6.6.6.6");
     let answer = request.to(gateway.http());
@@ -217,7 +217,7 @@ fn a_chain_in_one_field_reaches_the_upstream_in_both() {
 
 #[test]
 fn the_host_that_a_proxys_client_asked_is_an_own_origin() {
-    // A POST from an own origin needs its CSRF token; a POST from another origin is refused at once.
+    // A POST from the own origin needs its CSRF token. A POST from another origin is always refused.
     let upstream = Upstream::start();
     let route = "[[route]]\npath = \"/app\"\nupstream = \"app\"\n";
     let gateway = gateway(&upstream, &format!("{TRUSTED}{route}{AUTHORITY}cookies = true\n"));
@@ -250,7 +250,7 @@ fn a_prefix_that_is_stripped_reaches_the_upstream() {
     Request::get("/pre/x?y").header("X-Forwarded-Prefix", "/f0rged").to(gateway.http()).is(200);
     let seen = upstream.last_request();
     assert_eq!((&*seen.target, seen.header("x-forwarded-prefix")), ("/x?y", Some("/pre")), "{seen:#?}");
-    // The stripped prefix is appended to the prefix of a trusted proxy if the policy passes that field.
+    // The stripped prefix is appended to a trusted proxy's prefix, if the policy passes that field.
     let gateway =
         crate::gateway(&upstream, &format!("{TRUSTED}[identity]\npass = [\"X-Forwarded-Prefix\"]\n{route}"));
     Request::get("/pre/x").header("X-Forwarded-Prefix", "/outer").to(gateway.http()).is(200);
@@ -289,7 +289,7 @@ pass_authorization = true
 
 #[test]
 fn only_the_credential_that_was_verified_is_forwarded() {
-    // An unverified `Authorization` was forwarded beside a verified identity.
+    // An unverified `Authorization` must not be forwarded with a verified identity.
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &format!("{PLACES}{AUTHORITY}cookies = true\n"));
     let forged = "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJyb290In0.";
@@ -378,7 +378,7 @@ fn pieces_of_a_cookie_are_one_field() {
 
 #[test]
 fn a_question_with_a_field_that_names_another_request_or_caller_is_refused() {
-    // The gateway decides on GET, and the service obeys `X-HTTP-Method-Override: DELETE`.
+    // The gateway would decide on GET, while the service obeys `X-HTTP-Method-Override: DELETE`.
     let upstream = Upstream::start();
     let pass = "[identity]\npass = [\"X-Forwarded-Client-Cert\"]\n";
     let gateway = gateway(&upstream, &format!("{TRUSTED}{pass}{PUBLIC}{AUTHORITY}"));
@@ -418,7 +418,7 @@ fn a_question_with_a_field_that_names_another_request_or_caller_is_refused() {
 
 #[test]
 fn a_question_has_room_for_its_own_fields() {
-    // A request near the bound of 100 fields exceeds that bound when a proxy turns it into a question.
+    // A proxy adds fields when it asks for a verdict, so the request may exceed the bound of 100 fields.
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &format!("{TRUSTED}{PUBLIC}{AUTHORITY}"));
     let with = |count: usize| {

@@ -1,8 +1,8 @@
-//! Clients of an application with Flask-JWT-Extended do not notice its move to the gateway.
+//! Clients of an application with Flask-JWT-Extended must not notice its move to the gateway.
 //!
-//! Each request is sent twice: to a small application with the real library, and to the gateway in front of the same
-//! application without the library (`tests/compat/app.py`). The answers must be identical, except for the entries of
-//! [`DIFFERENCES`]. Those entries are documented in `docs/moving-from-flask.md`.
+//! Each request is sent to an application with the real library, and to the gateway in front of the same application
+//! without it (`tests/compat/app.py`). The answers must be identical, except for the documented [`DIFFERENCES`]
+//! (`docs/moving-from-flask.md`).
 
 use crate::kit::account::{self, PASSWORD, Pair, claims, posting};
 use crate::kit::forge::{self, Algorithm, SECRET, Token};
@@ -16,8 +16,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-/// Intended differences: the request, the answer of the application with the library, and the gateway's answer. An
-/// entry that no longer holds fails the test, like a difference without an entry.
+/// Intended differences: the request, the answer of the application with the library, and the gateway's answer. The
+/// test fails if an entry does not occur.
 const DIFFERENCES: [(&str, &str, &str); 14] = [
     (
         "`bearer` in lower case",
@@ -58,7 +58,7 @@ const DIFFERENCES: [(&str, &str, &str); 14] = [
 /// The applications, with their ports by name.
 struct Flask {
     ports: Value,
-    /// Ends when this process closes its standard input, at the latest when this process ends.
+    /// Ends when this process closes the child's standard input.
     _child: Child,
 }
 
@@ -81,22 +81,21 @@ impl Flask {
     }
 }
 
-/// Returns the address of the application in this setting.
+/// Returns the address of the application with this setting.
 fn flask(name: &str) -> SocketAddr {
     static FLASK: OnceLock<Flask> = OnceLock::new();
     let port = FLASK.get_or_init(Flask::start).ports[name].as_u64().expect("a setting of app.py");
     SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()))
 }
 
-/// The application in one setting, and the gateway that replaces it.
+/// The application with one setting, and the gateway that replaces it.
 struct Both {
     before: SocketAddr,
     gateway: Portcullis,
 }
 
 impl Both {
-    /// Starts the gateway for an application in this setting. `sources` holds the token sources of the gateway's
-    /// routes.
+    /// Starts the gateway for an application with this setting. `sources`: the token sources of the routes.
     fn start(setting: &str, cookies: bool, sources: &str) -> Self {
         let forms = if cookies { "csrf_field = \"csrf_token\"" } else { "" };
         let routes = [
@@ -123,7 +122,7 @@ impl Both {
         Self { before: flask(setting), gateway }
     }
 
-    /// Sends one request to each side, and compares the answers.
+    /// Sends one request to both sides, and compares the answers.
     #[track_caller]
     fn ask(&self, what: &str, requests: [Request; 2]) -> [Answer; 2] {
         let [before, after] = requests;
@@ -179,7 +178,7 @@ fn compare(what: &str, answers: &[Answer; 2]) {
     assert_eq!(before.status, after.status, "{what}: {answers:#?}");
     let bodies = [before.json(), after.json()];
     match (&bodies[0], &bodies[1]) {
-        // Every answer has different tokens, and the gateway's answer has more members than the library's.
+        // The tokens differ in every answer. The gateway's answer also has more members.
         (Value::Object(theirs), Value::Object(ours)) if theirs.contains_key("access_token") => {
             let missing: Vec<_> = theirs.keys().filter(|key| !ours.contains_key(*key)).collect();
             assert!(missing.is_empty(), "{what}: {missing:?} in {answers:#?}");
@@ -318,7 +317,7 @@ fn a_session_in_headers_goes_as_it_went() {
     both.ask("a page for whoever just logged in, after a refresh", by("/fresh", second));
     both.ask("a refresh token used a second time", post("/refresh", refresh(&first)));
 
-    // Services that still verify with the library accept the gateway's tokens.
+    // Services that verify with the library accept the gateway's tokens.
     let other = both.login("bob");
     let [theirs, ours] = access(&other);
     for token in [theirs, ours] {
@@ -508,12 +507,12 @@ roles    = [\"admin\"]
         ask(path, &named.access).is(200);
         let refused = ask(path, &named.refresh).is(422).json();
         assert_eq!(refused, json!({ "msg": "Only non-refresh tokens are allowed" }));
-        // The token names no issuer and no audience, so any other holder of the secret could have made it.
+        // The token has no issuer and no audience, so any holder of the secret could have made it.
         let refused = ask(path, &bare.access).is(422).json();
         assert_eq!(refused, json!({ "msg": "Token is missing the \"iss\" claim" }));
     }
     assert_eq!(claims(&bare.refresh)["type"], "refresh");
-    // The first step of the move ends no session: tokens from before it are still accepted.
+    // The first step of the move must accept older tokens.
     for token in [&bare.access, &named.access] {
         Request::get("/protected").bearer(token).to(flask("named")).is(200);
     }

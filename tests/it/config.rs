@@ -172,7 +172,7 @@ headers = { Authorization = \"Bearer @\", Accept = \"text/html\" }
                 assert_eq!(shown.code, Some(0), "{shown:?}");
                 assert!(!shown.text().contains(secret) && shown.text().contains("\"****\""), "{shown:?}");
             }
-            // The place of a secret is not secret, so it is shown.
+            // The location of a secret is not secret.
             let shown = command(&variable, &arguments);
             assert!(
                 shown.stdout.contains("env:PORTCULLIS_SECRET_NOT_SET") && !shown.stdout.contains("****"),
@@ -194,7 +194,7 @@ fn what_cannot_be_read_is_told_and_not_shown() {
     let shown = command(&Dir::new(), &["config", "show"]);
     assert_eq!((shown.code, &*shown.stdout), (Some(1), ""), "{shown:?}");
     assert!(shown.stderr.contains("gateway.toml"), "{shown:?}");
-    // A policy that can be parsed but not served is shown, so that operators can look for the fault.
+    // A policy that cannot be served is shown too, so that operators can find the fault.
     let dir = in_dir(&format!("{ISSUER}[[route]]\npath = \"/\"\nupstream = \"nowhere\"\n"));
     assert_eq!(command(&dir, &["check"]).code, Some(1));
     says(

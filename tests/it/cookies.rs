@@ -1,5 +1,5 @@
-//! Tokens in cookies: how the gateway sets them, what a request with them must contain, where a person without them is
-//! redirected, and which of them an upstream sees.
+//! Tokens in cookies: how the gateway sets them, what a request with cookies requires, and which cookies an upstream
+//! receives.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair};
 use crate::kit::portcullis::command;
@@ -36,10 +36,10 @@ upstream = \"app\"
 access   = \"public\"
 ";
 
-/// A host for which browsers keep `Secure` cookies even in cleartext, so most tests need no TLS.
+/// Browsers keep `Secure` cookies of this host even in cleartext, so most tests need no TLS.
 const HERE: &str = "localhost";
 
-/// Starts a gateway with cookies, further keys of `[authority]`, an upstream, and an account `ada`.
+/// Starts a gateway with cookies and an account `ada`. `more`: further keys of `[authority]`.
 fn with(upstream: &Upstream, more: &str) -> Portcullis {
     let policy = format!("{AUTHORITY}cookies = true\n{more}\n{}", crate::policy(upstream, ROUTES));
     let gateway = Portcullis::with(&policy).start();
@@ -152,7 +152,7 @@ fn a_login_gives_cookies_that_live_as_long_as_their_tokens_and_nothing_else() {
             let rest = format!("; Path=/; Secure{http_only}; SameSite={site}");
             let age = line.strip_prefix(&format!("{name}={}; Max-Age=", jar.value(name))).expect(line);
             let age: u64 = age.strip_suffix(&rest).expect(line).parse().unwrap();
-            // The session ends at a fixed time, so one second may already have passed.
+            // One second may have passed since the login.
             assert!((seconds - 1..=seconds).contains(&age), "{line}");
         }
         is_alive(gateway.http(), &jar);
@@ -180,7 +180,7 @@ fn cookies_are_given_where_browsers_keep_them_and_refused_elsewhere() {
     assert!(page.text().contains("not encrypted") && !page.text().contains("<form"), "{page:#?}");
     assert!(html("/auth/login").over(&mut Connection::tls(gateway.https())).is(200).text().contains("<form"));
 
-    // Another proxy terminates TLS. Its `X-Forwarded-Proto` counts if the policy trusts the proxy.
+    // Another proxy terminates TLS. `X-Forwarded-Proto` counts only if the policy trusts the proxy.
     let forwarded = request.header("x-forwarded-proto", "https");
     forwarded.to(gateway.http()).is_refusal(403, "insecure_transport");
     let policy = format!("{policy}trusted_proxies = [\"127.0.0.0/8\"]\n");
@@ -202,7 +202,7 @@ const ORIGINS: [Option<&str>; 4] = [None, Some("http://localhost"), Some("http:/
 const SITES: [Option<&str>; 5] =
     [None, Some("same-origin"), Some("none"), Some("same-site"), Some("cross-site")];
 
-/// Returns the expected outcome of an unsafe request that is authenticated by a cookie.
+/// Returns the expected outcome of an unsafe request with a cookie.
 fn verdict(csrf: Csrf, origin: Option<&str>, site: Option<&str>) -> Result<(), &'static str> {
     let foreign = match (origin, site) {
         (Some("http://evil.test"), _) | (_, Some("same-site" | "cross-site")) => true,
@@ -278,8 +278,8 @@ fn csrf_on_routes_each_method_credential_token_origin_and_site() {
     assert_eq!(seen.len(), passed, "what is refused does not reach the upstream");
     for request in &seen {
         assert!(!request.mentions("__Host-") && !request.mentions(&pair.access), "{request:?}");
-        // A CSRF token that the gateway has checked is not forwarded either. Without cookies, the client may have meant
-        // the token for the upstream.
+        // A CSRF token that the gateway has checked is not forwarded. Without cookies, the token may be meant for the
+        // upstream.
         assert_eq!(
             request.mentions(own.csrf()),
             request.target == "/api/header" && request.header("x-csrf-token") == Some(own.csrf())
@@ -336,7 +336,7 @@ fn csrf_on_endpoints_each_token_origin_and_site() {
     let listed = own.on(Request::get("/auth/sessions")).header("sec-fetch-site", "cross-site").to(address);
     assert_eq!(listed.is(200).json()["sessions"].as_array().unwrap().len(), 2, "reading needs no token");
 
-    // Permitted requests to the same three endpoints: each ends the session and removes all its cookies.
+    // Each permitted request ends the session and removes all its cookies.
     for way in ["/auth/logout", "/auth/logout-all", "/auth/sessions/{id}"] {
         let mut jar = login(address);
         let old = jar.clone();
@@ -350,7 +350,7 @@ fn csrf_on_endpoints_each_token_origin_and_site() {
         assert!(jar.0.is_empty(), "{way}: {jar:?}");
         old.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
         let refresh = showing(Request::new("POST", "/auth/refresh"), Csrf::Right, &old, &other, None, None);
-        // A browser that still has the old cookies is refused, and its cookies are removed.
+        // A browser with the old cookies is refused, and its cookies are removed.
         let refused = old.on(refresh).to(address);
         refused.is_refusal(401, "revoked_token");
         let mut left = old;
@@ -428,8 +428,8 @@ fn a_form_may_carry_the_token_where_the_route_says_so_and_reaches_the_upstream_b
         (post("/app/x", "token="), 403),
         (post("/app/x", &format!("token={}", other.csrf())), 403),
         (post("/app/x", &format!("{right}&{right}")), 400),
-        // All of these are refused: the token under another name, on another route, in another type, in a body that is
-        // too large, or in the query. The last two requests have a wrong header or a foreign origin.
+        // Refused: the token under another name, on another route, in another type, in a body that is too large, or in
+        // the query; a wrong header; a foreign origin.
         (post("/app/x", &format!("csrf_{right}")), 403),
         (post("/api/x", &right), 403),
         (jar.on(Request::post("/app/x", &right).header("content-type", "text/plain")).to(address), 403),
@@ -442,8 +442,8 @@ fn a_form_may_carry_the_token_where_the_route_says_so_and_reaches_the_upstream_b
     }
     assert_eq!(upstream.requests().len(), passed, "none of them reached the upstream");
 
-    // The upstream gets the CSRF token only with a request that is authenticated by a cookie, and only on a route that
-    // reads forms. A client cannot forge the field.
+    // The upstream gets the CSRF token only if a cookie authenticates the request and the route reads forms. A client
+    // cannot forge the field.
     let pair = Pair::of(&account::post(
         address,
         "/auth/login",
@@ -512,8 +512,7 @@ fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
         let password = password.replace(' ', "+");
         format!("username=ada&password={password}&csrf_token={visit}&next=/app/a%3Fb%3Dc")
     };
-    // An old browser sends no `Sec-Fetch-Site`. The login page's token in cookie and form suffices then, and without it
-    // the login is refused.
+    // An old browser sends no `Sec-Fetch-Site`, so it must send the login page's token in cookie and form.
     let old = |body: &str| Request::post("/auth/login", body).header(FORM.0, FORM.1).header(HTML.0, HTML.1);
     let wrong = jar.on(old(&fields("wrong", &visit))).to(address);
     assert!(
@@ -548,10 +547,10 @@ fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
     jar.on(html("/app/a?b=c")).to(address).is(200);
     assert_eq!(upstream.only_request().header("x-auth-subject"), Some("ada"));
 
-    // A person who is already logged in is redirected to `next`. Without `next`, the page says who is logged in.
+    // A logged-in person is redirected to `next`. Without `next`, the page says who is logged in.
     leads_to(&jar.on(html("/auth/login?next=/app/b")).to(address), "/app/b");
     assert!(jar.on(html("/auth/login")).to(address).is(200).text().contains("As <strong>ada</strong>"));
-    // A logout form leads back to the login page, even without cookies. A form of another site gets the usual refusal.
+    // A logout form redirects to the login page, even without cookies. A form of another site is refused.
     let out = jar.on(form("/auth/logout", &format!("csrf_token={}", jar.csrf()))).to(address);
     leads_to(&out, "/auth/login?logged_out=1");
     jar.keep(&out);
@@ -584,7 +583,7 @@ fn nobody_is_led_to_another_host() {
         let entered = Jar::default().on(form("/auth/login", &body)).to(address);
         let location = entered.header("location").unwrap_or_default().to_owned();
         assert!(location == "/" || location == "/%252F..", "{next}: {entered:#?}");
-        // A person who is already logged in is never redirected to another site.
+        // A logged-in person is never redirected to another site.
         let page = jar.on(html(&format!("/auth/login?next={next}"))).to(address);
         assert!(page.status == 200 || page.header("location") == Some("/%252F.."), "{next}: {page:#?}");
     }
@@ -599,8 +598,8 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
     let mut jar = full.without("__Host-portcullis");
     let page = "/auth/login?next=/app/a";
     leads_to(&jar.on(html("/app/a")).to(address), page);
-    // After a link from another site, the browser sends either none or all of its cookies. The gateway therefore first
-    // answers with a page that reloads, so that the next request comes from the gateway's own site.
+    // After a link on another site, the browser may withhold its cookies. The gateway therefore answers with a page
+    // that reloads from the gateway's own site.
     let linked = jar.on(html(page).header("sec-fetch-site", "cross-site")).to(address);
     assert!(linked.is(200).text().contains("url=/auth/login?again=1&amp;next=/app/a\""), "{linked:#?}");
     assert_eq!(linked.header("set-cookie"), None);
@@ -614,8 +613,7 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
     assert_ne!(jar.value("__Host-portcullis-refresh"), full.value("__Host-portcullis-refresh"));
     jar.on(html("/app/a")).to(address).is(200);
 
-    // A browser that discards the new access token's cookie returns without it. The page then asks for the password and
-    // names the reason.
+    // If the browser discards the new access token's cookie, the page asks for the password and states the reason.
     let stuck = jar.without("__Host-portcullis");
     let told = stuck.on(html(page)).to(address);
     assert!(told.is(200).text().contains("did not keep the session"), "{told:#?}");
@@ -630,8 +628,7 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
         assert_eq!(values(&prompt.headers, "set-cookie").len(), 1, "no session is given: {prompt:#?}");
     }
 
-    // With another session's CSRF token, or with a spent refresh token, the login page is shown and the remaining
-    // cookies are removed.
+    // With another session's CSRF token or a spent refresh token, the login page is shown and all cookies are removed.
     let other = login(address);
     let mut mixed = stuck.without("__Host-portcullis-login");
     mixed.0.insert("__Host-portcullis-csrf".into(), other.csrf().to_owned());
@@ -643,7 +640,7 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
         let left: Vec<_> = jar.0.keys().map(String::as_str).collect();
         assert_eq!(left, ["__Host-portcullis-login"]);
     }
-    // The spent token was presented again, as a thief would do, so its session has ended.
+    // The spent token was presented again, so its session has ended.
     jar.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
     is_alive(address, &other);
 }

@@ -1,4 +1,4 @@
-//! Which answers a script of another origin can read, for the policy's `origins` and for other origins.
+//! Which answers a script of another origin can read, with and without an entry in the policy's `origins`.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
 use crate::kit::browser::{Browser, Scripts};
@@ -154,8 +154,7 @@ fn a_preflight_of_an_endpoint_is_answered_to_a_listed_origin_alone() {
         let answer = ask(path, method, APP);
         assert_eq!(answer.header("access-control-allow-methods"), None, "{path}: {answer:#?}");
     }
-    // A service answers the preflights of its own routes, so the gateway requires a token for a preflight as for any
-    // request.
+    // The service answers the preflights of its routes, so the gateway requires a token for a preflight too.
     let answer = ask("/api/x", "PUT", APP);
     answer.is_refusal(401, "missing_token");
     assert_eq!(answer.header("access-control-allow-methods"), None, "{answer:#?}");
@@ -201,8 +200,7 @@ fn in_a_browser_a_listed_origin_logs_in_refreshes_and_reads_refusals() {
     let upstream = Upstream::answering(
         "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 22\r\n\r\n<!doctype html><p>page",
     );
-    // The server of the pages does not matter to the gateway under test. Here another gateway serves the pages over
-    // TLS.
+    // Another gateway serves the pages over TLS.
     let pages = Portcullis::with(&format!(
         "{AUTHORITY}[server]\nhttps = \"127.0.0.1:0\"\n{}",
         crate::policy(&upstream, crate::PUBLIC)
@@ -255,7 +253,7 @@ fn in_a_browser_a_listed_origin_logs_in_refreshes_and_reads_refusals() {
     assert_eq!(fetched(&browser, &shop("/auth/logout"), &with_token)["status"], 204);
     assert_eq!(fetched(&browser, &shop("/auth/me"), credentials)["status"], 401);
 
-    // A sibling cannot use the session of a listed origin.
+    // A sibling host cannot use the session of a listed origin.
     browser.go(&format!("{}/", at("evil.shop.test")));
     assert_eq!(fetched(&browser, &shop("/auth/refresh"), &with_token), "blocked");
 }

@@ -31,7 +31,7 @@ fn decisions(gateway: &Portcullis) -> Vec<Value> {
     answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Writes the policy in force as `old.toml`, with the actual admin address, and an edited copy as `new.toml`.
+/// Writes the policy in force as `old.toml`, with the real admin address, and an edited copy as `new.toml`.
 fn write_both(gateway: &Portcullis, edit: impl Fn(&str) -> String) {
     let text = std::fs::read_to_string(gateway.dir().path().join("gateway.toml")).unwrap();
     let old = text.replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{}\"", gateway.admin()));

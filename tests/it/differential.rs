@@ -1,9 +1,8 @@
-//! The gateway and two independent JWT libraries judge the same tokens: joserfc (Python) and jose (Node).
+//! Compares the gateway with two JWT libraries: joserfc (Python) and jose (Node).
 //!
-//! The tokens are those of each algorithm, each changed in one way or in two. A token that the gateway accepts must be
-//! accepted by both libraries. Where the gateway alone refuses, the change is listed in [`STRICTER`] with its reason; the
-//! only change that a library refuses alone is in [`LAXER`]. Each entry of the lists must occur: a list that says too
-//! much would hide a change of a verdict.
+//! The test changes a token of each algorithm in one or two ways. Both libraries must accept each token that the
+//! gateway accepts. [`STRICTER`] lists the changes that only the gateway rejects, and [`LAXER`] the change that only a
+//! library rejects. The test fails if an entry does not occur.
 
 use crate::ECHO_ROOT;
 use crate::kit::forge::{base64url, now};
@@ -24,7 +23,7 @@ type Difference = (&'static str, &'static [&'static str], &'static str);
 
 const BOTH: &[&str] = &["joserfc", "jose"];
 
-/// A change that makes the gateway alone refuse a token, the libraries that accept the token, and the reason.
+/// The changes that only the gateway rejects, the libraries that accept them, and the reason.
 const STRICTER: &[Difference] = &[
     ("typ of another kind", BOTH, "a token of another kind with the same key (RFC 8725 section 3.11)"),
     ("typ is a number", &["jose"], "typ is text (RFC 7515 section 4.1.9); jose looks at it only if told to"),
@@ -76,7 +75,7 @@ const STRICTER: &[Difference] = &[
     ),
 ];
 
-/// A change that makes a library alone refuse a token, and the reason why the gateway accepts the token.
+/// The changes that only a library rejects, and the reason.
 const LAXER: &[Difference] = &[(
     "no kid",
     &["joserfc"],
@@ -90,7 +89,7 @@ fn is_listed(list: &[Difference], changes: &[&str], peer: &str) -> bool {
 
 /// A token to be judged.
 struct Case {
-    /// The changes of the good token; none for the good token itself.
+    /// The changes of the valid token. Empty for the valid token.
     changes: Vec<&'static str>,
     issuer: &'static str,
     algorithm: &'static str,
@@ -99,7 +98,7 @@ struct Case {
 
 type Change = (&'static str, &'static str, fn(&Signer) -> Value);
 
-/// Changes of one member of the header (`h`) or of the claims (`c`). Null removes the member.
+/// Changes of one member of the header (`h`) or the claims (`c`). Null removes the member.
 const CHANGES: &[(&str, Change)] = &[
     ("h", ("no kid", "kid", |_| Value::Null)),
     ("h", ("unknown kid", "kid", |_| json!("another"))),
@@ -175,7 +174,7 @@ const CHANGES: &[(&str, Change)] = &[
 
 type Rewrite = fn(&Signer, &str, &str) -> String;
 
-/// Changes of the text of the token: of its parts, after or before the signature. They get header and claims as text.
+/// Changes of the token's text. The functions get the header and the claims as text.
 const REWRITES: &[(&str, Rewrite)] = &[
     ("first bit of the signature", |key, header, claims| {
         resigned(key, header, claims, |bytes| bytes[0] ^= 0x80)
@@ -229,7 +228,7 @@ fn issuer_of(key: &Signer) -> &'static str {
     if key.algorithm.starts_with("HS") { SHARED } else { PUBLIC }
 }
 
-/// Signs a token of this header and these claims.
+/// Signs a token with this header and these claims.
 fn token(key: &Signer, header: &str, claims: &str) -> String {
     resigned(key, header, claims, |_| {})
 }
@@ -242,7 +241,7 @@ fn resigned(key: &Signer, header: &str, claims: &str, change: impl Fn(&mut Vec<u
     format!("{message}.{}", base64url(signature))
 }
 
-/// Makes a token with these changes, and at last this rewriting.
+/// Makes a token with these changes, and then applies the rewrite.
 fn case(key: &Signer, changes: &[usize], rewrite: Option<usize>) -> Case {
     let object = |value: Value| value.as_object().unwrap().clone();
     let mut header: Map<String, Value> =
@@ -270,14 +269,14 @@ fn case(key: &Signer, changes: &[usize], rewrite: Option<usize>) -> Case {
     Case { changes: names, issuer: issuer_of(key), algorithm: key.algorithm, token }
 }
 
-/// Every algorithm with every change, and pairs of changes taken in turn.
+/// Returns every algorithm with every change, and pairs of changes.
 fn cases(keys: &[Signer]) -> Vec<Case> {
     let mut cases = Vec::new();
     for (nth, key) in keys.iter().enumerate() {
         cases.push(case(key, &[], None));
         cases.extend((0..CHANGES.len()).map(|index| case(key, &[index], None)));
         cases.extend((0..REWRITES.len()).map(|index| case(key, &[], Some(index))));
-        // Pairs: each algorithm takes its own, so that all together cover the square many times over.
+        // Each algorithm tests different pairs. Together they cover all pairs.
         for step in 0..CHANGES.len() {
             let other = (step * 7 + nth * 11 + 3) % CHANGES.len();
             cases.push(case(key, &[step, other], None));
@@ -287,7 +286,7 @@ fn cases(keys: &[Signer]) -> Vec<Case> {
     cases
 }
 
-/// Installs the pinned packages, and returns the folder of the scripts and that of the packages.
+/// Installs the pinned packages. Returns the folder of the scripts and the folder of the packages.
 fn installed() -> (PathBuf, PathBuf) {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
@@ -364,7 +363,7 @@ fn two_other_libraries_accept_every_token_that_the_gateway_accepts() {
             if !is_listed(list, &case.changes, peer) {
                 faults.push(line());
             } else if let [only] = case.changes[..] {
-                // An entry counts as seen where the change stands alone.
+                // An entry has occurred if its change alone causes the difference.
                 seen.insert((only, peer));
             }
         }

@@ -1,4 +1,4 @@
-//! The authority's own tokens, bound to a key of the client at login, refresh and for services (RFC 9449 sections 5 to
+//! The authority's own tokens, bound to a client's key at login, at refresh and for services (RFC 9449 sections 5 to
 //! 8).
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair, login, post, posting, refresh, try_refresh};
@@ -26,7 +26,7 @@ upstream      = \"echo\"
 require_bound = true
 ";
 
-/// Starts a gateway with these further keys of `[authority]`, these further tables, and an account `ada`.
+/// Starts a gateway with further keys of `[authority]`, further tables, and an account `ada`.
 fn with(keys: &str, tables: &str) -> Portcullis {
     let gateway = Portcullis::with(&format!("{AUTHORITY}{keys}{ROUTES}{tables}")).start();
     account::add(gateway.dir(), "ada", &["clerk"]);
@@ -106,14 +106,14 @@ fn a_login_with_a_proof_gives_tokens_that_only_its_key_can_use() {
         Request::get("/any").bearer(&first.access).to(address).is_refusal(401, "bound_token");
         thief.get("/any", &first.access).to(address).is_refusal(401, "invalid_dpop_proof");
 
-        // No party without the key uses up the refresh token.
+        // Without the key, nobody can spend the refresh token.
         try_refresh(address, &first.refresh).is_refusal(401, "invalid_dpop_proof");
         try_refresh_bound(address, &thief, &first.refresh).is_refusal(401, "invalid_dpop_proof");
         let second = refresh_bound(address, &prover, &first.refresh);
         assert_eq!(second.claims()["sid"], first.claims()["sid"]);
         me(address, &prover, &second).is(200);
 
-        // Nor does it end the session with a spent token. With the key, a second use is a reuse.
+        // Without the key, a spent token does not end the session. With the key, a second use is a reuse.
         try_refresh(address, &first.refresh).is_refusal(401, "invalid_dpop_proof");
         try_refresh_bound(address, &thief, &first.refresh).is_refusal(401, "invalid_dpop_proof");
         let third = refresh_bound(address, &prover, &second.refresh);
@@ -121,7 +121,7 @@ fn a_login_with_a_proof_gives_tokens_that_only_its_key_can_use() {
         me(address, &prover, &third).is_refusal(401, "revoked_token");
         assert_eq!(gateway.metric("portcullis_refreshes_total{outcome=\"unproven\"}"), Some(4));
 
-        // A login without a proof gives bearer tokens, as before.
+        // A login without a proof returns bearer tokens.
         let bearer = login(address, "ada");
         assert_eq!(bearer.claims()["cnf"], Value::Null);
         Request::get("/any").bearer(&bearer.access).to(address).is(200);
@@ -175,7 +175,7 @@ fn a_proof_is_checked_and_accepted_once_at_each_endpoint_for_tokens() {
         with(&proof().claim("iat", 1_500_000_000).sign()).is_refusal(401, "use_dpop_nonce");
         let used = proof().sign();
         let next = bound_pair(&with(&used), &prover);
-        // The grace period would return the same successor, but not for the same proof.
+        // The grace period would allow the request, but the proof is replayed.
         with(&used).is_refusal(401, "replayed_dpop_proof");
         me(address, &prover, &next).is(200);
     }
@@ -221,7 +221,7 @@ fn a_session_that_began_without_a_proof_stays_a_bearer_session() {
     assert_eq!(second.claims()["cnf"], Value::Null);
     assert!(second.refresh.len() == 47, "{}", second.refresh);
     refresh(address, &second.refresh);
-    // The text of a bound token cannot be rewritten into that of a bearer token, or the reverse.
+    // A bound token's text cannot be changed into a bearer token's text, or the reverse.
     let pair = login_bound(address, &Prover::new());
     try_refresh(address, &pair.refresh.replace("dpop_", "")).is_refusal(401, "unknown_token");
     try_refresh(address, &first.refresh.replace("pcr_", "pcr_dpop_")).is_refusal(401, "unknown_token");
@@ -239,7 +239,7 @@ fn a_bound_session_is_ended_by_its_key_and_not_by_a_thief() {
     let logout = json!({ "refresh_token": pair.refresh });
     post(address, "/auth/logout", &logout).is_refusal(401, "invalid_dpop_proof");
     proven(&thief, "/auth/logout", &logout).to(address).is_refusal(401, "invalid_dpop_proof");
-    // A login in a browser replaces the session of its cookies. A stolen token in the cookie is no such session.
+    // A login in a browser ends the session of its cookies, but not the session of a stolen bound token.
     let stolen = format!("__Host-portcullis-refresh={}", pair.refresh);
     let eve = posting("/auth/login", &json!({ "username": "eve", "password": PASSWORD }));
     eve.host("localhost").header("cookie", &stolen).to(address).is(200);
@@ -329,7 +329,7 @@ fn a_required_nonce_is_provided_at_each_endpoint_for_tokens() {
     let mut ask = |path: &str, body: &Value| {
         let proof = prover.proof("POST", path).claim("nonce", nonce.as_str()).sign();
         let answer = posting(path, body).header("DPoP", &proof).to(address);
-        // Each answer carries the next nonce.
+        // Each answer contains the next nonce.
         answer.header("dpop-nonce").expect("the next nonce").clone_into(&mut nonce);
         answer
     };

@@ -1,4 +1,4 @@
-//! The drain: requests in progress finish, and no new ones begin.
+//! The drain: requests in progress finish, and no new requests begin.
 
 use crate::kit::upstream::Gate;
 use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};

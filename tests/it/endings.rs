@@ -1,4 +1,4 @@
-//! The end of an answer: data still on its way is not cut off, and no connection stays open for ever.
+//! The end of an answer: no data is cut off, and no connection stays open forever.
 
 use crate::kit::http2::{Frames, Verdict, block, frame};
 use crate::kit::upstream::{After, Gate};
@@ -12,7 +12,7 @@ const WHOLE: u8 = frame::END_STREAM | frame::END_HEADERS;
 /// SETTINGS_INITIAL_WINDOW_SIZE 0 (RFC 9113 section 6.5.2).
 const NO_WINDOW: [u8; 6] = [0, 4, 0, 0, 0, 0];
 
-/// Opens a connection on which the head of the answer has arrived, and which has no window for the body yet.
+/// Opens a connection, reads the head of the answer, and has no window for the body yet.
 fn without_window(gateway: &Portcullis) -> Frames {
     let mut frames = Frames::open_with(gateway.http(), &NO_WINDOW);
     frames.send(frame::HEADERS, WHOLE, 1, &block(&GET)).unwrap();
@@ -72,8 +72,8 @@ fn an_answer_that_waits_for_its_window_is_not_cut_by_the_order_to_stop() {
     assert_eq!(gateway.exit_code(), Some(0));
 }
 
-/// A server that answers, and then neither reads the rest of the request nor closes the connection, must not occupy one
-/// of the upstream's `connections` for ever.
+/// A server that answers, but neither reads the rest of the request nor closes the connection, must not occupy one of
+/// the upstream's `connections` forever.
 #[test]
 fn a_connection_on_which_a_server_reads_nothing_more_is_closed() {
     let over = Gate::new();

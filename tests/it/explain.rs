@@ -66,7 +66,7 @@ fn what_is_explained_is_what_then_happens_to_each_token_on_each_route() {
     tokens.push(("good".to_owned(), good().sign()));
     tokens.push(("no role".to_owned(), token("u1").sign()));
     for path in ["/orders/7", "/guests", "/open", "/orders/7/8", "/orders%2F7", "/by-query"] {
-        // Tries every token on paths whose rule looks at the token, and one token on paths that decide without it.
+        // Try every token on paths whose rule uses the token, and one token on the other paths.
         let looked_at = matches!(path, "/orders/7" | "/guests");
         for (name, token) in tokens.iter().filter(|(name, _)| looked_at || name == "good") {
             let request = match path {

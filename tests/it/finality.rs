@@ -1,5 +1,5 @@
-//! Revocation is final, for tokens made by commands, for tokens of clients with their own audiences, and for keys. The
-//! store's tests cover the passage of time.
+//! Revocation is final, for tokens from commands, tokens with a client's own audience, and keys. The store's tests
+//! cover the passage of time.
 
 use crate::kit::account::{self, AUTHORITY, claims, login, refresh};
 use crate::kit::dir::Dir;
@@ -62,13 +62,13 @@ fn a_token_that_a_command_made_ends_with_its_account_however_long_it_lives() {
     for token in [&long, &usual] {
         any(address, token).is_refusal(401, "revoked_token");
     }
-    // A token that is made after the revocation has the account's new generation, and is valid.
+    // A token that is issued after the revocation has the account's new generation, so it is valid.
     let after = mint(&dir, &year);
     assert_eq!(claims(&after)["gen"], 1);
     any(address, &after).is(200);
     good(&dir, &["user", "disable", "ada"]);
     eventually("the gateway has heard of it", || any(address, &after).code() == "revoked_token");
-    // No token is made for an account that is disabled or was removed.
+    // No token is issued for a disabled or removed account.
     for (change, why) in [
         (&["user", "disable", "ada"][..], "is disabled"),
         (&["user", "remove", "ada", "--yes"], "a removed account"),

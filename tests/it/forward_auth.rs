@@ -1,7 +1,6 @@
 //! Verdicts for real proxies: nginx, Caddy, Traefik and Envoy, each with its documented configuration.
 //!
-//! Each proxy is started once for all checks, because starting a proxy takes most of the time. The checks look at the
-//! requests that reach the service behind the proxy.
+//! Starting a proxy takes most of the time, so each proxy is started once for all checks.
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::client::{Connection, HOST};
@@ -24,7 +23,7 @@ const FORGED: [&str; 9] = [
     "X-Auth-Csrf",
 ];
 
-/// A proxy, the gateway that it asks, and the service behind the proxy.
+/// A proxy, its gateway, and the service behind the proxy.
 struct Stage {
     kind: Kind,
     gateway: Portcullis,
@@ -36,7 +35,7 @@ impl Stage {
     #[track_caller]
     fn set(kind: Kind) -> Self {
         let service = Upstream::start();
-        // The gateway forwards no request here. The upstream in its policy is unused.
+        // The gateway forwards no request here. The policy's upstream is unused.
         let unused = Upstream::start();
         let gateway = Portcullis::with(&policy(
             &unused,
@@ -137,7 +136,7 @@ fn each_kind_of_route(stage: &Stage) {
     assert_eq!(seen.header("x-auth-roles"), Some("clerk"), "{seen:#?}");
     assert_eq!(seen.header("x-auth-issuer"), Some("https://id.test/"), "{seen:#?}");
     assert!(!seen.mentions("bearer"), "the token stays outside: {seen:#?}");
-    // A refused gRPC call gets status 200 when the gateway is the proxy. In a verdict, 200 would permit the request.
+    // As a proxy, the gateway refuses a gRPC call with status 200. In a verdict, 200 would permit the request.
     let call =
         Request::post("/orders/1", "").header("Content-Type", "application/grpc").header("TE", "trailers");
     let (answer, seen) = stage.ask(&call);
@@ -157,7 +156,7 @@ fn no_forged_identity_arrives(stage: &Stage) {
             Request::get("/open/a").bearer(clerk()),
         ] {
             let request = request.header(name, "forged").header(name, "forged, twice");
-            // For an odd name, some proxies refuse the request and others drop the field.
+            // Some proxies refuse a request with an unusual field name, and others drop the field.
             let (answer, seen) = stage.ask(&request);
             match seen {
                 Some(seen) => {
@@ -181,8 +180,7 @@ fn no_forged_identity_arrives(stage: &Stage) {
     let seen = stage.passes(&forging(Request::get("/maybe").bearer(token("bob"))));
     assert_eq!(seen.header("x-auth-subject"), Some("bob"));
     assert_eq!(seen.header("x-auth-roles"), None, "bob has none: {seen:#?}");
-    // The client lists the fields in `Connection`, so that the proxy removes them after it has set them
-    // (CVE-2024-45410).
+    // The client lists the identity fields in `Connection`, so that the proxy removes them (CVE-2024-45410).
     let request = || Request::get("/orders/1").bearer(clerk());
     for request in [
         request().header("Connection", "close, X-Auth-Subject, X-Forwarded-Uri"),
@@ -228,7 +226,7 @@ fn methods_hosts_and_bodies(stage: &Stage) {
     stage.refuses(&inside.clone().bearer(clerk()), 403, "insufficient_role");
     let seen = stage.passes(&inside.bearer(token("root").role("admin")));
     assert_eq!(seen.header("host"), Some("internal.test"), "{seen:#?}");
-    // The absolute target and Host differ. Whichever the proxy uses, the gateway and the service must see the same one.
+    // The absolute target and `Host` differ. The gateway and the service must see the same host.
     let both = format!("GET http://internal.test/open/a HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
     let before = stage.service.requests().len();
     let answer = client::send(stage.proxy.address(), both);
@@ -306,7 +304,7 @@ fn no_field_of_another_product_arrives(stage: &Stage) {
         let seen = stage.passes(&Request::get("/open/a").header(name, "f0rged"));
         assert!(!seen.mentions("f0rged"), "{:?} {name}: {seen:#?}", stage.kind);
     }
-    // A field in another spelling, or one that no configuration lists, is removed, or its request is refused.
+    // A field in another spelling or without a configuration entry is removed, or its request is refused.
     for name in [
         "X_HTTP_Method_Override",
         "X.Original.URL",
@@ -343,7 +341,7 @@ fn raw_characters_and_large_heads_pass_as_at_the_gate(stage: &Stage) {
     assert!(seen.header("x-auth-roles").is_some_and(|roles| roles.contains("many-299")), "{:?}", stage.kind);
 }
 
-/// Returns the ways in which a service may read a target: decoded or not, with path parameters or without.
+/// Returns the possible interpretations of a target: decoded or not, with path parameters or without.
 fn readings(target: &str) -> Vec<String> {
     let path = target.split('?').next().unwrap();
     let mut bytes = Vec::new();
@@ -423,7 +421,7 @@ fn no_spelling_leads_past_a_guard(stage: &Stage) {
         "orders/1",
     ] {
         for method in ["GET", "OPTIONS"] {
-            // The client tries to forge a question about an open path. The gateway must not decide on that path.
+            // The client tries to forge a question about a public path. The gateway must not decide on that path.
             let request = Request::new(method, target)
                 .header("X-Forwarded-Uri", "/open/a")
                 .header("X-Forwarded-Method", "GET");
@@ -444,7 +442,7 @@ fn no_spelling_leads_past_a_guard(stage: &Stage) {
             }
         }
     }
-    // Harmless spellings pass, and arrive in a form with the same meaning.
+    // Harmless spellings pass, and the service gets an equivalent target.
     for (target, means) in [
         ("/open/caf%c3%a9", "/open/caf\u{e9}"),
         ("/open/%7Euser", "/open/~user"),
@@ -487,7 +485,7 @@ fn limits_pages_and_cookies(stage: &Stage) {
 }
 
 fn the_operator_finds_it(stage: &Stage) {
-    // The client sends forged addresses. Its own address is no proxy's.
+    // The client sends forged addresses, and is not a trusted proxy.
     let request = Request::post("/orders/77?secret=s3cret", "")
         .bearer(token("bob"))
         .header("X-Forwarded-For", "192.0.2.66")
@@ -511,14 +509,14 @@ fn the_operator_finds_it(stage: &Stage) {
     }
     assert!(!stage.gateway.log_text().contains("s3cret"));
     if stage.kind != Kind::Traefik {
-        // All logs use the same request id, which the client did not choose.
+        // All logs use the same request id. The client's own id is ignored.
         let request = Request::get("/orders/78").bearer(clerk()).header("X-Request-Id", "mine");
         let seen = stage.passes(&request);
         let line = stage.gateway.wait_log("the verdict on /orders/78", |line| line["path"] == "/orders/78");
         assert_eq!(line["request_id"].as_str(), seen.header("x-request-id"), "{line}: {seen:#?}");
         assert_ne!(line["request_id"], "mine");
     }
-    // The gateway's own endpoints are reachable through the proxy, which does not ask for a verdict on them.
+    // The proxy forwards the gateway's own endpoints without asking for a verdict.
     let (answer, seen) = stage.ask(&Request::get("/auth/me").bearer(clerk()));
     assert!(seen.is_none(), "{seen:#?}");
     assert!(answer.status == 200 || answer.status == 401, "{:?}: {answer:#?}", stage.kind);

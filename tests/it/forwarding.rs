@@ -1,4 +1,4 @@
-//! What an upstream receives, and what the gateway never sends to it.
+//! Tests what upstreams receive.
 
 use crate::kit::upstream::Seen;
 use crate::kit::{Request, Upstream, token, values};

@@ -1,4 +1,4 @@
-//! Routes that header fields select, and what a client can and cannot do with them.
+//! Routes that header fields select.
 
 use crate::gateway;
 use crate::kit::dir::Dir;
@@ -56,10 +56,10 @@ fn the_header_selects_the_route_and_its_rule() {
         ("GET", "/api", &[version, ("X-Beta", "on")], "admin", 403, "insufficient_role"),
         ("GET", "/api", &[version, ("X-Beta", "on")], "tester", 200, ""),
         ("GET", "/api", &[version, ("X-Beta", "off")], "admin", 200, ""),
-        // A method chooses no other route.
+        // A method does not select another route.
         ("DELETE", "/api", &[version], "clerk", 405, "method_not_allowed"),
         ("DELETE", "/api", &[], "clerk", 200, ""),
-        // No request falls through to the wider route, which is public.
+        // A request must not fall through to the wider, public route.
         ("GET", "/only", &[version], "clerk", 200, ""),
         ("GET", "/only", &[], "clerk", 404, "no_route"),
         ("GET", "/only", &[("X-Api-Version", "3")], "clerk", 404, "no_route"),

@@ -1,5 +1,4 @@
-//! Hostile policies: each is refused with one clear line, within the time limit of a command and two gigabytes of
-//! memory.
+//! Hostile policies. Each is refused with one clear line, within a command's time limit and two gigabytes of memory.
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command_bounded, write_policy};
@@ -11,13 +10,13 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::mpsc;
 
-/// Returns the faults that `check` and `run` print for the policy at this path. Both must refuse it in the same words.
+/// Returns the faults that `check` and `run` print for a policy. Both must print the same faults.
 #[track_caller]
 fn refused(dir: &Dir, policy: &str) -> Vec<String> {
     let check = command_bounded(dir, &["check", "--config", policy], &[]);
     let start = command_bounded(dir, &["run", "--config", policy], &[]);
     assert_eq!((check.code, start.code), (Some(1), Some(1)), "{check:?}\n{start:?}");
-    // Keeps only the faults, without the section that explains each.
+    // Keep only the faults, without their explanations.
     let lines = |text: &str| -> Vec<String> {
         let faults = text.lines().filter(|line| !line.contains(": warning: "));
         faults.map(|line| line.split(" [portcullis help ").next().unwrap_or(line).to_owned()).collect()
@@ -86,7 +85,7 @@ fn a_file_that_may_not_be_read_is_refused() {
     let path = dir.path().join("gateway.toml");
     std::fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
     if File::open(&path).is_ok() {
-        // The user who runs this test may read every file, as root may.
+        // The user of this test may read every file, as root may.
         return;
     }
     let said = refused(&dir, "gateway.toml");
@@ -252,7 +251,7 @@ fn an_environment_of_thousands_is_refused_in_bounded_lines() {
 #[test]
 fn a_file_that_never_rests_is_refused_and_one_that_does_is_read() {
     let dir = Dir::new();
-    // The file is so long that no two reads of it fit between two writes.
+    // The file is so long that two reads cannot happen between two writes.
     dir.write("gateway.toml", format!("{ECHO}{}{}#0", route("/"), "#\n".repeat(4 << 20)));
     let file = OpenOptions::new().write(true).open(dir.path().join("gateway.toml")).unwrap();
     let end = file.metadata().unwrap().len() - 1;

@@ -234,8 +234,8 @@ fn a_draining_gateway_says_goodbye_and_finishes_the_streams_that_are_open() {
     assert_eq!(gateway.exit_code(), Some(0));
 }
 
-/// Sends frames until the gateway ends the connection, at most 20,000. The gateway's memory stays bounded, and it
-/// serves other clients.
+/// Sends frames until the gateway ends the connection, at most 20,000. Checks that the gateway's memory stays bounded
+/// and that it serves other clients.
 #[track_caller]
 fn flooded(gateway: &Portcullis, name: &str, mut flood: impl FnMut(&mut Frames, u32) -> std::io::Result<()>) {
     let before = gateway.peak_memory();

@@ -59,7 +59,7 @@ fn an_upstream_receives_what_its_route_sends_and_a_client_can_add_nothing() {
     let token = token.claim("tenant", json!("acme")).claim("plan", json!("gold")).sign();
     let all =
         ["x-auth-subject", "x-auth-roles", "x-auth-scopes", "x-auth-issuer", "x-auth-tenant", "remote-plan"];
-    // Twice in another order: an assertion that was made for one route must not be sent by another.
+    // Request each path twice in another order: a route must not send another route's assertion.
     for path in ["/all", "/subject", "/some", "/none", "/subject", "/all", "/none", "/some"] {
         let request = Request::get(path).bearer(&token);
         let forged = all.iter().chain(["x-auth-assertion", "remote_plan"].iter());

@@ -1,5 +1,5 @@
-//! The keys of `[[issuer]]` that say how an issuer's tokens differ from the usual ones: their faults, what `explain` and
-//! `token inspect` make of them, and a reload.
+//! The keys of `[[issuer]]` for unusual tokens: their faults, their effect on `explain` and `token inspect`, and a
+//! reload.
 
 use crate::ECHO_ROOT;
 use crate::kit::dir::Dir;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 const SECRET: &[u8; 48] = b"k7Qz1k8Wv3Jq0ZpLmX2v5T9rY4uB6nHc-dE_gAiSoPfKlMxC";
 
-/// A policy with one issuer. Its secret is in base64 in a file.
+/// Returns a policy with one issuer, whose secret is in base64 in a file.
 fn policy(issuer: &str) -> String {
     format!(
         "[[issuer]]\naudience = \"orders\"\nalgorithms = \"HS256\"\nsecret = \"file:issuer.secret\"\n\
@@ -26,7 +26,7 @@ fn started(issuer: &str) -> Portcullis {
     Portcullis::with(&policy(issuer)).file("issuer.secret", STANDARD.encode(SECRET)).start()
 }
 
-/// A token that is signed with a secret.
+/// Signs a token with a secret.
 fn signed(secret: &[u8], claims: Value) -> String {
     let message =
         format!("{}.{}", base64url(r#"{"alg":"HS256","typ":"JWT"}"#), base64url(claims.to_string()));
@@ -47,7 +47,7 @@ fn a_secret_in_base64_is_the_bytes_that_it_encodes() {
     let ask = |secret: &[u8]| Request::get("/").bearer(signed(secret, claims(json!({})))).to(gateway.http());
     ask(SECRET).is(200);
     ask(STANDARD.encode(SECRET).as_bytes()).is_refusal(401, "bad_signature");
-    // As text, it is the other way round.
+    // With the secret as text, the results are swapped.
     let text = policy("issuer = \"https://id.test/\"").replace("secret_encoding = \"base64\"\n", "");
     let gateway = Portcullis::with(&text).file("issuer.secret", STANDARD.encode(SECRET)).start();
     let ask = |secret: &[u8]| Request::get("/").bearer(signed(secret, claims(json!({})))).to(gateway.http());

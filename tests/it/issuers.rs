@@ -1,7 +1,7 @@
-//! The recipes of docs/issuers.md: each is read from the page, and given tokens and a key set in the shape of its issuer.
+//! Tests the recipes of docs/issuers.md. Each recipe is read from the page, and tested with tokens and keys in the
+//! format of its issuer.
 //!
-//! The key set of a recipe with a URL is written to a file, so that no test needs a network. Each shape has the token
-//! that the issuer makes, and its neighbours that must be refused.
+//! A key set that the recipe fetches from a URL is written to a file, so the tests need no network.
 
 mod machines;
 mod people;
@@ -19,7 +19,7 @@ use machines::machines;
 use people::people;
 
 const PAGE: &str = include_str!("../../docs/issuers.md");
-/// The shared secret of the issuers that have one: as Supabase shows its own, which looks like base64.
+/// The shared secret, for issuers that sign with a secret. It looks like base64, as Supabase's secrets do.
 const SECRET: &str = "Zm9yLXRlc3RzLW9ubHktSjNuOHFMMnZYN3dSNXRZOXVBNGI2Y0MxZEQ=";
 const TENANT: &str = "aaaaaaaa-1111-2222-3333-bbbbbbbbbbbb";
 const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
@@ -44,7 +44,7 @@ impl Pair {
         Self { algorithm, signing: signing.unwrap(), certificate }
     }
 
-    /// The public key as a JWK with this `kid`, and these members replaced (`null` removes one).
+    /// Returns the public key as a JWK with this `kid`. `members` are replaced; `null` removes a member.
     fn jwk(&self, kid: &str, members: Value) -> Value {
         let mut jwk =
             serde_json::to_value(Jwk::from_encoding_key(&self.signing, self.algorithm).unwrap()).unwrap();
@@ -53,7 +53,7 @@ impl Pair {
     }
 }
 
-/// The key that the issuers sign with, and another one of theirs.
+/// The key that the issuers sign with, and a second key.
 fn rsa() -> &'static [Pair; 2] {
     static PAIRS: OnceLock<[Pair; 2]> = OnceLock::new();
     PAIRS.get_or_init(|| [(); 2].map(|()| Pair::new(Algorithm::RS256, &rcgen::PKCS_RSA_SHA256)))
@@ -75,7 +75,7 @@ fn changed(mut object: Value, members: &Value) -> Value {
     object
 }
 
-/// Who signs the tokens of a shape.
+/// The key that signs an issuer's tokens.
 #[derive(Clone, Copy)]
 enum Signer {
     Rsa,
@@ -87,14 +87,14 @@ enum Signer {
 struct Shape {
     heading: &'static str,
     signer: Signer,
-    /// The key set; of no use with a secret.
+    /// The key set. Unused if the issuer signs with a secret.
     keys: Value,
     /// The token's header, without `alg`.
     header: Value,
     claims: Value,
-    /// What the upstream learns: subject, issuer, roles, scopes.
+    /// The identity that the upstream receives: subject, issuer, roles, scopes.
     caller: [&'static str; 4],
-    /// Changes of the claims, each with the code of the refusal, or "" if the token is still good.
+    /// Changes of the claims, each with the code of the refusal, or "" if the token stays valid.
     neighbours: Vec<(Value, &'static str)>,
 }
 
@@ -120,7 +120,7 @@ impl Shape {
         format!("{message}.{signature}")
     }
 
-    /// The recipe of the page, with the key source replaced by a file of the test.
+    /// Returns the recipe from the page, with the key source replaced by a file.
     fn recipe(&self) -> String {
         let start = PAGE.find(&format!("\n## {}\n", self.heading)).expect(self.heading);
         let (_, rest) = PAGE[start..].split_once("```toml\n").unwrap();
@@ -161,10 +161,10 @@ impl Shape {
                 code => drop(answer.is_refusal(401, code)),
             }
         }
-        // The header decides nothing, and a public key is no secret.
+        // The header must not choose the algorithm.
         ask(&self.token(&json!({ "alg": "none" }), &none)).is_refusal(401, "unsupported_algorithm");
         ask(&self.token(&json!({ "alg": "HS384" }), &none)).is_refusal(401, "unsupported_algorithm");
-        // Another signature.
+        // The signature of another token.
         let token = self.token(&none, &none);
         let (message, _) = token.rsplit_once('.').unwrap();
         let other = self.token(&none, &json!({ "exp": now() + 60 }));
@@ -173,7 +173,7 @@ impl Shape {
     }
 }
 
-/// What most tokens have.
+/// The claims of most tokens.
 fn times() -> Value {
     json!({ "iat": now(), "exp": now() + 300 })
 }

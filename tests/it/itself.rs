@@ -1,4 +1,4 @@
-//! Tests of the kit itself: refusals in other tests must not be caused by a kit that reads or signs wrongly.
+//! Tests of the test kit. A refusal in another test must not be caused by a faulty kit.
 
 use crate::kit::forge::{self, Algorithm};
 use crate::kit::{Connection, Request, Upstream, client, token, upstream::After};

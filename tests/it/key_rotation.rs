@@ -1,4 +1,4 @@
-//! Keys of issuers by URL under load: rotations refuse nobody, and floods of invented `kid`s cost next to nothing.
+//! Keys of issuers by URL under load. Rotations cause no refusals, and floods of invented `kid`s cause few fetches.
 
 use crate::key_urls::{ask, by_url};
 use crate::kit::client::Connection;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const ROTATIONS: usize = 50;
 
-/// Ends the threads of a load when it is dropped, so that a failed test does not wait for them.
+/// Ends the threads of a load on drop, even if the test fails.
 struct Ends<'f>(&'f AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -51,7 +51,7 @@ fn fifty_rotations_under_load_refuse_not_one_good_token() {
                 }
             });
         }
-        // Beside them, somebody invents keys.
+        // At the same time, another client sends invented `kid`s.
         scope.spawn(|| {
             let mut connection = Connection::open(address);
             for number in 0.. {
@@ -115,7 +115,7 @@ fn a_flood_of_invented_kids_causes_few_fetches_and_does_not_slow_good_tokens() {
     });
     let (fetched, bound) = (server.fetches() - fetches, begun.elapsed().as_millis() / 500 + 1);
     assert!(fetched as u128 <= bound, "{fetched} fetches, and the cooldown allows {bound}");
-    // A good token never waits for a fetch, each of which is half a second after the last.
+    // A valid token never waits for a fetch. Fetches are half a second apart.
     assert!(slowest < Duration::from_millis(400), "{slowest:?}");
 }
 

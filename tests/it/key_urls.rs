@@ -1,4 +1,4 @@
-//! Keys of issuers by URL and by discovery: fetched, kept, waited for, and never worse than the last good set.
+//! Keys that the gateway fetches from an issuer's URL or by discovery.
 
 use crate::kit::client::Connection;
 use crate::kit::dir::Dir;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// The keys of `[[issuer]]` that allow a server of the test.
+/// The keys of `[[issuer]]` that permit a key server on this machine.
 pub(crate) const LOCAL: &str =
     "allow_http = true\nprivate_networks = [\"127.0.0.0/8\"]\njwks_cooldown = \"100ms\"\n";
 
@@ -25,7 +25,7 @@ path     = \"/x\"
 upstream = \"echo\"
 ";
 
-/// A policy whose issuer has these keys.
+/// Returns a policy whose issuer has these keys.
 pub(crate) fn policy(keys: &str) -> String {
     format!(
         "[[issuer]]\nissuer = \"https://id.test/\"\naudience = [\"orders\"]\nalgorithms = [\"ES256\"]\n{keys}\n{ROUTE}"
@@ -130,7 +130,7 @@ fn keys_are_found_by_the_metadata_of_either_kind() {
         let gateway = Portcullis::with(&text).start();
         let good = one.sign(token("ada").claim("iss", json!(issuer)));
         ask(&gateway, &good).is(200);
-        // The metadata are not read again for each fetch of the keys.
+        // The metadata is not fetched again with each fetch of the keys.
         let before = server.fetches();
         ask(&gateway, &Signer::new("2").sign(token("ada").claim("iss", json!(issuer)))).is(401);
         assert_eq!(server.fetches(), before + 1, "{well_known}");
@@ -154,7 +154,7 @@ fn metadata_of_another_issuer_name_no_keys() {
     assert!(status(&gateway).contains("not of"), "{}", status(&gateway));
 }
 
-/// What a hostile or broken key server answers. None of it may replace the keys that work, or stop the gateway.
+/// Hostile or broken answers of a key server must not replace the working keys or stop the gateway.
 #[test]
 fn no_answer_of_a_key_server_harms_the_keys_that_work() {
     let (one, two) = (Signer::new("1"), Signer::new("2"));
@@ -387,7 +387,7 @@ fn a_reload_keeps_the_keys_and_fetches_nothing() {
     assert!(reported(&gateway)["keys"][0]["last_used"].is_string());
     server.answer("500 Internal Server Error", "", "");
     let fetches = server.fetches();
-    // The same source, and one that is fetched at other times.
+    // The same key source, and the same source with a different refresh time.
     for text in
         [by_url(&server), by_url(&server).replace("jwks_cooldown", "jwks_refresh = \"1h\"\njwks_cooldown")]
     {
@@ -397,7 +397,7 @@ fn a_reload_keeps_the_keys_and_fetches_nothing() {
         assert_eq!(reported(&gateway)["keys"][0]["first_seen"], first_seen);
     }
     assert_eq!(server.fetches(), fetches);
-    // At another place the keys may be others.
+    // Another URL may have other keys.
     let other = KeyServer::of(&[&Signer::new("1")]);
     reloaded(&gateway, &by_url(&other));
     ask(&gateway, &good).is_refusal(401, "bad_signature");
@@ -466,7 +466,7 @@ fn what_is_risky_about_a_url_is_found_before_it_is_served() {
     assert!(checked.code != Some(0) && checked.text().contains("mixed_keys"), "{checked:?}");
 }
 
-/// The metadata of Entra ID for all tenants have a placeholder in their issuer.
+/// The metadata of Entra ID for all tenants has a placeholder in its issuer.
 #[test]
 fn the_metadata_of_all_tenants_are_those_of_an_issuer_with_tenants() {
     let one = Signer::new("1");
@@ -530,7 +530,7 @@ fn an_https_issuer_is_verified_by_a_private_authority() {
     let gateway = start(&server, "ca = \"ca.pem\"\n");
     ask(&gateway, &one.sign(token("ada"))).is(200);
     assert!(server.requests() > 0);
-    // Another authority, and a certificate of another name, do not count.
+    // A certificate by another authority or for another name is rejected.
     let stranger = Server::answering(other.der(), &key, answer, true);
     for (server, ca) in [(&server, ""), (&stranger, "ca = \"ca.pem\"\n")] {
         let before = server.requests();

@@ -1,4 +1,4 @@
-//! What the log contains about requests, and what it must never contain.
+//! Tests what the log contains about requests, and that it contains no secrets.
 
 use crate::kit::upstream::After;
 use crate::kit::{Portcullis, Request, Upstream, forge, token};

@@ -1,4 +1,4 @@
-//! What a server sends at the wrong time or in the wrong shape reaches no other request.
+//! Upstreams that send malformed bytes, or bytes at the wrong time. No other request may receive them.
 
 use crate::admin::{metric, metrics};
 use crate::kit::upstream::{After, Gate};
@@ -38,7 +38,7 @@ fn bytes_without_a_request_close_their_connection_and_are_counted() {
     let gateway = gateway(&upstream, PUBLIC);
     assert_eq!(Request::get("/").to(gateway.http()).is(200).text(), "ok");
     gate.open();
-    // The sweep notices the bytes without a further request.
+    // The gateway's sweep finds the bytes without a further request.
     eventually("it is counted", || unasked(&gateway) == 1.0);
     assert_eq!(Request::get("/").to(gateway.http()).is(200).text(), "ok");
     assert_eq!(upstream.connections(), 2);
@@ -62,7 +62,7 @@ fn a_connection_that_its_server_does_not_clearly_keep_serves_one_request() {
     }
 }
 
-/// RFC 9112 sections 2.2, 4, 5, 6.1 and RFC 9110 section 15.2. `http1::tests` has the whole table.
+/// RFC 9112 sections 2.2, 4, 5, 6.1 and RFC 9110 section 15.2. `http1::tests` has the complete table.
 #[test]
 fn a_head_with_two_readings_is_a_bad_gateway() {
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(17);
@@ -82,12 +82,12 @@ fn a_head_with_two_readings_is_a_bad_gateway() {
         answered.is_refusal(502, "upstream_failed");
         let line = gateway.access_line(&answered);
         assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("http://")), "{line}");
-        // A malformed answer does not make the gateway send the request again.
+        // The gateway must not repeat the request after a malformed answer.
         assert_eq!(upstream.requests().len(), 1, "{answer:?}");
     }
 }
 
-/// RFC 9112 section 7.1. The answer has begun, so it can only be cut off.
+/// RFC 9112 section 7.1. The answer has begun, so the gateway can only truncate it.
 #[test]
 fn a_chunk_with_two_readings_cuts_the_answer() {
     for chunks in
@@ -105,7 +105,7 @@ fn a_chunk_with_two_readings_cuts_the_answer() {
     }
 }
 
-/// A server that refuses an upload by its head answers, and closes the connection while the client still sends.
+/// The server refuses an upload after its head, and closes the connection while the client still sends.
 #[test]
 fn an_answer_arrives_although_the_server_no_longer_takes_the_request() {
     let upstream = Upstream::with(|_, wire| {
@@ -118,13 +118,13 @@ fn an_answer_arrives_although_the_server_no_longer_takes_the_request() {
         connection.send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 33554432\r\n\r\n");
         let piece = vec![b'x'; 1 << 20];
         let _ = (0..32).take_while(|_| connection.try_send(&piece).is_ok()).count();
-        // The gateway reads on after its answer, so the client gets to read it.
+        // The gateway continues to read after its answer, so that the client can read the answer.
         assert_eq!(connection.answer().is(413).text(), "too large");
     }
     assert_eq!(upstream.requests().len(), 10, "an upload is never repeated");
 }
 
-/// The rest of a request never shares its connection with another request.
+/// After an incomplete request, the connection to the upstream is not reused.
 #[test]
 fn a_connection_that_was_answered_early_serves_no_other_request() {
     let gate = Gate::new();
@@ -153,7 +153,7 @@ fn a_connection_that_was_answered_early_serves_no_other_request() {
     assert_eq!(upstream.connections(), 2);
 }
 
-/// A GET whose chunks a server did not expect would be read as another request.
+/// A server that ignores the chunks of a GET would read them as another request.
 #[test]
 fn a_get_with_a_body_of_unknown_length_is_forwarded_without_it() {
     let upstream = Upstream::start();
@@ -174,7 +174,7 @@ fn a_get_with_a_body_of_unknown_length_is_forwarded_without_it() {
     assert!(upstream.requests().iter().all(|seen| seen.target == "/"));
 }
 
-/// A client of HTTP/1.0 may omit `Host`; the request to the upstream may not (RFC 9112 section 3.2).
+/// An HTTP/1.0 client may omit `Host`, but the request to the upstream must have it (RFC 9112 section 3.2).
 #[test]
 fn a_request_without_a_host_gets_that_of_its_server() {
     let upstream = Upstream::start();

@@ -50,7 +50,7 @@ pub struct DpopSettings {
     pub previous_nonce_key: Option<NonceKey>,
     /// The maximum number of remembered proofs.
     pub replay_entries: usize,
-    /// Whether the challenges of routes that accept bearer tokens also offer DPoP.
+    /// Whether challenges for bearer tokens also offer DPoP.
     pub announce: bool,
 }
 

@@ -37,8 +37,8 @@ impl<'t> Target<'t> {
 
     /// Whether this is the target of the request.
     ///
-    /// If no host has a port, accepts the default port and the port in `X-Forwarded-Port`. A proxy often removes the
-    /// port from the host, and an inner proxy may report its own port.
+    /// If the host of the request has no port, accepts the default port and the port in `X-Forwarded-Port`. A proxy
+    /// often removes the port from the host, and an inner proxy may report its own port.
     pub(super) fn is_of(&self, credentials: &Credentials<'_>) -> bool {
         let (head, relayed) = (credentials.head, credentials.relayed);
         let default = credentials.scheme.default_port();

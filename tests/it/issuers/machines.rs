@@ -1,4 +1,4 @@
-//! Issuers of workloads, and libraries with which applications make their own tokens.
+//! Issuers for workloads, and libraries that applications issue tokens with.
 
 use super::*;
 
@@ -117,7 +117,7 @@ pub(super) fn machines() -> Vec<Shape> {
             neighbours: vec![
                 (json!({ "user_id": "7" }), ""),
                 (json!({ "token_type": "refresh" }), "wrong_type"),
-                // A sliding token refreshes itself, and is valid for as long as that.
+                // A sliding token can refresh itself.
                 (json!({ "token_type": "sliding" }), "missing_claim"),
                 (json!({ "user_id": null }), "missing_claim"),
             ],

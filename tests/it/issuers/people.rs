@@ -20,7 +20,7 @@ pub(super) fn people() -> Vec<Shape> {
         Shape {
             heading: "Keycloak",
             signer: Signer::Rsa,
-            // Keycloak publishes a key for encryption beside the one for signatures.
+            // Keycloak publishes an encryption key in the same key set.
             keys: json!({ "keys": [
                 rsa()[1].jwk("k2", json!({ "use": "enc", "alg": "RSA-OAEP", "x5c": ["AAAA"] })),
                 rsa()[0].jwk("k1", json!({ "use": "sig", "x5c": ["AAAA"], "x5t": "x" })),
