@@ -20,8 +20,8 @@ pub enum Credential {
     /// The credential in the request's headers, if any.
     #[default]
     AsSent,
-    /// A valid token with these claims. Missing `iss`, `aud` and `exp` claims are added, and the current session
-    /// generation of the local authority.
+    /// A valid token with these claims. Missing `iss`, `aud` and `exp` claims are added. The current session
+    /// generation of the local authority is added too.
     Claims(Map<String, Value>),
     /// This token, which is verified.
     Token(String),

@@ -16,7 +16,8 @@ pub(super) enum Flaw {
 const LENGTH_MIN: usize = 32;
 /// The maximum number of examined bytes. The search for repetitions takes quadratic time.
 const LOOKED_AT: usize = 1024;
-/// The minimum number of distinct bytes. Of a billion strings of 32 random hexadecimal digits, one has fewer distinct bytes.
+/// The minimum number of distinct bytes. Of a billion strings of 32 random hexadecimal digits, one has fewer distinct
+/// bytes.
 const DIFFERENT_MIN: usize = 8;
 /// A secret with a period of at most this many bytes has at most 64 bits of entropy.
 const PERIOD_MIN: usize = 8;
