@@ -1,5 +1,5 @@
-//! The cost of a token at first sight, beside that of its bare signature check with the same library: the digest, a
-//! look-up that finds nothing, all checks, and the insertion into the cache.
+//! The cost of a new token, compared with a bare signature check with the same library. It includes the digest, a cache
+//! miss, all checks, and the insertion into the cache.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use aws_lc_rs::encoding::AsDer;

@@ -1,5 +1,5 @@
-//! The cost of a limit per request: with one key (always the same cache line), with many keys that fit, and with a full
-//! table in which every key displaces another.
+//! The cost of a limit per request: with one key, with many keys that fit into the table, and with a full table in
+//! which each key replaces another.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderMap;

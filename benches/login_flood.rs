@@ -1,9 +1,8 @@
-//! The effect of a flood of logins on proxied requests: their latencies at a fixed rate, without and with the flood.
+//! The latencies of proxied requests, with and without a flood of logins.
 //!
-//! `cargo bench --bench login_flood` starts the release binary with one worker per core. It sends requests with a token
-//! at a fixed rate over several connections, and at the same time as many logins as the gateway answers. Latency is
-//! measured from the time when a request was due, not from when it was sent. A stall thus also counts for the requests
-//! that it delayed.
+//! `cargo bench --bench login_flood` starts the release binary with one worker per core. It sends requests at a fixed
+//! rate, and as many logins as the gateway answers. Latency is measured from the time when a request was due, so a
+//! stall counts for all requests that it delays.
 #![allow(
     missing_docs,
     clippy::print_stdout,

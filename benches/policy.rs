@@ -1,5 +1,5 @@
-//! The cost of a policy before it is served: reading and compiling ten thousand routes with as many tests, and running
-//! the tests. Both a start and a reload wait for this.
+//! The cost of a start or a reload: reading and compiling ten thousand routes with as many tests, and running the
+//! tests.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};

@@ -1,5 +1,5 @@
-//! The revocation check of a token that signals may revoke: in front of a million marks, when nothing has changed and
-//! after each new mark. Prints the memory of the marks.
+//! The revocation check of a token with a million marks, without a change and after each new mark. Prints the memory of
+//! the marks.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -1,9 +1,8 @@
-//! The throughput of the store: refresh tokens spent one after another and by many sessions at once, and account
-//! lookups in the meantime.
+//! The throughput of the store: rotations of refresh tokens, sequential and concurrent, and account lookups at the same
+//! time.
 //!
 //! `cargo bench --bench store` uses a new SQLite file in the target folder, or the empty database in
-//! `PORTCULLIS_BENCH_STORE` (`postgres://...`). Each rotation is flushed to disk before the next step, and that flush
-//! takes most of the measured time.
+//! `PORTCULLIS_BENCH_STORE` (`postgres://...`). The flush to disk takes most of the measured time.
 #![allow(
     missing_docs,
     clippy::print_stdout,

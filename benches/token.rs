@@ -1,5 +1,4 @@
-//! The cost of a token: verifying it with each algorithm, refusing it, finding it in the cache, and caching it in place
-//! of another.
+//! The cost of a token: verifying, refusing, finding it in the cache, and caching it in a full cache.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};

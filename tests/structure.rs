@@ -1,8 +1,7 @@
 //! Checks the direction of the imports between modules.
 //!
-//! [`MODULES`] lists every top-level module once, from the program's entry at the top to the leaves. A module may
-//! import only modules below it. A module that is missing from the list fails the test. An entry of the list or of the
-//! exceptions that matches nothing fails it as well.
+//! [`MODULES`] lists every top-level module once, from the program's entry to the leaves. A module may import only
+//! modules below it. A missing module or an unused entry fails the test.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail wherever it stands")]
 
@@ -209,9 +208,8 @@ fn only_the_compiler_of_a_policy_makes_rules_and_shadow_modes() {
     }
 }
 
-/// A decision gets its time from its caller. All decisions about a request thus use the same time, and a test or an
-/// explanation can set it. (clippy.toml bans the wall clock everywhere; deadlines of waits may use the monotonic
-/// clock.)
+/// The caller of a decision passes the time, so that all decisions about a request use the same time. clippy.toml bans
+/// the wall clock everywhere.
 #[test]
 fn the_stages_that_decide_read_no_clock() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -269,7 +267,7 @@ fn what_the_program_is_made_of_is_in_the_image_that_builds_it() {
         .collect();
     let mut paths = Vec::new();
     files(&root.join("src"), &mut paths);
-    // Files that contain only tests are not built in the image.
+    // Files that contain only tests are not part of the image.
     paths.retain(|path| !path.ends_with("tests.rs") && !path.ends_with("config/reference.rs"));
     let mut included = 0;
     for path in paths {

@@ -1,5 +1,5 @@
-//! No bytes make the checks of API keys panic. Only a text of the exact form is a key. A file that is accepted has
-//! distinct keys, and none sets the claims that the gateway sets.
+//! The checks of API keys never panic. Only a text of the exact form is a key. An accepted file has distinct keys,
+//! which do not set the gateway's own claims.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

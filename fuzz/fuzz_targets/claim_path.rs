@@ -1,4 +1,4 @@
-//! A parsed claim path, written and parsed again, is the same. No input makes the parser panic.
+//! A claim path is unchanged after writing and parsing. The parser never panics.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! No `Cookie` field makes the parser panic, and a cookie that it returns occurs in the field exactly once. Stripping
-//! removes all of the gateway's cookies, and keeps every other cookie unchanged and in order.
+//! The parser of `Cookie` never panics, and a returned cookie occurs exactly once. Stripping removes all of the
+//! gateway's cookies, and keeps every other cookie unchanged and in order.
 #![no_main]
 
 use http::{HeaderMap, HeaderValue, header::COOKIE};

@@ -1,5 +1,5 @@
-//! No `DPoP` field makes the verifier of proofs panic, and a proof with an invalid signature is neither accepted nor
-//! remembered. No proof of the fuzzer has a valid signature, since each target of the request is new.
+//! The verifier of proofs never panics. A proof with an invalid signature is neither accepted nor remembered. The
+//! fuzzer cannot sign a proof, because each request has a new target.
 #![no_main]
 
 use http::{HeaderMap, HeaderValue, Method};

@@ -1,4 +1,4 @@
-//! No request body makes the parser of an endpoint's fields panic, and an encoded form is decoded exactly.
+//! The parser of an endpoint's fields never panics, and decodes an encoded form exactly.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
-//! An accepted head has one host, one path and one framing, and parsing it again gives the same.
+//! An accepted head has one host, one path and one framing. Parsing it again gives the same head.
 //!
-//! The input is lines: version, method and target in the first, then header fields.
+//! The first input line has the version, method and target. The other lines are header fields.
 #![no_main]
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, request::Parts};

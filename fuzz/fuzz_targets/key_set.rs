@@ -1,5 +1,5 @@
-//! Reads any bytes as a key set and as an issuer's metadata. The reader returns within its bounds, and metadata name
-//! keys only for their own issuer.
+//! Reads bytes as a key set and as metadata. The reader keeps its bounds, and metadata gives keys only for its own
+//! issuer.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A canonical path has one reading, for any raw path.
+//! A canonical path is unambiguous, for any raw path.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

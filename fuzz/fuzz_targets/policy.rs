@@ -1,6 +1,5 @@
-//! For any policy file and environment: reading either succeeds or reports faults with their places. A policy that was
-//! read is compiled or refused, and a compiled policy answers questions. Nothing panics or overflows, and the number of
-//! findings is bounded.
+//! Reading a policy either succeeds or reports faults with their positions. Nothing panics or overflows, and the number
+//! of findings is bounded.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +30,7 @@ fuzz_target!(|input: &str| {
         assert!(!faults.is_empty(), "refused without a reason");
         return;
     };
-    // A file with faults is compiled as well, because faults in its other parts are reported too.
+    // Compile a file with faults too, because compilation reports further faults.
     match compile(&loaded, MissingKey::Ephemeral) {
         Ok(compiled) => {
             let compiled = lint(&loaded, compiled);

@@ -1,5 +1,5 @@
-//! No bytes in place of a signal make its readers panic or are accepted without the key. Signed claims of any content
-//! mark tokens only if the issuer and the audience are right, and only tokens of the one issuer.
+//! The readers of signals never panic, and accept nothing without the key. Signed claims revoke tokens only with the
+//! right issuer and audience, and only tokens of that issuer.
 #![no_main]
 
 use aws_lc_rs::hmac;

@@ -1,5 +1,4 @@
-//! No bytes in place of a token make the verifier panic, and no bytes are accepted, because the fuzzer does not have
-//! the key.
+//! The verifier never panics, and accepts nothing, because the fuzzer does not have the key.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -40,8 +39,7 @@ fuzz_target!(|data: &[u8]| {
     {
         assert!(verify(token, &TRUST, Now::at(1)).is_err());
     }
-    // The same bytes are also verified as the claims of a token whose only fault is its signature. They then reach code
-    // behind the first checks.
+    // Use the same bytes as claims with an invalid signature, to reach code after the first checks.
     use base64::Engine;
     let part = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(data);
     let forged = format!("eyJhbGciOiJIUzI1NiJ9.{part}.{}", "A".repeat(43));

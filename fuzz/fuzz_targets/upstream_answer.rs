@@ -1,6 +1,6 @@
-//! An upstream's answer means the same however its bytes arrive, and its body is never longer than its framing says.
+//! The pieces in which an answer arrives do not change its meaning. Its body is never longer than its framing allows.
 //!
-//! The first byte is the method, the second one the size of the pieces.
+//! The first byte selects the method, and the second byte the size of the pieces.
 #![no_main]
 
 use bytes::BytesMut;

@@ -276,7 +276,7 @@ fn a_refusal_offers_the_credentials_that_its_route_accepts() {
     let refused = offers(keyed("/keys", "pck_x"));
     assert_eq!(refused.len(), 1, "{refused:?}");
     assert!(refused[0].starts_with(&format!("{api_key}, error=\"invalid_token\"")), "{refused:?}");
-    // A 403 has no challenge, because other credentials would not help.
+    // The challenge of a 403 names only the scheme that the caller used.
     let forbidden = offers(Request::get("/reports").bearer(token("ada")));
     assert!(forbidden.len() == 1 && forbidden[0].starts_with(bearer), "{forbidden:?}");
     let outcome =

@@ -276,7 +276,7 @@ fn cases(keys: &[Signer]) -> Vec<Case> {
         cases.push(case(key, &[], None));
         cases.extend((0..CHANGES.len()).map(|index| case(key, &[index], None)));
         cases.extend((0..REWRITES.len()).map(|index| case(key, &[], Some(index))));
-        // Each algorithm tests different pairs. Together they cover all pairs.
+        // Each algorithm tests different pairs.
         for step in 0..CHANGES.len() {
             let other = (step * 7 + nth * 11 + 3) % CHANGES.len();
             cases.push(case(key, &[step, other], None));

@@ -136,7 +136,7 @@ fn tokens_of_a_revoked_key_are_refused_although_they_were_verified_before() {
     let new = serde_json::from_str::<Value>(&revoked).unwrap()["replaced_by"].as_str().unwrap().to_owned();
     soon(&gateway, &leaked, 401, || {});
     Request::get("/x").bearer(&leaked).to(gateway.http()).is_refusal(401, "unknown_key");
-    // A new key signs instead, and a restart does not restore the revoked key.
+    // A new key signs now. A restart does not restore the revoked key.
     eventually("the new key signs", || kid_of(&mint(&dir)) == new);
     soon(&gateway, &mint(&dir), 200, || {});
     assert_eq!((key_in(&dir, "revoked"), key_in(&dir, "signing")), (first.clone(), new));
@@ -173,7 +173,7 @@ fn a_key_signs_when_its_moment_comes() {
     let gateway = Portcullis::with(POLICY).start();
     let dir = gateway.dir().clone();
     let first = key_in(&dir, "signing");
-    // A scheduled rotation ten minutes ago made this key. The name of its file contains the time.
+    // A scheduled rotation ten minutes ago created this key. Its file name contains the time.
     let rotated: Value =
         serde_json::from_str(&good(&dir, &["key", "rotate", "--format", "json"]).stdout).unwrap();
     let made = dir.path().join(format!("state/{}", file_name(rotated["signs_from"].as_str().unwrap())));

@@ -62,7 +62,7 @@ fn a_burst_passes_and_what_comes_after_is_told_when_to_come_again() {
     assert!((1..=60).contains(&wait), "one a minute: {wait}");
     assert!(answer.header("ratelimit").unwrap().contains("r=0"));
     assert_eq!(upstream.requests().len(), 3);
-    // A route without the limit is not limited. A route with the same limit shares its budget.
+    // A route without the limit is not limited. Routes with the same limit share its budget.
     assert!(Request::get("/free").to(gateway.http()).is(200).header("ratelimit").is_none());
     Request::get("/too").to(gateway.http()).is_refusal(429, "rate_limited");
 }
@@ -75,7 +75,7 @@ fn what_is_refused_for_its_token_still_counts_by_address() {
         let forged = format!("{}x", token("ada"));
         Request::get("/limited").bearer(forged).to(gateway.http()).is_refusal(401, "malformed_token");
     }
-    // Now the limit refuses even a good token, before its signature is checked.
+    // The limit now refuses even a valid token, before its signature is checked.
     Request::get("/limited").bearer(token("ada")).to(gateway.http()).is_refusal(429, "rate_limited");
     upstream.saw_nothing();
 }

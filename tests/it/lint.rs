@@ -1,4 +1,4 @@
-//! Findings of `check` for policies that can be served: how `--strict` treats them, and how the policy waives them.
+//! Findings of `check` for valid policies: `--strict` rejects them, and the policy can waive them.
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, write_policy};
@@ -108,7 +108,7 @@ fn a_route_waives_for_itself_and_not_for_its_neighbour() {
         "{WEAK}waive = {{ no_test = \"not yet\" }}\n[[route]]\nname = \"x\"\npath = \"/x\"\nupstream = \"app\"\n{TEST}"
     )
     .replace("5m", "30s");
-    // The test covers the first route, so that route's waiver is unused. The second route has no waiver.
+    // The test covers the first route, so its waiver is unused. The second route has no waiver.
     let report = json(&check(&two, &["--format", "json"]));
     assert_eq!(ids(&report["diagnostics"]), ["no_test", "unused_waiver"], "{report}");
     let (own, _) = two.split_once("[[test]]").unwrap();
@@ -116,7 +116,7 @@ fn a_route_waives_for_itself_and_not_for_its_neighbour() {
         &own.replace("\"x\"\n", "\"x\"\nwaive = { no_test = \"nor this\" }\n"),
         &["--format", "json"],
     ));
-    // Without any test there is one finding for the whole policy, which a route cannot waive.
+    // Without any test, there is one finding for the whole policy. A route cannot waive it.
     assert!(ids(&report["diagnostics"]).contains(&"no_test"), "{report}");
 }
 

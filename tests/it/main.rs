@@ -1,7 +1,7 @@
 //! Black-box tests of the gateway: the real binary, real sockets, and the requests that reach the upstream.
 //!
-//! All subjects share one test binary, so that it is linked once. The tests do not use the gateway's source: they
-//! observe only what operators, clients and services observe.
+//! All modules share one test binary, so that it is linked only once. The tests observe only what operators, clients
+//! and services observe.
 
 #![allow(
     unreachable_pub,

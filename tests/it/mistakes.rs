@@ -1,5 +1,4 @@
-//! Mistakes that operators make in the policy and in the files beside it: each is reported with its line, in words that
-//! a person can act on.
+//! Mistakes of operators in the policy and its files. Each is reported with its line and a clear message.
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, command_in, completed, write_policy};
@@ -572,7 +571,8 @@ fn a_state_folder_that_others_may_write_to_or_its_owner_may_not_is_told_of() {
     dir.set_mode("state", 0o700);
 }
 
-/// Creates a certificate for these names, valid from the start of year `from` to the start of year `to`, and its key.
+/// Creates a certificate for these names and its key. It is valid from the start of year `from` to the start of year
+/// `to`.
 fn pair(names: &[&str], from: i32, to: i32) -> (String, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -879,7 +879,7 @@ upstream = "app"
     assert_eq!(report.code, Some(0), "{report:?}");
     let found = findings(&report);
     assert!(!found.iter().any(|one| one["id"].as_str().unwrap().starts_with("spelling_")), "{found:#?}");
-    // The warning names the paths that are still refused there, and disappears when there are none.
+    // The warning names the paths that are still refused. Without such paths, there is no warning.
     let shadowed = |found: &[Value]| -> Vec<String> {
         let of = found.iter().filter(|one| one["id"] == "shadowed_route");
         of.map(|one| one["found"].as_str().unwrap().to_owned()).collect()

@@ -1,5 +1,5 @@
-//! The documented alert rules and dashboard: they use only existing metrics, every alert has its own test and an
-//! explanation, and every metric is documented.
+//! The documented alert rules and dashboard use only existing metrics. Every alert has a test and an explanation. Every
+//! metric is documented.
 
 use crate::admin::metrics;
 use crate::kit::account::AUTHORITY;

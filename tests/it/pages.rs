@@ -1,4 +1,4 @@
-//! Refusals as pages for people: who is sent to the login page, the text of a page, and its links.
+//! Refusals as pages: redirects to the login page, the text of the pages, and their links.
 
 use crate::browser::LOOK;
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
@@ -133,15 +133,15 @@ fn each_page_leads_on() {
     let home = link("/", "Go to the start page");
     let login = "/auth/login?next=/staff/list%3Fa%3Db";
 
-    // The page of a 401 links to the login page, which leads back to the requested page.
+    // The page of a 401 links to the login page, which redirects to the requested page.
     let page = html("/staff/list?a=b").to(gateway.http());
     assert_eq!((page.status, led(&page)), (401, vec![link(login, "Log in"), home.clone()]));
     assert!(page.header("www-authenticate").is_some() && page.text().contains("Log in to continue"));
-    // A POST cannot be repeated after the login, so the link does not lead back.
+    // A POST cannot be repeated after the login, so the link has no destination.
     let posted = Request::post("/staff/list", "").host("localhost").header("Accept", HTML).to(gateway.http());
     assert_eq!((posted.status, led(&posted)), (401, vec![link("/auth/login", "Log in"), home.clone()]));
 
-    // The page of a 403 names the account that is logged in, and links to another login and to the logout.
+    // The page of a 403 names the account, and links to another login and to the logout.
     let page = html("/staff/list?a=b").header("Cookie", &cookie).to(gateway.http());
     let other = link(&format!("{login}&prompt=login"), "Use another account");
     assert_eq!(
@@ -153,8 +153,7 @@ fn each_page_leads_on() {
     assert!(form.is(200).text().contains("type=\"password\""), "another account can log in: {form:#?}");
     let out = html("/auth/login").header("Cookie", &cookie).to(gateway.http());
     assert!(out.is(200).text().contains("action=\"/auth/logout\""), "{out:#?}");
-    // No page contains a secret of the session, because a stranger can put text of their choice into the page through
-    // its address.
+    // No page contains a session's secret, because the address may put an attacker's text into the page.
     for secret in cookie.split("; ").map(|pair| pair.split_once('=').unwrap().1) {
         assert!(!page.text().contains(secret), "{page:#?}");
     }
@@ -179,8 +178,8 @@ fn each_page_leads_on() {
     }
 }
 
-/// A cookie that the browser sends automatically must not lock a person out of a public page. A token
-/// that was sent on purpose is never ignored.
+/// A cookie that the browser sends automatically must not lock a person out of a public page. A token that the client
+/// sends on purpose is never ignored.
 #[test]
 fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
     let upstream = Upstream::start();
@@ -210,8 +209,7 @@ fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
     // On other routes, the page does not offer to continue without a login.
     let page = with_cookie(html("/staff/x"));
     assert_eq!((page.status, led(&page).len()), (401, 2), "{page:#?}");
-    // A script's request is refused without removing cookies: the script refreshes, and another request may already
-    // have done so.
+    // A refusal of a script's request removes no cookies, because another request may already have refreshed them.
     for request in [
         Request::get("/news").host("localhost"),
         html("/news").header("Sec-Fetch-Mode", "cors"),
@@ -227,8 +225,8 @@ fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
     assert!(!sent.text().contains("Continue without"), "{sent:#?}");
 }
 
-/// A client of a proxy that asks for a verdict sees the page under the proxy's host, and Traefik resolves a bare path
-/// in `Location` against the gateway. The page therefore names the login page by its full address.
+/// If a proxy asks for a verdict, the page names the full address of the login page. The client sees the page under the
+/// proxy's host, and Traefik resolves a bare path in `Location` against the gateway.
 #[test]
 fn a_page_for_the_client_of_another_proxy_leads_on_by_full_addresses() {
     let upstream = Upstream::start();

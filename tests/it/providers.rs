@@ -1,5 +1,5 @@
-//! Tokens of real providers, whose keys the gateway finds by discovery: npm's oidc-provider, and a server made with Authlib. Each
-//! signs with several algorithms.
+//! Tokens of real providers with several algorithms: npm's oidc-provider, and a server made with Authlib. The gateway
+//! finds their keys by discovery.
 
 use crate::kit::{Portcullis, Request};
 use base64::Engine;
@@ -38,7 +38,7 @@ impl Drop for Provider {
     }
 }
 
-/// Installs the pinned packages, and returns the folder of the scripts and that of the packages.
+/// Installs the pinned packages. Returns the folder of the scripts and the folder of the packages.
 fn installed() -> (PathBuf, PathBuf) {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let (scripts, folder) =
@@ -49,7 +49,7 @@ fn installed() -> (PathBuf, PathBuf) {
 }
 
 impl Provider {
-    /// Starts a provider, which prints its port when it listens.
+    /// Starts a provider, and waits until it prints its port.
     fn start(program: PathBuf, script: PathBuf) -> Self {
         let mut process = Command::new(program)
             .arg(script)
@@ -75,7 +75,7 @@ impl Provider {
         serde_json::from_slice(&answer.body).unwrap()
     }
 
-    /// Gets an access token with these fields of the form.
+    /// Requests an access token with these form fields.
     fn token(&self, path: &str, fields: &str) -> String {
         let credential = STANDARD.encode("web:the-secret-of-a-test-client");
         let request = Request::post(path, format!("grant_type=client_credentials&{fields}"))
@@ -95,7 +95,7 @@ impl Provider {
     }
 }
 
-/// Checks a token with the scope `read`: one route lets it pass, and the other does not.
+/// Checks a token with the scope `read`: one route accepts it, and the other route rejects it.
 #[track_caller]
 fn reads(gateway: &Portcullis, token: &str) {
     let answer = Request::get("/read").bearer(token).to(gateway.http());
@@ -119,7 +119,7 @@ fn tokens_of_oidc_provider_are_accepted_by_every_algorithm_and_for_their_audienc
     }
     let ask = |gateway: &Portcullis, token: &str| Request::get("/read").bearer(token).to(gateway.http());
     ask(&gateway, &token("elsewhere")).is_refusal(401, "wrong_audience");
-    // Without an algorithm, the same keys refuse its tokens.
+    // The gateway rejects the tokens if the policy does not list their algorithm.
     let few = provider.gateway("https://orders.test", &["ES256", "RS256"], "max_lifetime = \"4m\"\n");
     ask(&few, &token("PS256")).is_refusal(401, "unsupported_algorithm");
     ask(&few, &token("RS256")).is_refusal(401, "lifetime_too_long");

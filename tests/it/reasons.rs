@@ -1,5 +1,4 @@
-//! A refusal reports to the operator what arrived and what was expected: in the log, in `explain`, in `token inspect`
-//! and in tests of the policy. The client gets only the code and one sentence.
+//! A refusal tells the operator what arrived and what was expected. The client gets only the code and one sentence.
 
 use crate::kit::client::send;
 use crate::kit::forge::{self, now};
@@ -34,7 +33,7 @@ access      = "public"
 rate_limits = ["hourly"]
 "#;
 
-/// Returns rejected tokens, each with its code and the operator's text. Every number of seconds is replaced by N.
+/// Returns rejected tokens, each with its code and the operator's text. N replaces each number of seconds.
 fn refused() -> Vec<(String, &'static str, &'static str)> {
     let good = || token("ada").role("admin");
     let client = "aud is missing; client_id is there";
@@ -131,7 +130,7 @@ fn the_log_explain_and_inspect_say_what_came_and_what_was_expected() {
             !shown.contains("known: ") && !shown.contains("wanted: "),
             "the client reads none of it: {shown}"
         );
-        // `explain` and `token inspect` use the same words. A few cases suffice for each of the two kinds of refusal.
+        // `explain` and `token inspect` use the same words. A few cases of each kind of refusal suffice.
         if index % 4 == 0 || status == 403 {
             let url = "http://gateway.test/guarded";
             let arguments = ["--format", "json", "explain", "GET", url, "--token", &token];
@@ -250,8 +249,7 @@ fn what_is_too_large_or_too_fast_says_its_size_and_its_bound() {
     let answer = Request::get("/limited").to(gateway.http());
     answer.is_refusal(429, "rate_limited");
     assert_eq!(detail(&answer), "the limit hourly has no request left: 2 at once, then one each 3.6s");
-    // draft-ietf-httpapi-ratelimit-headers-10, section 4.1: `t` is the time until one more request is
-    // available, not the time until the whole quota is.
+    // draft-ietf-httpapi-ratelimit-headers-10, section 4.1: `t` is the time until one more request is available.
     assert_eq!(answer.header("ratelimit"), Some("\"hourly\";r=0;t=4"));
     assert_eq!(answer.header("retry-after"), Some("4"));
 }

@@ -26,7 +26,7 @@ fn a_refusal_was_overtaken_by_a_reset_when_the_client_was_still_sending() {
     for _ in 0..20 {
         let mut connection = Connection::open(gateway.http());
         connection.send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 2097152\r\n\r\n");
-        // Many clients stop at the first failed write, and never look for an answer.
+        // Many clients stop at the first failed write, and do not read the answer.
         for _ in 0..32 {
             connection.send(vec![b'x'; 64 * 1024]);
         }

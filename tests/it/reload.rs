@@ -1,5 +1,4 @@
-//! The policy is reloaded while the gateway serves requests: what changes at once, what continues unchanged, and what
-//! is reported about a faulty file.
+//! The policy is reloaded while the gateway serves requests.
 
 use crate::kit::account::{self, AUTHORITY, login, post};
 use crate::kit::dir::Dir;
@@ -242,7 +241,7 @@ fn revoked_tokens_stay_revoked_and_sessions_stay_good_over_a_reload() {
     Request::post("/auth/logout", "").bearer(&ended.access).to(address);
     ask(&ended.access).is_refusal(401, "revoked_token");
     for round in 0..3 {
-        // Each round changes a bound, so that each reload has another policy.
+        // Each round changes a bound, so that each reload loads a new policy.
         let bounds = format!("[server.bounds]\nbody_size = \"{}MiB\"\n", 10 + round);
         gateway.dir().replace("gateway.toml", completed(&format!("{bounds}{AUTHORITY}{routes}")));
         assert_eq!(reload(&gateway).status, 200);

@@ -1,5 +1,5 @@
-//! A hundred reloads under full load, over cleartext connections, TLS and HTTP/2: no request fails, and no request is
-//! decided by one policy and forwarded by another.
+//! A hundred reloads under full load, over cleartext, TLS and HTTP/2. No request fails, and one policy both decides and
+//! forwards each request.
 
 use crate::kit::upstream::{After, Gate, Seen, Wire};
 use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, http2, token};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 const RELOADS: usize = 100;
-/// The number of requests over one connection before a new one is opened: handshakes are part of the load.
+/// The number of requests per connection. New connections make handshakes part of the load.
 const A_CONNECTION: usize = 40;
 /// The number of pieces of a streamed answer, and the size of each in bytes.
 const PIECES: usize = 8;
@@ -31,8 +31,8 @@ enum Colour {
 use Colour::{Blue, Red};
 
 impl Colour {
-    /// Returns the policy of this colour. The two policies differ in everything that can differ: the routes, their
-    /// names and order, their upstreams, the stripped prefixes, and the names of identity fields.
+    /// Returns the policy of this colour. The two policies differ in their routes, route names and order, upstreams,
+    /// stripped prefixes, and names of identity fields.
     fn policy(self, one: &Upstream, two: &Upstream) -> String {
         let bounds =
             "[server]\nhttps = \"127.0.0.1:0\"\nworkers = 2\n[server.bounds]\nbody_timeout = \"5m\"\n";
@@ -197,10 +197,10 @@ impl Ask {
         request.body(body).unwrap()
     }
 
-    /// Returns the policy that decided an answer, or `None` if both policies answer alike.
+    /// Returns the policy that decided an answer, or `None` if both policies give the same answer.
     ///
     /// # Panics
-    /// If neither policy would have given this answer.
+    /// If neither policy gives this answer.
     #[track_caller]
     fn answered_by(self, answer: &Answer) -> Option<Colour> {
         assert!(answer.complete, "{self:?}: the answer came whole: {answer:#?}");
@@ -439,6 +439,6 @@ fn the_log_names_the_routes_that_answered(gateway: &Portcullis, by_id: &HashMap<
             found += 1;
         }
     }
-    // A log that cannot keep up drops lines and does not delay requests.
+    // A log that cannot keep up drops lines instead of delaying requests.
     assert!(found > by_id.len() / 10, "{found} of {}", by_id.len());
 }

@@ -1,4 +1,4 @@
-//! Metadata of protected resources (RFC 9728), by which a client without a token discovers the issuer.
+//! Metadata of protected resources (RFC 9728). It tells a client without a token which issuer to use.
 
 use crate::kit::{Portcullis, Request, Upstream, token};
 use crate::policy;

@@ -1,5 +1,5 @@
-//! `portcullis routes`: its list and its table of permissions agree with the gateway's decisions. `check` finds the
-//! spellings that bypass a route.
+//! The list and the permissions of `portcullis routes` agree with the gateway's decisions. `check` finds the spellings
+//! that bypass a route.
 
 use crate::kit::dir::Dir;
 use crate::kit::forge::Token;

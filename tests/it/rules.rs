@@ -1,4 +1,4 @@
-//! Rules that routes share and finer checks: each allowed caller beside neighbours that differ in one fact.
+//! Shared rules and further checks. Each test compares an allowed caller with callers that differ in one fact.
 
 use crate::gateway;
 use crate::kit::dir::Dir;
@@ -69,8 +69,8 @@ upstream = "app"
 claims   = { tenant = "{header:X-Tenant}" }
 "#;
 
-/// Asks with each token, and compares the code of the refusal (empty: it passes) and the number of requests that the
-/// upstream saw.
+/// Sends a request with each token. Compares the code of the refusal (empty if the request passes), and the number of
+/// requests at the upstream.
 #[track_caller]
 fn verdicts(ask: impl Fn(&str) -> Request, table: &[(&str, Token, &str)]) {
     let upstream = Upstream::start();

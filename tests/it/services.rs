@@ -172,8 +172,7 @@ fn a_service_is_told_what_a_token_is_worth_and_of_a_worthless_one_nothing() {
     assert_eq!((&bound["token_type"], &bound["cnf"]), (&json!("DPoP"), &confirmation));
 
     let next = refresh(address, &pair.refresh);
-    // The first character of a signature holds six bits of it, the last one only two. The test therefore changes the
-    // first.
+    // Changes the first character of the signature, because the last character has only two significant bits.
     let (claimed, signature) = pair.access.rsplit_once('.').unwrap();
     let flipped = if signature.starts_with('A') { "B" } else { "A" };
     let forged = format!("{claimed}.{flipped}{}", &signature[1..]);

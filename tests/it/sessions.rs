@@ -1,4 +1,4 @@
-//! Sessions: login, refresh and logout. The tokens of an ended session are refused at once, also after a restart.
+//! Sessions: login, refresh and logout. The tokens of an ended session are refused at once, and after a restart.
 
 use crate::kit::account::{
     self, AUTHORITY, PASSWORD, Pair, claims, login, post, posting, refresh, try_login, try_refresh,
@@ -37,7 +37,7 @@ upstream = \"echo\"
 fresh    = \"10m\"
 ";
 
-/// Starts a gateway with these further keys of `[authority]`, and an account `ada` with the role clerk.
+/// Starts a gateway with an account `ada` that has the role clerk. `more`: further keys of `[authority]`.
 fn with(more: &str) -> Portcullis {
     let gateway = Portcullis::with(&format!("{AUTHORITY}{more}{ROUTES}")).start();
     account::add(gateway.dir(), "ada", &["clerk"]);
@@ -160,7 +160,7 @@ fn the_direct_predecessor_gets_the_very_same_successor_within_the_grace() {
     }
     let third = refresh(address, &second.refresh);
     assert_eq!(refresh(address, &second.refresh).refresh, third.refresh);
-    // The grace has not passed, but this token is no longer the direct predecessor.
+    // The grace period is not over, but this token is not the latest spent token.
     try_refresh(address, &first.refresh).is_refusal(401, "refresh_reused");
     try_refresh(address, &third.refresh).is_refusal(401, "revoked_token");
 }
@@ -324,7 +324,7 @@ fn a_route_may_ask_for_a_login_that_is_fresh() {
     answer.is_refusal(401, "fresh_token_required");
     let challenge = answer.header("www-authenticate").unwrap();
     assert!(challenge.contains("error=\"insufficient_user_authentication\""), "{challenge}");
-    // The login is recent, whichever token of the session is presented.
+    // The login is recent, so every token of the session passes.
     ask(address, "/recent", &second.access).is(200);
     let mint = |claim: &str| {
         let minted = command(gateway.dir(), &["token", "mint", "--sub", "ada", "--claim", claim]);
@@ -455,11 +455,11 @@ fn tokens_are_counted_by_issuer_algorithm_age_and_size() {
     }
 }
 
-/// kill -9 at any moment loses no session and revives no spent token.
+/// kill -9 at any moment loses no session and makes no spent token valid.
 ///
-/// A client refreshes without pause, while the gateway is killed and restarted many times. After each restart the
-/// client continues with the last token that it received. If the gateway stored the spend but the answer was lost, the
-/// client gets the same successor. Tokens that were spent earlier are not accepted again.
+/// A client refreshes continuously, while the gateway is killed and restarted many times. After each restart, the
+/// client presents the last token that it received. If the answer to a refresh was lost, the client gets the same
+/// successor.
 #[test]
 fn kill_9_at_any_moment_loses_no_session_and_revives_no_spent_token() {
     const KILLS: usize = 200;
@@ -470,12 +470,12 @@ fn kill_9_at_any_moment_loses_no_session_and_revives_no_spent_token() {
     let mut spent: Vec<String> = Vec::new();
     let (mut lost, mut refreshes) = (0, 0);
     let raw = |address: SocketAddr, token: &str| -> Option<Pair> {
-        // The connection may break at any moment. Then there is no answer.
+        // The connection may break at any moment, without an answer.
         let request = posting("/auth/refresh", &json!({ "refresh_token": token }));
         let answer = crate::kit::client::try_send(address, request.bytes())?;
         Some(Pair::of(&answer))
     };
-    // The time of a refresh, measured again in each round. The kills are spread over several refreshes even on a busy
+    // The duration of a refresh, measured in each round. It spreads the kills over several refreshes, even on a busy
     // machine.
     let mut pace = std::time::Duration::from_millis(2);
     for round in 0..KILLS {
@@ -505,7 +505,7 @@ fn kill_9_at_any_moment_loses_no_session_and_revives_no_spent_token() {
     }
     assert_eq!(lost, KILLS);
     assert!(refreshes > KILLS / 2, "the kills met refreshes: {refreshes}");
-    // Every earlier token except the direct predecessor is dead, and presenting one of them ends the session.
+    // Every earlier token except the direct predecessor is invalid, and ends the session if it is presented.
     let old = &spent[spent.len() / 2];
     try_refresh(address, old).is_refusal(401, "refresh_reused");
     try_refresh(address, &held).is_refusal(401, "revoked_token");

@@ -1,4 +1,4 @@
-//! Signals whose key is new: a transmitter that rotates its keys loses none of them.
+//! Signals with a new key: a transmitter that rotates its keys loses no signal.
 
 use crate::key_urls::{LOCAL, ROUTE, ask};
 use crate::kit::forge::{Token, now};
@@ -8,7 +8,7 @@ use crate::kit::{Answer, Portcullis, Request, Upstream, eventually, token};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
-/// A policy with a receiver of signals. The issuer's keys are those of `keys`.
+/// Returns a policy with a receiver of signals. `keys`: the issuer's keys.
 fn policy(keys: &str, signals: &str) -> String {
     format!(
         "[[issuer]]\nissuer = \"https://id.test/\"\naudience = [\"orders\"]\nalgorithms = [\"ES256\"]\n{keys}\n{ROUTE}
@@ -139,7 +139,7 @@ fn a_transmitter_has_its_own_keys_by_url() {
     server.answer("500 Internal Server Error", "", "");
     Request::post("/reload", "").to(gateway.admin()).is(200);
     push(&gateway, &two.sign(event("5", "eve"))).is(202);
-    // So does a restart.
+    // A restart keeps the keys too.
     let dir = gateway.dir().clone();
     gateway.stop();
     let gateway = Portcullis::with(&text).within(dir).start();

@@ -1,4 +1,4 @@
-//! Signals of issuers that revoke their tokens: pushed and polled security event tokens, and back-channel logout.
+//! Signals that revoke an issuer's tokens: pushed and polled security event tokens, and back-channel logout.
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::forge::{Token, base64url, now};
@@ -103,7 +103,7 @@ fn a_pushed_event_revokes_the_tokens_before_it_at_once_and_after_a_restart() {
         }
         call(gateway, &bob).is(200);
         call(gateway, &old("eve").sign()).is(200);
-        // A token that was issued after the event is good.
+        // A token that was issued after the event is valid.
         call(gateway, &token("ada").claim("iat", json!(now() + 5)).sign()).is(200);
     };
     refused(gateway.http());
@@ -118,7 +118,7 @@ fn a_pushed_event_revokes_the_tokens_before_it_at_once_and_after_a_restart() {
     let inspected = command(gateway.dir(), &["token", "inspect", &bob]);
     assert!(inspected.text().contains("accepted"), "{}", inspected.text());
 
-    // So does `explain`, which asks no gateway.
+    // `explain` reads the same marks.
     let explained = command(gateway.dir(), &["explain", "GET", "https://any.test/any", "--token", &ada]);
     assert!(explained.text().contains("revoked_token"), "{}", explained.text());
     let explained = command(gateway.dir(), &["explain", "GET", "https://any.test/any", "--token", &bob]);

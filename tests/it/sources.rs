@@ -1,4 +1,4 @@
-//! The places that a token may come from: a request has one token in one place, and the upstream gets no trace of it.
+//! The places in a request where a token may be. A request has only one token, and the upstream must not get it.
 
 use crate::kit::client::HOST;
 use crate::kit::websocket::handshake;
@@ -223,7 +223,7 @@ fn a_foreign_cookie_a_scheme_a_prefix_and_a_subprotocol_carry_a_token_and_are_re
     assert_eq!(seen.header("sec-websocket-protocol"), Some("graphql-ws"));
     cookie(Request::get("/foreign"), &good).to(gateway.http()).is(200);
     assert_eq!(upstream.last_request().header("cookie"), Some("theme=dark; lang=en"));
-    // Spellings that other parsers read as the cookie do not pass.
+    // Other parsers read these spellings as the cookie, so they are refused.
     let spelt =
         Request::get("/foreign").header("Cookie", &format!("CF_Authorization={good}; CF_Authorization =x"));
     spelt.to(gateway.http()).is(200);
@@ -280,7 +280,7 @@ fn a_foreign_cookie_changes_something_only_from_a_page_of_the_same_origin() {
         post().header("Origin", &own).header("Sec-Fetch-Site", "same-origin"),
         post().header("Origin", "null").header("Sec-Fetch-Site", "same-origin"),
         post().header("Origin", "https://spa.example").header("Sec-Fetch-Site", "cross-site"),
-        // A request that changes nothing needs no marks.
+        // A request without an effect needs no proof of its origin.
         cookie(Request::get("/foreign"), &good).header("Origin", "https://evil.example"),
     ] {
         request.to(gateway.http()).is(200);
@@ -294,7 +294,7 @@ fn a_foreign_cookie_changes_something_only_from_a_page_of_the_same_origin() {
         post().header("Sec-Fetch-Site", "same-site"),
         post().header("Origin", &own).header("Sec-Fetch-Site", "cross-site"),
         post().header("Origin", &own).header("Origin", &own),
-        // Another page can open a WebSocket with the cookie, but a cookie with a proven origin is no bearer token.
+        // Another page can open a WebSocket with the cookie. Even with a proven origin, a cookie is no bearer token.
         cookie(handshake("/foreign"), &good),
         cookie(handshake("/foreign"), &good).header("Origin", "https://evil.example"),
     ] {
@@ -326,7 +326,7 @@ fn a_proxy_asks_about_a_handshake_with_its_token_among_the_subprotocols() {
     assert_eq!(granted.header("x-auth-subject"), Some("ada"));
     question("graphql-ws, bearer, x").is_refusal(401, "malformed_token");
     question("graphql-ws").is_refusal(401, "missing_token");
-    // The gateway itself forwards no WebSockets yet, and says so once the token is good.
+    // The gateway does not forward WebSockets. It says so only to a client with a valid token.
     let own =
         |protocols: &str| handshake("/socket").header("Sec-WebSocket-Protocol", protocols).to(gateway.http());
     own(&format!("bearer, {good}")).is_refusal(400, "bad_request");

@@ -1,4 +1,4 @@
-//! The order to stop, as it affects clients and load balancers that do not know of it yet.
+//! The order to stop, while clients and load balancers do not know of it yet.
 
 use crate::kit::http2::{Frames, Verdict, block, frame};
 use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};

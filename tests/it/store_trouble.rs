@@ -1,4 +1,4 @@
-//! A store that fails and recovers: what clients get, what operators see, and that the gateway needs no restart.
+//! A store that fails and recovers. The gateway needs no restart.
 
 use crate::ECHO;
 use crate::kit::account::{self, AUTHORITY, PASSWORD, login, post, try_login};
@@ -60,7 +60,7 @@ fn is_lost(gateway: &Portcullis, reason: &str, place: &str) {
 /// Waits until the store works again, and checks that the log reports the loss and the recovery once each.
 #[track_caller]
 fn is_back(gateway: &Portcullis, place: &str) {
-    // No login happens in the meantime: the gateway itself tries the store.
+    // Without a login, the gateway itself tries the store.
     eventually("the store answers", || metric(gateway, "portcullis_store_up") == 1);
     assert!(store_line(gateway).ends_with(" answers"), "{}", store_line(gateway));
     login(gateway.http(), "ada");
@@ -79,7 +79,7 @@ fn prepared() -> Rc<Dir> {
     dir
 }
 
-/// The gateway has a small file system, mounted in a mount namespace, which really is full.
+/// The gateway has a small file system in a mount namespace, and the file system is full.
 #[test]
 fn after_a_full_disk_the_store_works_again() {
     let may_mount = "mount -t tmpfs -o size=1m tmpfs /tmp";
@@ -109,7 +109,7 @@ fn after_a_full_disk_the_store_works_again() {
 #[test]
 fn after_an_io_error_the_store_works_again() {
     let dir = prepared();
-    // Without the trap, the signal of that limit would end the process.
+    // The trap ignores the signal of the limit, which would otherwise end the process.
     let gateway = Portcullis::with(&policy("", ""))
         .within(dir)
         .wrapped(&["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"])
@@ -172,7 +172,7 @@ fn after_a_restart_of_the_server_the_store_works_again() {
     Request::get("/auth/me").bearer(&pair.access).to(gateway.http()).is(200);
 }
 
-/// A network that drops packets: no error reports the loss of the server, and earlier connections stay dead.
+/// A network that drops packets: no error reports the loss, and earlier connections do not recover.
 #[test]
 fn a_server_that_cannot_be_heard_is_lost_and_found_again() {
     let server = Postgres::shared();
@@ -194,8 +194,8 @@ fn a_server_that_cannot_be_heard_is_lost_and_found_again() {
     eventually("logins too", || try_login(gateway.http(), "ada", PASSWORD).status == 200);
 }
 
-/// A network in front of a port of this machine. While it drops, no bytes pass, and connections from that time stay
-/// dead.
+/// A network in front of a local port. While the network drops packets, no bytes pass, and connections from that time
+/// do not recover.
 struct Network {
     address: SocketAddr,
     drops: Arc<AtomicBool>,
@@ -234,8 +234,7 @@ impl Network {
     }
 }
 
-/// The number of requests that wait for the authority is bounded. Requests with a token do not wait behind
-/// those without one.
+/// The number of requests that wait for the authority is bounded. Requests with a token have a separate limit.
 #[test]
 fn what_waits_for_a_slow_store_is_bounded_and_shed() {
     let gateway = Portcullis::with(&policy("", "")).start();

@@ -31,7 +31,7 @@ fn gateways_at_one_database_share_sessions_and_revocations() {
     let one = Portcullis::with(&policy).start();
     account::add(one.dir(), "ada", &[]);
     let two = Portcullis::with(&policy).start();
-    // Each gateway has its own keys, so neither accepts the other's access tokens. They share the session.
+    // Each gateway has its own keys and rejects the other gateway's access tokens. They share the session.
     let first = login(one.http(), "ada");
     let second = refresh(two.http(), &first.refresh);
     assert_eq!(

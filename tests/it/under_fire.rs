@@ -1,5 +1,5 @@
-//! Logins under attack: nobody can use up the attempts of an account's owner, and operators see which accounts are
-//! guessed at.
+//! Logins under attack. Nobody can use up the login attempts of an account's owner, and operators see the attacked
+//! accounts.
 
 use crate::ECHO;
 use crate::kit::account::{self, AUTHORITY, PASSWORD, login, post, try_login};
@@ -41,10 +41,10 @@ fn a_page_of_another_site_spends_no_attempt_of_the_owner() {
         account::add(gateway.dir(), "ada", &[]);
         let address = gateway.http();
         let owner = || form("ada", PASSWORD, "&deliver=body").to(address);
-        // From now on, the account knows this address.
+        // The address is now known to the account.
         owner().is(200);
         for number in 0..30 {
-            // Half of the attempts name the account `ada`. The others only come from its known address.
+            // Half of the attempts name the account `ada`. The other attempts use its known address.
             let name = if number % 2 == 0 { "ada".to_owned() } else { format!("u{number}") };
             from_another_site(address, &name, "&deliver=body").is_refusal(403, "csrf_mismatch");
             let answer = form(&name, "x", "").header("sec-fetch-site", "cross-site").to(address);

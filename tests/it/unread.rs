@@ -1,4 +1,4 @@
-//! A refusal reaches every client, even while the client is still sending its body.
+//! A client gets a refusal even while it is still sending its body.
 
 use crate::encrypted;
 use crate::kit::http2::{Frames, Verdict, block, exchange, frame, request};
@@ -79,7 +79,7 @@ fn curl_sees_every_refusal_whatever_it_sends() {
     }
 }
 
-/// A reset that the server sends is not counted as the client's fault.
+/// A reset by the server is not counted as the client's fault.
 #[test]
 fn two_hundred_refused_posts_fit_on_one_connection() {
     let upstream = Upstream::start();
@@ -147,7 +147,7 @@ fn over_http_1_a_small_rest_is_read_and_before_a_larger_one_the_answer_says_clos
     for (open, address) in [(plain, gateway.http()), (Connection::tls, gateway.https())] {
         let mut connection = open(address);
         for _ in 0..3 {
-            // A hash sign in the body is not read as a fragment of the next request's target.
+            // A `#` in the body is not read as a fragment of the next request's target.
             connection.send(head(1000, ""));
             let answer = connection.answer();
             assert_eq!(answer.is_refusal(401, "missing_token").header("connection"), None);

@@ -82,7 +82,7 @@ fn an_upstream_that_is_down_is_unavailable_and_comes_back() {
     assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("connect")), "{line}");
     assert!(!answer.text().contains("127.0.0.1"), "where it is concerns operators alone");
     let upstream = port.listen();
-    // The server had been set aside, but it is the only one, so it gets the request.
+    // The server had failed, but it is the only server, so it gets the request.
     Request::get("/").to(gateway.http()).is(200);
     assert_eq!(upstream.requests().len(), 1);
 }

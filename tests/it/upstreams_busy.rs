@@ -1,4 +1,4 @@
-//! Upstreams under load and in trouble: retried requests, the limit on connections, and the metrics of both.
+//! Upstreams under load and with failures: retries, the limit on connections, and their metrics.
 
 use crate::admin::{metric, metrics};
 use crate::kit::dir::Dir;
@@ -132,7 +132,7 @@ fn failed_connections_are_counted_by_reason_and_named_in_the_log() {
     }
 }
 
-/// Running out of files is the gateway's fault, not the upstream's.
+/// A lack of file descriptors is the gateway's fault, not the upstream's.
 #[test]
 fn a_gateway_without_files_does_not_blame_its_upstream() {
     let upstream = Upstream::with(|_, wire| {
@@ -141,7 +141,7 @@ fn a_gateway_without_files_does_not_blame_its_upstream() {
         After::Close
     });
     let gateway = gateway(&upstream, PUBLIC);
-    // Opens connections before the files run out.
+    // Open connections before the file descriptors run out.
     let mut client = Connection::open(gateway.http());
     let mut operator = Connection::open(gateway.admin());
     Request::get("/").over(&mut client).is(200);

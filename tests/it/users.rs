@@ -1,5 +1,4 @@
-//! Accounts managed by commands: add, change, import and remove, with and without a running gateway. Also the
-//! throttling of password guesses.
+//! Commands that add, change, import and remove accounts, with and without a running gateway. Also tests the throttle.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair, login, try_login, try_refresh};
 use crate::kit::dir::Dir;
@@ -130,8 +129,7 @@ fn accounts_are_added_listed_and_removed() {
     good(&dir, &["user", "remove", "ADA", "--yes"]);
     assert_eq!(names(&dir), ["bob"]);
     refused(&dir, &["user", "remove", "ada", "--yes"], "no account \"ada\"");
-    // The name can be used again. The id cannot be used again, because other systems may still identify the old account
-    // by it.
+    // The name can be used again. The id cannot, because other systems may still identify the old account by it.
     refused(&dir, &["user", "add", "ada", "--id", "17", "--password-stdin"], "--id");
     ends(command_with(&dir, &["user", "add", "ada", "--id", "18", "--password-stdin"], PASSWORD), 0);
 }
@@ -398,8 +396,8 @@ fn guessing_is_slowed_for_accounts_that_exist_and_for_those_that_do_not_alike() 
     // Test only the throttle. The default limit of an address would refuse some attempts of this client.
     let gateway = Portcullis::with(&format!("{AUTHORITY}limits = {{ login = [] }}\n{ROUTES}")).start();
     account::add(gateway.dir(), "ada", &["clerk"]);
-    // The wait begins with the attempt. On a slow machine one attempt may take longer than the first wait of a second, but
-    // the waits double, so that one of them is met.
+    // On a slow machine, an attempt may take longer than the first wait of one second. The waits double, so a later
+    // attempt still meets one.
     let guesses = |name: &str| -> Vec<_> {
         let mut answers = Vec::new();
         while answers.len() < 12 && answers.last().is_none_or(|last: &Answer| last.status == 401) {
@@ -416,8 +414,8 @@ fn guessing_is_slowed_for_accounts_that_exist_and_for_those_that_do_not_alike() 
         let wait: u64 = last.header("retry-after").unwrap().parse().unwrap();
         assert!((1..=1 << (before.len() - 5)).contains(&wait), "{wait} s after {}", before.len());
     }
-    // The right password has to wait too; otherwise the answer would reveal that it is right.
+    // The correct password must wait too, because the answer would otherwise reveal it.
     eventually("it may be tried again", || try_login(gateway.http(), "ada", PASSWORD).status == 200);
-    // From an address known for the account, earlier wrong attempts do not count, and the login has cleared them.
+    // From a known address, strangers' wrong attempts do not count, and the login has cleared the address's own.
     assert!(guesses("ada").iter().filter(|answer| answer.status == 401).count() >= 5);
 }

@@ -1,6 +1,6 @@
 //! `/auth/verify`: a trusted proxy gets the verdict that proxying would produce.
 //!
-//! `forward_auth` tests real proxies. Here the questions are written by hand, so that each can be wrong in one way.
+//! `forward_auth` tests real proxies. These tests write the questions by hand, each with one fault.
 
 use crate::ASKED_ROUTES;
 use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair, post, posting};
@@ -118,7 +118,7 @@ fn told(answer: &Answer) -> Outcome {
     (answer.status, answer.code(), identity)
 }
 
-/// Returns the outcome in the statuses of a verdict, because proxies know few statuses.
+/// Reduces the outcome to the statuses of a verdict, because proxies know few statuses.
 fn as_verdict((status, code, identity): Outcome) -> Outcome {
     let status = match status {
         200 | 401 | 429 | 503 => status,
@@ -414,7 +414,7 @@ fn a_request_that_is_not_named_once_and_in_one_way_is_refused() {
                 answer.is_refusal(403, "bad_request");
             }
         }
-        // The client itself may have sent another field, which names another request or the same one.
+        // The client may have sent another field that names another request, or the same request.
         for (name, other, same) in [
             ("X-Forwarded-Method", "POST", "GET"),
             ("X-Original-Method", "POST", "GET"),

@@ -1,4 +1,4 @@
-//! Every wait ends: each row of docs/waits.md, over HTTP/1.1 and HTTP/2.
+//! Every wait ends. Tests each row of docs/waits.md, over HTTP/1.1 and HTTP/2.
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::http2::{Frames, Verdict, block, frame};
@@ -52,7 +52,7 @@ fn timeouts(gateway: &Portcullis, of: &str, waited_for: &str) -> u64 {
 fn an_idle_connection_of_http_2_lives_as_long_as_one_of_http_1_and_ends_with_goodbye() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &bounded("header_timeout = \"1s\"\nidle_timeout = \"3s\""));
-    // One connection has been used and one has not. Both send control frames all the time.
+    // One connection has been used, and one has not. Both send control frames continuously.
     let mut used = Frames::open(gateway.http());
     used.send(frame::HEADERS, WHOLE, 1, &block(&GET)).unwrap();
     assert_eq!(used.verdict(1), Verdict::Status(200));
@@ -116,8 +116,7 @@ fn half_a_head_is_due_within_header_timeout_and_logged() {
         "{line}"
     );
 
-    // Over HTTP/2, half a head ends the connection even while another stream is being answered, because half a head
-    // blocks all streams.
+    // Over HTTP/2, an incomplete head blocks all streams, so it ends the connection even during an answer.
     let mut frames = Frames::open(gateway.http());
     frames.send(frame::HEADERS, frame::END_HEADERS, 1, &block(&POST)).unwrap();
     frames.send(frame::HEADERS, frame::END_STREAM, 3, &block(&GET)).unwrap();
@@ -328,7 +327,7 @@ fn an_answer_that_began_early_waits_for_the_upload_as_well() {
     assert_eq!(connection.answer().is(200).text(), "late");
 }
 
-/// A coarse clock measures the deadline of an answer, which may pass late but never early.
+/// A coarse clock measures the deadline of an answer. The deadline may pass late, but not early.
 #[test]
 fn the_time_for_an_answer_is_never_cut_short() {
     let upstream = Upstream::with(|_, wire| {

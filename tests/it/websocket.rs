@@ -95,8 +95,8 @@ fn envoy_lets_websockets_through_from_allowed_origins_alone() {
     through(Kind::Envoy);
 }
 
-/// Asks for a verdict on a GET of `/ws` with a session's cookie and a foreign origin. `marks` holds the handshake's
-/// fields that the proxy has kept.
+/// Asks for a verdict on a GET of `/ws` with a session's cookie and a foreign origin. `marks`: the handshake's fields
+/// that the proxy has kept.
 fn question(gateway: &Portcullis, marks: &[(&str, &str)]) -> Answer {
     let mut request = in_session(Request::get("/auth/verify"))
         .header("X-Forwarded-Method", "GET")

@@ -1,4 +1,4 @@
-//! Literal bytes on a socket: the gateway refuses every request with two readings, and continues to serve.
+//! Raw bytes on a socket. The gateway refuses every ambiguous request, and continues to serve.
 
 use crate::kit::client::send;
 use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, end_of_head, values};
@@ -26,11 +26,11 @@ path     = "/guarded"
 upstream = "app"
 "#;
 
-/// A request that follows the tested bytes on the same connection. If the gateway reads it, it appears at the upstream.
+/// A request after the tested bytes on the same connection. If the gateway reads it, the upstream receives it.
 const NEXT: &str = "GET /open HTTP/1.1\r\nHost: gateway.test\r\nX-Smuggled: yes\r\n\r\n";
 
-/// Sends bytes and checks that the gateway refuses them with one of these statuses (0: it closes without an answer),
-/// closes the connection, forwards nothing, and serves the next client.
+/// Sends bytes. Checks that the gateway refuses them with one of these statuses (0: no answer), closes the connection,
+/// forwards nothing, and serves the next client.
 #[track_caller]
 fn refused(gateway: &Portcullis, upstream: &Upstream, name: &str, bytes: &[u8], statuses: &[u16]) {
     let before = upstream.requests().len();
@@ -136,8 +136,8 @@ fn a_line_that_ends_in_a_bare_line_feed_hides_no_request() {
         "GET /open HTTP/1.1\r\nHost: gateway.test\r\nX-Odd: a\nX-Auth-Subject: f0rged\r\n\r\n",
         "GET /open HTTP/1.1\r\nHost: gateway.test\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
     ] {
-        // RFC 9112 section 2.2 lets a recipient accept a bare LF as the end of a line. The gateway must not forward a
-        // bare LF, and must not see one field where another recipient sees two.
+        // RFC 9112 section 2.2 permits a bare LF as the end of a line. The gateway must not forward a bare LF, because
+        // another recipient may see two fields.
         let mut connection = Connection::open(gateway.http());
         connection.send(request);
         let answer = connection.try_answer("GET");
@@ -236,7 +236,7 @@ fn targets_that_are_no_path_are_refused() {
         "\\open",
     ] {
         let mut request = b"GET ".to_vec();
-        // The target is sent as Latin-1 bytes. The meaning of a byte beyond ASCII depends on the reader.
+        // The target is sent as Latin-1 bytes, which readers interpret differently.
         request.extend(target.chars().map(|c| u8::try_from(u32::from(c)).unwrap()));
         request.extend(b" HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
         refused(&gateway, &upstream, target, &request, &[400, 404]);
@@ -495,8 +495,7 @@ fn a_refusal_that_the_library_below_makes_is_as_short_as_ours_and_logged() {
     gateway.wait_log("a request that could not be read", |line| line["status"] == 400);
 }
 
-/// For any sequence of pieces from a client, every request that leaves the gateway is well-formed, has one framing, and
-/// has no forged identity.
+/// For any sequence of pieces, every forwarded request is well-formed, has one framing, and has no forged identity.
 #[test]
 fn no_patchwork_of_bytes_becomes_a_request_with_two_readings() {
     let upstream = Upstream::start();

@@ -1,5 +1,4 @@
-//! A real browser: headless Chromium, controlled by chromedriver with the WebDriver protocol (W3C), which is JSON over
-//! HTTP. Tests with this module observe the gateway through the rules that a browser enforces.
+//! A real browser: headless Chromium, controlled by chromedriver with the WebDriver protocol (W3C).
 
 use super::PATIENCE;
 use super::client::Request;

@@ -1,4 +1,4 @@
-//! An issuer's key server: it publishes a key set, rotates its keys, and misbehaves as a test says.
+//! An issuer's key server. It publishes a key set, rotates its keys, and fails as a test requires.
 
 use super::forge::{Token, base64url};
 use super::upstream::{After, Seen, Upstream, Wire};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// A key of the issuer: ES256, under its own `kid`.
+/// A key of the issuer, for ES256.
 #[derive(Clone)]
 pub struct Signer {
     kid: String,
@@ -22,7 +22,7 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Makes a key.
+    /// Creates a key.
     pub fn new(kid: &str) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         Self { kid: kid.to_owned(), pair: Arc::new(pair) }
@@ -47,7 +47,7 @@ impl Signer {
     }
 }
 
-/// The key set of these keys.
+/// Returns the key set of these keys.
 pub fn set_of(signers: &[&Signer]) -> Value {
     json!({ "keys": signers.iter().map(|signer| signer.public()).collect::<Vec<_>>() })
 }
@@ -92,22 +92,22 @@ impl KeyServer {
         Self { upstream, script }
     }
 
-    /// From now on, publishes these keys.
+    /// Publishes these keys from now on.
     pub fn publish(&self, signers: &[&Signer]) {
         self.answer("200 OK", "", &set_of(signers).to_string());
     }
 
-    /// From now on, answers with this status line, these fields and this body.
+    /// Answers with this status line, these fields and this body from now on.
     pub fn answer(&self, status: &'static str, fields: &str, body: &str) {
         self.script.lock().unwrap().0 = document(status, fields.to_owned(), body.to_owned());
     }
 
-    /// From now on, follows this script.
+    /// Follows this script from now on.
     pub fn follow(&self, script: impl Fn(&Seen, &mut Wire) -> After + Send + Sync + 'static) {
         self.script.lock().unwrap().0 = Arc::new(script);
     }
 
-    /// Returns the server behind it.
+    /// Returns the underlying server.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
     }

@@ -1,8 +1,7 @@
-//! The kit of the black-box tests: the real binary, an upstream that records requests and misbehaves, a client on the
-//! level of bytes, and a forge of good and bad tokens.
+//! The kit of the black-box tests: the real binary, a recording upstream, a byte-level client, and a forge of valid and
+//! bad tokens.
 //!
-//! No function here sleeps for a fixed time in the hope that something has happened: it waits for a condition, with a
-//! deadline.
+//! No function sleeps for a fixed time. Each waits for a condition, with a deadline.
 
 pub mod account;
 pub mod browser;
@@ -28,7 +27,7 @@ pub use upstream::Upstream;
 
 use std::time::{Duration, Instant};
 
-/// The time limit for things that should happen at once, long enough for a busy machine.
+/// The time limit for events that should happen at once, long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until a condition is true.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
-/// The policy values that a test need not set: free ports, served cleartext, one core (so that per-core values can be
+/// The policy values that a test need not set: free ports, cleartext, one core (so that per-core values can be
 /// counted), state in the test's folder, and a log that tests can read.
 const DEFAULTS: [(&str, &str, &str); 8] = [
     ("server", "http", "\"127.0.0.1:0\""),
@@ -80,8 +80,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Returns standard output followed by standard error, because most tests do not care which of the two contains a
-    /// finding.
+    /// Returns standard output followed by standard error, for tests that accept a finding in either.
     pub fn text(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
@@ -189,7 +188,7 @@ impl Builder {
         };
         let mut child = { command }
             .args(["run", "--config", "gateway.toml"])
-            // Tests use the same host name for requests to the admin listener, which therefore must accept it.
+            // Tests use the same host name for requests to the admin listener.
             .env("PORTCULLIS_SERVER__ADMIN_HOSTS", format!("[\"{HOST}\"]"))
             .envs(self.environment)
             .stdin(Stdio::null())

@@ -1,9 +1,8 @@
 //! A PostgreSQL server for one test binary: a new cluster in a temporary folder, with a Unix socket in that folder.
 //! Each test has its own database. Connections by TCP, with or without TLS, require a password.
 //!
-//! A shell watches the server. The shell reads from a pipe, which closes when this process ends for any reason. The
-//! shell then stops the server and removes the folder. The server refuses to run as root, so tests that run as root run
-//! it as `postgres`.
+//! A shell watches the server. When this process ends, the shell's input pipe closes. The shell then stops the server
+//! and removes the folder. The server refuses to run as root, so tests of root run it as `postgres`.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

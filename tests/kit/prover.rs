@@ -48,7 +48,7 @@ impl Prover {
             "jti": format!("proof-{}-{}", std::process::id(), IDS.fetch_add(1, Ordering::Relaxed)),
             "htm": method,
             "htu": format!("http://{HOST}{path}"),
-            // `iat` may be 10 s ahead. A gateway that has just started would otherwise demand a nonce, because an
+            // The maximum of 10 s in the future. Otherwise a gateway that has just started demands a nonce, because an
             // earlier process may have accepted the proof.
             "iat": now() + 10,
         });

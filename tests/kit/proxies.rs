@@ -1,7 +1,6 @@
 //! Real proxies in front of the gateway and a service, with the configuration files of `docs/forward-auth`.
 //!
-//! Only the addresses in those files are replaced: the proxy's by a free port, the gateway's and the service's by those
-//! of the test. The tests thus cover the documented files.
+//! Only the addresses in those files are replaced, so the tests cover the documented files.
 
 use super::dir::Dir;
 use super::{PATIENCE, Portcullis, Request, Upstream, client};
@@ -110,7 +109,7 @@ impl Proxy {
                 ("9000", service.clone()),
             ];
             for (documented, ours) in ports {
-                // A marker before each new port prevents a later replacement from matching it as a documented port.
+                // Mark each new port, so that a later replacement does not mistake it for a documented port.
                 for before in [":", "port_value: "] {
                     let (old, new) = (format!("{before}{documented}"), format!("{before}\u{1}{ours}"));
                     text = text.replace(&old, &new);

@@ -1,4 +1,4 @@
-//! TLS connections to the gateway, with the trust that a test needs.
+//! TLS connections to the gateway.
 
 use super::{PATIENCE, end_of_head};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

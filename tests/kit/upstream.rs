@@ -1,6 +1,6 @@
-//! An upstream that records each request to the byte, and misbehaves as a test requires.
+//! An upstream that records the bytes of each request, and fails as a test requires.
 //!
-//! It implements HTTP/1.1 by hand on a plain socket, so that no library hides what the gateway sent.
+//! It implements HTTP/1.1 on a plain socket, so that no library hides what the gateway sent.
 
 use super::{PATIENCE, end_of_head, eventually, fields, values};
 use socket2::{Domain, Socket, Type};
@@ -160,15 +160,14 @@ impl Wire {
         true
     }
 
-    /// Waits until the gateway has read all sent bytes, because an earlier reset could overtake them.
+    /// Waits until the gateway has read all sent bytes. A reset could otherwise overtake them.
     pub fn peer_reads(&self) {
         eventually("what was sent arrives", || {
             let path = "/proc/net/tcp";
             let text = std::fs::read_to_string(path).unwrap_or_default();
             let port = format!(":{:04X}", self.stream.local_addr().map_or(0, |address| address.port()));
             let peer = format!(":{:04X}", self.stream.peer_addr().map_or(0, |address| address.port()));
-            // The row of the gateway's end of the connection. Its receive queue is empty once the gateway has read
-            // everything.
+            // The row of the gateway's socket. Its receive queue is empty once the gateway has read everything.
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).all(|row| {
                 let ours = row.len() > 4 && row[1].ends_with(&peer) && row[2].ends_with(&port);
                 !ours || row[4].ends_with(":00000000")
@@ -464,8 +463,8 @@ fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let _ = wire.stream.shutdown(Shutdown::Both);
 }
 
-/// A port that refuses connections until the value is dropped. It is bound, so that no other process gets it, but does
-/// not listen.
+/// A port that refuses connections until the value is dropped. It is bound but does not listen, so that no other
+/// process gets it.
 #[derive(Debug)]
 pub struct ClosedPort(Socket);
 

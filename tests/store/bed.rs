@@ -1,4 +1,4 @@
-//! The base of the store's tests: an empty store for each test, and helpers for its operations.
+//! Gives each store test an empty store, and helpers for its operations.
 
 use crate::dir::Dir;
 use crate::postgres::Postgres;
@@ -48,7 +48,7 @@ pub fn on_file(test: impl AsyncFn(Bed)) {
 
 #[track_caller]
 pub fn on_server(test: impl AsyncFn(Bed)) {
-    // Many servers collate by a language, so a query that needs byte order must request it.
+    // Many servers sort by language, so a query must request byte order if it needs it.
     let english = "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'";
     on(Postgres::shared().database_with(english), test);
 }
@@ -190,7 +190,7 @@ pub async fn try_begin(store: &Store, session: &Session, keep: u32, now: i64) ->
     .unwrap()
 }
 
-/// Returns the hash of a token. The tests need no hash function: the hash is the padded name.
+/// Returns the hash of a token: its padded name, because the tests need no real hash function.
 pub fn hash(token: &str) -> [u8; 32] {
     let mut hash = [b'.'; 32];
     hash[..token.len()].copy_from_slice(token.as_bytes());

@@ -1,4 +1,4 @@
-//! Sessions whose tokens are bound to a key: only a request that proves the key changes anything.
+//! Sessions whose tokens are bound to a key. A request without a proof by the key changes nothing.
 
 use crate::bed::{Bed, DAY, GRACE, NOW, SESSION, TOKEN, What, Window, hash, on_both, rotate_by};
 use portcullis::authenticate::Thumbprint;
@@ -13,7 +13,7 @@ async fn begun(bed: &Bed) {
     bed.begin_bound("ada", "s", OWN, NOW).await;
 }
 
-/// Presents a token as a thief, who has no key or another one. Nothing may change.
+/// Presents a token as a thief without the right key. Nothing may change.
 async fn steal(bed: &Bed, token: &str, now: i64) {
     let rows = async || {
         let spent = bed.number("SELECT COUNT(*) FROM refresh_tokens WHERE spent IS NOT NULL").await;
@@ -37,7 +37,7 @@ fn a_bound_token_is_spent_by_its_key_and_by_no_other() {
             steal(&bed, &token, now).await;
             let rotated = bed.rotate_by(OWN, &token, now).await;
             let What::Rotated(nonce, expires) = rotated else { panic!("{rotated:?}") };
-            // Within the grace period, the answer to the owner is the same. A thief still gets nothing.
+            // Within the grace period, the owner gets the same answer, and a thief gets nothing.
             steal(&bed, &token, now + GRACE).await;
             assert_eq!(bed.rotate_by(OWN, &token, now + GRACE).await, What::Repeated(nonce, expires));
         }
@@ -54,7 +54,7 @@ fn a_thief_without_the_key_does_not_end_the_session_with_a_spent_token() {
         steal(&bed, "s/0", NOW + DAY).await;
         assert_eq!(bed.ended("s/0").await, None);
         assert!(bed.rotate_by(OWN, "s/1", NOW + DAY).await.is_rotated());
-        // With the key, a second use is a reuse as with bearer tokens: the key may be stolen too.
+        // With the key, a second use is a reuse, because the key may be stolen too.
         assert_eq!(bed.rotate_by(OWN, "s/0", NOW + DAY).await, What::Reused);
         assert_eq!(bed.ended("s/0").await.as_deref(), Some("reuse"));
         assert_eq!(bed.marks().await, [Mark::Session("s".to_owned())]);

@@ -1,4 +1,4 @@
-//! Reading marks: all marks are read, however many there are, and whichever copy of the database answers.
+//! Reading marks: a gateway reads all marks, from any copy of the database.
 
 use crate::bed::{Bed, NOW, UNTIL, on_both};
 use portcullis::authenticate::Revoked;
@@ -21,8 +21,8 @@ fn more_marks_than_one_statement_reads_are_all_in_force() {
 
 #[test]
 fn a_copy_of_the_database_that_lacks_the_last_marks_hides_none_that_come_later() {
-    // A standby that takes over may lack the last commits, and reuses their numbers for other marks (PostgreSQL's
-    // manual, 26.2.8: asynchronous replication).
+    // A standby may lack the last commits, and reuses their numbers for other marks (PostgreSQL's manual, 26.2.8:
+    // asynchronous replication).
     on_both(async |bed: Bed| {
         let (mut feed, revoked) = (bed.store.feed(), Revoked::default());
         let revoke = async |jti: &str| bed.store.revoke_token(jti, NOW, UNTIL).await.unwrap();

@@ -1,7 +1,7 @@
 //! Revocation is final: no sequence of events makes a revoked token valid again.
 //!
-//! Two gateways with their own settings and clocks share a store. The tests use the real authority and the real gate,
-//! with times that the test chooses. Sweeps also run at these times.
+//! Two gateways with different settings and clocks share a store. The tests use the real authority and the real gate at
+//! simulated times.
 
 use crate::bed::{NOW, new, run, session};
 use crate::dir::Dir;
@@ -123,8 +123,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 5..40)
 }
 
-/// The steps after each sequence: time passes in strides. After each stride both gateways sweep with clocks that are
-/// hours ahead, and then get requests with clocks that are hours behind. After one of the strides a gateway restarts.
+/// Returns the steps after each sequence. After each pause, both gateways sweep with clocks that are hours ahead, and
+/// then get requests with clocks that are hours behind. After one pause, a gateway restarts.
 fn aftermath() -> Vec<Step> {
     let strides = [30, 60, 300, HOUR, 2 * HOUR, 20 * HOUR, 4 * HOUR, 24 * HOUR, 60 * HOUR, 30 * HOUR];
     let after = |stride| {
@@ -282,7 +282,7 @@ impl World {
         i64::try_from(self.now(gateway).unix).unwrap() * 1000
     }
 
-    /// Records tokens as revoked, and makes both gateways read the marks, which they do within a second.
+    /// Records tokens as revoked, and makes both gateways read the marks.
     async fn revoked(&mut self, is: impl Fn(&Token) -> bool) {
         self.tokens.iter_mut().filter(|token| is(token)).for_each(|token| token.revoked = true);
         for gateway in &self.gateways {
@@ -402,7 +402,7 @@ impl World {
         }
     }
 
-    /// Checks that the issuing gateway accepts a new token. Otherwise the test would prove nothing.
+    /// Checks that the issuing gateway accepts a new token, because the test would otherwise prove nothing.
     fn issued(&mut self, gateway: usize, token: Token) {
         let accepted = self.gateways[gateway].accepts(&token.text, self.now(gateway));
         assert_eq!(accepted, Ok(()), "it was issued at this moment");

@@ -1,4 +1,4 @@
-//! Compares the rotation with a model: a list of tokens in memory, written from the rules and not from the code.
+//! Compares the rotation with a model: a list of tokens in memory that follows the specified rules.
 
 use crate::bed::{Bed, GRACE, NOW, SESSION, TOKEN, What, on_file};
 use portcullis::authenticate::Thumbprint;
@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Presents the token that was issued `back` tokens before the newest one, with a proof by this party.
+    /// Presents a token with a proof by this party. `back` tokens were issued after it.
     Present { back: usize, by: Party },
     /// Presents a token that was never issued.
     Invent,
@@ -167,8 +167,8 @@ async fn agrees(bed: &Bed, sid: &str, is_bound: bool, steps: &[Step]) -> Result<
 fn the_rotation_always_does_as_its_model() {
     on_file(async |bed: Bed| {
         bed.account("ada").await;
-        // All cases share one store, each with its own session, because opening and flushing a store takes most of the
-        // time.
+        // All cases share one store, because opening and flushing a store takes most of the time. Each case has its own
+        // session.
         let (send, cases) =
             std::sync::mpsc::channel::<(String, (bool, Vec<Step>), std::sync::mpsc::Sender<_>)>();
         let runner = std::thread::spawn(move || {

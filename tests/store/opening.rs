@@ -111,12 +111,11 @@ fn a_store_of_the_version_before_is_taken_over_with_its_marks() {
         let marks = store.marks(0).await.unwrap();
         assert_eq!((marks.len(), marks[0].kept), (1, 2000 + DAY));
         assert_eq!(store.lives().await.unwrap(), TokenLives::default());
-        // The first gateway of the new version records the lifetime of tokens. Tokens of the old version may live as
-        // long.
+        // The first gateway of the new version records its token lifetime. Tokens of the old version may live as long.
         store.record_life(7000).await.unwrap();
         assert_eq!(store.marks(0).await.unwrap()[0].kept, 1000 + 7000 + DAY);
         assert!(store.account("ada").await.unwrap().is_some());
-        // A running gateway of the old version cannot write marks that expire too early.
+        // A gateway of the old version must not write marks that expire too early.
         let old = "INSERT INTO marks (kind, value, generation, until, made) VALUES ('token', 'x', 0, 1, 1)";
         assert!(sqlx::query(old).execute(&pool(&bed).await).await.is_err());
     });
@@ -201,7 +200,7 @@ fn a_server_proves_who_it_is_where_the_url_asks_for_it() {
     open("localhost", "hunter2", &format!("sslmode=verify-full&sslrootcert={trusted}")).unwrap();
     open("localhost", "hunter2", "sslmode=require").unwrap();
     for (host, password, options) in [
-        // The certificate is not trusted; the certificate is for another name; the password is wrong.
+        // An untrusted certificate, a certificate for another name, and a wrong password.
         ("localhost", "hunter2", "sslmode=verify-full".to_owned()),
         ("127.0.0.1", "hunter2", format!("sslmode=verify-full&sslrootcert={trusted}")),
         ("localhost", "hunter3", format!("sslmode=verify-full&sslrootcert={trusted}")),

@@ -182,8 +182,7 @@ fn readers_do_not_wait_for_a_writer() {
     });
 }
 
-/// All operations at once, on few accounts, from two gateways: there is no deadlock, which the database would break
-/// with an error.
+/// Runs all operations at once on few accounts from two gateways. The database must not report a deadlock.
 #[test]
 fn nobody_waits_for_each_other_in_a_circle() {
     on_both(async |bed: Bed| {

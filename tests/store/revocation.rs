@@ -1,5 +1,4 @@
-//! Marks: every gateway reads them in order, and they are kept until they no longer matter. Also tests what is deleted
-//! after that.
+//! Marks: every gateway reads them in order, and a sweep deletes them only when they no longer matter.
 
 use crate::bed::{Bed, DAY, NOW, SECOND, SESSION, UNTIL, What, hash, on_both};
 use portcullis::store::{AccountChange, Mark, Standing, StoreError};
@@ -45,7 +44,7 @@ fn a_mark_is_kept_for_the_longest_life_on_record_and_a_day_from_the_last_use() {
         // A gateway with a shorter token lifetime does not shorten the recorded lifetime.
         bed.store.record_life(60 * SECOND).await.unwrap();
         assert_eq!(bed.store.lives().await.unwrap().longest, HOUR);
-        // The clock of the revoking gateway is an hour behind the clock of the issuing one.
+        // The clock of the revoking gateway is an hour behind the issuing gateway's.
         bed.begin("ada", "s", NOW).await;
         bed.store.end_session(None, "s", "logout", NOW - HOUR).await.unwrap();
         assert_eq!(last().await, NOW + HOUR + DAY);

@@ -1,4 +1,4 @@
-//! Refresh tokens: a token is spent once and answered at most twice, and a reuse ends its session.
+//! Refresh tokens: a token has at most one successor, and a reuse ends its session.
 
 use crate::bed::{Bed, DAY, GRACE, NOW, SECOND, SESSION, TOKEN, What, Window, hash, on_both};
 use portcullis::store::{AccountChange, Mark};
@@ -46,7 +46,7 @@ fn a_spent_token_is_answered_alike_within_the_grace_and_ends_the_family_behind_i
 fn a_clock_that_is_set_back_does_not_lengthen_the_grace() {
     on_both(async |bed: Bed| {
         bed.account("ada").await;
-        // Of two concurrent requests, possibly at two gateways, the one with the later clock may arrive first.
+        // Of two concurrent requests at two gateways, the request with the later clock may arrive first.
         for (sid, now, repeats) in
             [("near", NOW - 1, true), ("grace", NOW - GRACE, true), ("far", NOW - GRACE - 1, false)]
         {
@@ -90,7 +90,7 @@ fn the_time_in_which_nobody_answered_is_no_part_of_the_grace() {
         (NOW, NOW + DAY, NOW + DAY, true),
         (NOW, NOW + DAY, NOW + DAY + GRACE, true),
         (NOW, NOW + DAY, NOW + DAY + GRACE + 1, false),
-        // The earlier process ran until the grace was over, so clients had time to ask again.
+        // The earlier process ran until the grace period was over, so clients had time to retry.
         (NOW + GRACE - 1, NOW + DAY, NOW + DAY, true),
         (NOW + GRACE, NOW + DAY, NOW + DAY, false),
         // The token was spent while the current process was running.

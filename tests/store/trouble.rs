@@ -25,9 +25,9 @@ async fn begins(bed: &Bed, sid: &str) -> Result<SessionStart, StoreError> {
     bed.store.begin_session(&new, 0, (&crate::bed::hash(&format!("{sid}/0")), UNTIL), 100, NOW).await
 }
 
-/// SQLite rolls back a transaction on its own when the disk is full, or after an I/O error or a lack of memory
-/// (https://sqlite.org/lang_transaction.html, section 3). A trigger can cause the same. From then on, the driver's
-/// record of the transaction is wrong.
+/// SQLite rolls back a transaction by itself if the disk is full, or after an I/O error or a lack of memory
+/// (https://sqlite.org/lang_transaction.html, section 3). The driver's record of the transaction is then wrong. A
+/// trigger causes the same here.
 #[test]
 fn a_transaction_that_sqlite_undid_by_itself_spoils_no_later_one() {
     on_file(async |bed: Bed| {
