@@ -3,9 +3,10 @@
 //!
 //! The caller has already removed the client's own fields of these names.
 
+use super::fields::FieldSink;
 use crate::peer::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Relayed, Scheme};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use std::cell::RefCell;
 use std::net::IpAddr;
 
@@ -23,7 +24,7 @@ pub(crate) struct ConnectionHeaders<'c> {
 
 /// Writes the fields. `authority` is the host and port of the request that reached the gateway.
 pub(crate) fn write(
-    headers: &mut HeaderMap,
+    sink: &mut impl FieldSink,
     connection: &ConnectionHeaders<'_>,
     caller: Caller,
     relayed: Option<&Relayed>,
@@ -33,15 +34,15 @@ pub(crate) fn write(
         Scheme::Http => HeaderValue::from_static("http"),
         Scheme::Https => HeaderValue::from_static("https"),
     };
-    headers.insert(X_FORWARDED_PROTO, proto);
+    sink.set(&X_FORWARDED_PROTO, &proto);
     if let Some(relayed) = relayed {
-        return write_relayed(headers, connection.address, caller.scheme, relayed, authority);
+        return write_relayed(sink, connection.address, caller.scheme, relayed, authority);
     }
     if let Some(authority) = authority {
-        headers.insert(X_FORWARDED_HOST, authority.clone());
+        sink.set(&X_FORWARDED_HOST, authority);
     }
-    headers.insert(X_FORWARDED_FOR, connection.forwarded_for.clone());
-    headers.insert(header::FORWARDED, of_peer(connection, authority, caller.scheme));
+    sink.set(&X_FORWARDED_FOR, connection.forwarded_for);
+    sink.set(&header::FORWARDED, &of_peer(connection, authority, caller.scheme));
 }
 
 /// Returns the value of `Forwarded` for a peer that is the client itself.
@@ -62,7 +63,7 @@ fn of_peer(connection: &ConnectionHeaders<'_>, host: Option<&HeaderValue>, schem
 /// Writes the facts that a trusted proxy states, and appends the proxy's own address to the chain.
 #[cold]
 fn write_relayed(
-    headers: &mut HeaderMap,
+    sink: &mut impl FieldSink,
     proxy: IpAddr,
     scheme: Scheme,
     relayed: &Relayed,
@@ -89,13 +90,13 @@ fn write_relayed(
         }
     }
     addresses.push_str(&proxy.to_string());
-    headers.insert(X_FORWARDED_FOR, value(addresses));
-    headers.insert(header::FORWARDED, forwarded(&relayed.chain, proxy, full.as_deref(), scheme));
+    sink.set(&X_FORWARDED_FOR, &value(addresses));
+    sink.set(&header::FORWARDED, &forwarded(&relayed.chain, proxy, full.as_deref(), scheme));
     if let Some(host) = host {
-        headers.insert(X_FORWARDED_HOST, value(host));
+        sink.set(&X_FORWARDED_HOST, &value(host));
     }
     if let Some(port) = port {
-        headers.insert(X_FORWARDED_PORT, HeaderValue::from(port));
+        sink.set(&X_FORWARDED_PORT, &HeaderValue::from(port));
     }
 }
 
@@ -139,6 +140,7 @@ fn forwarded(chain: &[Option<IpAddr>], peer: IpAddr, host: Option<&str>, scheme:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
     use proptest::prelude::*;
 
     #[test]

@@ -1,9 +1,9 @@
 //! The built-in upstream. It responds with a description of the request as an upstream would receive it.
 
+use super::outgoing::OutgoingHead;
 use super::request_body::{BodyError, RequestBody};
 use bytes::Bytes;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Response, header};
+use http::{HeaderValue, Method, Response, header};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 
@@ -11,12 +11,8 @@ use serde_json::{Map, Value, json};
 ///
 /// # Errors
 /// Returns the error if the body cannot be read to its end.
-pub(super) async fn answer(
-    method: &Method,
-    target: &PathAndQuery,
-    headers: &HeaderMap,
-    mut body: RequestBody,
-) -> Result<Response<Bytes>, BodyError> {
+pub(super) async fn answer(head: &OutgoingHead, mut body: RequestBody) -> Result<Response<Bytes>, BodyError> {
+    let OutgoingHead { method, path, headers } = head;
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
         bytes += frame?.data_ref().map_or(0, Bytes::len);
@@ -30,12 +26,12 @@ pub(super) async fn answer(
     }
     let description = json!({
         "method": method.as_str(),
-        "target": target.as_str(),
+        "target": path.as_str(),
         "headers": fields,
         "body_bytes": bytes,
     });
     let mut text = format!("{description:#}\n");
-    if method == Method::HEAD {
+    if *method == Method::HEAD {
         text.clear();
     }
     let mut response = Response::new(Bytes::from(text));

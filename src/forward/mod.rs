@@ -13,6 +13,7 @@ mod early;
 mod echo;
 mod exchange;
 mod faults;
+pub(crate) mod fields;
 pub(crate) mod foreign;
 mod identity_choice;
 mod notes;
@@ -29,6 +30,7 @@ mod upstream;
 pub(crate) use client::ConnectionHeaders;
 pub use counters::{UpstreamCounters, UpstreamShard};
 pub(crate) use faults::{ResponseError, ResponseErrorKind};
+pub use fields::FieldSink;
 pub use identity_choice::IdentityChoice;
 pub(crate) use notes::Notes;
 pub(crate) use outgoing::{ForwardContext, Target, X_REQUEST_ID};
@@ -114,27 +116,28 @@ pub(crate) async fn forward(
 ) -> Result<Answer, Denial> {
     let PermittedRequest { permit, parts, target, body, meter } = request;
     let now = context.now.steady;
-    let (method, path, mut headers, forged) =
-        outgoing::head(parts, target, &permit, &delivery.audience, context);
-    notes.forged = forged;
     match &delivery.destination {
-        Destination::Echo => match Box::pin(echo::answer(&method, &path, &headers, body)).await {
-            Ok(response) => {
-                let (mut parts, body) = response.into_parts();
-                reframe::answer(&mut parts.headers, context.cookies);
-                Ok(Answer::Whole(Response::from_parts(parts, body)))
-            }
-            Err(fault) => {
-                notes.detail = Some(fault.to_string());
-                Err(body_denial(meter, notes).unwrap_or(Denial::UpstreamFailed))
-            }
-        },
+        Destination::Echo => {
+            let (head, removed) = outgoing::head(parts, target, &permit, &delivery.audience, context);
+            notes.forged = removed.0;
+            let mut response = match Box::pin(echo::answer(&head, body)).await {
+                Ok(response) => response,
+                Err(fault) => {
+                    notes.detail = Some(fault.to_string());
+                    return Err(body_denial(meter, notes).unwrap_or(Denial::UpstreamFailed));
+                }
+            };
+            reframe::answer(response.headers_mut(), context.cookies);
+            Ok(Answer::Whole(response))
+        }
         Destination::Upstream(upstream) => {
-            let is_named = headers.contains_key(header::HOST);
-            let mut upload = Upload::new(method, &path, &headers, body, is_named);
-            // The fields of the answer take the place of those of the request.
-            headers.clear();
-            drop(path);
+            let (method, writer, removed) =
+                outgoing::write(parts, &target, &permit, &delivery.audience, context);
+            notes.forged = removed.0;
+            let is_named = target.authority.is_some();
+            let (mut upload, mut headers) = Upload::new(method, writer, body, is_named);
+            // Slices of the client's head would make hyper take a new buffer for its next read.
+            drop(target);
             let timeout = delivery.timeout.unwrap_or(upstream.timeout);
             let request = Outbound { upload: &mut upload, headers: &mut headers, meter };
             let sent = send(pools, upstream, timeout, request, now, notes).await;

@@ -1,6 +1,7 @@
 //! Builds the head of a forwarded request: the canonical target, and the fields that the gateway adds.
 
 use super::client::{self, ConnectionHeaders};
+use super::fields::{FieldSink, HeadWriter};
 use super::proof::{Audience, Proof, Proofs};
 use super::strip;
 use crate::authenticate::dpop::DPOP;
@@ -8,6 +9,7 @@ use crate::authenticate::sources::{strip_subprotocol, without_fields};
 use crate::authenticate::{CookieNames, IdentityHeaders, Place, Source, Sources};
 use crate::authorize::Permit;
 use crate::clock::Now;
+use crate::http1::write_request_line;
 use crate::peer::{Caller, Relayed};
 use crate::request_id::{RequestId, trace_id_of};
 use crate::route::Head;
@@ -24,6 +26,8 @@ const X_AUTH_CSRF: HeaderName = HeaderName::from_static("x-auth-csrf");
 /// The trace of a request (W3C Trace Context).
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// The space that the head of an ordinary request takes, in bytes.
+const HEAD_SIZE: usize = 1024;
 
 /// The target of the forwarded request.
 #[derive(Debug)]
@@ -141,21 +145,64 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) now: Now,
 }
 
-/// Returns the method, target and header fields for the upstream, and the number of removed identity fields. The permit
-/// contains the caller's identity.
+/// The request that an upstream receives, with its fields in a map.
+#[derive(Debug)]
+pub(crate) struct OutgoingHead {
+    /// The method.
+    pub(crate) method: Method,
+    /// The path and query.
+    pub(crate) path: PathAndQuery,
+    /// All fields.
+    pub(crate) headers: HeaderMap,
+}
+
+/// Returns the head of the request for an upstream. The permit contains the caller's identity.
 pub(crate) fn head(
     parts: Parts,
     target: Target,
     permit: &Permit,
     audience: &Audience,
     context: &ForwardContext<'_>,
-) -> (Method, PathAndQuery, HeaderMap, u64) {
+) -> (OutgoingHead, Removed) {
     let mut headers = parts.headers;
-    if parts.version == Version::HTTP_2 {
-        join_cookies(&mut headers);
+    let removed = strip_client(&mut headers, parts.version, permit, context);
+    add_fields(&mut headers, &parts.method, &target, permit, audience, context);
+    (OutgoingHead { method: parts.method, path: target.path, headers }, removed)
+}
+
+/// Writes the same head as [`head`], in the form in which it is sent. `Host` is absent if the client sent no host.
+pub(super) fn write(
+    parts: Parts,
+    target: &Target,
+    permit: &Permit,
+    audience: &Audience,
+    context: &ForwardContext<'_>,
+) -> (Method, HeadWriter, Removed) {
+    let mut headers = parts.headers;
+    let removed = strip_client(&mut headers, parts.version, permit, context);
+    let mut head = Vec::with_capacity(HEAD_SIZE);
+    write_request_line(&mut head, &parts.method, &target.path);
+    let mut writer = HeadWriter::new(head, headers);
+    add_fields(&mut writer, &parts.method, target, permit, audience, context);
+    (parts.method, writer, removed)
+}
+
+/// The number of the client's identity fields that were removed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Removed(pub(crate) u64);
+
+/// Removes the client's fields that the upstream must not receive.
+fn strip_client(
+    headers: &mut HeaderMap,
+    version: Version,
+    permit: &Permit,
+    context: &ForwardContext<'_>,
+) -> Removed {
+    if version == Version::HTTP_2 {
+        join_cookies(headers);
     }
     if let Some(cookies) = context.cookies {
-        strip::cookies(&mut headers, cookies);
+        strip::cookies(headers, cookies);
         if permit.place() == Some(Place::Cookie) {
             headers.remove(&cookies.csrf_header);
         }
@@ -165,8 +212,8 @@ pub(crate) fn head(
             // The code after this loop handles `Authorization`.
             Source::Header(named) if named.name == header::AUTHORIZATION => {}
             Source::Header(named) => drop(headers.remove(&named.name)),
-            Source::Cookie(name) => strip::cookie(&mut headers, name),
-            Source::WebSocket(marker) => strip_subprotocol(&mut headers, marker),
+            Source::Cookie(name) => strip::cookie(headers, name),
+            Source::WebSocket(marker) => strip_subprotocol(headers, marker),
             // The code after this loop handles `Authorization: ApiKey`.
             Source::ApiKey(name) => drop(headers.remove(name)),
             // `Target` already removed the query field.
@@ -191,7 +238,7 @@ pub(crate) fn head(
         | None => None,
     };
     match verified {
-        Some(scheme) => strip::canonical_scheme(&mut headers, scheme),
+        Some(scheme) => strip::canonical_scheme(headers, scheme),
         None if context.pass_authorization => {}
         None => drop(headers.remove(header::AUTHORIZATION)),
     }
@@ -201,45 +248,40 @@ pub(crate) fn head(
         false => Vec::new(),
     };
     let pass = if context.relayed.is_some() { context.pass } else { &[] };
-    let forged = strip::request(&mut headers, context.identity, pass);
+    let removed = strip::request(headers, context.identity, pass);
     for proof in proofs {
         headers.append(DPOP, proof);
     }
+    Removed(removed)
+}
 
+/// Adds the gateway's fields.
+fn add_fields(
+    sink: &mut impl FieldSink,
+    method: &Method,
+    target: &Target,
+    permit: &Permit,
+    audience: &Audience,
+    context: &ForwardContext<'_>,
+) {
     match &target.authority {
-        Some(authority) => {
-            headers.insert(header::HOST, authority.clone());
-        }
-        None => {
-            headers.remove(header::HOST);
-        }
+        Some(authority) => sink.set(&header::HOST, authority),
+        None => drop(sink.client().remove(header::HOST)),
     }
-    client::write(
-        &mut headers,
-        &context.connection,
-        context.caller,
-        context.relayed,
-        target.authority.as_ref(),
-    );
-    if let Some(prefix) = target.prefix {
-        let whole = append_prefix(headers.get(X_FORWARDED_PREFIX), prefix);
-        headers.insert(X_FORWARDED_PREFIX, whole);
+    let authority = target.authority.as_ref();
+    client::write(sink, &context.connection, context.caller, context.relayed, authority);
+    if let Some(prefix) = &target.prefix {
+        let whole = append_prefix(sink.client().get(X_FORWARDED_PREFIX), prefix.clone());
+        sink.set(&X_FORWARDED_PREFIX, &whole);
     }
-    headers.insert(X_REQUEST_ID, context.id_header.clone());
-    if headers.get(TRACEPARENT).and_then(trace_id_of).is_none() {
-        headers.insert(TRACEPARENT, context.id.traceparent());
+    sink.set(&X_REQUEST_ID, context.id_header);
+    if sink.client().get(TRACEPARENT).and_then(trace_id_of).is_none() {
+        sink.set(&TRACEPARENT, &context.id.traceparent());
         // A `tracestate` has no meaning without its `traceparent` (W3C Trace Context, section 3.3.1.1).
-        headers.remove(TRACESTATE);
+        sink.client().remove(TRACESTATE);
     }
-    let proof = Proof {
-        proofs: context.proofs,
-        audience,
-        method: &parts.method,
-        target: &target.path,
-        now: context.now,
-    };
-    write_identity(&mut headers, permit, context.write_csrf, &proof);
-    (parts.method, target.path, headers, forged)
+    let proof = Proof { proofs: context.proofs, audience, method, target: &target.path, now: context.now };
+    write_identity(sink, permit, context.write_csrf, &proof);
 }
 
 /// Appends the prefix that the gateway removed to the prefix that a trusted proxy removed. `before` is present only if
@@ -253,10 +295,15 @@ fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue
 
 /// Writes the caller's identity into the fields for an upstream, or into a forward-auth response. With `write_csrf`,
 /// also writes the CSRF token of the session.
-pub(crate) fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csrf: bool, proof: &Proof<'_>) {
+pub(crate) fn write_identity(
+    sink: &mut impl FieldSink,
+    permit: &Permit,
+    write_csrf: bool,
+    proof: &Proof<'_>,
+) {
     if let Some(principal) = permit.principal() {
-        proof.audience.write_headers(headers, principal);
-        proof.write(headers, principal);
+        proof.audience.write_headers(sink, principal);
+        proof.write(sink, principal);
         // The gateway removes the CSRF cookie, so the upstream needs the token in a field. CSRF protection applies only
         // to callers with a session cookie.
         if write_csrf
@@ -265,7 +312,7 @@ pub(crate) fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csr
             && let Ok(mut value) = HeaderValue::from_str(csrf)
         {
             value.set_sensitive(true);
-            headers.insert(X_AUTH_CSRF, value);
+            sink.set(&X_AUTH_CSRF, &value);
         }
     }
 }

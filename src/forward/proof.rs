@@ -7,6 +7,7 @@
 //! the request, the gateway creates one per request. The gateway does not accept the JWT as an access token, because
 //! the JWT has a different type.
 
+use super::fields::FieldSink;
 use super::identity_choice::IdentityChoice;
 use crate::authenticate::principal::Proven;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
@@ -15,7 +16,7 @@ use aws_lc_rs::{hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::sync::Arc;
@@ -89,10 +90,8 @@ impl Audience {
     }
 
     /// Writes the identity fields that the upstream receives.
-    pub(super) fn write_headers(&self, headers: &mut HeaderMap, principal: &Principal) {
-        let mut write = |(name, value): &(HeaderName, HeaderValue)| {
-            headers.insert(name.clone(), value.clone());
-        };
+    pub(super) fn write_headers(&self, sink: &mut impl FieldSink, principal: &Principal) {
+        let mut write = |(name, value): &(HeaderName, HeaderValue)| sink.set(name, value);
         match &self.choice {
             None => principal.headers.iter().for_each(write),
             Some(choice) => choice.of(&principal.headers).for_each(&mut write),
@@ -117,14 +116,14 @@ pub struct Proof<'r> {
 
 impl Proof<'_> {
     /// Writes the configured proofs into the header fields.
-    pub fn write(&self, headers: &mut HeaderMap, principal: &Principal) {
+    pub fn write(&self, sink: &mut impl FieldSink, principal: &Principal) {
         if let Some(assertor) = &self.proofs.assertion
             && let Some(value) = self.assertion(assertor, principal)
         {
-            headers.insert(assertor.header.clone(), value);
+            sink.set(&assertor.header, &value);
         }
         if let (Some(name), Some(key)) = (&self.proofs.signature, &self.audience.key) {
-            headers.insert(name.clone(), self.signature(key, principal));
+            sink.set(name, &self.signature(key, principal));
         }
     }
 
@@ -238,6 +237,7 @@ fn json(value: &ClaimValue) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     fn principal(expires: u64) -> Principal {

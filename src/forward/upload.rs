@@ -1,10 +1,10 @@
 //! Sends a request: its head, and its body as the client sends it.
 
 use super::connection::Connection;
+use super::fields::HeadWriter;
 use super::request_body::{BodyError, RequestBody};
-use crate::http1::{RequestFraming, write_head, write_host};
+use crate::http1::{RequestFraming, write_fields, write_host};
 use bytes::{Buf, Bytes};
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::Body;
 use std::fmt::Write as _;
@@ -44,15 +44,15 @@ pub(super) enum UploadError {
 }
 
 impl Upload {
-    /// Prepares a request. An HTTP/1.0 client may omit `Host`, but the forwarded HTTP/1.1 request needs it (RFC
-    /// 9112 section 3.2): if `headers` has none, [`Self::name_host`] must add it.
+    /// Prepares a request. An HTTP/1.0 client may omit `Host`, but the forwarded HTTP/1.1 request needs it (RFC 9112
+    /// section 3.2): unless `is_named`, [`Self::name_host`] must add it. Returns the emptied map of fields too, for
+    /// the answer.
     pub(super) fn new(
         method: Method,
-        target: &PathAndQuery,
-        headers: &HeaderMap,
+        writer: HeadWriter,
         body: RequestBody,
         is_named: bool,
-    ) -> Self {
+    ) -> (Self, HeaderMap) {
         let framing = match (&body, body.size_hint().exact()) {
             (RequestBody::Empty, _) => RequestFraming::None,
             (RequestBody::Whole(_) | RequestBody::Streamed(_), Some(length)) => {
@@ -63,8 +63,9 @@ impl Upload {
             _ if matches!(method, Method::GET | Method::HEAD) => RequestFraming::None,
             _ => RequestFraming::Chunked,
         };
-        let mut head = Vec::with_capacity(1024);
-        write_head(&mut head, &method, target.as_str(), headers, framing);
+        let HeadWriter { mut head, mut client, .. } = writer;
+        write_fields(&mut head, &client, framing);
+        client.clear();
         let unnamed = (!is_named).then_some(head.len());
         if is_named {
             head.extend_from_slice(b"\r\n");
@@ -79,7 +80,7 @@ impl Upload {
             }
         };
         let framing = if whole.is_some() { RequestFraming::None } else { framing };
-        Self {
+        let upload = Self {
             method,
             head,
             unnamed,
@@ -90,7 +91,8 @@ impl Upload {
             data,
             after: b"",
             whole,
-        }
+        };
+        (upload, client)
     }
 
     /// Writes this server's own name as `Host`, unless the client sent a host.

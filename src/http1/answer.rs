@@ -45,8 +45,8 @@ impl HeadReader {
         Self { is_head: *method == Method::HEAD, interim: 0, skipped: 0, searched: 0 }
     }
 
-    /// Removes the head from the front of `buffer`, and writes its fields into `headers`, except for `Content-Length`
-    /// and `Transfer-Encoding`: they apply to this connection. Returns `None` if the head is not complete yet. Interim
+    /// Removes the head from the front of `buffer`, and adds its fields to `headers`, except for `Content-Length` and
+    /// `Transfer-Encoding`: they apply to this connection. Returns `None` if the head is not complete yet. Interim
     /// answers are skipped (RFC 9110 section 15.2).
     ///
     /// # Errors
@@ -58,7 +58,6 @@ impl HeadReader {
         headers: &mut HeaderMap,
     ) -> Result<Option<AnswerHead>, AnswerFault> {
         loop {
-            headers.clear();
             let parsed =
                 if self.may_be_complete(buffer) { parse(buffer, headers, self.is_head)? } else { None };
             let Some((length, head)) = parsed else {
@@ -74,6 +73,7 @@ impl HeadReader {
             if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(Some(head));
             }
+            headers.clear();
             self.interim += 1;
             self.skipped += length;
             self.searched = 0;

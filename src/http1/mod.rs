@@ -20,4 +20,4 @@ pub use answer::{AnswerHead, HeadReader};
 pub use body::{BodyReader, Piece};
 pub use fault::AnswerFault;
 pub use framing::Framing;
-pub use request::{RequestFraming, write_head, write_host};
+pub use request::{RequestFraming, write_field, write_fields, write_host, write_request_line};

@@ -1,5 +1,6 @@
 //! Writes the head of a request.
 
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 /// How the end of a request's body is announced.
@@ -13,22 +14,26 @@ pub enum RequestFraming {
     Chunked,
 }
 
-/// Writes the head of a request, except for its end: [`write_host`] or CRLF completes it.
-///
-/// The framing fields are written from `framing` alone. Those in `headers` are left out, so that the head and the body
-/// cannot contradict each other (RFC 9112 section 6.3). The types of the other arguments guarantee that no value
-/// contains a line break.
-pub fn write_head(
-    out: &mut Vec<u8>,
-    method: &Method,
-    target: &str,
-    headers: &HeaderMap,
-    framing: RequestFraming,
-) {
+/// Begins the head of a request. The types guarantee that no argument contains a line break, here and below.
+pub fn write_request_line(out: &mut Vec<u8>, method: &Method, target: &PathAndQuery) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(target.as_str().as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
+}
+
+/// Writes a field.
+pub fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes these fields, and the framing of the body. Framing fields are written from `framing` alone and left out of
+/// `headers`, so that the head and the body cannot contradict each other (RFC 9112 section 6.3).
+pub fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, framing: RequestFraming) {
     let mut is_announced = false;
     for (name, value) in headers {
         if name == header::CONTENT_LENGTH {
@@ -50,13 +55,5 @@ pub fn write_head(
 /// Completes a head with this `Host`, which must not be among its fields.
 pub fn write_host(out: &mut Vec<u8>, host: &HeaderValue) {
     write_field(out, "host", host.as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }

@@ -3,7 +3,7 @@
 use super::{Evaluation, Examiner, Sender};
 use crate::explain::describe::upstream_of;
 use crate::explain::explanation::UpstreamRequest;
-use crate::forward::outgoing::{self, X_REQUEST_ID};
+use crate::forward::outgoing::{self, OutgoingHead, X_REQUEST_ID};
 use crate::forward::{ConnectionHeaders, Proofs, Target};
 use crate::pipeline::exchange::Exchange;
 use crate::policy::{Credential, Handler, Question};
@@ -58,8 +58,8 @@ impl Examiner<'_> {
         // An explanation contains no proofs of identity, because a reader could use a valid proof as a credential.
         let none = Proofs::default();
         let context = exchange.forward_context(policy, route, delivery, connection, &none);
-        let (method, path, mut headers, _) =
-            outgoing::head(parts.clone(), target, permit, &delivery.audience, &context);
+        let (outgoing, _) = outgoing::head(parts.clone(), target, permit, &delivery.audience, &context);
+        let OutgoingHead { method, path, mut headers } = outgoing;
         if headers.get("traceparent") == Some(&id.traceparent()) {
             headers.insert("traceparent", id_header);
         }

@@ -194,7 +194,7 @@ fn assertor(
 /// message.
 pub(super) fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
-    const OTHERS: [&str; 14] = [
+    const OTHERS: [&str; 15] = [
         "host",
         "connection",
         "content-length",
@@ -209,6 +209,7 @@ pub(super) fn is_reserved(name: &HeaderName) -> bool {
         "cookie",
         "forwarded",
         "traceparent",
+        "x-auth-csrf",
     ];
     OTHERS.contains(&name) || name.starts_with("x-forwarded-") || name == "x-request-id"
 }
