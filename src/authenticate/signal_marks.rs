@@ -319,7 +319,8 @@ mod tests {
             let kinds = [MarkedClaim::Subject, MarkedClaim::Session, MarkedClaim::Token];
             let marks = SignalMarks::default();
             let mut model: Vec<(u8, u8, u32, u32)> = Vec::new();
-            // The test keeps tokens, as the cache does: their stored epoch must not hide a new mark.
+            // The test checks the same tokens repeatedly, as the cache does. The epoch that a token stores must not
+            // hide a new mark.
             let mut kept: HashMap<(u8, Option<u8>, Option<u8>, u32), Signalled> = HashMap::new();
             for step in steps {
                 match step {

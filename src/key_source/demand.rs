@@ -91,7 +91,7 @@ impl Inner {
         self.absent.get(&kid).is_some_and(|until| now.steady < *until)
     }
 
-    /// Notes that a key is wanted. Returns whether it may still come.
+    /// Records that a request waits for this key. Returns whether a fetch may still bring the key.
     fn ask(&mut self, kid: u64, now: Now) -> bool {
         if self.is_absent(kid, now) {
             return false;

@@ -169,7 +169,7 @@ impl Ring {
         (planned <= earliest && !exists).then_some(signs_from)
     }
 
-    /// Returns the first time, not before `time`, at which no existing key starts to sign.
+    /// Returns the earliest time, from `time` on, that is not the start time of an existing key.
     pub(super) fn free_from(&self, time: u64) -> u64 {
         (time..).find(|time| self.0.iter().all(|slot| slot.signs_from != *time)).unwrap_or(time)
     }

@@ -90,7 +90,7 @@ pub(super) fn explain_misleading(name: &str) -> String {
     )
 }
 
-/// Returns whether a field states a fact of the original request.
+/// Returns whether the field describes the original request, such as `X-Forwarded-Uri`.
 fn is_question(name: &HeaderName) -> bool {
     [X_FORWARDED_METHOD, X_FORWARDED_URI, X_ORIGINAL_METHOD, X_ORIGINAL_URI, X_ORIGINAL_URL].contains(name)
 }
@@ -213,7 +213,7 @@ fn agree<T: PartialEq>(known: &mut Option<T>, named: T) -> Result<(), Malformed>
     }
 }
 
-/// Rejects a path unless its canonical form is equal after percent-decoding.
+/// Rejects a path that differs from its canonical form after percent-decoding.
 ///
 /// The rules are checked against the canonical path, but the other proxy forwards the path as sent. A service may
 /// resolve dot segments differently from the gateway.

@@ -69,7 +69,8 @@ pub struct Policy {
     pub resources: Arc<[Arc<ProtectedResource>]>,
     /// The receivers of signals.
     pub receivers: Arc<[Arc<Receiver>]>,
-    /// The file of revocations by signals, if this policy is served and has signals. It outlives the policy.
+    /// The file that stores the revocations from security events; `None` if the policy is not served or has no signals.
+    /// The file outlives the policy.
     pub signal_file: Option<Arc<FileWriter>>,
 }
 

@@ -41,7 +41,7 @@ pub fn read(
     Err(faults)
 }
 
-/// Whether `found` is only a consequence of `cause`: a value that could not be read.
+/// Whether the value that `cause` reports as unreadable also explains `found`.
 fn follows_from(found: &Diagnostic, cause: &Diagnostic) -> bool {
     let within = |key: &str, table: &str| {
         key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))

@@ -45,7 +45,8 @@ const fn preset(endpoint: Endpoint) -> Option<Preset> {
 
 /// The source of an endpoint's limits.
 enum Choice<'f> {
-    /// The policy names the limits. Contains the key of the list and the names. An empty list means no limits.
+    /// The policy names the limits. The fields are the key in the policy and the names of the limits. An empty list
+    /// means no limits.
     Policy(String, &'f [String]),
     /// The policy names no limits. Contains the default limit, if any.
     Preset(Option<Preset>),
