@@ -40,7 +40,7 @@ pub enum Endpoint {
 pub struct EndpointSpec {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// The name in `[authority] paths` and in metrics. In logs, `auth:` precedes it.
+    /// The name in `[authority] paths` and in metrics. Logs show `auth:NAME`.
     pub name: &'static str,
     /// The accepted methods. Empty for all methods.
     pub methods: &'static [&'static str],

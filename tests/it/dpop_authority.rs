@@ -249,7 +249,7 @@ fn a_bound_session_is_ended_by_its_key_and_not_by_a_thief() {
     proven(&prover, "/auth/logout", &logout).to(address).is(204);
     me(address, &prover, &pair).is_refusal(401, "revoked_token");
 
-    // The same with the access token, whose proof names the token.
+    // Test the same with the access token. Its proof contains a hash of the token.
     let pair = log_in();
     let proof = |by: &Prover| by.proof("POST", "/auth/logout").token(&pair.access).sign();
     Request::post("/auth/logout", "").bearer(&pair.access).to(address).is_refusal(401, "bound_token");

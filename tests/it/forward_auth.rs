@@ -168,7 +168,7 @@ fn no_forged_identity_arrives(stage: &Stage) {
         }
     }
     if stage.kind != Kind::Nginx {
-        // Proxies with patterns remove the whole prefix; nginx removes only the names in its file.
+        // nginx removes only the names in its file. The other proxies remove all names with the prefix.
         let seen = stage.passes(&Request::get("/open/a").header("X-Auth-Anything", "forged"));
         assert!(!seen.mentions("forged"), "{:?}: {seen:#?}", stage.kind);
     }

@@ -416,6 +416,6 @@ fn guessing_is_slowed_for_accounts_that_exist_and_for_those_that_do_not_alike() 
     }
     // The correct password must wait too, because the answer would otherwise reveal it.
     eventually("it may be tried again", || try_login(gateway.http(), "ada", PASSWORD).status == 200);
-    // From a known address, strangers' wrong attempts do not count, and the login has cleared the address's own.
+    // The address is now known to the account, and the login has cleared its earlier wrong attempts.
     assert!(guesses("ada").iter().filter(|answer| answer.status == 401).count() >= 5);
 }

@@ -128,7 +128,7 @@ impl Bed {
     }
 }
 
-/// Opens connections to the database of a bed that bypass the store.
+/// Connects to the database of a bed directly, without the store.
 pub async fn pool(bed: &Bed) -> AnyPool {
     connect(&bed.url, &bed.dir).await
 }
