@@ -35,7 +35,6 @@ fn trust(keyring: &Keyring) -> Trust {
         algorithms: vec![keyring.algorithm()],
         keys: keyring.key_set().expect("the keyring's own keys"),
         source: None,
-        introspector: None,
         leeway: 0,
         local: false,
         roles: path("roles"),

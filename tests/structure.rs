@@ -36,7 +36,6 @@ const MODULES: &[&str] = &[
     "keyring",
     "api_key_file",
     "authenticate",
-    "introspection",
     "key_source",
     "peer",
     "route",

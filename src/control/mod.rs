@@ -6,7 +6,6 @@ mod api_keys;
 mod certificates;
 mod file_watch;
 mod guard;
-pub(crate) mod introspection;
 mod issuer_keys;
 pub(crate) mod key_report;
 mod keys;

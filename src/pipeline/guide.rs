@@ -150,7 +150,6 @@ fn is_dead(denial: &Denial) -> bool {
             | Denial::MissingClaim(_)
             | Denial::BoundToken
             | Denial::RevokedToken
-            | Denial::InactiveToken
     )
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the client libraries of tests/it/unread.rs, pinned, once: install.sh FOLDER
+# Installs the client libraries of tests/it/unread.rs and tests/it/dpop.rs, pinned, once: install.sh FOLDER
 # Python's go into FOLDER/venv, Node's into FOLDER/node_modules. Java's client is part of the JDK.
 set -euo pipefail
 folder=$1
@@ -8,7 +8,7 @@ mkdir -p "$folder"
 exec 9>"$folder/lock"
 flock 9
 "$here/../compat/venv.sh" "$folder/venv" "$here/requirements.txt"
-cp "$here/refused.mjs" "$folder/refused.mjs"
+cp "$here"/*.mjs "$folder"
 cmp --silent "$here/package.json" "$folder/made-of.json" && exit 0
 cp "$here/package.json" "$folder/package.json"
 (cd "$folder" && npm install --silent --no-audit --no-fund --ignore-scripts)

@@ -4,6 +4,10 @@ use crate::gateway;
 use crate::kit::client::Connection;
 use crate::kit::prover::{Prover, bound};
 use crate::kit::{Answer, Request, Upstream, token};
+use serde_json::json;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 const ROUTES: &str = "
 [[route]]
@@ -220,4 +224,75 @@ fn no_proof_reaches_an_upstream_unless_the_upstream_checks_tokens_itself() {
     }
     Request::get("/optional").header("DPoP", "x").to(forwarding.http()).is(200);
     assert_eq!(upstream.last_request().header("dpop"), None);
+}
+
+/// A client library in a process of its own, which holds a key and makes proofs.
+struct Library {
+    child: Child,
+    asks: ChildStdin,
+    says: BufReader<ChildStdout>,
+}
+
+impl Library {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (asks, says) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        Self { child, asks, says }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.says.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn proof(&mut self, method: &str, url: &str, token: &str, nonce: Option<&str>) -> String {
+        let ask = json!({ "method": method, "url": url, "token": token, "nonce": nonce });
+        writeln!(self.asks, "{ask}").unwrap();
+        self.line()
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_proofs_of_client_libraries_are_accepted() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
+    let made = Command::new(scripts.join("install.sh")).arg(&folder).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let node = |algorithm: &str| {
+        let mut command = Command::new("node");
+        command.arg(folder.join("bound.mjs")).arg(algorithm);
+        command
+    };
+    let mut python = Command::new(folder.join("venv/bin/python"));
+    python.arg(scripts.join("bound.py"));
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, &format!("[dpop]\nnonce = \"required\"\n{ROUTES}"));
+    for mut command in [node("ES256"), node("Ed25519"), node("RS256"), node("PS256"), python] {
+        let name = format!("{command:?}");
+        let mut library = Library::start(&mut command);
+        let own = token("ada").claim("cnf", json!({ "jkt": library.line() })).to_string();
+        let path = "/any/a%20b/%C3%A9?q=1&r=%2F";
+        let url = format!("http://{}{path}", crate::kit::client::HOST);
+        let send = |proof: &str| bound(Request::new("PATCH", path), &own, proof).to(gateway.http());
+        let refused = send(&library.proof("PATCH", &url, &own, None));
+        assert_eq!(refused.code(), "use_dpop_nonce", "{name}: {refused:#?}");
+        let nonce = refused.header("dpop-nonce").expect("a nonce");
+        let proof = library.proof("PATCH", &url, &own, Some(nonce));
+        let answer = send(&proof);
+        assert_eq!(answer.status, 200, "{name}: {answer:#?}");
+        assert_eq!(send(&proof).code(), "replayed_dpop_proof", "{name}");
+        let next = answer.header("dpop-nonce").expect("the next nonce");
+        let answer = send(&library.proof("PATCH", &url, &own, Some(next)));
+        assert_eq!(answer.status, 200, "{name}: {answer:#?}");
+        let other = library.proof("GET", &url, &own, Some(next));
+        assert_eq!(send(&other).code(), "invalid_dpop_proof", "{name}");
+    }
 }

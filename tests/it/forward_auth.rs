@@ -5,6 +5,7 @@
 use crate::kit::account::AUTHORITY;
 use crate::kit::client::{Connection, HOST};
 use crate::kit::forge::Token;
+use crate::kit::prover::{Prover, bound};
 use crate::kit::proxies::{Kind, Proxy};
 use crate::kit::upstream::Seen;
 use crate::kit::{Answer, Portcullis, Request, Upstream, client, token};
@@ -109,6 +110,7 @@ fn envoy_forwards_what_the_gateway_permits_and_nothing_else() {
 
 fn all_of_it(stage: &Stage) {
     each_kind_of_route(stage);
+    bound_tokens(stage);
     no_forged_identity_arrives(stage);
     methods_hosts_and_bodies(stage);
     no_field_of_the_client_chooses_the_route(stage);
@@ -144,6 +146,62 @@ fn each_kind_of_route(stage: &Stage) {
     // Envoy itself turns the refusal into a 200 with a gRPC status for its client.
     let refused = answer.status == 401 || answer.header("grpc-status") == Some("16");
     assert!(refused, "{:?}: {answer:#?}", stage.kind);
+}
+
+/// The proof is for the request to the proxy, and the service gets neither the token nor the proof.
+fn bound_tokens(stage: &Stage) {
+    let (prover, thief) = (Prover::new(), Prover::new());
+    let own = clerk().claim("cnf", prover.confirmation()).to_string();
+    let ask = prover.get("/orders/1?q=1", &own);
+    let seen = stage.passes(&ask);
+    assert_eq!(seen.header("x-auth-subject"), Some("ada"), "{seen:#?}");
+    assert_eq!((seen.header("authorization"), seen.header("dpop")), (None, None), "{seen:#?}");
+    stage.refuses(&ask, 401, "replayed_dpop_proof");
+    let proof = |method: &str, path: &str| prover.proof(method, path).token(&own);
+    let post = || bound(Request::post("/orders/1", "x"), &own, &proof("POST", "/orders/1").sign());
+    assert_eq!(stage.passes(&post()).method, "POST");
+    for (name, request, code) in [
+        ("as a bearer token", Request::get("/orders/1").bearer(&own), "bound_token"),
+        ("by another key", thief.get("/orders/1", &own), "invalid_dpop_proof"),
+        (
+            "for another path",
+            bound(Request::get("/orders/1"), &own, &proof("GET", "/orders/2").sign()),
+            "invalid_dpop_proof",
+        ),
+        (
+            "for the question",
+            bound(Request::get("/orders/1"), &own, &proof("GET", "/auth/verify").sign()),
+            "invalid_dpop_proof",
+        ),
+        (
+            "for another method",
+            bound(Request::get("/orders/1"), &own, &proof("POST", "/orders/1").sign()),
+            "invalid_dpop_proof",
+        ),
+        (
+            "for a host that only the client names",
+            bound(
+                Request::get("/orders/1").header("X-Forwarded-Host", "evil.test"),
+                &own,
+                &proof("GET", "/orders/1").claim("htu", "http://evil.test/orders/1").sign(),
+            ),
+            "invalid_dpop_proof",
+        ),
+        ("an unbound token", prover.get("/orders/1", &clerk().to_string()), "unbound_token"),
+    ] {
+        let refused = stage.refuses(&request, 401, code);
+        let challenge = refused.header("www-authenticate").unwrap_or_default();
+        assert!(
+            challenge.starts_with("DPoP ") && challenge.contains(code),
+            "{:?} {name}: {refused:#?}",
+            stage.kind
+        );
+    }
+    let old = || proof("GET", "/orders/1").claim("iat", 1_500_000_000);
+    let refused =
+        stage.refuses(&bound(Request::get("/orders/1"), &own, &old().sign()), 401, "use_dpop_nonce");
+    let nonce = refused.header("dpop-nonce").unwrap_or_else(|| panic!("{:?}: {refused:#?}", stage.kind));
+    stage.passes(&bound(Request::get("/orders/1"), &own, &old().claim("nonce", nonce).sign()));
 }
 
 fn no_forged_identity_arrives(stage: &Stage) {

@@ -17,6 +17,8 @@ static ALGORITHMS: LazyLock<String> = LazyLock::new(|| {
             names.push(ED25519);
         }
     }
+    // A client may take the first one, and keys on elliptic curves cost it the least.
+    names.sort_by_key(|name| !name.starts_with('E'));
     names.join(" ")
 });
 
@@ -211,5 +213,6 @@ mod tests {
         let asymmetric = Algorithm::ALL.into_iter().filter(|it| !it.has_secret()).count();
         assert_eq!(names.len(), asymmetric + 1, "{names:?}");
         assert!(names.contains(&"Ed25519") && names.contains(&"EdDSA"));
+        assert_eq!(names[0], "ES256");
     }
 }

@@ -243,9 +243,6 @@ impl Dpop {
         token: &Digest,
         now: Now,
     ) -> Result<(), CredentialError> {
-        if self.duty == Duty::Assume {
-            return Ok(());
-        }
         let Some(super::Confirmation::Key(key)) = principal.confirmation else {
             let detail = "the token is not bound to a key (it has no cnf), and was sent with the scheme DPoP";
             return Err(CredentialError::because(Denial::UnboundToken, detail));
@@ -253,6 +250,9 @@ impl Dpop {
         if place != Place::Dpop {
             let detail = "the token is bound to a key (cnf.jkt), and was not sent as Authorization: DPoP";
             return Err(CredentialError::because(Denial::BoundToken, detail));
+        }
+        if self.duty == Duty::Assume {
+            return Ok(());
         }
         self.verify(credentials, Some((token, &key)), now).map(|_| ())
     }

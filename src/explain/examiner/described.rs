@@ -40,12 +40,13 @@ impl Examiner<'_> {
             }
             Credential::Token(token) => {
                 let csrf = claims_of(token).and_then(|claims| Some(claims.get("csrf")?.as_str()?.to_owned()));
-                self.place(&mut parts, question, token, csrf.as_deref());
+                let is_bound = claims_of(token).is_some_and(|claims| claims.contains_key("cnf"));
+                self.place(&mut parts, question, token, csrf.as_deref(), is_bound);
                 (parts, ours(), &self.tokens)
             }
             Credential::Claims(claims) => {
                 let (token, csrf) = self.token_of(claims.clone(), question.now);
-                self.place(&mut parts, question, &token, Some(&csrf));
+                self.place(&mut parts, question, &token, Some(&csrf), claims.contains_key("cnf"));
                 (parts, Cow::Borrowed(&self.assuming), &self.described)
             }
         }
@@ -94,13 +95,14 @@ impl Examiner<'_> {
     }
 
     /// Inserts a token in a place where the matching route accepts tokens. The order of preference is `Authorization`,
-    /// a named header, the authority's cookie, any other place.
-    fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>) {
+    /// a named header, the authority's cookie, any other place. A bound token gets the scheme `DPoP`.
+    fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>, is_bound: bool) {
         let route = matched_route(self.policy, question).map(|route| &self.policy.routes[route]);
         let sources = route.map(|route| &route.credential_policy.sources);
         let cookies = self.policy.trust.cookies();
         let Some(sources) = sources.filter(|sources| !sources.header) else {
-            append(parts, header::AUTHORIZATION, format!("Bearer {token}"));
+            let scheme = if is_bound { "DPoP" } else { "Bearer" };
+            append(parts, header::AUTHORIZATION, format!("{scheme} {token}"));
             return;
         };
         let is_header = |source: &&Source| matches!(source, Source::Header(_));

@@ -1,6 +1,7 @@
 //! Builds the request that the upstream would receive.
 
 use super::{Evaluation, Examiner, Sender};
+use crate::authenticate::Place;
 use crate::explain::describe::upstream_of;
 use crate::explain::explanation::UpstreamRequest;
 use crate::forward::outgoing::{self, OutgoingHead, X_REQUEST_ID};
@@ -65,8 +66,9 @@ impl Examiner<'_> {
         }
         // The token is masked, because the report of a failed test may have other readers than the token's owner.
         if !matches!(question.credential, Credential::AsSent) && headers.contains_key(header::AUTHORIZATION) {
-            let token = HeaderValue::from_static("Bearer <the caller's token>");
-            headers.insert(header::AUTHORIZATION, token);
+            let is_bound = permit.place() == Some(Place::Dpop);
+            let token = if is_bound { "DPoP <the caller's token>" } else { "Bearer <the caller's token>" };
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(token));
         }
         if permit.principal().is_some() {
             let proven = HeaderValue::from_static("<proof of the identity, made for each request>");

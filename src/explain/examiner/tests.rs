@@ -43,6 +43,11 @@ const POLICY: &str = r#"
     upstream = "echo"
     fresh = true
     [[route]]
+    name = "bound"
+    path = "/bound"
+    upstream = "echo"
+    require_bound = true
+    [[route]]
     name = "shadow"
     path = "/shadow"
     upstream = "echo"
@@ -98,6 +103,23 @@ fn what_a_described_caller_leaves_out_is_filled_in_and_nothing_else() {
     assert_eq!(ask("/named", json!({ "sub": "ada", "iss": "https://b" })), "unknown_issuer");
     assert_eq!(ask("/fresh", json!({ "sub": "ada" })), "fresh_token_required");
     assert_eq!(ask("/fresh", json!({ "sub": "ada", "fresh": true })), "passed");
+}
+
+#[test]
+fn a_described_caller_with_a_bound_token_is_assumed_to_prove_its_key() {
+    let policy = policy();
+    let ask = |path: &str, given: Value| {
+        let question = Question::parse(&format!("https://h{path}")).unwrap().claims(claims(given));
+        verdict(&policy, &question).outcome.word()
+    };
+    let cnf = json!({ "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" });
+    let bound = || json!({ "sub": "ada", "cnf": cnf });
+    assert_eq!(ask("/bound", bound()), "passed");
+    assert_eq!(ask("/bound", json!({ "sub": "ada" })), "unbound_token");
+    assert_eq!(ask("/bound", json!({ "sub": "ada", "cnf": { "x5t#S256": "a" } })), "wrong_type");
+    // Outside of `Authorization`, the gateway accepts no bound token.
+    assert_eq!(ask("/cookie", bound()), "bound_token");
+    assert_eq!(ask("/named", bound()), "bound_token");
 }
 
 #[test]

@@ -47,6 +47,11 @@ fn what_is_no_longer_asked_for_is_a_gain_for_those_without() {
         assert_eq!(found.gains.iter().map(|gain| &*gain.caller).collect::<Vec<_>>(), [who], "{found}");
         assert!(found.losses.is_empty(), "{found}");
     }
+    let (bound, any) = (route("/a", "require_bound = true"), route("/a", ""));
+    let found = between(&bound, &any);
+    assert_eq!((&*found.gains[0].caller, found.losses.len()), ("any token", 0), "{found}");
+    let found = between(&any, &bound);
+    assert_eq!((&*found.losses[0].caller, found.gains.len()), ("any token", 0), "{found}");
     let found = between(&route("/a", ""), &route("/a", "access = \"public\""));
     assert_eq!(found.gains[0].caller, "without a token", "others passed before");
 }
@@ -143,7 +148,7 @@ fn gains_are_told_first() {
 const PATHS: [&str; 7] = ["/a", "/a/{x}", "/a/{*r}", "/{*r}", "/b/{y}/c", "/b/{*r}", "/a/sample"];
 
 /// The settings of a generated route.
-type Made = (u8, u8, u8, u8, u8, bool, bool, bool, (u8, u8));
+type Made = (u8, u8, u8, u8, u8, bool, bool, bool, (u8, u8, bool));
 
 fn made(routes: &[Option<Made>]) -> String {
     let mut text = String::new();
@@ -153,7 +158,8 @@ fn made(routes: &[Option<Made>]) -> String {
         format!("[{}]", names.join(", "))
     };
     for (path, made) in PATHS.iter().zip(routes) {
-        let Some((access, methods, roles, all, scopes, claim, fresh, shadow, (none, any))) = *made else {
+        let Some((access, methods, roles, all, scopes, claim, fresh, shadow, (none, any, bound))) = *made
+        else {
             continue;
         };
         text += &format!("[[route]]\npath = \"{path}\"\nupstream = \"echo\"\n");
@@ -174,6 +180,7 @@ fn made(routes: &[Option<Made>]) -> String {
                     (false, _) => "",
                 };
                 text += if fresh { "fresh = true\n" } else { "" };
+                text += if bound { "require_bound = true\n" } else { "" };
             }
         }
         text += if shadow { "mode = \"shadow\"\n" } else { "" };
@@ -182,27 +189,29 @@ fn made(routes: &[Option<Made>]) -> String {
 }
 
 fn policies() -> impl Strategy<Value = String> {
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), (0..8u8, 0..8u8));
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), (0..8u8, 0..8u8, any::<bool>()));
     let one = (0..4u8, 0..8u8, 0..8u8, 0..4u8, 0..4u8, flags);
-    let one = one.prop_map(|(access, methods, roles, all, scopes, (claim, fresh, shadow, (none, any)))| {
-        // Most routes have few requirements, so that many requests pass.
-        (
-            access,
-            methods,
-            roles,
-            if all == 3 { 1 } else { 0 },
-            scopes & 1,
-            claim && fresh,
-            fresh && (!claim || shadow),
-            shadow && claim,
-            (if none < 4 { none } else { 0 }, if any < 3 { any } else { 0 }),
-        )
-    });
+    let one =
+        one.prop_map(|(access, methods, roles, all, scopes, (claim, fresh, shadow, (none, any, bound)))| {
+            // Most routes have few requirements, so that many requests pass.
+            (
+                access,
+                methods,
+                roles,
+                if all == 3 { 1 } else { 0 },
+                scopes & 1,
+                claim && fresh,
+                fresh && (!claim || shadow),
+                shadow && claim,
+                (if none < 4 { none } else { 0 }, if any < 3 { any } else { 0 }, bound && !claim),
+            )
+        });
     proptest::collection::vec(proptest::option::of(one), PATHS.len()).prop_map(|routes| made(&routes))
 }
 
 fn all_grants() -> impl Strategy<Value = Caller> {
-    let grants = (0..64u8, 0..8u8, any::<bool>(), any::<bool>()).prop_map(|(roles, scopes, claim, fresh)| {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let grants = (0..64u8, 0..8u8, flags).prop_map(|(roles, scopes, (claim, fresh, bound))| {
         let some = |names: &[&str], mask: u8| {
             let names = names.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
             names.map(|(_, name)| (*name).to_owned()).collect()
@@ -219,7 +228,7 @@ fn all_grants() -> impl Strategy<Value = Caller> {
                 .collect(),
             issuer: None,
             fresh,
-            bound: false,
+            bound,
         })
     });
     prop_oneof![1 => Just(Caller::Nobody), 5 => grants]

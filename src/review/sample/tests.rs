@@ -77,6 +77,7 @@ fn whoever_holds_what_a_rule_asks_for_passes_and_with_less_nobody_does() {
             ),
             route("/u/{user}", "claims = { sub = \"{user}\" }"),
             route("/fresh", "fresh = \"10m\""),
+            route("/bound", "require_bound = true"),
             route("/open", "access = \"public\""),
         ]
         .concat(),
@@ -93,6 +94,7 @@ fn whoever_holds_what_a_rule_asks_for_passes_and_with_less_nobody_does() {
             "claim level = 7 and claim org.tenant as in the path and claim path as in the path",
             "claim sub as in the path",
             "a fresh login",
+            "a bound token",
         ]
     );
     let examiner = Examiner::new(&policy);
