@@ -29,6 +29,7 @@ fn trust() -> Trust {
         algorithms: vec![Algorithm::HS256],
         keys,
         source: None,
+        introspector: None,
         leeway: 0,
         // A local issuer, so that the decision also looks up revocations.
         local: true,

@@ -91,6 +91,7 @@ fn trust(signer: &Signer) -> Trust {
         algorithms: vec![signer.algorithm],
         keys,
         source: None,
+        introspector: None,
         leeway: 0,
         local: false,
         roles: path("roles"),

@@ -35,6 +35,7 @@ fn trust(keyring: &Keyring) -> Trust {
         algorithms: vec![keyring.algorithm()],
         keys: keyring.key_set().expect("the keyring's own keys"),
         source: None,
+        introspector: None,
         leeway: 0,
         local: false,
         roles: path("roles"),

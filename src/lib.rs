@@ -87,6 +87,7 @@
 //! - `worker` contains the resources of one core. No request waits for another core.
 //! - [`authority`] is the local issuer, [`keyring`] contains its signing keys, and [`store`] contains its accounts,
 //!   sessions and revocations. [`api_key_file`] contains the API keys of programs.
+//! - [`key_source`] fetches the keys of issuers, and [`introspection`] asks issuers about opaque tokens.
 //! - [`signals`] receives security events and logout tokens from other issuers. They revoke tokens of their issuer.
 //! - [`decision_log`] keeps recent decisions. Another policy can be evaluated with the same requests. `metrics` counts
 //!   events.
@@ -125,6 +126,7 @@ pub mod config;
 pub(crate) mod control;
 pub mod decision_log;
 pub mod explain;
+pub mod introspection;
 pub mod key_source;
 pub mod keyring;
 pub mod outbound;

@@ -36,6 +36,7 @@ const MODULES: &[&str] = &[
     "keyring",
     "api_key_file",
     "authenticate",
+    "introspection",
     "key_source",
     "peer",
     "route",

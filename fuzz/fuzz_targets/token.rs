@@ -21,6 +21,7 @@ static TRUST: LazyLock<Trust> = LazyLock::new(|| {
         algorithms: vec![Algorithm::HS256],
         keys,
         source: None,
+        introspector: None,
         leeway: 0, local: false,
         roles: path("roles"),
         scopes: path("scope"),

@@ -9,6 +9,7 @@ pub(crate) mod csrf;
 pub mod dpop;
 mod error;
 mod identity;
+mod introspected;
 pub(crate) mod json;
 mod jws;
 mod keys;
@@ -35,8 +36,9 @@ pub use credential::{CookieNames, Place, bearer, token};
 pub use dpop::{Dpop, DpopSettings, Thumbprint};
 pub use error::CredentialError;
 pub use identity::{IdentityHeaders, fold_eq};
+pub use introspected::{read_introspection, signer_of};
 pub use keys::{Algorithm, ED25519, Key, KeySet};
-pub use pending::Pending;
+pub use pending::{InVain, Pending};
 pub use principal::Principal;
 pub use profile::{Profile, TENANT, Tenants, is_tenant};
 pub use revoked::{MARK_MARGIN, Mark, Revoked};
@@ -224,6 +226,7 @@ mod tests {
             algorithms: vec![Algorithm::HS256],
             keys,
             source: None,
+            introspector: None,
             leeway: 5,
             local: false,
             roles: path("roles"),

@@ -4,6 +4,7 @@ use super::error::CredentialError;
 use super::keys::KeySet;
 use crate::clock::Now;
 use crate::denial::Denial;
+use crate::introspection::Inquiry;
 use crate::key_source::{Asked, KeySource, Waited, Wanted};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -14,20 +15,35 @@ use std::time::Instant;
 pub enum Pending {
     /// A key of the issuer.
     Keys(Wanted),
+    /// The issuer's answer about the token.
+    Introspection(Inquiry),
+}
+
+/// Why a wait was in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InVain {
+    /// The fact does not exist, so the first refusal stands.
+    Absent,
+    /// The fact could not be checked, for this reason if the first refusal does not give it.
+    Unavailable(Option<&'static str>),
 }
 
 impl Pending {
     /// Waits until the token can be judged again, `deadline` at the latest.
     ///
     /// # Errors
-    /// If waiting was in vain: the denial for a check that could not be made, or `None` if the first one stands.
-    pub async fn wait(&self, deadline: Instant, now: Now) -> Result<(), Option<Denial>> {
+    /// If waiting was in vain.
+    pub async fn wait(&self, deadline: Instant, now: Now) -> Result<(), InVain> {
         match self {
             Self::Keys(wanted) => match wanted.wait(deadline, now).await {
                 Waited::Fetched => Ok(()),
-                Waited::Absent => Err(None),
-                Waited::Unavailable => Err(Some(Denial::CheckUnavailable)),
+                Waited::Absent => Err(InVain::Absent),
+                Waited::Unavailable => Err(InVain::Unavailable(None)),
             },
+            Self::Introspection(inquiry) => {
+                let answered = inquiry.wait(deadline, now).await;
+                answered.map_err(|unanswered| InVain::Unavailable(Some(unanswered.words())))
+            }
         }
     }
 
@@ -35,6 +51,8 @@ impl Pending {
     pub fn ask(&self, now: Now) -> Asked {
         match self {
             Self::Keys(wanted) => wanted.ask(now),
+            // Only signals ask without waiting, and their statements are signed.
+            Self::Introspection(_) => Asked::Absent,
         }
     }
 
@@ -42,6 +60,7 @@ impl Pending {
     pub const fn words(&self) -> &'static str {
         match self {
             Self::Keys(_) => "a running gateway fetches the issuer's keys and decides again",
+            Self::Introspection(_) => "a running gateway asks the issuer about the token and decides again",
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Profile {
     pub may_lack_issuer: bool,
     /// Whether a token may lack the audience.
     pub may_lack_audience: bool,
+    /// Whether the answer about an introspected token may lack `token_type`.
+    pub may_lack_token_type: bool,
     /// The claim that names the subject.
     pub subject: ClaimPath,
     /// The claim that names the audience.
@@ -58,6 +60,7 @@ impl Default for Profile {
             trust_domain: None,
             may_lack_issuer: false,
             may_lack_audience: false,
+            may_lack_token_type: false,
             subject: path("sub"),
             audience: path("aud"),
             max_lifetime: None,

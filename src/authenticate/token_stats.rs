@@ -47,9 +47,11 @@ impl<const N: usize> Spread<N> {
 }
 
 impl TokenStats {
-    /// Counts a valid token.
-    pub(super) fn record(&self, algorithm: Algorithm, age: Option<u64>, bytes: usize) {
-        if let Some(place) = ALGORITHMS.iter().position(|known| *known == algorithm) {
+    /// Counts a valid token. A token that only the issuer could judge has no algorithm.
+    pub(super) fn record(&self, algorithm: Option<Algorithm>, age: Option<u64>, bytes: usize) {
+        if let Some(place) =
+            algorithm.and_then(|algorithm| ALGORITHMS.iter().position(|known| *known == algorithm))
+        {
             self.algorithms[place].fetch_add(1, Ordering::Relaxed);
         }
         if let Some(age) = age {
@@ -83,9 +85,9 @@ mod tests {
     #[test]
     fn each_token_is_counted_where_it_belongs() {
         let seen = TokenStats::default();
-        seen.record(Algorithm::ES256, Some(60), 256);
-        seen.record(Algorithm::ES256, Some(61), 257);
-        seen.record(Algorithm::HS256, None, 9000);
+        seen.record(Some(Algorithm::ES256), Some(60), 256);
+        seen.record(Some(Algorithm::ES256), Some(61), 257);
+        seen.record(Some(Algorithm::HS256), None, 9000);
         let algorithms: Vec<_> = seen.algorithms().filter(|(_, count)| *count > 0).collect();
         assert_eq!(algorithms, [(Algorithm::HS256, 1), (Algorithm::ES256, 2)]);
         assert_eq!(seen.ages(), (vec![0, 1, 1, 0, 0, 0, 0], 121));

@@ -10,6 +10,7 @@ use super::profile::Profile;
 use super::revoked::Revoked;
 use super::token_stats::TokenStats;
 use crate::clock::Now;
+use crate::introspection::Introspector;
 use crate::key_source::KeySource;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -32,6 +33,9 @@ pub struct Issuer {
     pub keys: KeySet,
     /// The source of the keys, if they are fetched. `keys` is then empty until the first fetch.
     pub source: Option<Arc<KeySource>>,
+    /// The questions to the issuer, if it is asked about tokens (RFC 7662). An issuer without keys is asked about all of
+    /// its tokens.
+    pub introspector: Option<Arc<Introspector>>,
     /// The tolerated clock difference in seconds.
     pub leeway: u64,
     /// The path of the claim that lists the roles.
@@ -90,6 +94,11 @@ impl Issuer {
         }
     }
 
+    /// Returns the questions to the issuer, if it is asked about tokens whose signature the gateway does not verify.
+    pub(super) fn judge(&self) -> Option<&Arc<Introspector>> {
+        self.introspector.as_ref().filter(|_| self.source.is_none() && self.keys.is_empty())
+    }
+
     /// Returns whether both issuers produce the same result for every token.
     fn verifies_like(&self, other: &Self) -> bool {
         // The pattern lists all fields, so that a new field cannot be forgotten here.
@@ -101,6 +110,7 @@ impl Issuer {
             keys,
             // The source itself verifies nothing; its fetched keys are in `keys`.
             source: _,
+            introspector,
             leeway,
             roles,
             scopes,
@@ -114,6 +124,7 @@ impl Issuer {
             && *algorithms == other.algorithms
             && keys.covers(&other.keys)
             && other.keys.covers(keys)
+            && same_introspector(introspector.as_ref(), other.introspector.as_ref())
             && *leeway == other.leeway
             && *roles == other.roles
             && *scopes == other.scopes
@@ -237,6 +248,7 @@ impl Trust {
         for issuer in &mut assuming.issuers {
             issuer.keys = key.clone();
             issuer.algorithms = vec![Algorithm::HS256];
+            issuer.introspector = None;
         }
         assuming.dpop = self.dpop.assuming();
         assuming.epoch = next_epoch();
@@ -340,6 +352,24 @@ impl Trust {
         found.map(|(issuer, seen)| (issuer, issuer.name.clone(), &**seen))
     }
 
+    /// Returns the issuer that is asked about a token without a signature: the issuer with a prefix of the token,
+    /// otherwise the only issuer without prefixes. A token in the form of a JWS needs a prefix.
+    pub(super) fn issuer_of_opaque(&self, token: &str) -> Option<(&Issuer, &TokenStats, &Arc<Introspector>)> {
+        let is_jws = token.split('.').count() == 3;
+        let mut general = None;
+        for (issuer, seen) in self.issuers.iter().zip(&self.seen) {
+            let Some(introspector) = &issuer.introspector else { continue };
+            let prefixes = &introspector.settings().prefixes;
+            if prefixes.iter().any(|prefix| token.starts_with(&**prefix)) {
+                return Some((issuer, &**seen, introspector));
+            }
+            if prefixes.is_empty() && !is_jws {
+                general = Some((issuer, &**seen, introspector));
+            }
+        }
+        general
+    }
+
     /// Returns the name and the statistics of each issuer.
     pub fn seen(&self) -> impl Iterator<Item = (&Arc<str>, &TokenStats)> {
         self.issuers.iter().zip(&self.seen).map(|(issuer, seen)| (&issuer.name, &**seen))
@@ -369,6 +399,14 @@ impl Trust {
     /// use or the names of the identity headers change.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
+    }
+}
+
+fn same_introspector(one: Option<&Arc<Introspector>>, other: Option<&Arc<Introspector>>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 
@@ -430,6 +468,7 @@ mod tests {
             algorithms: vec![Algorithm::HS256],
             keys: keys(&[("1", 1), ("2", 2)]),
             source: None,
+            introspector: None,
             leeway: 0,
             local: false,
             roles: ClaimPath::parse("roles").unwrap(),

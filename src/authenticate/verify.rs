@@ -9,15 +9,20 @@ use super::api_key::{API_KEY_PREFIX, API_KEY_SUBJECT};
 use super::claims::{ClaimPath, ClaimValue, DATE_MAX, LOGOUT_EVENT, numeric_date};
 use super::credential::REFRESH_TOKEN_PREFIX;
 use super::error::{ClaimText, CredentialError, Quoted, beside, quoted};
+use super::introspected::{self, ActiveToken};
 use super::json;
 use super::jws::Jws;
+use super::keys::Algorithm;
 use super::pending::until_keys;
 use super::principal::{Local, Principal, Shape, Shapes};
 use super::signal_marks::Signalled;
+use super::token_stats::TokenStats;
 use super::trust::{Issuer, Trust, canonical_type};
 use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
+use crate::introspection::Introspector;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// The maximum number of roles, and of scopes, in a token. A token with more names is refused as malformed, since
 /// truncation could drop the relevant name.
@@ -59,6 +64,12 @@ pub(super) fn verify_for(
         let detail = "an API key (pck_…), which has its own header field or the scheme ApiKey";
         return Err(CredentialError::because(Denial::WrongType, detail));
     }
+    // Only the gateway's own callers cause questions to other issuers.
+    if recipient == Recipient::Gateway
+        && let Some((issuer, seen, introspector)) = trust.issuer_of_opaque(token)
+    {
+        return by_answer(token, (issuer, seen), introspector, trust, now);
+    }
     let jws = Jws::read(token)?;
     let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
     let no_issuer = || missing(RequiredClaim::Issuer, "iss", &claims, &[]);
@@ -67,8 +78,17 @@ pub(super) fn verify_for(
         Some(_) => return Err(no_issuer()),
         None => trust.issuer_without_name(claims.get("sub")).ok_or_else(no_issuer)?,
     };
+    if recipient == Recipient::Gateway
+        && let Some(introspector) = issuer.judge()
+    {
+        // The claims are not verified, so they can only refuse the token.
+        if claims.contains_key("exp") {
+            check_times(&claims, issuer, None, now)?;
+        }
+        return by_answer(token, (issuer, seen), introspector, trust, now);
+    }
     let key = jws.verify(&issuer.keys, &issuer.algorithms).map_err(|refused| {
-        let is_current = check_times(&claims, issuer, now).is_ok();
+        let is_current = check_times(&claims, issuer, None, now).is_ok();
         until_keys(refused, jws.header(), (&issuer.keys, issuer.source.as_ref()), is_current)
     })?;
     if !issuer.profile.tenants.admits_key(key.issuer(), &name) {
@@ -77,24 +97,76 @@ pub(super) fn verify_for(
         return Err(CredentialError::because(Denial::UnknownKey, detail));
     }
     check_type(jws.header(), issuer)?;
-    check_kind(&claims)?;
+    let mut principal = principal(recipient, &claims, (issuer, name), None, trust, now)?;
+    if let Some(introspector) = issuer.introspector.as_ref().filter(|asked| asked.settings().always) {
+        let until = introspected::confirm(token, &claims, introspector, now)?;
+        principal.expires = principal.expires.min(until);
+    }
+    key.record_use(now.unix);
+    record(seen, Some(key.algorithm()), &claims, token, now);
+    Ok(principal)
+}
+
+/// Verifies a token by its issuer's answer alone.
+fn by_answer(
+    token: &str,
+    (issuer, seen): (&Issuer, &TokenStats),
+    introspector: &Arc<Introspector>,
+    trust: &Trust,
+    now: Now,
+) -> Result<Principal, CredentialError> {
+    let ActiveToken { claims, until } = introspected::answer(token, issuer, introspector, now)?;
+    // An answer without `exp` counts until the issuer is asked again. One second more, because the answer may be in use
+    // in the second in which it ends.
+    let ends = Some(until.saturating_add(1));
+    let named = (issuer, issuer.name.clone());
+    let mut principal = principal(Recipient::Gateway, &claims, named, ends, trust, now)?;
+    // The issuer itself says when the token ends, so no leeway extends its `exp` (RFC 7662 section 4).
+    let expires = principal.expires.saturating_sub(issuer.leeway);
+    if now.unix >= expires {
+        let detail = format!("exp is {expires}; leeway does not extend an exp in the issuer's answer");
+        return Err(CredentialError::because(Denial::ExpiredToken, detail));
+    }
+    principal.expires = expires.min(until);
+    record(seen, None, &claims, token, now);
+    Ok(principal)
+}
+
+/// Counts a valid token.
+fn record(seen: &TokenStats, algorithm: Option<Algorithm>, claims: &Claims, token: &str, now: Now) {
+    let issued = claims.get("iat").and_then(numeric_date);
+    let age = issued.map(|issued| now.unix.saturating_sub(issued.floor() as u64));
+    seen.record(algorithm, age, token.len());
+}
+
+/// Checks the claims of a token whose origin is verified, and returns the principal. `ends` is the end of a token
+/// without `exp`, in seconds since 1970; `None` if a token must have `exp`.
+fn principal(
+    recipient: Recipient,
+    claims: &Claims,
+    (issuer, name): (&Issuer, Arc<str>),
+    ends: Option<u64>,
+    trust: &Trust,
+    now: Now,
+) -> Result<Principal, CredentialError> {
+    check_kind(claims)?;
     // A `jti` must be text (RFC 7519 section 4.1.7). If the gateway ignored any other `jti`, the token could not be
     // revoked by its `jti`.
     if claims.get("jti").is_some_and(|id| !id.is_string()) {
         let detail = format!("jti is {}, not text", ClaimText(claims.get("jti")));
         return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail));
     }
-    let confirmation = Confirmation::of(&claims)?;
-    let (not_before, mut expires) = check_times(&claims, issuer, now)?;
-    check_audience(&claims, issuer, recipient)?;
-    issuer.profile.check(&claims, &name)?;
-    let subject = issuer.profile.subject(&claims)?;
+    let confirmation = Confirmation::of(claims)?;
+    let (not_before, mut expires) = check_times(claims, issuer, ends, now)?;
+    check_audience(claims, issuer, recipient)?;
+    issuer.profile.check(claims, &name)?;
+    let subject = issuer.profile.subject(claims)?;
     // Services that look only at the subject could take the caller for an API key.
     if subject.starts_with(API_KEY_SUBJECT) && trust.api_keys().is_some() {
         let detail = format!("sub is {}: such a subject is that of an API key", Quoted(&subject));
         return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail));
     }
-    let local = if issuer.local { Some(Box::new(local(&claims)?)) } else { None };
+    let local = if issuer.local { Some(Box::new(local(claims)?)) } else { None };
     if local.is_some() {
         // A token is accepted only for the longest recorded life of a token, even if its `exp` is later, because
         // revocations are not kept for longer.
@@ -105,10 +177,10 @@ pub(super) fn verify_for(
             return Err(CredentialError::because(Denial::ExpiredToken, detail));
         }
     }
-    let signalled = trust.is_signalled(issuer).then(|| Box::new(signalled(&claims, &name, &subject)));
+    let signalled = trust.is_signalled(issuer).then(|| Box::new(signalled(claims, &name, &subject)));
     let (roles, roles_shape) =
-        names(&claims, &issuer.roles, issuer.profile.roles_are_keys, |text| Box::new(std::iter::once(text)))?;
-    let (scopes, scopes_shape) = names(&claims, &issuer.scopes, false, |text| Box::new(text.split(' ')))?;
+        names(claims, &issuer.roles, issuer.profile.roles_are_keys, |text| Box::new(std::iter::once(text)))?;
+    let (scopes, scopes_shape) = names(claims, &issuer.scopes, false, |text| Box::new(text.split(' ')))?;
     check_scopes(&scopes, issuer)?;
     let mut principal = Principal {
         issuer: name,
@@ -117,7 +189,7 @@ pub(super) fn verify_for(
         roles,
         scopes,
         shapes: Shapes { roles: roles_shape, scopes: scopes_shape },
-        claims: trust.claims().iter().map(|path| path.find(&claims).map(ClaimValue::from)).collect(),
+        claims: trust.claims().iter().map(|path| path.find(claims).map(ClaimValue::from)).collect(),
         not_before,
         expires,
         authenticated: claims.get("auth_time").and_then(numeric_date).map(|time| time.floor() as u64),
@@ -133,10 +205,6 @@ pub(super) fn verify_for(
         let detail = "the subject, the roles or the scopes are too long for a header field";
         CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail)
     })?;
-    let age =
-        claims.get("iat").and_then(numeric_date).map(|made| now.unix.saturating_sub(made.floor() as u64));
-    key.record_use(now.unix);
-    seen.record(key.algorithm(), age, token.len());
     Ok(principal)
 }
 
@@ -213,8 +281,8 @@ fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), CredentialError> {
 const OTHER_KINDS: [(&str, &[&str]); 5] = [
     // Keycloak marks the kind in `typ`.
     ("typ", &["refresh", "offline", "id", "logout"]),
-    // Amazon Cognito marks the kind in `token_use`.
-    ("token_use", &["id", "refresh"]),
+    // Amazon Cognito and Ory Hydra mark the kind in `token_use`.
+    ("token_use", &["id", "refresh", "refresh_token"]),
     // ForgeRock and PingAM mark the kind in `tokenName`.
     ("tokenName", &["id_token", "refresh_token"]),
     // Simple JWT and others mark the kind in `token_type`.
@@ -244,8 +312,13 @@ fn check_kind(claims: &Claims) -> Result<(), CredentialError> {
 }
 
 /// Checks the times of a token. Returns the start and the end (exclusive) of its validity, leeway included, in seconds
-/// since 1970.
-fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64), CredentialError> {
+/// since 1970. `ends` is the end of a token without `exp`.
+fn check_times(
+    claims: &Claims,
+    issuer: &Issuer,
+    ends: Option<u64>,
+    now: Now,
+) -> Result<(u64, u64), CredentialError> {
     let leeway = issuer.leeway;
     // Fractions of a second never extend the validity: `exp` is rounded down, and `nbf` is rounded up.
     let expires = match claims.get("exp").map(|value| (numeric_date(value), value.as_f64())) {
@@ -255,6 +328,7 @@ fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64),
             let detail = format!("exp is {}, before 1970", ClaimText(claims.get("exp")));
             return Err(CredentialError::because(Denial::ExpiredToken, detail));
         }
+        None if ends.is_some() => ends.unwrap_or_default(),
         Some((None, _)) | None => return Err(no_date(RequiredClaim::Expiry, "exp", claims)),
     };
     let (mut begins, mut by) = (0, "nbf");

@@ -187,6 +187,7 @@ mod tests {
             algorithms: vec![keyring.algorithm()],
             keys: keyring.key_set().unwrap(),
             source: None,
+            introspector: None,
             leeway: 0,
             local: false,
             roles: path("roles"),

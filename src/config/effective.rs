@@ -5,8 +5,9 @@
 
 use super::Loaded;
 use super::file::{
-    ApiKeysSection, AuthoritySection, ClientSection, File, IssuerSection, RateLimitSection, ResourceSection,
-    RouteSection, SignalsSection, TestSection, TlsSection, UpstreamSection,
+    ApiKeysSection, AuthoritySection, ClientSection, File, IntrospectionSection, IssuerSection,
+    RateLimitSection, ResourceSection, RouteSection, SignalsSection, TestSection, TlsSection,
+    UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
@@ -121,7 +122,10 @@ fn with_every_table() -> File {
     }
     File {
         tls: Some(TlsSection::default()),
-        issuer: vec![IssuerSection::default()],
+        issuer: vec![IssuerSection {
+            introspection: Some(IntrospectionSection::default()),
+            ..IssuerSection::default()
+        }],
         authority: Some(AuthoritySection { client: named::<ClientSection>(), ..AuthoritySection::default() }),
         api_keys: Some(ApiKeysSection::default()),
         upstream: named::<UpstreamSection>(),

@@ -17,6 +17,7 @@ use super::values::{ClaimValues, Fresh, RoleLimit, TlsVersion, TokenSource};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 /// The whole policy file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -368,12 +369,15 @@ pub struct IssuerSection {
     /// The SPIFFE trust domain of the issuer's JWT-SVIDs.
     #[serde(deserialize_with = "optional_text")]
     pub trust_domain: Option<String>,
-    /// Claims that a token may lack: `iss`, `aud`.
+    /// Claims that a token may lack: `iss`, `aud`; with introspection also `token_type`.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub may_lack: Vec<String>,
     /// Whether the claim of the roles is an object whose members' names are the roles.
     pub roles_are_keys: bool,
+    /// How the issuer is asked about tokens (RFC 7662).
+    #[serde(deserialize_with = "optional_table")]
+    pub introspection: Option<IntrospectionSection>,
 }
 
 impl Default for IssuerSection {
@@ -407,8 +411,77 @@ impl Default for IssuerSection {
             trust_domain: None,
             may_lack: Vec::new(),
             roles_are_keys: false,
+            introspection: None,
         }
     }
+}
+
+/// `[issuer.introspection]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IntrospectionSection {
+    /// The URL of the introspection endpoint; if absent, the issuer's metadata name it, which needs `discovery`.
+    #[serde(deserialize_with = "optional_text")]
+    pub endpoint: Option<String>,
+    /// How the gateway proves to the issuer that it may ask.
+    #[serde(deserialize_with = "word")]
+    pub auth: IntrospectionAuth,
+    /// The gateway's client id at the issuer.
+    #[serde(deserialize_with = "optional_text")]
+    pub client_id: Option<String>,
+    /// The gateway's client secret at the issuer; with `auth = "bearer"` its access token.
+    pub secret: Option<Secret>,
+    /// Whether the issuer signs its answers (RFC 9701).
+    pub jwt: bool,
+    /// Whether the issuer is also asked about each token whose signature the gateway verifies.
+    pub always: bool,
+    /// Prefixes of the issuer's opaque tokens; if empty, the issuer is asked about every opaque token.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub prefixes: Vec<String>,
+    /// Maximum time for which an answer about an active token is used.
+    pub max_age: Duration,
+    /// Time for which an answer about an inactive token is used.
+    pub negative_max_age: Duration,
+    /// Maximum time for an answer.
+    pub timeout: Duration,
+    /// Maximum rate of questions about tokens that were not active lately.
+    pub rate: Rate,
+    /// Maximum number of open questions.
+    pub concurrent: u32,
+}
+
+impl Default for IntrospectionSection {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            auth: IntrospectionAuth::Basic,
+            client_id: None,
+            secret: None,
+            jwt: false,
+            always: false,
+            prefixes: Vec::new(),
+            max_age: Duration::seconds(60),
+            negative_max_age: Duration::seconds(10),
+            timeout: Duration::seconds(3),
+            rate: Rate { count: NonZeroU32::MIN.saturating_add(99), per: std::time::Duration::from_secs(1) },
+            concurrent: 32,
+        }
+    }
+}
+
+/// `[issuer.introspection] auth`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum IntrospectionAuth {
+    /// `client_id` and `secret` in `Authorization` (`client_secret_basic`).
+    Basic,
+    /// `client_id` and `secret` in the form (`client_secret_post`).
+    Post,
+    /// `secret` is an access token.
+    Bearer,
+    /// The gateway does not identify itself.
+    None,
 }
 
 /// `[[issuer]] secret_encoding`

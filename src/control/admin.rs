@@ -3,7 +3,7 @@
 //! The other listeners never answer health checks, regardless of the path, host or user agent.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
-use super::{guard, key_report, metrics_page, queries};
+use super::{guard, introspection, key_report, metrics_page, queries};
 use crate::journal::Level;
 use crate::metrics;
 use crate::worker::Shared;
@@ -132,6 +132,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
         "/readyz" if request.uri().query() == Some("verbose") => {
             let mut lines = format!("ready\n{}", state.status.lines());
             lines.push_str(&key_report::lines(&state.shared.policy.load()));
+            lines.push_str(&introspection::lines(&state.shared.policy.load().trust));
             if let Some(authority) = &state.shared.policy.load().authority {
                 lines.push_str(&authority.health().line());
             }

@@ -1,5 +1,6 @@
 //! Reports the keys that are fetched from URLs, at `/readyz?verbose`, at `/keys` and in the metrics.
 
+use super::introspection;
 use crate::authenticate::KeySet;
 use crate::clock::Now;
 use crate::key_source::{Copy, KeySource, Status};
@@ -39,7 +40,13 @@ pub(super) fn json(policy: &Policy) -> Value {
 /// Describes the keys of each issuer, and of each transmitter of signals that has its own keys at a URL.
 pub(crate) fn all(policy: &Policy) -> impl Iterator<Item = Value> {
     let issuers = policy.trust.issuers().iter();
-    let issuers = issuers.map(|issuer| described(&issuer.name, &issuer.keys, issuer.source.as_ref()));
+    let issuers = issuers.map(|issuer| {
+        let mut described = described(&issuer.name, &issuer.keys, issuer.source.as_ref());
+        if let Some(introspector) = &issuer.introspector {
+            described["introspection"] = introspection::json(introspector);
+        }
+        described
+    });
     let receivers = policy.receivers.iter().filter_map(|receiver| {
         let (source, keys) = receiver.keys.own_source()?;
         Some(described(&source.settings().issuer, &keys, Some(source)))

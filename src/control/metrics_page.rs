@@ -1,7 +1,7 @@
 //! Writes the metrics page in Prometheus's text format: the counts of all cores, and the state of the gateway.
 
-use super::key_report;
 use super::reload::ReloadStatus;
+use super::{introspection, key_report};
 use crate::authenticate::dpop::ProofOutcome;
 use crate::authenticate::token_stats::{AGES, SIZES};
 use crate::authenticate::{ApiKeys, Dpop, Trust};
@@ -28,6 +28,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     write_tokens(&mut out, &policy.trust);
     key_report::write_metrics(&mut out, &policy);
     write_dpop(&mut out, policy.trust.dpop());
+    introspection::write_metrics(&mut out, &policy.trust);
     status.write_metrics(&mut out);
     if let Some(ends) = shared.certificates.as_ref().and_then(Certificates::ends) {
         let help = "Expiry of the certificate in use, in seconds since 1970.";

@@ -6,6 +6,7 @@ mod api_keys;
 mod certificates;
 mod file_watch;
 mod guard;
+pub(crate) mod introspection;
 mod issuer_keys;
 pub(crate) mod key_report;
 mod keys;

@@ -6,6 +6,7 @@
 
 use super::api_keys;
 use super::file_watch::FileWatch;
+use super::introspection::Interviewers;
 use super::issuer_keys::{self, KeyFetchers};
 use super::{keys, signals};
 use crate::authority::Authority;
@@ -153,6 +154,7 @@ pub(crate) struct Reloader {
     keys: Option<JoinHandle<()>>,
     /// The tasks that fetch keys from URLs for the current policy.
     fetchers: KeyFetchers,
+    interviewers: Interviewers,
     /// The tasks that poll the current policy's transmitters of signals.
     polls: Vec<JoinHandle<()>>,
     /// The task that watches the current policy's API keys.
@@ -195,6 +197,7 @@ impl Reloader {
             keys: None,
             api_keys: None,
             fetchers: KeyFetchers::default(),
+            interviewers: Interviewers::default(),
             polls: Vec::new(),
         }
     }
@@ -332,6 +335,7 @@ impl Reloader {
             task.abort();
         }
         self.fetchers.follow(&self.shared, &self.settings.state_dir);
+        self.interviewers.follow(&self.shared);
         if let Some(task) = self.api_keys.take() {
             task.abort();
         }

@@ -200,6 +200,13 @@ denials! {
         detail: "The access token has been revoked.",
         flask: Some((StatusCode::UNAUTHORIZED, "Token has been revoked")),
     }
+    /// The issuer says that the token is not active: it is unknown there, has expired or was revoked.
+    InactiveToken => {
+        code: "inactive_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
+        detail: "The access token is unknown, has expired or was revoked.",
+        flask: None,
+    }
     /// The API key was revoked or never existed.
     UnknownApiKey => {
         code: "unknown_api_key", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
@@ -266,7 +273,8 @@ denials! {
         detail: "The CSRF token does not belong to this session, or the request comes from another site.",
         flask: Some((StatusCode::UNAUTHORIZED, "CSRF double submit tokens do not match")),
     }
-    /// The gateway cannot check the token now, because it lacks the revocations, the issuer's keys or memory for a proof.
+    /// The gateway cannot check the token now, because it lacks the revocations, the issuer's keys, the issuer's answer
+    /// about the token, or memory for a proof.
     CheckUnavailable => {
         code: "check_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,

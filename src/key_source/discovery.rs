@@ -39,6 +39,14 @@ pub fn metadata_urls(issuer: &str) -> Result<Vec<Url>, String> {
 /// section 4.3). Otherwise one issuer could publish keys for another issuer.
 /// The metadata of all tenants have a placeholder in place of the tenant, as the issuer has in the policy.
 pub fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<Url, String> {
+    endpoint_of(metadata, issuer, "jwks_uri")
+}
+
+/// Returns the URL of this name in an issuer's metadata.
+///
+/// # Errors
+/// If the metadata are not those of this issuer, as for [`jwks_uri`].
+pub fn endpoint_of(metadata: &[u8], issuer: &str, name: &str) -> Result<Url, String> {
     let metadata: Map<String, Value> = serde_json::from_slice(metadata)
         .map_err(|error| format!("the metadata are not a JSON object: {error}"))?;
     match metadata.get("issuer") {
@@ -51,11 +59,11 @@ pub fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<Url, String> {
         }
         Some(_) | None => return Err("the metadata have no issuer".to_owned()),
     }
-    match metadata.get("jwks_uri") {
+    match metadata.get(name) {
         Some(Value::String(text)) => {
-            Url::parse(text).map_err(|why| format!("jwks_uri {}: {why}", quoted(text.as_bytes())))
+            Url::parse(text).map_err(|why| format!("{name} {}: {why}", quoted(text.as_bytes())))
         }
-        Some(_) | None => Err("the metadata have no jwks_uri".to_owned()),
+        Some(_) | None => Err(format!("the metadata have no {name}")),
     }
 }
 

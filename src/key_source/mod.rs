@@ -15,7 +15,7 @@ mod tests;
 
 pub use copy::{Copy, delete_old};
 pub use demand::{Asked, Demand, WAIT_MAX, Waited, Wanted};
-pub use discovery::{jwks_uri, metadata_urls};
+pub use discovery::{endpoint_of, jwks_uri, metadata_urls};
 pub use fetch::{FetchError, Fetched};
 pub use state::{GoodSet, Status};
 

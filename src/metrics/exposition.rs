@@ -89,6 +89,29 @@ impl Exposition {
         self.push(&[itoa::Buffer::new().format(total), "\n"]);
     }
 
+    /// Adds a histogram of durations in seconds. `bounds` are in milliseconds and `sum` is in microseconds; `counts` is
+    /// not cumulative, and has one element more than `bounds`.
+    pub(crate) fn spread_durations(
+        &mut self,
+        labels: &[(&str, &str)],
+        bounds: &[u64],
+        counts: &[u64],
+        sum: u64,
+    ) {
+        let mut total = 0_u64;
+        let shown =
+            bounds.iter().map(|bound| (*bound as f64 / 1000.0).to_string()).chain(["+Inf".to_owned()]);
+        for (bound, count) in shown.zip(counts) {
+            total = total.wrapping_add(*count);
+            self.series("_bucket", labels, &[("le", &bound)]);
+            self.push(&[itoa::Buffer::new().format(total), "\n"]);
+        }
+        self.series("_sum", labels, &[]);
+        self.seconds(sum);
+        self.series("_count", labels, &[]);
+        self.push(&[itoa::Buffer::new().format(total), "\n"]);
+    }
+
     /// Writes the name and labels of a sample, and a space.
     fn series(&mut self, suffix: &str, labels: &[(&str, &str)], more: &[(&str, &str)]) {
         self.push(&[self.family, suffix]);

@@ -150,6 +150,7 @@ fn is_dead(denial: &Denial) -> bool {
             | Denial::MissingClaim(_)
             | Denial::BoundToken
             | Denial::RevokedToken
+            | Denial::InactiveToken
     )
 }
 

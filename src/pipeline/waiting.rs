@@ -1,13 +1,15 @@
 //! Waits for a missing fact, such as a key that the issuer has just published, and decides about the request again.
 
 use super::stages::Routed;
-use crate::authenticate::{Credentials, Pending, TokenCache, Trust};
+use crate::authenticate::{Credentials, InVain, Pending, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal};
+use crate::denial::Denial;
 use crate::key_source::WAIT_MAX;
 use crate::policy::Policy;
 use crate::worker::Worker;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// Maximum number of repeated decisions for a request. A wait may join a fetch that began before the key was published,
 /// so one repetition may not be enough.
@@ -30,13 +32,16 @@ pub(super) fn decide_after_wait<'w>(
         let mut refusal = first;
         for _ in 0..ROUNDS_MAX {
             let Some(pending) = refusal.pending.take() else { break };
-            if let Err(denial) = pending.wait(deadline, worker.now()).await {
-                if let Some(denial) = denial {
-                    refusal.denial = denial;
+            match pending.wait(deadline, worker.now()).await {
+                Ok(()) => {}
+                Err(InVain::Absent) => break,
+                Err(InVain::Unavailable(why)) => {
+                    refusal.denial = Denial::CheckUnavailable;
+                    refusal.detail = why.map(Into::into).or(refusal.detail);
+                    break;
                 }
-                break;
             }
-            let trust = current_trust(worker, policy, &pending);
+            let Some(trust) = current_trust(worker, policy, &pending) else { break };
             // The core's token cache is only for the current policy's trust, and the current policy may have changed.
             let mut tokens = TokenCache::new(1);
             refusal = match routed.decide(&trust, credentials, worker.now(), &mut tokens) {
@@ -49,14 +54,19 @@ pub(super) fn decide_after_wait<'w>(
 }
 
 /// Returns the trust of the request's policy, with the fetched keys added. The rest stays unchanged, because the
-/// route's rule refers to the claims of that policy.
-fn current_trust(worker: &Worker, policy: &Policy, pending: &Pending) -> Trust {
+/// route's rule refers to the claims of that policy. Returns `None` if the current policy no longer asks the issuer in
+/// the same way: the first refusal then stands.
+fn current_trust(worker: &Worker, policy: &Policy, pending: &Pending) -> Option<Trust> {
+    let current = worker.policy();
     match pending {
         Pending::Keys(wanted) => {
-            let current = worker.policy();
             let known = current.trust.issuers().iter().find(|issuer| issuer.name == *wanted.issuer());
             let keys = known.map(|issuer| issuer.keys.clone()).unwrap_or_default();
-            policy.trust.with_keys(wanted.issuer(), &keys)
+            Some(policy.trust.with_keys(wanted.issuer(), &keys))
+        }
+        Pending::Introspection(inquiry) => {
+            let mut known = current.trust.issuers().iter().filter_map(|issuer| issuer.introspector.as_ref());
+            known.any(|known| Arc::ptr_eq(known, inquiry.introspector())).then(|| Trust::clone(&policy.trust))
         }
     }
 }

@@ -13,6 +13,7 @@ mod dpop;
 pub(crate) mod endpoint_limits;
 mod endpoints;
 mod identity_choice;
+mod introspection;
 mod key_sources;
 mod limits;
 mod private;

@@ -114,9 +114,11 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
             ("Not possible here", "This address does not accept this kind of request.")
         }
         Denial::MissingToken => ("Log in to continue", "This page is for people who are logged in."),
-        Denial::ExpiredToken | Denial::RevokedToken | Denial::UnknownToken | Denial::RefreshReused => {
-            ("Your session has ended", "Log in again to continue.")
-        }
+        Denial::ExpiredToken
+        | Denial::RevokedToken
+        | Denial::InactiveToken
+        | Denial::UnknownToken
+        | Denial::RefreshReused => ("Your session has ended", "Log in again to continue."),
         Denial::MalformedToken(_)
         | Denial::UnsupportedAlgorithm
         | Denial::UnknownIssuer

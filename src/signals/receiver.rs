@@ -6,7 +6,7 @@ use super::poll::Poll;
 use super::recorder::{Recorder, Unrecorded};
 use super::subject::Opaque;
 use super::token::{Signal, SignalError, Terms, read_event_token, read_logout_token};
-use crate::authenticate::{CredentialError, Issuer, MarkDigest, digest_of};
+use crate::authenticate::{CredentialError, InVain, Issuer, MarkDigest, digest_of};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::journal::{Journal, Level};
@@ -132,9 +132,9 @@ impl Receiver {
             let Err((_, SignalError { pending: Some(pending), .. })) = &outcome else { break };
             match pending.wait(deadline, Now::read()).await {
                 Ok(()) => outcome = self.judge(kind, text, issuer(), recorder, journal, Now::read()).await,
-                Err(None) => break,
-                Err(Some(denial)) => {
-                    let error = SignalError::from(CredentialError::from(denial));
+                Err(InVain::Absent) => break,
+                Err(InVain::Unavailable(_)) => {
+                    let error = SignalError::from(CredentialError::from(Denial::CheckUnavailable));
                     outcome = Err((SignalOutcome::Deferred, error));
                     break;
                 }

@@ -49,6 +49,7 @@ mod headers;
 mod hostile;
 mod http2;
 mod identity_choice;
+mod introspection;
 mod issuer_keys;
 mod issuers;
 mod itself;

@@ -1,7 +1,7 @@
 //! Tokens of real providers with several algorithms: npm's oidc-provider, and a server made with Authlib. The gateway
 //! finds their keys by discovery.
 
-use crate::kit::{Portcullis, Request};
+use crate::kit::{Portcullis, Request, eventually};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -84,6 +84,15 @@ impl Provider {
         self.json(request)["access_token"].as_str().unwrap().to_owned()
     }
 
+    /// Posts a form as the client.
+    fn post(&self, path: &str, form: &str) {
+        let credential = STANDARD.encode("web:the-secret-of-a-test-client");
+        let request = Request::post(path, form)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("authorization", &format!("Basic {credential}"));
+        request.host(&self.address.to_string()).to(self.address).is(200);
+    }
+
     /// Starts a gateway that finds the provider's keys by discovery.
     fn gateway(&self, audience: &str, algorithms: &[&str], more: &str) -> Portcullis {
         let issuer = format!(
@@ -139,4 +148,56 @@ fn tokens_of_authlib_are_accepted_as_the_recipe_says() {
     let strict = provider.gateway("orders", &["RS256"], "max_lifetime = \"24h\"\n");
     let long = provider.token("/token/RS256", "scope=read");
     Request::get("/read").bearer(&long).to(strict.http()).is_refusal(401, "lifetime_too_long");
+}
+
+/// Starts a gateway that asks the provider about opaque tokens.
+fn asking(provider: &Provider, audience: &str, keys: &str, introspection: &str) -> Portcullis {
+    let issuer = format!(
+        "[[issuer]]\nissuer = {:?}\naudience = {audience:?}\nallow_http = true\nprivate_networks = [\"127.0.0.0/8\"]\n\
+         {keys}\n[issuer.introspection]\nmax_age = \"1s\"\n{introspection}",
+        provider.issuer()
+    );
+    Portcullis::with(&(issuer + ROUTES)).start()
+}
+
+#[test]
+fn opaque_tokens_of_oidc_provider_are_accepted_by_its_plain_and_by_its_signed_answers() {
+    let (_, folder) = installed();
+    let provider = Provider::start("node".into(), folder.join("provider.mjs"));
+    let opaque = || provider.token("/token", "scope=read&resource=https%3A%2F%2Forders.test%2Fopaque");
+    // Its answers about tokens of client credentials have no `sub`.
+    let keys = "discovery = true\nalgorithms = \"RS256\"\nsubject = \"client_id\"\n";
+    let client = "client_id = \"gateway\"\nsecret = \"the-secret-of-the-gateway\"\n";
+    for more in ["", "jwt = true\n", "auth = \"post\"\n"] {
+        let gateway = asking(&provider, "https://orders.test", keys, &format!("{client}{more}"));
+        let token = opaque();
+        reads(&gateway, &token);
+        let ask = |token: &str| Request::get("/read").bearer(token).to(gateway.http());
+        ask("invented").is_refusal(401, "inactive_token");
+        provider.post("/token/revocation", &format!("token={token}"));
+        eventually("the revocation takes effect", || ask(&token).status == 401);
+        ask(&token).is_refusal(401, "inactive_token");
+    }
+    let elsewhere = asking(&provider, "https://elsewhere.test", keys, client);
+    Request::get("/read").bearer(opaque()).to(elsewhere.http()).is_refusal(401, "wrong_audience");
+    // The provider refuses these credentials, so nothing is known about the token.
+    let wrong = client.replace("the-secret-of-the-gateway", "another-secret-of-the-gateway");
+    let wrong = asking(&provider, "https://orders.test", keys, &wrong);
+    Request::get("/read").bearer(opaque()).to(wrong.http()).is_refusal(503, "check_unavailable");
+}
+
+#[test]
+fn opaque_tokens_of_authlib_are_accepted_for_their_audience_alone() {
+    let (scripts, folder) = installed();
+    let provider = Provider::start(folder.join("venv/bin/python"), scripts.join("provider.py"));
+    let introspection = format!(
+        "endpoint = \"{}/introspect\"\nclient_id = \"web\"\nsecret = \"the-secret-of-a-test-client\"\nprefixes = \"opq_\"\n",
+        provider.issuer()
+    );
+    let gateway = asking(&provider, "orders", "", &introspection);
+    reads(&gateway, &provider.token("/token/opaque", "scope=read"));
+    let ask = |token: &str| Request::get("/read").bearer(token).to(gateway.http());
+    ask(&provider.token("/token/opaque", "scope=read+elsewhere")).is_refusal(401, "wrong_audience");
+    ask("opq_invented").is_refusal(401, "inactive_token");
+    ask("invented").is_refusal(401, "malformed_token");
 }

@@ -1,5 +1,6 @@
 // A real OpenID provider (npm's oidc-provider), for tests/it/providers.rs: prints the port that it listens on.
-// A resource is named https://orders.test/ALGORITHM, and its access tokens are signed with that algorithm.
+// A resource is named https://orders.test/ALGORITHM, and its access tokens are signed with that algorithm. Those of
+// https://orders.test/opaque are opaque.
 import { generateKeyPairSync } from 'node:crypto'
 import { createServer } from 'node:http'
 import { Provider } from 'oidc-provider'
@@ -29,6 +30,13 @@ server.listen(0, '127.0.0.1', () => {
       grant_types: ['client_credentials'],
       redirect_uris: [],
       response_types: [],
+    }, {
+      client_id: 'gateway',
+      client_secret: 'the-secret-of-the-gateway',
+      grant_types: [],
+      redirect_uris: [],
+      response_types: [],
+      introspection_signed_response_alg: 'RS256',
     }],
     jwks: { keys },
     scopes: ['read', 'write'],
@@ -36,14 +44,21 @@ server.listen(0, '127.0.0.1', () => {
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      introspection: { enabled: true, allowedPolicy: (_, client) => client.clientId === 'gateway' },
+      jwtIntrospection: { enabled: true },
+      revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo: (_, resource) => ({
           scope: 'read write',
           audience: resource.endsWith('/elsewhere') ? 'https://elsewhere.test' : 'https://orders.test',
           accessTokenTTL: 300,
-          accessTokenFormat: 'jwt',
-          jwt: { sign: { alg: resource.split('/').at(-1).replace('elsewhere', 'ES256') } },
+          ...(resource.endsWith('/opaque')
+            ? { accessTokenFormat: 'opaque' }
+            : {
+                accessTokenFormat: 'jwt',
+                jwt: { sign: { alg: resource.split('/').at(-1).replace('elsewhere', 'ES256') } },
+              }),
         }),
       },
     },

@@ -24,6 +24,7 @@ fn issuer(name: &str, profile: Profile) -> Issuer {
         algorithms: vec![Algorithm::HS256],
         keys: KeySet::from_jwks(jwk.to_string().as_bytes(), &[Algorithm::HS256]).unwrap().0,
         source: None,
+        introspector: None,
         leeway: 0,
         local: false,
         roles: path("roles"),

@@ -20,6 +20,7 @@ fn issuer(name: &str, secret: &[u8]) -> Issuer {
         algorithms: vec![Algorithm::HS256],
         keys,
         source: None,
+        introspector: None,
         leeway: 30,
         audience_of_clients: Box::new([]),
         local: false,

@@ -30,6 +30,9 @@ pub(super) fn is_url(jwks: &str) -> bool {
 
 /// Reports settings that have no effect without a key URL.
 pub(super) fn unused(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) {
+    if table.introspection.is_some() {
+        return;
+    }
     let keys = [
         ("ca", table.ca.is_some()),
         ("private_networks", !table.private_networks.is_empty()),
@@ -122,16 +125,7 @@ impl<'f> KeySources<'f> {
                 "use the issuer's public-key algorithms, such as [\"RS256\"] (RFC 8725 section 3.1)",
             );
         }
-        for (index, network) in wish.networks.iter().enumerate() {
-            if network.is_everything() {
-                faults.fault(
-                    "bad_value",
-                    &format!("{key}.private_networks[{index}]"),
-                    format!("{network}: all addresses, including the metadata of cloud platforms"),
-                    "use the networks in which the issuer is, such as \"10.96.0.0/12\"",
-                );
-            }
-        }
+        check_networks(key, wish.networks, faults);
         let (roots, authorities) = self.authorities.of(key, name, wish.ca, faults)?;
         if faults.fault_count > fault_count {
             return None;
@@ -243,6 +237,20 @@ fn check_times(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) {
     within("jwks_refresh", refresh, REFRESH, "\"1s\" to \"24h\"");
     within("jwks_max_age", table.jwks_max_age.into(), (refresh, MAX_AGE_MAX), "jwks_refresh to \"30d\"");
     within("jwks_cooldown", table.jwks_cooldown.into(), COOLDOWN, "\"100ms\" to \"5m\"");
+}
+
+/// Reports networks that contain every address.
+pub(super) fn check_networks(key: &str, networks: &[Cidr], faults: &mut Faults<'_>) {
+    for (index, network) in networks.iter().enumerate() {
+        if network.is_everything() {
+            faults.fault(
+                "bad_value",
+                &format!("{key}.private_networks[{index}]"),
+                format!("{network}: all addresses, including the metadata of cloud platforms"),
+                "use the networks in which the issuer is, such as \"10.96.0.0/12\"",
+            );
+        }
+    }
 }
 
 /// Whether requests to a host cross a network.

@@ -38,16 +38,17 @@ pub(super) fn compile(key: &str, table: &IssuerSection, faults: &mut Faults<'_>)
         let hint = "the longest time from iat to exp to accept, such as \"24h\"";
         faults.fault("bad_value", &at("max_lifetime"), "less than a second", hint);
     }
-    let (mut may_lack_issuer, mut may_lack_audience) = (false, false);
+    let (mut may_lack_issuer, mut may_lack_audience, mut may_lack_token_type) = (false, false, false);
     for (i, claim) in table.may_lack.iter().enumerate() {
         match claim.as_str() {
             "iss" => may_lack_issuer = true,
             "aud" => may_lack_audience = true,
+            "token_type" if table.introspection.is_some() => may_lack_token_type = true,
             other => faults.fault(
                 "bad_value",
                 &format!("{}[{i}]", at("may_lack")),
                 format!("\"{other}\""),
-                "use \"iss\" or \"aud\": a token without another checked claim is never accepted",
+                "use \"iss\" or \"aud\" (with introspection also \"token_type\"): a token without another checked claim is never accepted",
             ),
         }
     }
@@ -79,6 +80,7 @@ pub(super) fn compile(key: &str, table: &IssuerSection, faults: &mut Faults<'_>)
         trust_domain: trust_domain.map(Into::into),
         may_lack_issuer,
         may_lack_audience,
+        may_lack_token_type,
         subject: subject?,
         audience: audience?,
         max_lifetime: max_lifetime.map(|max| max.as_secs()),

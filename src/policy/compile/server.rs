@@ -314,6 +314,7 @@ fn referenced_files(file: &File, faults: &Faults<'_>) -> Vec<PathBuf> {
         files.extend(issuer.jwks.as_deref().map(|path| faults.path(path)));
         files.extend(of_secret(&issuer.secret));
         files.extend(of_secret(&issuer.public_key));
+        files.extend(issuer.introspection.as_ref().and_then(|asked| of_secret(&asked.secret)));
     }
     for upstream in file.upstream.values() {
         files.extend(upstream.ca.as_deref().map(|path| faults.path(path)));

@@ -2,7 +2,7 @@
 
 use super::key_sources::{self, KeySources};
 use super::secrets::{self, Flaw};
-use super::{Faults, private, profile};
+use super::{Faults, introspection, private, profile};
 use crate::authenticate::{
     API_KEY_ISSUER, Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, Profile, Trust, fold_eq,
 };
@@ -246,8 +246,9 @@ pub(super) fn issuers(
             );
             continue;
         }
-        if let Some(issuer) = issuer(&key, table, &mut sources, faults) {
+        if let Some(issuer) = issuer(&key, table, &mut sources, before, faults) {
             profile::overlapping(&key, &issuer, &issuers, faults);
+            introspection::overlapping(&key, &issuer, &issuers, faults);
             issuers.push(issuer);
         }
     }
@@ -269,6 +270,7 @@ fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
         algorithms: vec![settings.keyring.algorithm()],
         keys: settings.keyring.key_set().map_err(|fault| fault.to_string())?,
         source: None,
+        introspector: None,
         leeway: 0,
         local: true,
         roles: path("roles")?,
@@ -282,6 +284,7 @@ fn issuer<'f>(
     key: &str,
     table: &'f IssuerSection,
     sources: &mut KeySources<'f>,
+    known: Option<&Trust>,
     faults: &mut Faults<'_>,
 ) -> Option<Issuer> {
     let at = |name: &str| format!("{key}.{name}");
@@ -315,7 +318,11 @@ fn issuer<'f>(
             "use the largest clock difference to expect, such as \"30s\"",
         );
     }
-    if table.algorithms.is_empty() {
+    let is_by_url = table.discovery || table.jwks.as_deref().is_some_and(key_sources::is_url);
+    let has_keys = table.jwks.is_some() || is_by_url || table.public_key.is_some() || table.secret.is_some();
+    // An issuer that is asked about its tokens needs no keys.
+    let needs_keys = has_keys || table.introspection.is_none();
+    if table.algorithms.is_empty() && needs_keys {
         faults.fault(
             "missing_key",
             &at("algorithms"),
@@ -332,8 +339,9 @@ fn issuer<'f>(
     let roles = claim_path(&at("roles"), &table.roles, faults);
     let scopes = claim_path(&at("scopes"), &table.scopes, faults);
     let profile = profile::compile(key, table, faults);
-    let is_by_url = table.discovery || table.jwks.as_deref().is_some_and(key_sources::is_url);
+    let introspector = introspection::compile(key, table, &mut sources.authorities, known, faults);
     let (keys, source) = match (algorithms.is_empty(), is_by_url) {
+        _ if !needs_keys => (Some(KeySet::default()), None),
         (true, _) => (None, None),
         (false, false) => (keys(key, table, &algorithms, faults), None),
         (false, true) if one_source(key, table, faults) => {
@@ -351,6 +359,7 @@ fn issuer<'f>(
         algorithms,
         keys: keys?,
         source,
+        introspector: introspector?,
         leeway: Duration::from(table.leeway).as_secs(),
         local: false,
         roles: roles?,
