@@ -166,7 +166,7 @@ fn signed(
     let mut claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
     let key = jws.verify(&issuer.keys, &issuer.algorithms)?;
     let typ = jws.header().get("typ");
-    if !typ.and_then(Value::as_str).is_some_and(|typ| canonical_type(typ) == SIGNED_TYPE) {
+    if typ.and_then(Value::as_str).is_none_or(|typ| canonical_type(typ) != SIGNED_TYPE) {
         let detail = format!("the answer's typ is {}, not '{SIGNED_TYPE}'", ClaimText(typ));
         return Err(CredentialError::because(Denial::WrongType, detail));
     }
