@@ -127,7 +127,11 @@ mod tests {
                 &bounds,
                 "did you mean \"trusted_proxies\" of [server]? known keys: header_timeout",
             ),
-            ("rate", &route, "did you mean \"rate_limits\"? \"rate\" is a key of [rate_limit.NAME]"),
+            (
+                "rate",
+                &route,
+                "did you mean \"rate_limits\"? \"rate\" is a key of [issuer.introspection] and [rate_limit.NAME]",
+            ),
             ("colour", &bounds, "known keys: header_timeout, headers, body_size"),
         ] {
             let text = super::help(name, siblings);
