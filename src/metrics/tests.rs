@@ -127,7 +127,8 @@ fn every_denial_is_counted_under_its_own_code() {
         let worker = Arc::new(WorkerCounters::default());
         worker.unrouted.record(&denial);
         let samples = rendered(&[], &[worker, Arc::default()], &[]);
-        let requests: Vec<_> = samples.keys().filter(|key| key.contains("requests_total")).collect();
+        let requests: Vec<_> =
+            samples.keys().filter(|key| key.starts_with("portcullis_requests_total")).collect();
         assert_eq!(requests.len(), 1);
         assert!(requests[0].contains(&format!("reason=\"{}\"", denial.code())));
         assert!(requests[0].contains("route=\"\",outcome=\"refused\""));
