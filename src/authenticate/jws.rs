@@ -168,6 +168,17 @@ impl<'t> Jws<'t> {
     }
 }
 
+/// Normalizes a `typ` for comparison: converts it to lower case and removes `application/`, which issuers may omit (RFC
+/// 7515 section 4.1.9).
+pub(super) fn canonical_type(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    match lower.strip_prefix("application/") {
+        // A bare prefix stays unchanged, because `""` represents an absent `typ`.
+        Some(rest) if !rest.is_empty() && !rest.contains('/') => rest.to_owned(),
+        Some(_) | None => lower,
+    }
+}
+
 /// Decodes base64url without padding and accepts only the canonical spelling (RFC 7515 section 2).
 fn decode(text: &str, part: TokenPart) -> Result<Vec<u8>, CredentialError> {
     URL_SAFE_NO_PAD.decode(text).map_err(|_| Denial::MalformedToken(part).into())

@@ -199,3 +199,19 @@ fn bits_behind_the_last_byte_make_another_spelling_and_are_refused() {
         assert_eq!(found.map_err(|refused| refused.denial), verdict, "{bits}");
     }
 }
+
+#[test]
+fn a_type_is_compared_without_case_and_prefix_and_never_becomes_an_absent_one() {
+    for (text, canonical) in [
+        ("JWT", "jwt"),
+        ("AT+JWT", "at+jwt"),
+        ("application/at+jwt", "at+jwt"),
+        ("Application/JWT", "jwt"),
+        ("application/x/y", "application/x/y"),
+        ("text/jwt", "text/jwt"),
+        ("application/", "application/"),
+        ("", ""),
+    ] {
+        assert_eq!(canonical_type(text), canonical, "{text}");
+    }
+}
