@@ -163,7 +163,7 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             "fault",
             "unknown_key",
             6,
-            &["\"rate_limits\"", "a key of [rate_limit.NAME]"],
+            &["\"rate_limits\"", "and [rate_limit.NAME]"],
         ),
         (
             format!("[server.bounds]\ntrusted_proxies = []\n{route}"),
