@@ -1,8 +1,8 @@
-//! Reads the answers of issuers about tokens (RFC 7662), plain or signed (RFC 9701), and returns the claims of an active
-//! token.
+//! Reads the answers of issuers about tokens (RFC 7662), plain or signed (RFC 9701).
 //!
-//! `verify` checks these claims like those of a JWT. `iss` and `exp` may be missing, because the answer is recent and
-//! comes from the issuer. `token_type` must be `Bearer`, because issuers also call refresh tokens active.
+//! `verify` checks the claims of an answer like those of a JWT. `iss` and `exp` may be missing, because the answer is
+//! recent and comes from the issuer. `token_type` must be `Bearer` or `DPoP`, because issuers also call refresh tokens
+//! active.
 
 use super::cache::digest_of;
 use super::claims::{audience_matches, numeric_date};

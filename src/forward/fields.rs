@@ -1,4 +1,4 @@
-//! Where the gateway writes the fields that it adds to a request.
+//! Collects the header fields that the gateway adds to a request.
 
 use crate::http1::write_field;
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -24,7 +24,7 @@ pub(super) struct ChunkReader {
     extensions: usize,
 }
 
-/// What the next byte belongs to.
+/// The part of a chunked body that contains the next byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Next {
     #[default]

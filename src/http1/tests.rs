@@ -239,7 +239,7 @@ fn what_has_one_reading_is_accepted() {
     assert!(!old.keep_alive);
 }
 
-/// What the client may learn of the framing, and whether the connection is used again.
+/// The expected framing for the client, and whether the connection is used again.
 #[test]
 fn an_answer_keeps_its_connection_only_if_its_fields_agree() {
     const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";

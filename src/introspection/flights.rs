@@ -190,10 +190,10 @@ impl Inquiry {
         &self.introspector
     }
 
-    /// Waits until there is an answer about the token, `deadline` at the latest.
+    /// Waits until there is an answer about the token, but at most until `deadline`.
     ///
     /// # Errors
-    /// If there is none.
+    /// Returns the reason why there is no answer.
     pub async fn wait(&self, deadline: Instant, now: Now) -> Result<(), Unanswered> {
         let (mut ended, _waiting) = match self.join(now) {
             Ok(Some(ended)) => (ended, Waiting(&self.introspector)),

@@ -1,9 +1,10 @@
-//! Asks issuers about tokens that only they can judge (RFC 7662). Keeps the answers for a bounded time.
+//! Asks issuers about tokens that only the issuer can verify (RFC 7662). Keeps the answers for a bounded time.
 //!
-//! A request never asks by itself. `control` sends the questions; a request waits for the answer to its token
-//! (`flights`). For each token there is at most one question at a time. The number of open questions and the rate of
-//! questions about unknown tokens are bounded. An answer is kept by the SHA-256 of its token (`answers`), so a token is
-//! never kept after its question.
+//! The control thread sends the questions. A request waits for the answer to its token (`flights`). There is at most
+//! one open question for each token. The number of open questions and the rate of questions about unknown tokens are
+//! bounded.
+//!
+//! An answer is stored under the SHA-256 of its token (`answers`). The token itself is dropped after its question.
 
 mod answers;
 mod exchange;
@@ -33,10 +34,10 @@ pub type TokenDigest = [u8; 32];
 /// The number of unused connections that are kept open to an endpoint.
 const IDLE: usize = 8;
 
-/// How the gateway proves to the issuer that it may ask.
+/// The gateway's own authentication at the endpoint.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Authentication {
-    /// Not at all.
+    /// The gateway does not authenticate.
     None,
     /// `client_secret_basic` (RFC 6749 section 2.3.1).
     Basic(Zeroizing<String>, Zeroizing<String>),
@@ -58,7 +59,7 @@ impl fmt::Debug for Authentication {
     }
 }
 
-/// How one issuer is asked. Two equal values give the same answers.
+/// The settings for questions to one issuer. Equal settings give the same answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntrospectionSettings {
     /// The issuer's name, which its metadata must repeat.
@@ -71,29 +72,29 @@ pub struct IntrospectionSettings {
     pub signed_for: Option<Box<str>>,
     /// Whether the issuer is also asked about tokens whose signature the gateway verifies.
     pub always: bool,
-    /// The beginnings of the issuer's opaque tokens. Without one, the issuer is asked about every opaque token.
+    /// The prefixes of the issuer's opaque tokens. If there are none, every opaque token is one of this issuer.
     pub prefixes: Box<[Box<str>]>,
-    /// The longest time for which an answer about an active token is used.
+    /// The maximum age of an answer about an active token.
     pub max_age: Duration,
-    /// How long an answer about an inactive token is used.
+    /// The maximum age of an answer about an inactive token.
     pub negative_max_age: Duration,
-    /// The longest time for one question.
+    /// The timeout of a question.
     pub timeout: Duration,
-    /// How many questions about unknown tokens are asked in `per`.
+    /// The maximum number of questions about unknown tokens in `per`.
     pub rate: u32,
     /// The time to which `rate` refers.
     pub per: Duration,
-    /// The number of open questions.
+    /// The maximum number of open questions.
     pub concurrent: usize,
     /// A digest of the accepted certificate authorities.
     pub authorities: [u8; 32],
-    /// The networks that may be reached besides the public Internet.
+    /// The networks that may be reached in addition to the public Internet.
     pub networks: Networks,
-    /// Whether the issuer may be asked in cleartext.
+    /// Whether questions may be sent in cleartext.
     pub allows_http: bool,
 }
 
-/// Where an issuer is asked.
+/// The endpoint of an issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// The endpoint itself.
@@ -150,10 +151,11 @@ impl fmt::Debug for Introspector {
 }
 
 impl Introspector {
-    /// Creates an introspector without answers, or returns the one of the previous policy if nothing changed.
+    /// Returns the introspector of the previous policy if the settings are equal; otherwise creates one without
+    /// answers.
     ///
     /// # Errors
-    /// If the TLS library rejects its own settings.
+    /// Returns an error if the TLS library rejects the gateway's settings.
     pub fn after(
         settings: IntrospectionSettings,
         roots: Arc<RootCertStore>,
@@ -184,12 +186,12 @@ impl Introspector {
         found
     }
 
-    /// Returns what operators ask about.
+    /// Returns the state for operators.
     pub fn status(&self) -> Status {
         self.state().status()
     }
 
-    /// Keeps an answer that no issuer gave.
+    /// Stores an answer without asking an issuer.
     #[cfg(test)]
     pub(crate) fn answer_for_tests(&self, digest: TokenDigest, verdict: Verdict, now: Now) {
         let mut state = self.state();

@@ -1,4 +1,4 @@
-//! What is known about the questions to one issuer: the answers, the open questions, and the counts for operators.
+//! The state of the questions to one issuer: the answers, the open questions, and the counts for operators.
 
 use super::answers::Answers;
 use super::flights::{Flights, OVER};
@@ -72,6 +72,6 @@ pub struct Status {
     pub latencies: Vec<u64>,
     /// The sum of all durations in microseconds.
     pub micros: u64,
-    /// When the last question failed, in seconds since 1970, and why, if it failed.
+    /// The time of the last failure in seconds since 1970, and its reason; `None` if the last question was answered.
     pub error: Option<(u64, FetchError)>,
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 const TENANT: &str = "{tenant}";
 /// The same in the metadata of Entra ID that are those of no tenant.
 const TENANT_OF_ENTRA: &str = "{tenantid}";
-/// What stands for every tenant in the URL of the metadata of Entra ID.
+/// The name that represents every tenant in the URL of Entra ID's metadata.
 const ALL_TENANTS: &str = "common";
 
 /// Returns the URLs of an issuer's metadata, in the order in which they are tried: first the URL of OpenID Connect,

@@ -6,7 +6,7 @@ use crate::key_source::KeySource;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 
-/// Where a receiver's keys are.
+/// The source of a receiver's keys.
 #[derive(Debug)]
 pub enum SignalKeys {
     /// The transmitter signs with the keys of the issuer.

@@ -1,4 +1,4 @@
-//! Which answers a script of another origin can read, with and without an entry in the policy's `origins`.
+//! Tests the answers that a script of another origin can read, with and without an entry in the policy's `origins`.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
 use crate::kit::browser::{Browser, Scripts};
