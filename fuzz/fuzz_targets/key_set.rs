@@ -4,14 +4,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use portcullis::authenticate::{Algorithm, KeySet};
-use portcullis::key_source::jwks_uri;
+use portcullis::key_source::endpoint_of;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok((keys, _)) = KeySet::from_jwks(data, &Algorithm::ALL) {
         assert!(!keys.is_empty() && keys.iter().count() <= 100);
     }
     let issuer = "https://id.example.com";
-    if jwks_uri(data, issuer).is_ok() {
+    if endpoint_of(data, issuer, "jwks_uri").is_ok() {
         assert!(data.windows(issuer.len()).any(|part| part == issuer.as_bytes()) || data.contains(&b'\\'));
     }
 });

@@ -2,21 +2,20 @@
 
 use super::{Authentication, Endpoint, Introspector};
 use crate::clock::Now;
-use crate::key_source::{FetchError, endpoint_of};
+use crate::hex;
+use crate::key_source::{FetchError, METADATA_AGE, MetadataMember};
 use crate::outbound::{self, Answer, Bounds, Error, Url, quoted};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use zeroize::Zeroizing;
 
 /// The maximum size of an answer in bytes. A signed answer fits into a token's maximum length.
 const ANSWER_MAX: usize = 64 * 1024;
 /// The maximum size of an issuer's metadata in bytes.
 const METADATA_MAX: usize = 1 << 20;
-/// How long the endpoint in an issuer's metadata is used before they are read again.
-const METADATA_AGE: Duration = Duration::from_secs(3600);
 /// The media type of signed answers (RFC 9701 section 4).
 const SIGNED: &str = "application/token-introspection+jwt";
 /// The media type of plain answers.
@@ -41,15 +40,11 @@ fn at(url: &Url, error: &outbound::Error) -> FetchError {
     FetchError { kind: error.kind(), why: format!("{url}: {error}{hint}") }
 }
 
-fn content(url: &Url, why: &str) -> FetchError {
-    FetchError { kind: "content", why: format!("{url}: {why}") }
-}
-
 impl Introspector {
     /// Asks the issuer about a token.
     ///
     /// # Errors
-    /// If there is no answer, or its media type is not the one that the gateway asked for.
+    /// Returns an error if there is no answer, or if its media type is not the one that the gateway asked for.
     pub async fn ask(&self, token: &str) -> Result<Answered, FetchError> {
         let bounds = Bounds { time: self.settings.timeout, body: ANSWER_MAX };
         let url = match &self.settings.endpoint {
@@ -71,7 +66,10 @@ impl Introspector {
         let kind = answer.headers.get(header::CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
         let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         if !essence.eq_ignore_ascii_case(wanted.as_bytes()) {
-            return Err(content(&url, &format!("the answer is {}, not {wanted}", quoted(essence))));
+            return Err(FetchError::of_content(
+                &url,
+                &format!("the answer is {}, not {wanted}", quoted(essence)),
+            ));
         }
         Ok(Answered { body: answer.body, asked })
     }
@@ -82,43 +80,15 @@ impl Introspector {
         if let Some((url, _)) = known.filter(|(_, read)| read.elapsed() < METADATA_AGE) {
             return Ok(url);
         }
+        let wanted = MetadataMember {
+            issuer: &self.settings.issuer,
+            name: "introspection_endpoint",
+            allows_http: self.settings.allows_http,
+        };
         let bounds = Bounds { time: self.settings.timeout, body: METADATA_MAX };
-        let mut failed = None;
-        for url in urls {
-            let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(JSON))]);
-            let answer = self.client.get(url, headers, bounds).await.and_then(Answer::ok);
-            let found = match answer {
-                Ok(answer) => {
-                    let found = endpoint_of(&answer.body, &self.settings.issuer, "introspection_endpoint");
-                    found.map_err(|why| content(url, &why))
-                }
-                Err(error) => {
-                    let is_answer = matches!(error, Error::Status(_) | Error::Redirect(..));
-                    let error = at(url, &error);
-                    if !is_answer {
-                        return Err(failed.unwrap_or(error));
-                    }
-                    Err(error)
-                }
-            };
-            match found {
-                Ok(found) if !found.is_https() && !self.settings.allows_http => {
-                    let shown = quoted(found.to_string().as_bytes());
-                    return Err(content(
-                        url,
-                        &format!("introspection_endpoint {shown}: {}", Error::Cleartext),
-                    ));
-                }
-                Ok(found) => {
-                    self.state().metadata = Some((found.clone(), Instant::now()));
-                    return Ok(found);
-                }
-                // The first form is the usual one, so its reason is the one to report.
-                Err(error) => failed = Some(failed.unwrap_or(error)),
-            }
-        }
-        let none = || FetchError { kind: "content", why: "there is no URL for the metadata".to_owned() };
-        Err(failed.unwrap_or_else(none))
+        let found = wanted.fetch(&self.client, urls, bounds).await?;
+        self.state().metadata = Some((found.clone(), Instant::now()));
+        Ok(found)
     }
 }
 
@@ -159,14 +129,11 @@ fn question(authentication: &Authentication, token: &str, accept: &'static str) 
 
 /// Appends a value as a form has it: every byte other than a letter, a digit, `-`, `.`, `_` and `~` is a percent code.
 fn encode(form: &mut String, value: &str) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             form.push(char::from(byte));
         } else {
-            form.push('%');
-            form.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            form.push(char::from(DIGITS[usize::from(byte & 15)]));
+            hex::push_percent_code(form, byte);
         }
     }
 }

@@ -32,20 +32,12 @@ pub fn metadata_urls(issuer: &str) -> Result<Vec<Url>, String> {
     .collect()
 }
 
-/// Returns the URL of the key set in an issuer's metadata.
+/// Returns the URL in a member of an issuer's metadata, such as `jwks_uri`.
 ///
 /// # Errors
 /// Returns an error unless the metadata name exactly this issuer (RFC 8414 section 3.3, OpenID Connect Discovery
-/// section 4.3). Otherwise one issuer could publish keys for another issuer.
-/// The metadata of all tenants have a placeholder in place of the tenant, as the issuer has in the policy.
-pub fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<Url, String> {
-    endpoint_of(metadata, issuer, "jwks_uri")
-}
-
-/// Returns the URL of this name in an issuer's metadata.
-///
-/// # Errors
-/// If the metadata are not those of this issuer, as for [`jwks_uri`].
+/// section 4.3). Otherwise one issuer could publish keys for another issuer. The metadata of all tenants have a
+/// placeholder in place of the tenant, as the issuer has in the policy.
 pub fn endpoint_of(metadata: &[u8], issuer: &str, name: &str) -> Result<Url, String> {
     let metadata: Map<String, Value> = serde_json::from_slice(metadata)
         .map_err(|error| format!("the metadata are not a JSON object: {error}"))?;
@@ -121,7 +113,7 @@ mod tests {
     #[test]
     fn only_metadata_of_the_issuer_itself_name_its_keys() {
         const ISSUER: &str = "https://id.example.com";
-        let read = |value: Value| jwks_uri(value.to_string().as_bytes(), ISSUER);
+        let read = |value: Value| endpoint_of(value.to_string().as_bytes(), ISSUER, "jwks_uri");
         let uri = "https://keys.example.com/jwks";
         assert_eq!(read(json!({ "issuer": ISSUER, "jwks_uri": uri })).unwrap().to_string(), uri);
         for wrong in [
@@ -136,7 +128,7 @@ mod tests {
         ] {
             assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
-        assert!(jwks_uri(b"<html>", ISSUER).is_err());
+        assert!(endpoint_of(b"<html>", ISSUER, "jwks_uri").is_err());
     }
 
     #[test]
@@ -154,17 +146,17 @@ mod tests {
             ("https://evil.example.com/{tenantid}/v2.0", false),
         ] {
             let metadata = json!({ "issuer": named, "jwks_uri": "https://keys.example.com/" }).to_string();
-            assert_eq!(jwks_uri(metadata.as_bytes(), ISSUER).is_ok(), is_accepted, "{named}");
+            assert_eq!(endpoint_of(metadata.as_bytes(), ISSUER, "jwks_uri").is_ok(), is_accepted, "{named}");
         }
         // The placeholder of Entra ID stands for nothing in the name of an issuer without tenants.
         let metadata = json!({ "issuer": "https://a/{tenantid}", "jwks_uri": "https://a/keys" }).to_string();
-        assert!(jwks_uri(metadata.as_bytes(), "https://a/t1").is_err());
+        assert!(endpoint_of(metadata.as_bytes(), "https://a/t1", "jwks_uri").is_err());
     }
 
     proptest! {
         #[test]
         fn no_metadata_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), issuer in "\\PC{0,60}") {
-            let _ = jwks_uri(&bytes, &issuer);
+            let _ = endpoint_of(&bytes, &issuer, "jwks_uri");
             let _ = metadata_urls(&issuer);
         }
     }

@@ -1,9 +1,9 @@
 //! Fetches a key set. If the policy names metadata, the metadata is fetched first. The request for the key set contains
 //! the validator of the last set, so that an unchanged set is not sent again.
 
-use super::discovery::jwks_uri;
+use super::discovery::endpoint_of;
 use super::{KeySource, Location};
-use crate::outbound::{self, Answer, Bounds, Error, Url, quoted};
+use crate::outbound::{self, Answer, Bounds, Client, Error, Url, quoted};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use std::fmt;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// The bounds of one exchange. A set of a hundred large keys has 60 kB.
 const BOUNDS: Bounds = Bounds { time: Duration::from_secs(10), body: 1 << 20 };
 /// The time for which the URL from an issuer's metadata is used before the metadata are read again.
-const METADATA_AGE: Duration = Duration::from_secs(3600);
+pub(crate) const METADATA_AGE: Duration = Duration::from_secs(3600);
 /// The longest `ETag` that is sent back.
 const ETAG_MAX: usize = 512;
 
@@ -57,7 +57,7 @@ impl FetchError {
         Self { kind: error.kind(), why: format!("{url}: {error}") }
     }
 
-    fn of_content(url: &Url, why: &str) -> Self {
+    pub(crate) fn of_content(url: &Url, why: &str) -> Self {
         Self { kind: "content", why: format!("{url}: {why}") }
     }
 }
@@ -93,31 +93,60 @@ impl KeySource {
         if let Some((url, _)) = known.filter(|(_, read)| read.elapsed() < METADATA_AGE) {
             return Ok(url);
         }
+        let wanted = MetadataMember {
+            issuer: &self.settings.issuer,
+            name: "jwks_uri",
+            allows_http: self.settings.allows_http,
+        };
+        let found = wanted.fetch(&self.client, urls, BOUNDS).await?;
+        self.state().metadata = Some((found.clone(), Instant::now()));
+        Ok(found)
+    }
+}
+
+/// A URL in an issuer's metadata.
+pub(crate) struct MetadataMember<'m> {
+    /// The issuer, which the metadata must name.
+    pub(crate) issuer: &'m str,
+    /// The name of the member that contains the URL.
+    pub(crate) name: &'static str,
+    /// Whether the URL may be `http`.
+    pub(crate) allows_http: bool,
+}
+
+impl MetadataMember<'_> {
+    /// Fetches the metadata and returns the URL. Tries `urls` in turn until one of them answers.
+    ///
+    /// # Errors
+    /// Returns an error if no URL serves metadata of the issuer, or if the metadata do not contain an allowed URL.
+    pub(crate) async fn fetch(
+        &self,
+        client: &Client,
+        urls: &[Url],
+        bounds: Bounds,
+    ) -> Result<Url, FetchError> {
         let mut failed = None;
         for url in urls {
-            let outcome =
-                match self.client.get(url, accept("application/json"), BOUNDS).await.and_then(Answer::ok) {
-                    Ok(answer) => jwks_uri(&answer.body, &self.settings.issuer)
-                        .map_err(|why| FetchError::of_content(url, &why)),
-                    Err(error) => {
-                        let is_answer = matches!(error, Error::Status(_) | Error::Redirect(..));
-                        let error = FetchError::at(url, &error);
-                        if !is_answer {
-                            return Err(failed.unwrap_or(error));
-                        }
-                        Err(error)
+            let answer = client.get(url, accept("application/json"), bounds).await.and_then(Answer::ok);
+            let outcome = match answer {
+                Ok(answer) => endpoint_of(&answer.body, self.issuer, self.name)
+                    .map_err(|why| FetchError::of_content(url, &why)),
+                Err(error) => {
+                    let is_answer = matches!(error, Error::Status(_) | Error::Redirect(..));
+                    let error = FetchError::at(url, &error);
+                    if !is_answer {
+                        return Err(failed.unwrap_or(error));
                     }
-                };
+                    Err(error)
+                }
+            };
             match outcome {
-                Ok(found) if !found.is_https() && !self.settings.allows_http => {
-                    let why =
-                        format!("jwks_uri {}: {}", quoted(found.to_string().as_bytes()), Error::Cleartext);
+                Ok(found) if !found.is_https() && !self.allows_http => {
+                    let shown = quoted(found.to_string().as_bytes());
+                    let why = format!("{} {shown}: {}", self.name, Error::Cleartext);
                     return Err(FetchError::of_content(url, &why));
                 }
-                Ok(found) => {
-                    self.state().metadata = Some((found.clone(), Instant::now()));
-                    return Ok(found);
-                }
+                Ok(found) => return Ok(found),
                 // Most issuers use the first form, so its error is reported.
                 Err(error) => failed = Some(failed.unwrap_or(error)),
             }

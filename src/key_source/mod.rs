@@ -15,8 +15,9 @@ mod tests;
 
 pub use copy::{Copy, delete_old};
 pub use demand::{Asked, Demand, WAIT_MAX, Waited, Wanted};
-pub use discovery::{endpoint_of, jwks_uri, metadata_urls};
+pub use discovery::{endpoint_of, metadata_urls};
 pub use fetch::{FetchError, Fetched};
+pub(crate) use fetch::{METADATA_AGE, MetadataMember};
 pub use state::{GoodSet, Status};
 
 use crate::clock::Now;
