@@ -3,6 +3,7 @@
 
 use crate::authenticate::{Issuer, Trust, read_introspection, signer_of};
 use crate::clock::Now;
+use crate::denial::Denial;
 use crate::introspection::{Answered, Asked, Introspector, LATENCIES, Verdict};
 use crate::journal::Level;
 use crate::key_source::{FetchError, Waited};
@@ -99,8 +100,10 @@ async fn verdict(
             Ok(verdict) => return Ok(verdict),
             Err(refused) => refused,
         };
-        let is_unverified =
-            matches!(refused.denial.code(), "unknown_key" | "bad_signature" | "unsupported_algorithm");
+        let is_unverified = matches!(
+            refused.denial,
+            Denial::UnknownKey | Denial::BadSignature | Denial::UnsupportedAlgorithm
+        );
         if let Some(source) = issuer.source.clone().filter(|_| is_unverified && !has_waited) {
             has_waited = true;
             let kid = signer_of(&answered.body);

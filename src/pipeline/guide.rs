@@ -1,7 +1,7 @@
 //! Helps a person to continue after a refusal, by a redirect to the login page or by links on the refusal page.
 
 use super::exchange::Exchange;
-use super::rejection::{ApiKeyOffer, DeadCookies, DpopOffer, Guidance};
+use super::rejection::{DeadCookies, Guidance, SchemeOffer};
 use crate::authenticate::{Access, Place, credential};
 use crate::authority::{Endpoint, IssuerSettings, NEXT_MAX, PROMPT, PROMPT_LOGIN, encoded};
 use crate::authorize::{Check, Refusal};
@@ -26,7 +26,7 @@ pub(super) fn guide(
     let dpop = dpop_offer(policy, route, head);
     let api_keys = api_key_offer(route, &refusal.denial, dpop);
     let guidance = guide_person(policy, exchange, route, head, refusal);
-    if challenge.is_none() && dpop == DpopOffer::None && api_keys == ApiKeyOffer::None {
+    if challenge.is_none() && dpop == SchemeOffer::None && api_keys == SchemeOffer::None {
         return guidance;
     }
     Some(Guidance { challenge, dpop, api_keys, ..guidance.unwrap_or_default() })
@@ -34,33 +34,33 @@ pub(super) fn guide(
 
 /// Returns how the answer offers API keys. Beside a challenge for tokens they are offered only to a caller that has yet
 /// to authenticate.
-fn api_key_offer(route: &Route, denial: &Denial, dpop: DpopOffer) -> ApiKeyOffer {
+fn api_key_offer(route: &Route, denial: &Denial, dpop: SchemeOffer) -> SchemeOffer {
     let sources = &route.credential_policy.sources;
     match (sources.takes_api_keys(), sources.header) {
-        (false, _) => ApiKeyOffer::None,
-        (true, false) => ApiKeyOffer::Only,
-        (true, true) if denial.status() == StatusCode::UNAUTHORIZED && dpop != DpopOffer::Only => {
-            ApiKeyOffer::Beside
+        (false, _) => SchemeOffer::None,
+        (true, false) => SchemeOffer::Only,
+        (true, true) if denial.status() == StatusCode::UNAUTHORIZED && dpop != SchemeOffer::Only => {
+            SchemeOffer::Beside
         }
-        (true, true) => ApiKeyOffer::None,
+        (true, true) => SchemeOffer::None,
     }
 }
 
 /// Returns how the answer offers DPoP. A client that used the scheme `DPoP`, or a route that requires a bound token, gets
 /// only the challenge for DPoP.
-fn dpop_offer(policy: &Policy, route: &Route, head: &Head<'_>) -> DpopOffer {
+fn dpop_offer(policy: &Policy, route: &Route, head: &Head<'_>) -> SchemeOffer {
     let sources = &route.credential_policy.sources;
     if !sources.header {
-        return DpopOffer::None;
+        return SchemeOffer::None;
     }
     let is_bound = |check: &Check| matches!(check, Check::Bound);
     let place = credential::find(head, sources, policy.trust.cookies());
     if route.rule.checks().iter().any(is_bound) || matches!(place, Ok(Some((_, Place::Dpop)))) {
-        DpopOffer::Only
+        SchemeOffer::Only
     } else if policy.trust.dpop().settings().announce {
-        DpopOffer::Beside
+        SchemeOffer::Beside
     } else {
-        DpopOffer::None
+        SchemeOffer::None
     }
 }
 

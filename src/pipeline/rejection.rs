@@ -9,11 +9,12 @@ use crate::authority::{expire_access_cookie, expire_session_cookies};
 use crate::denial::Denial;
 use crate::policy::Policy;
 use crate::respond::compat::CompatRequest;
-use crate::respond::problem::{API_KEY_CHALLENGE, as_api_key_challenge, as_dpop_challenge, dpop_challenge};
+use crate::respond::problem::{self, API_KEY};
 use crate::respond::{self, PageLinks};
 use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, Method, Response};
+use std::borrow::Cow;
 
 /// A denial, and guidance for the client.
 #[derive(Debug)]
@@ -33,33 +34,21 @@ pub(super) struct Guidance {
     pub(super) deletes: Option<DeadCookies>,
     /// More parameters for the challenge, each with a leading comma.
     pub(super) challenge: Option<String>,
-    /// Whether and how the answer offers DPoP.
-    pub(super) dpop: DpopOffer,
-    /// Whether and how the answer offers API keys.
-    pub(super) api_keys: ApiKeyOffer,
+    /// How the answer offers DPoP (RFC 9449 section 7.1).
+    pub(super) dpop: SchemeOffer,
+    /// How the answer offers API keys.
+    pub(super) api_keys: SchemeOffer,
 }
 
-/// How a refusal with a challenge offers DPoP (RFC 9449 section 7.1).
+/// How a refusal with a challenge for bearer tokens offers another scheme.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum DpopOffer {
-    /// Not at all.
+pub(super) enum SchemeOffer {
+    /// The answer does not offer the scheme.
     #[default]
     None,
-    /// Beside the challenge for bearer tokens, in a field of its own.
+    /// A second field offers the scheme.
     Beside,
-    /// In place of the challenge for bearer tokens.
-    Only,
-}
-
-/// How a refusal with a challenge offers API keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum ApiKeyOffer {
-    /// Not at all.
-    #[default]
-    None,
-    /// Beside the challenge for tokens, in a field of its own.
-    Beside,
-    /// In place of the challenge for tokens, which the route does not take from `Authorization`.
+    /// The scheme replaces `Bearer` in the challenge.
     Only,
 }
 
@@ -124,8 +113,8 @@ impl Rejection {
         {
             response.headers_mut().insert(WWW_AUTHENTICATE, value);
         }
-        offer_api_keys(response.headers_mut(), api_keys);
-        offer_dpop(response.headers_mut(), dpop);
+        offer(response.headers_mut(), api_keys, || API_KEY.into());
+        offer(response.headers_mut(), dpop, || problem::dpop().into());
         if denial == Denial::UseDpopNonce {
             response.headers_mut().insert(DPOP_NONCE, policy.trust.dpop().nonce(exchange.now));
         }
@@ -146,22 +135,20 @@ impl Rejection {
     }
 }
 
-/// Offers DPoP in an answer that has a challenge for bearer tokens.
-fn offer_dpop(headers: &mut HeaderMap, offer: DpopOffer) {
-    let Some(bound) = headers.get(WWW_AUTHENTICATE).and_then(as_dpop_challenge) else { return };
-    match offer {
-        DpopOffer::None => {}
-        DpopOffer::Beside => drop(headers.append(WWW_AUTHENTICATE, dpop_challenge())),
-        DpopOffer::Only => drop(headers.insert(WWW_AUTHENTICATE, bound)),
+/// Offers a scheme in an answer that has a challenge for bearer tokens. `scheme` returns the challenge for the scheme,
+/// without parameters of the refusal.
+fn offer(headers: &mut HeaderMap, offer: SchemeOffer, scheme: impl Fn() -> Cow<'static, str>) {
+    if offer == SchemeOffer::None {
+        return;
     }
-}
-
-/// Offers API keys in an answer that has a challenge for bearer tokens.
-fn offer_api_keys(headers: &mut HeaderMap, offer: ApiKeyOffer) {
-    let Some(alone) = headers.get(WWW_AUTHENTICATE).and_then(as_api_key_challenge) else { return };
-    match offer {
-        ApiKeyOffer::None => {}
-        ApiKeyOffer::Beside => drop(headers.append(WWW_AUTHENTICATE, API_KEY_CHALLENGE)),
-        ApiKeyOffer::Only => drop(headers.insert(WWW_AUTHENTICATE, alone)),
+    let scheme = scheme();
+    let Some(alone) = headers.get(WWW_AUTHENTICATE).and_then(|field| problem::rewritten(field, &scheme))
+    else {
+        return;
+    };
+    if offer == SchemeOffer::Only {
+        headers.insert(WWW_AUTHENTICATE, alone);
+    } else if let Ok(beside) = HeaderValue::from_str(&scheme) {
+        headers.append(WWW_AUTHENTICATE, beside);
     }
 }

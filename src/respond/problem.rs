@@ -134,31 +134,19 @@ fn document(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
 /// The beginning of a challenge for bearer tokens.
 const BEARER: &str = "Bearer realm=\"portcullis\"";
 
-/// The challenge that offers DPoP (RFC 9449 section 7.1).
-pub(crate) fn dpop_challenge() -> HeaderValue {
-    HeaderValue::try_from(dpop_beginning()).expect("the names of algorithms are visible ASCII")
-}
+/// The challenge that offers API keys.
+pub(crate) const API_KEY: &str = "ApiKey realm=\"portcullis\"";
 
-fn dpop_beginning() -> String {
+/// Returns the challenge that offers DPoP (RFC 9449 section 7.1).
+pub(crate) fn dpop() -> String {
     format!("DPoP realm=\"portcullis\", algs=\"{}\"", algorithms())
 }
 
-/// Returns the challenge for DPoP that corresponds to one for bearer tokens; `None` for any other challenge.
-pub(crate) fn as_dpop_challenge(challenge: &HeaderValue) -> Option<HeaderValue> {
+/// Returns a challenge for bearer tokens as a challenge that begins with `offer` and has the same parameters; `None` if
+/// the challenge is for another scheme.
+pub(crate) fn rewritten(challenge: &HeaderValue, offer: &str) -> Option<HeaderValue> {
     let rest = challenge.as_bytes().strip_prefix(BEARER.as_bytes())?;
-    HeaderValue::try_from([dpop_beginning().as_bytes(), rest].concat()).ok()
-}
-
-/// The challenge that offers API keys. Its parameters are those of a challenge for bearer tokens.
-const API_KEY: &str = "ApiKey realm=\"portcullis\"";
-
-/// The challenge that offers API keys beside another credential.
-pub(crate) const API_KEY_CHALLENGE: HeaderValue = HeaderValue::from_static(API_KEY);
-
-/// Returns the challenge for API keys that corresponds to one for bearer tokens; `None` for any other challenge.
-pub(crate) fn as_api_key_challenge(challenge: &HeaderValue) -> Option<HeaderValue> {
-    let rest = challenge.as_bytes().strip_prefix(BEARER.as_bytes())?;
-    HeaderValue::try_from([API_KEY.as_bytes(), rest].concat()).ok()
+    HeaderValue::try_from([offer.as_bytes(), rest].concat()).ok()
 }
 
 /// Renders `WWW-Authenticate` (RFC 6750 section 3). The description begins with the code.
@@ -172,11 +160,11 @@ fn challenge(denial: &Denial) -> Option<HeaderValue> {
         Challenge::InvalidRequest => ("invalid_request", None),
         Challenge::InvalidToken => ("invalid_token", None),
         Challenge::Bound => {
-            beginning = dpop_beginning().into();
+            beginning = dpop().into();
             ("invalid_token", None)
         }
         Challenge::Proof(error) => {
-            beginning = dpop_beginning().into();
+            beginning = dpop().into();
             (error, None)
         }
         Challenge::StaleLogin(seconds) => {

@@ -124,13 +124,13 @@ fn endpoint(
         }
     };
     if !url.is_https() && !table.allow_http {
-        let found = format!("{url}: whoever is on the path could read tokens and call any token active");
+        let found = format!("{url}: anyone on the path could read tokens and call any token active");
         let hint = "use https, with ca = \"FILE\" for an authority of your own (or set allow_http = true)";
         faults.fault("bad_value", &at, found, hint);
         return None;
     }
     if !url.is_https() && key_sources::is_far(url.host()) {
-        let found = format!("{url}: whoever is on the path can read tokens and call any token active");
+        let found = format!("{url}: anyone on the path can read tokens and call any token active");
         let hint = "use https, with ca = \"FILE\" for an authority of your own";
         faults.warn("introspection_in_cleartext", &at, found, hint);
     }
