@@ -44,7 +44,7 @@ impl RefreshToken {
         let key = hmac::Key::new(hmac::HMAC_SHA256, of.as_bytes());
         let mut bytes = [0; 32];
         bytes.copy_from_slice(hmac::sign(&key, nonce).as_ref());
-        Self::of(&bytes, of.starts_with(BOUND_PREFIX))
+        Self::of(&bytes, is_bound(of))
     }
 
     fn of(bytes: &[u8; 32], is_bound: bool) -> Self {
@@ -62,13 +62,20 @@ impl RefreshToken {
     }
 }
 
+/// Returns whether a text has the prefix and the length of a bound token. The length decides too, because the random
+/// part of another token may begin with `dpop_`.
+fn is_bound(text: &str) -> bool {
+    text.len() == BOUND_PREFIX.len() + TEXT_LENGTH && text.starts_with(BOUND_PREFIX)
+}
+
 /// Returns the hash under which the store keeps a client's refresh token.
 ///
 /// # Errors
 /// [`Denial::WrongType`] for an access token, [`Denial::MalformedToken`] for any other text.
 pub(super) fn hash_of(text: &str) -> Result<[u8; 32], Denial> {
     let is_text = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    match text.strip_prefix(BOUND_PREFIX).or_else(|| text.strip_prefix(PREFIX)) {
+    let rest = if is_bound(text) { text.strip_prefix(BOUND_PREFIX) } else { text.strip_prefix(PREFIX) };
+    match rest {
         Some(rest) if rest.len() == TEXT_LENGTH && rest.bytes().all(is_text) => Ok(digest_of(text)),
         None if text.matches('.').count() == 2 => Err(Denial::WrongType),
         Some(_) | None => Err(Denial::MalformedToken(crate::denial::TokenPart::Shape)),
@@ -239,6 +246,14 @@ mod tests {
             assert_eq!(text.strip_prefix(PREFIX).map(str::len), Some(48));
             assert!(hash_of(&text[..text.len() - 1]).is_err() && hash_of(&format!("{text}A")).is_err());
         }
+    }
+
+    #[test]
+    fn a_bearer_token_whose_random_part_begins_like_a_bound_one_stays_a_bearer_token() {
+        let text = format!("pcr_dpop_{}", "A".repeat(TEXT_LENGTH - "dpop_".len()));
+        assert_eq!(hash_of(&text), Ok(digest_of(&*text)));
+        let next = RefreshToken::successor(&text, &random().unwrap());
+        assert_eq!(next.as_str().len(), PREFIX.len() + TEXT_LENGTH);
     }
 
     #[test]
