@@ -78,7 +78,7 @@ http {{
         listen 127.0.0.1:{tls} ssl http2;
         ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem; ssl_protocols TLSv1.3;
         ssl_session_cache shared:s:8m;
-        location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+        location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_request_buffering off; }}
     }}
 }}
 """

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compares the gateway with nginx, HAProxy, Envoy, Caddy, Traefik and Flask-JWT-Extended on this machine: CPU time per request.
+"""Compares the gateway with nginx, HAProxy, Envoy, Caddy, Traefik and Flask-JWT-Extended on this machine: CPU time per request,
+and latency at a fixed rate.
 
     cargo build --release
     benches/compare/run.py [--seconds 3] [--rounds 5] [--peers nginx,portcullis] [--rows public,token] [--prove]
@@ -11,7 +12,7 @@ passes and its subject arrives, and bad tokens are refused. A build of benches/p
 Each program has one thread on core 0. The load generator and the upstream (nginx) have core 1. All programs run during the whole
 comparison and take turns in each round. CPU time is the user and system time of the program's processes, divided by the number of
 its answers. The ratio to nginx is computed within each round; the tables show medians over the rounds. Requests a second also
-depend on the load generator, so they are not reported.
+depend on the load generator, so they are not reported. Latencies are of 2,000 requests a second over 8 connections.
 
 Writes target/compare/results.json, the table, and one SVG plot beside it.
 """
@@ -63,9 +64,14 @@ ROWS = [
     Row("tls", "TLS 1.3 keep-alive, one RS256 token", "/api/a", secure=True),
     Row("h2", "HTTP/2 over TLS, 8 connections of 32 streams", "/api/a", "h2load", True, ("-c8", "-m32")),
     Row("handshake", "a full TLS 1.3 handshake for each request", "/public/a", "handshake", True, ("--h1",), None),
+    Row("resumption", "a resumed TLS 1.3 handshake for each request", "/public/a", "resumption", True, credential=None),
     Row("forged", "HTTP/1.1, refusal of a forged RS256 signature", "/api/a", credential="forged", status=401, only_checking=True),
     Row("large", "HTTP/1.1, an answer of 1 MiB", "/public/mib", arguments=("-c16",), credential=None, needs_upstream=True),
+    Row("upload", "HTTP/1.1, a request body of 1 MiB", "/public/sink", "upload", arguments=("-c16",), credential=None, needs_upstream=True),
 ]
+# A fixed rate of requests, for latencies.
+RATE, RATE_CONNECTIONS = 2000, 8
+STEADY = Row("steady", "HTTP/1.1, one RS256 token", "/api/a", "steady")
 
 
 def free_port():
@@ -229,10 +235,13 @@ def load(running, row, seconds, folder, credentials):
     """Sends requests. Returns the number of answers; exits if one has another status."""
     url = f"{'https' if row.secure else 'http'}://127.0.0.1:{running.port(row.secure)}{row.path}"
     header = ["-H", f"Authorization: Bearer {credentials[row.credential]}"] if row.credential in credentials else []
-    if row.tool == "wrk":
+    if row.tool == "resumption":
+        return resume(running, row)
+    if row.tool in ("wrk", "upload"):
         script = ["-s", HERE / "tokens.lua"] if row.credential == "many" else []
+        script = ["-s", HERE / "upload.lua"] if row.tool == "upload" else script
         command = ["wrk", "-t1", "-c64", f"-d{seconds}s", *row.arguments, *header, *script, url]
-        command += ["--", folder / "many"] if script else []
+        command += ["--", folder / "many"] if row.credential == "many" else []
         text = run(command)
         done = int(re.search(r"(\d+) requests in", text).group(1))
         others = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
@@ -249,6 +258,64 @@ def load(running, row, seconds, folder, credentials):
     if wrong or not done:
         sys.exit(f"{running.peer.name}, {row.name}: {wrong} of {done} answers are wrong\n{text}")
     return done
+
+
+def resume(running, row):
+    """Sends 200 requests, each over a new connection that resumes a TLS session. Returns their number."""
+    context = ssl._create_unverified_context()
+    session, resumed = None, 0
+    while resumed < 200:
+        with socket.create_connection(("127.0.0.1", running.port(True)), 10) as tcp:
+            with context.wrap_socket(tcp, server_hostname="localhost", session=session) as stream:
+                stream.sendall(f"GET {row.path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+                answer = b""
+                while chunk := stream.recv(65536):
+                    answer += chunk
+                if not answer.startswith(b"HTTP/1.1 200"):
+                    sys.exit(f"{running.peer.name}, {row.name}: {answer[:200]}")
+                if session and not stream.session_reused:
+                    sys.exit(f"{running.peer.name} does not resume a session")
+                resumed += stream.session_reused
+                # A ticket serves once.
+                session = stream.session
+    return resumed
+
+
+def latencies(running, seconds, folder, credentials):
+    """Returns the median and the 99.9th percentile in microseconds at a fixed rate."""
+    log = folder / "latencies"
+    log.unlink(missing_ok=True)
+    url = f"http://127.0.0.1:{running.plain}{STEADY.path}"
+    header = ["-H", f"Authorization: Bearer {credentials['good']}"]
+    each = RATE // RATE_CONNECTIONS
+    count = [f"-c{RATE_CONNECTIONS}", f"--rps={each}", f"-n{RATE * seconds}", f"--log-file={log}"]
+    run(["h2load", "--h1", *count, *header, url])
+    found = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines() if line.split("\t")[1] == "200")
+    if len(found) != RATE * seconds:
+        sys.exit(f"{running.peer.name}, {STEADY.name}: {len(found)} of {RATE * seconds} answers are 200")
+    return found[len(found) // 2], found[len(found) * 999 // 1000]
+
+
+def steady(asked, peers, folder, credentials):
+    """Returns the rows of the table of latencies."""
+    rounds = {one.peer.name: [] for one in peers if one.peer.forwards}
+    for number in range(asked.rounds + 1):
+        for one in peers:
+            if one.peer.forwards:
+                found = latencies(one, max(asked.seconds, 2), folder, credentials)
+                if number:
+                    rounds[one.peer.name].append(found)
+    lines = ["| latency at 2,000 requests a second, µs (ratio to nginx) | p50 | p99.9 |", "| --- | --- | --- |"]
+    for name, found in rounds.items():
+        cells = []
+        for place in range(2):
+            text = f"{statistics.median(one[place] for one in found):.0f}"
+            if "nginx" in rounds:
+                ratios = (one[place] / base[place] for one, base in zip(found, rounds["nginx"]))
+                text += f" ({statistics.median(ratios):.2f})"
+            cells.append(text)
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
 
 
 def run(command):
@@ -273,7 +340,8 @@ def compare(asked, peers, credentials, folder):
             for one in takes_part:
                 before = cpu_seconds(one.process.pid)
                 done = 0
-                for _ in range(4 if row.tool == "handshake" else 1):
+                # Their runs are short, and CPU time has a resolution of 10 ms.
+                for _ in range(4 if row.tool in ("handshake", "resumption") else 1):
                     done += load(one, row, asked.seconds, folder, credentials)
                 used = (cpu_seconds(one.process.pid) - before) / done * 1e6
                 # The first round warms up.
@@ -335,7 +403,10 @@ def main():
         f"{'user root;' if os.getuid() == 0 else ''}\n"
         "events { worker_connections 4096; } http { access_log off; keepalive_requests 100000000; sendfile on;\n"
         f"server {{ listen 127.0.0.1:{upstream}; location / {{ add_header X-Seen-Subject $http_x_auth_subject;\n"
-        f"return 200 '{'x' * 127}\\n'; }} location = /public/mib {{ alias {folder}/mib; }} }} }}\n"
+        f"return 200 '{'x' * 127}\\n'; }} location = /public/mib {{ alias {folder}/mib; }}\n"
+        # nginx answers before it has read a body, unless it forwards the request.
+        f"location = /public/sink {{ client_max_body_size 2m; client_body_buffer_size 2m; proxy_pass_request_body off;\n"
+        f"proxy_set_header Content-Length ''; proxy_pass http://127.0.0.1:{upstream}/public/a; }} }} }}\n"
     )
     command = ["taskset", "-c", OTHERS, "nginx", "-p", folder, "-c", folder / "upstream.conf"]
     backend = subprocess.Popen(list(map(str, command)), stderr=(folder / "upstream.log").open("w"))
@@ -352,6 +423,8 @@ def main():
             (WORK / "results.json").write_text(json.dumps(results, indent=1))
             (WORK / "compare.svg").write_text(plot.bars(results, {row.name: row.title for row in ROWS}))
             print(table(results))
+            if not asked.rows or STEADY.name in asked.rows:
+                print("\n" + steady(asked, running, folder, credentials))
     finally:
         for one in running:
             one.stop()
@@ -369,6 +442,7 @@ def in_environment():
     envoy = environment / "envoy"
     if not envoy.exists():
         # The wheel's own command is a script, whose processes would not be those that are measured.
+        envoy.unlink(missing_ok=True)
         envoy.symlink_to(next(environment.glob("lib/python3*/site-packages/envoy/_bin/envoy")))
     os.execv(environment / "bin/python", [environment / "bin/python", *sys.argv])
 

@@ -88,65 +88,87 @@ impl IdentityHeaders {
     /// Builds the identity headers of a principal. Returns `None` if a header would be too long. An absent or empty
     /// fact gets no header, since an application could accept an empty subject as a known user.
     pub(super) fn render(&self, principal: &Principal) -> Option<Box<[(HeaderName, HeaderValue)]>> {
-        let mut headers = Vec::new();
-        let mut add = |name: &HeaderName, text: String| {
+        let mut headers = Vec::with_capacity(self.facts().len() + self.claims.len());
+        let mut text = String::with_capacity(128);
+        let mut add = |name: &HeaderName, write: &dyn Fn(&mut String)| {
+            text.clear();
+            write(&mut text);
             if !text.is_empty() {
-                let value = HeaderValue::try_from(text).expect("encoded values are visible ASCII and spaces");
+                let value =
+                    HeaderValue::from_str(&text).expect("encoded values are visible ASCII and spaces");
                 headers.push((name.clone(), value));
             }
-            headers.last().is_none_or(|(_, value)| value.len() <= VALUE_MAX)
+            text.len() <= VALUE_MAX
         };
         let mut fits = true;
         if let Some(name) = &self.subject {
-            fits &= add(name, encoded(&principal.subject));
+            fits &= add(name, &|out| push_encoded(out, &principal.subject));
         }
         if let Some(name) = &self.roles {
-            fits &= add(name, listed(principal.roles.iter().map(|role| encoded(role))));
+            fits &= add(name, &|out| push_list(out, &principal.roles, |out, role| push_encoded(out, role)));
         }
         if let Some(name) = &self.scopes {
-            fits &= add(name, listed(principal.scopes.iter().map(|scope| encoded(scope))));
+            fits &=
+                add(name, &|out| push_list(out, &principal.scopes, |out, scope| push_encoded(out, scope)));
         }
         if let Some(name) = &self.issuer {
-            fits &= add(name, encoded(&principal.issuer));
+            fits &= add(name, &|out| push_encoded(out, &principal.issuer));
         }
         for (name, id) in &self.claims {
             if let Some(value) = principal.claim(*id) {
-                fits &= add(name, claim(value));
+                fits &= add(name, &|out| push_claim(out, value));
             }
         }
         fits.then(|| headers.into())
     }
 }
 
-fn listed(values: impl Iterator<Item = String>) -> String {
-    values.filter(|value| !value.is_empty()).collect::<Vec<_>>().join(",")
-}
-
-fn claim(value: &ClaimValue) -> String {
-    match value {
-        ClaimValue::Text(text) => encoded(text),
-        ClaimValue::Number(number) => number.to_string(),
-        ClaimValue::Bool(flag) => flag.to_string(),
-        ClaimValue::List(values) => {
-            listed(values.iter().filter(|value| !matches!(value, ClaimValue::List(_))).map(claim))
+/// Appends the values that are not empty, separated by commas.
+fn push_list<T>(out: &mut String, values: &[T], push: impl Fn(&mut String, &T)) {
+    let start = out.len();
+    for value in values {
+        let before = out.len();
+        if before > start {
+            out.push(',');
         }
-        ClaimValue::Other => String::new(),
+        let begin = out.len();
+        push(out, value);
+        if out.len() == begin {
+            out.truncate(before);
+        }
     }
 }
 
-fn encoded(text: &str) -> String {
+fn push_claim(out: &mut String, value: &ClaimValue) {
+    match value {
+        ClaimValue::Text(text) => push_encoded(out, text),
+        ClaimValue::Number(number) => out.push_str(&number.to_string()),
+        ClaimValue::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
+        // A list within a list is left out.
+        ClaimValue::List(values) => push_list(out, values, |out, value| match value {
+            ClaimValue::List(_) => {}
+            ClaimValue::Text(_) | ClaimValue::Number(_) | ClaimValue::Bool(_) | ClaimValue::Other => {
+                push_claim(out, value);
+            }
+        }),
+        ClaimValue::Other => {}
+    }
+}
+
+fn push_encoded(out: &mut String, text: &str) {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b',' && byte != b'%';
+    if text.bytes().all(is_plain) {
+        out.push_str(text);
+        return;
+    }
     let last = text.len().saturating_sub(1);
-    let mut out = String::with_capacity(text.len());
     for (at, byte) in text.bytes().enumerate() {
-        let plain = (byte.is_ascii_graphic() && byte != b',' && byte != b'%')
-            || (byte == b' ' && at != 0 && at != last);
-        if plain {
+        if is_plain(byte) || (byte == b' ' && at != 0 && at != last) {
             out.push(char::from(byte));
         } else {
-            hex::push_percent_code(&mut out, byte);
+            hex::push_percent_code(out, byte);
         }
     }
-    out
 }
 
 /// Returns whether two header names are equal to an application that ignores case and does not distinguish separators.

@@ -171,12 +171,14 @@ impl<'t> Jws<'t> {
 /// Normalizes a `typ` for comparison: converts it to lower case and removes `application/`, which issuers may omit (RFC
 /// 7515 section 4.1.9).
 pub(super) fn canonical_type(text: &str) -> String {
-    let lower = text.to_ascii_lowercase();
-    match lower.strip_prefix("application/") {
-        // A bare prefix stays unchanged, because `""` represents an absent `typ`.
-        Some(rest) if !rest.is_empty() && !rest.contains('/') => rest.to_owned(),
-        Some(_) | None => lower,
-    }
+    const PREFIX: &str = "application/";
+    let rest = match text.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        Some(_) | None => "",
+    };
+    // A bare prefix stays unchanged, because `""` represents an absent `typ`.
+    let kind = if rest.is_empty() || rest.contains('/') { text } else { rest };
+    kind.to_ascii_lowercase()
 }
 
 /// Decodes base64url without padding and accepts only the canonical spelling (RFC 7515 section 2).

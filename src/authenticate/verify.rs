@@ -178,9 +178,8 @@ fn principal(
         }
     }
     let signalled = trust.is_signalled(issuer).then(|| Box::new(signalled(claims, &name, &subject)));
-    let (roles, roles_shape) =
-        names(claims, &issuer.roles, issuer.profile.roles_are_keys, |text| Box::new(std::iter::once(text)))?;
-    let (scopes, scopes_shape) = names(claims, &issuer.scopes, false, |text| Box::new(text.split(' ')))?;
+    let (roles, roles_shape) = names(claims, &issuer.roles, issuer.profile.roles_are_keys, std::iter::once)?;
+    let (scopes, scopes_shape) = names(claims, &issuer.scopes, false, |text| text.split(' '))?;
     check_scopes(&scopes, issuer)?;
     let mut principal = Principal {
         issuer: name,
@@ -396,11 +395,11 @@ fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), CredentialEr
 /// Returns the names at a path. The value is a list of strings, or one string that `split` divides. With `are_keys`,
 /// the value may also be an object whose members are the names. Any other value yields no names, so that a token never
 /// has more names than the issuer intended. Also returns the shape of the value, for the operator.
-fn names(
-    claims: &Claims,
+fn names<'c, I: Iterator<Item = &'c str>>(
+    claims: &'c Claims,
     path: &ClaimPath,
     are_keys: bool,
-    split: impl for<'s> Fn(&'s str) -> Box<dyn Iterator<Item = &'s str> + 's>,
+    split: impl Fn(&'c str) -> I,
 ) -> Result<(Names, Shape), CredentialError> {
     let (list, shape): (Names, _) = match path.find(claims) {
         Some(Value::String(text)) => {
