@@ -2,23 +2,28 @@
 # Counts the gateway's user-space instructions per keep-alive request, with an upstream behind it.
 #
 #   cargo build --release && benches/instructions.sh [BINARY]    # prints the counts
-#   benches/instructions.sh --check [BINARY]                     # compares them with benches/instructions.txt
-#   benches/instructions.sh --record [BINARY]                    # writes benches/instructions.txt
+#   benches/instructions.sh --check [BINARY]                     # compares them with the recorded counts
+#   benches/instructions.sh --record [BINARY]                    # records them
 #
-# Needs valgrind, h2load (nghttp2-client) and nginx. For each scenario, the gateway runs under callgrind twice, with 2,000 and with
-# 6,000 requests. The difference is divided by 4,000, so that start and stop do not count. The kernel's work is not counted.
+# The counts of target/debug/portcullis are recorded in benches/instructions-debug.txt, and `./test` compares them: a debug build
+# is there anyway, and a change to the hot path shows in it, too. All other builds are compared with benches/instructions.txt.
+#
+# Needs valgrind, h2load (nghttp2-client) and nginx. For each scenario, the gateway runs under callgrind twice, with few and with
+# many requests. Only the difference counts, so start and stop do not. The kernel's work is not counted.
 # valgrind hides the processor's SHA instructions, so the SHA-256 of a token (about 19,000 instructions) is in each count with a
 # token.
 #
-# Two runs of one build differ by less than one in a thousand. `--check` fails if a count is more than 3 % above the recorded
-# one. It compares nothing if the compiler or the processor's instruction set is another, because the counts depend on both.
+# Two runs of one build differ by less than one in a thousand, and of a debug build by up to 2.5 %, because its timers fire more
+# often per request on a busy machine. `--check` fails if a count is more than 3 % above the recorded one (5 % for a debug build),
+# twice in a row. It compares nothing if the compiler or the processor's instruction set is another, because the counts depend on
+# both.
 set -euo pipefail
 here=$(realpath "$(dirname "$0")")
 mode=print
 case "${1:-}" in --check | --record) mode=${1#--}; shift ;; esac
 binary=$(realpath "${1:-target/release/portcullis}")
-baseline=$here/instructions.txt
-tolerance=3
+baseline=$here/instructions.txt few=2000 many=6000 clients=8 streams=4 tolerance=3
+case "$binary" in */debug/portcullis) baseline=$here/instructions-debug.txt few=300 many=1100 clients=1 streams=1 tolerance=5 ;; esac
 
 machine="$(rustc --version | cut -d' ' -f2), $(uname -m)$(grep -qm1 avx2 /proc/cpuinfo && echo ' with AVX2')"
 if [ $mode = check ] && [ "$(sed -n 's/^# //p' "$baseline")" != "$machine" ]; then
@@ -92,24 +97,42 @@ run() {
     until grep -qs '"message":"ready"' log; do kill -0 $gateway || { cat log >&2; exit 1; }; sleep 0.1; done
     local address
     address=$(sed -nE 's/.*"message":"ready".*"http":"([^"]+)".*/\1/p' log)
-    h2load -c 8 -n "$1" "${@:3:$#-3}" "http://$address${*: -1}" >load
+    h2load -c $clients -n "$1" "${@:3:$#-3}" "http://$address${*: -1}" >load
     grep -qE "$1 $2(,|$)" load || { cat load >&2; exit 1; }
     kill -TERM $gateway
     wait $gateway || true
     sed -nE 's/^==[0-9]+== Collected : ([0-9]+).*/\1/p' log
 }
 
+# count STATUS ARGUMENT... PATH: prints the instructions per request.
+count() {
+    local start all
+    start=$(run $few "$@")
+    all=$(run $many "$@")
+    echo $(((all - start) / (many - few)))
+}
+
+# Whether a count is too high for the scenario.
+grew() {
+    local known
+    known=$(sed -n "s/^$1 //p" "$baseline")
+    (($2 * 100 > ${known:-0} * (100 + tolerance)))
+}
+
 counts=()
 # scenario NAME STATUS ARGUMENT... PATH
 scenario() {
-    local few many
-    few=$(run 2000 "${@:2}")
-    many=$(run 6000 "${@:2}")
-    counts+=("$1 $(((many - few) / 4000))")
+    local found
+    found=$(count "${@:2}")
+    if [ $mode = check ] && grew "$1" "$found"; then
+        echo "$1 $found: once more"
+        found=$(count "${@:2}")
+    fi
+    counts+=("$1 $found")
     echo "${counts[-1]}"
 }
 scenario token 2xx --h1 -H "Authorization: Bearer $token" /orders/7
-scenario token-http2 2xx -m 4 -H "Authorization: Bearer $token" /orders/7
+scenario token-http2 2xx -m $streams -H "Authorization: Bearer $token" /orders/7
 scenario public 2xx --h1 /public/7
 scenario forged 4xx --h1 -H "Authorization: Bearer $forged" /orders/7
 
@@ -120,7 +143,7 @@ check)
     for count in "${counts[@]}"; do
         read -r name found <<<"$count"
         known=$(sed -n "s/^$name //p" "$baseline")
-        if ((found * 100 > known * (100 + tolerance))); then
+        if grew "$name" "$found"; then
             echo "$name: $found instructions a request, more than $tolerance % above the recorded $known"
             failed=1
         elif ((found * 100 < known * (100 - tolerance))); then
