@@ -8,20 +8,27 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request};
 use portcullis::authenticate::{
     Access, Algorithm, ClaimPath, ClaimValue, CredentialPolicy, Credentials, IdentityHeaders, Issuer, KeySet,
-    Principal, Profile, TokenCache, Trust,
+    Pending, Principal, Profile, TokenCache, Trust,
 };
 use portcullis::authorize::{Check, Expected, Rule};
 use portcullis::clock::Now;
 use portcullis::decision::decide;
 use portcullis::decision_log::{Decision, DecisionLog, LoggedCredential, Recorder};
 use portcullis::forward::{Assertor, Audience, Proof, Proofs};
+use portcullis::introspection::{Authentication, Endpoint, IntrospectionSettings, Introspector, Verdict};
+use portcullis::outbound::{Networks, Url};
 use portcullis::peer::Scheme;
 use portcullis::route::head::HeadBounds;
 use portcullis::route::path::Slashes;
 use portcullis::route::{Fields, Head, HostPattern, Matcher, Methods, Params, PathPattern, RouteTable};
+use rustls::RootCertStore;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
@@ -61,11 +68,11 @@ fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
 
 const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
 
-fn trust() -> Trust {
+fn issuer() -> Issuer {
     let mut keys = KeySet::default();
     keys.add_secret(None, Algorithm::HS256, SECRET).unwrap();
     let path = |text: &str| ClaimPath::parse(text).unwrap();
-    let issuer = Issuer {
+    Issuer {
         name: Arc::from("https://id.example.com"),
         audience: Box::new(["orders".into()]),
         audience_of_clients: Box::new([]),
@@ -80,8 +87,11 @@ fn trust() -> Trust {
         scopes: path("scope"),
         types: Box::new(["JWT".into()]),
         profile: Profile::default(),
-    };
-    Trust::new(vec![issuer], vec![path("tenant")], IdentityHeaders::default())
+    }
+}
+
+fn trust() -> Trust {
+    Trust::new(vec![issuer()], vec![ClaimPath::parse("tenant").unwrap()], IdentityHeaders::default())
 }
 
 fn request(now: Now) -> HeaderMap {
@@ -154,6 +164,80 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
     for rule in &others {
         assert_eq!(ask(rule), (false, 0), "a comparison with the request allocates nothing");
     }
+}
+
+/// Returns the questions to an issuer, with one answer: the token is active.
+fn introspector(refused: &mut dyn FnMut(&Arc<Introspector>) -> Box<Pending>, now: Now) -> Arc<Introspector> {
+    let settings = IntrospectionSettings {
+        issuer: Arc::from("https://id.example.com"),
+        endpoint: Endpoint::Url(Url::parse("https://id.example.com/introspect").unwrap()),
+        authentication: Authentication::None,
+        signed_for: None,
+        always: false,
+        prefixes: Box::new([]),
+        max_age: Duration::from_secs(60),
+        negative_max_age: Duration::from_secs(10),
+        timeout: Duration::from_secs(3),
+        rate: 100,
+        per: Duration::from_secs(1),
+        concurrent: 8,
+        authorities: [0; 32],
+        networks: Networks::default(),
+        allows_http: false,
+    };
+    let introspector = Introspector::after(settings, Arc::new(RootCertStore::empty()), None).unwrap();
+    let pending = refused(&introspector);
+    let claims = serde_json::json!({
+        "active": true, "token_type": "Bearer", "aud": "orders", "sub": "ada", "roles": ["user", "admin"],
+        "scope": "orders:read", "tenant": "acme inc",
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let mut wait = pin!(pending.wait(now.steady + Duration::from_secs(60), now));
+        assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let answer = Verdict::Active(claims.to_string().into_bytes());
+        introspector.next().await.end(Ok(answer), Duration::ZERO, now);
+        wait.await.unwrap();
+    });
+    introspector
+}
+
+#[test]
+fn a_decision_on_an_opaque_token_seen_before_allocates_nothing() {
+    let now = Now::read();
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, "Bearer 2YotnFZFEjr1zCsicMWpAA".parse().unwrap());
+    let method = Method::GET;
+    let path = "/".into();
+    let head =
+        Head { method: &method, host: Some("h".into()), port: None, path, query: None, headers: &headers };
+    let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+    let (credential_policy, params) = (CredentialPolicy::from(Access::Authenticated), Params::default());
+    let rule = Rule::new(vec![
+        Check::Roles(Box::new(["admin".into()])),
+        Check::Scopes { all: Box::new(["orders:read".into()]), challenge: Arc::from("orders:read") },
+    ]);
+    let asked = |introspector: &Arc<Introspector>| {
+        let issuer = Issuer {
+            keys: KeySet::default(),
+            introspector: Some(introspector.clone()),
+            local: false,
+            ..issuer()
+        };
+        Trust::new(vec![issuer], vec![ClaimPath::parse("tenant").unwrap()], IdentityHeaders::default())
+    };
+    let mut unanswered = |introspector: &Arc<Introspector>| {
+        let (trust, mut tokens) = (asked(introspector), TokenCache::new(16));
+        let decided = decide(&credential_policy, &rule, &trust, &shown, &params, now, &mut tokens);
+        decided.unwrap_err().pending.unwrap()
+    };
+    let trust = asked(&introspector(&mut unanswered, now));
+    let mut tokens = TokenCache::new(16);
+    let mut ask =
+        || counted(|| decide(&credential_policy, &rule, &trust, &shown, &params, now, &mut tokens).is_ok());
+    let (permitted, allocations) = ask();
+    assert!(permitted && allocations > 0, "the first time the answer is read");
+    assert_eq!(ask(), (true, 0));
 }
 
 #[test]

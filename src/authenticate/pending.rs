@@ -20,12 +20,12 @@ pub enum Pending {
 }
 
 /// Why a wait was in vain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InVain {
     /// The fact does not exist, so the first refusal stands.
     Absent,
     /// The fact could not be checked, for this reason if the first refusal does not give it.
-    Unavailable(Option<&'static str>),
+    Unavailable(Option<Box<str>>),
 }
 
 impl Pending {
@@ -42,7 +42,7 @@ impl Pending {
             },
             Self::Introspection(inquiry) => {
                 let answered = inquiry.wait(deadline, now).await;
-                answered.map_err(|unanswered| InVain::Unavailable(Some(unanswered.words())))
+                answered.map_err(|unanswered| InVain::Unavailable(Some(unanswered.words().into())))
             }
         }
     }

@@ -170,7 +170,8 @@ impl Profile {
         let Some(max) = self.max_lifetime else { return Ok(()) };
         let seconds = |name: &str| claims.get(name).and_then(Value::as_f64);
         let (Some(issued), Some(expires)) = (seconds("iat"), seconds("exp")) else {
-            let detail = format!("iat is {}, and max_lifetime counts from it", ClaimText(claims.get("iat")));
+            let (iat, exp) = (ClaimText(claims.get("iat")), ClaimText(claims.get("exp")));
+            let detail = format!("iat is {iat} and exp is {exp}; max_lifetime needs both");
             return Err(CredentialError::because(Denial::MissingClaim(RequiredClaim::Issued), detail));
         };
         if expires - issued <= max as f64 {

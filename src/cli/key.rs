@@ -145,7 +145,7 @@ fn list(path: &Path, format: BasicFormat, live: bool) -> Result<(), Failure> {
         true => issuers_of_gateway(path)?,
         false => key_report::all(&compiled.policy).collect(),
     };
-    issuers.retain(|issuer| issuer["issuer"].as_str() != ours);
+    issuers.retain(|issuer| ours.is_none() || issuer["issuer"].as_str() != ours);
     match format {
         BasicFormat::Json => {
             let signing: Vec<_> = signing.iter().map(as_json).collect();
@@ -162,7 +162,7 @@ fn list(path: &Path, format: BasicFormat, live: bool) -> Result<(), Failure> {
                 }
             }
             signing.iter().for_each(|key| print_line(&as_text(key)));
-            issuers.iter().for_each(print_issuer);
+            issuers.iter().for_each(|issuer| print_issuer(issuer, live));
         }
     }
     Ok(())
@@ -182,10 +182,12 @@ fn issuers_of_gateway(path: &Path) -> Result<Vec<Value>, Failure> {
     }
 }
 
-/// Prints the keys of one issuer. If they are fetched, also prints the state of the source.
-fn print_issuer(issuer: &Value) {
+/// Prints the keys of one issuer. If they are fetched, also prints the state of the source. Does the same for the
+/// endpoint that is asked about tokens, but only a running gateway (`is_live`) asks.
+fn print_issuer(issuer: &Value, is_live: bool) {
     let text = |value: &Value| value.as_str().map(printable);
-    print_line(&text(&issuer["issuer"]).unwrap_or_default());
+    let signals = text(&issuer["signals"]).map(|name| format!("[signals.{name}]"));
+    print_line(&text(&issuer["issuer"]).or(signals).unwrap_or_default());
     for key in issuer["keys"].as_array().into_iter().flatten() {
         let id = text(&key["kid"]).unwrap_or_else(|| "(without kid)".to_owned());
         let mut line = format!("  {id}  {}", text(&key["algorithm"]).unwrap_or_default());
@@ -196,6 +198,7 @@ fn print_issuer(issuer: &Value) {
         }
         print_line(&line);
     }
+    print_introspection(&issuer["introspection"], is_live);
     let source = &issuer["source"];
     let Some(url) = text(&source["url"]) else { return };
     let from_disk = if source["from_disk"] == true { ", from the copy on disk" } else { "" };
@@ -209,6 +212,22 @@ fn print_issuer(issuer: &Value) {
     }
     for why in source["not_used"].as_array().into_iter().flatten().filter_map(text) {
         print_line(&format!("  {why}"));
+    }
+}
+
+fn print_introspection(asked: &Value, is_live: bool) {
+    let Some(endpoint) = asked["endpoint"].as_str().map(printable) else { return };
+    let what = if asked["always"] == true { "every token" } else { "tokens without a verifiable signature" };
+    let count = |name: &str| asked[name].as_u64().unwrap_or_default();
+    let (active, inactive, open) = (count("active"), count("inactive"), count("open"));
+    let known = match is_live {
+        true => format!(": {active} active and {inactive} inactive tokens known, {open} questions open"),
+        false => String::new(),
+    };
+    print_line(&format!("  {endpoint}: asked about {what}{known}"));
+    let error = &asked["last_error"];
+    if let (Some(at), Some(why)) = (error["at"].as_str(), error["why"].as_str()) {
+        print_line(&format!("  the last question failed at {at}: {}", printable(why)));
     }
 }
 

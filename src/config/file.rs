@@ -1005,6 +1005,8 @@ pub struct RuleSection {
     pub issuers: Vec<String>,
     /// Whether the token must come from a login with a password, and the maximum age of that login.
     pub fresh: Fresh,
+    /// Whether the token must be bound to a key of its sender.
+    pub require_bound: bool,
 }
 
 /// `[[route]]`

@@ -23,6 +23,8 @@ pub struct Requirements<'f> {
     pub issuers: &'f [String],
     /// Whether the token must come from a login with a password, and the maximum age of that login.
     pub fresh: Fresh,
+    /// Whether the token must be bound to a key of its sender.
+    pub require_bound: bool,
 }
 
 macro_rules! requirements {
@@ -39,6 +41,7 @@ macro_rules! requirements {
                     claims: &self.claims,
                     issuers: &self.issuers,
                     fresh: self.fresh,
+                    require_bound: self.require_bound,
                 }
             }
         }

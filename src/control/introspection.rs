@@ -1,6 +1,7 @@
 //! Asks issuers about tokens for the requests that wait, with one task per issuer that is asked, and reports the state
 //! of these questions.
 
+use super::tasks::Tasks;
 use crate::authenticate::{Issuer, Trust, read_introspection, signer_of};
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -13,36 +14,22 @@ use crate::worker::Shared;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 
 /// How long a question waits for the issuer's keys if no known key verifies the signed answer.
 const KEYS_WAIT: Duration = Duration::from_secs(3);
 
 /// The tasks that ask issuers for the current policy.
 #[derive(Debug, Default)]
-pub(super) struct Interviewers(Vec<(Arc<Introspector>, JoinHandle<()>)>);
+pub(super) struct Interviewers(Tasks<Introspector>);
 
 impl Interviewers {
     /// Starts and stops tasks to match the current policy. An issuer that is still asked in the same way keeps its
     /// task.
     pub(super) fn follow(&mut self, shared: &Arc<Shared>) {
         let policy = shared.policy.load();
-        let wanted: Vec<_> =
-            policy.trust.issuers().iter().filter_map(|issuer| issuer.introspector.clone()).collect();
-        self.0.retain(|(introspector, task)| {
-            let stays = wanted.iter().any(|wanted| Arc::ptr_eq(wanted, introspector));
-            if !stays {
-                task.abort();
-                introspector.abandon();
-            }
-            stays
-        });
-        for introspector in wanted {
-            if !self.0.iter().any(|(known, _)| Arc::ptr_eq(known, &introspector)) {
-                let task = tokio::task::spawn_local(keep_asking(shared.clone(), introspector.clone()));
-                self.0.push((introspector, task));
-            }
-        }
+        let wanted = asked(&policy.trust).cloned().collect();
+        let start = |introspector| tokio::task::spawn_local(keep_asking(shared.clone(), introspector));
+        self.0.follow(wanted, start, Introspector::abandon);
     }
 }
 

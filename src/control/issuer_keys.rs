@@ -1,9 +1,10 @@
 //! Fetches the keys of issuers, and of transmitters of signals, that publish them at a URL, with one task per source.
 
+use super::tasks::Tasks;
 use crate::authenticate::{Key, KeySet};
 use crate::clock::Now;
 use crate::journal::Level;
-use crate::key_source::{Copy, FetchError, Fetched, GoodSet, KeySource, delete_old};
+use crate::key_source::{Copy, FetchError, Fetched, GoodSet, KeySource, Owner, delete_old};
 use crate::policy::Policy;
 use crate::worker::Shared;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 /// The tasks that fetch the keys for the current policy.
 #[derive(Debug, Default)]
 pub(super) struct KeyFetchers {
-    tasks: Vec<(Arc<KeySource>, JoinHandle<()>)>,
+    tasks: Tasks<KeySource>,
     sweep: Option<JoinHandle<()>>,
 }
 
@@ -27,24 +28,13 @@ impl KeyFetchers {
     pub(super) fn follow(&mut self, shared: &Arc<Shared>, state: &Path) {
         let policy = shared.policy.load();
         let wanted: Vec<_> = policy.fetched_keys().map(|(source, ..)| source.clone()).collect();
-        self.tasks.retain(|(source, task)| {
-            let stays = wanted.iter().any(|wanted| Arc::ptr_eq(wanted, source));
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
         if let Some(sweep) = self.sweep.take() {
             sweep.abort();
         }
         let kept = wanted.iter().map(|source| source.settings().copy.clone()).collect();
         self.sweep = Some(tokio::task::spawn_local(sweep(shared.clone(), state.to_owned(), kept)));
-        for source in wanted {
-            if !self.tasks.iter().any(|(known, _)| Arc::ptr_eq(known, &source)) {
-                let task = tokio::task::spawn_local(keep_fetched(shared.clone(), source.clone()));
-                self.tasks.push((source, task));
-            }
-        }
+        let start = |source| tokio::task::spawn_local(keep_fetched(shared.clone(), source));
+        self.tasks.follow(wanted, start, |_| {});
     }
 }
 
@@ -83,7 +73,7 @@ async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
         if source.expire(now) {
             publish(&shared, &source, now);
             let last = source.status().error.map(|(_, error)| error.why).unwrap_or_default();
-            let fields = [("issuer", &*source.settings().issuer), ("why", &*last)];
+            let fields = [source.settings().owner.label(), ("why", &*last)];
             let event =
                 "the keys of an issuer have become too old; its tokens are refused until keys are fetched";
             shared.journal.event(Level::Error, event, &fields);
@@ -100,7 +90,7 @@ async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
             Err(error) => {
                 let why = error.why.clone();
                 if source.failed(error, now) {
-                    let fields = [("issuer", &*source.settings().issuer), ("why", &why)];
+                    let fields = [source.settings().owner.label(), ("why", &why)];
                     let event = "cannot fetch the keys of an issuer; continuing with the last good set";
                     shared.journal.event(Level::Warn, event, &fields);
                 }
@@ -132,14 +122,14 @@ fn accept(
                 kind: "content",
                 why: format!("{url}: {}", why.chars().take(500).collect::<String>()),
             })?;
-            log_changes(shared, &source.settings().issuer, (&keys, &ours), &skipped, before.is_some());
+            log_changes(shared, &source.settings().owner, (&keys, &ours), &skipped, before.is_some());
             (Some(skipped), seen(&keys, &known, now))
         }
         Fetched::NotModified { .. } => (None, known),
     };
     let good = source.succeeded(fetched, skipped, first_seen, now)?;
     if was_failing {
-        let fields = [("issuer", &*source.settings().issuer)];
+        let fields = [source.settings().owner.label()];
         shared.journal.event(Level::Info, "the keys of an issuer can be fetched again", &fields);
     }
     publish(shared, source, now);
@@ -163,7 +153,7 @@ fn publish(shared: &Shared, source: &Arc<KeySource>, now: Now) {
 /// Logs the added and removed keys, and the keys that cannot be used, if the set has changed.
 fn log_changes(
     shared: &Shared,
-    issuer: &str,
+    owner: &Owner,
     (keys, known): (&KeySet, &KeySet),
     skipped: &[String],
     has_before: bool,
@@ -177,11 +167,12 @@ fn log_changes(
         let shown: Vec<&str> = names.iter().take(10).map(|name| name.as_str()).collect();
         shown.join(", ")
     };
+    let (kind, name) = owner.label();
     shared.journal.event_with(
         Level::Info,
         "the keys of an issuer were fetched",
         &[
-            ("issuer", issuer.into()),
+            (kind, name.into()),
             ("keys", now.len().into()),
             ("new", (&list(now.difference(&before).collect())).into()),
             ("gone", (&list(before.difference(&now).collect())).into()),
@@ -190,7 +181,7 @@ fn log_changes(
     );
     for why in skipped.iter().take(5) {
         let why: String = why.chars().take(300).collect();
-        let fields = [("issuer", issuer), ("why", &why)];
+        let fields = [owner.label(), ("why", &why)];
         shared.journal.event(Level::Warn, "a key of an issuer is not used", &fields);
     }
 }
@@ -198,13 +189,13 @@ fn log_changes(
 /// Writes the copy of the keys for the next start. Runs on another thread, because the disk may be slow.
 async fn write_copy(shared: &Shared, source: &Arc<KeySource>, good: &Arc<GoodSet>) {
     let (source, good) = (source.clone(), good.clone());
-    let issuer = source.settings().issuer.clone();
+    let owner = source.settings().owner.clone();
     let written = tokio::task::spawn_blocking(move || {
         let copy = Copy::new(source.settings(), &good.body, good.fetched.unix, good.first_seen.clone());
         copy.map_or(Ok(()), |copy| copy.write(&source.settings().copy))
     });
     if let Ok(Err(why)) = written.await {
         let event = "cannot keep the keys of an issuer for the next start";
-        shared.journal.event(Level::Warn, event, &[("issuer", &issuer), ("why", &why)]);
+        shared.journal.event(Level::Warn, event, &[owner.label(), ("why", &why)]);
     }
 }

@@ -20,7 +20,7 @@ fn line(keys: &KeySet, status: &Status) -> String {
         Some((at, error)) => format!("; the last fetch failed at {}: {error}", rfc3339(*at)),
         None => String::new(),
     };
-    let name = &status.issuer;
+    let name = &status.owner;
     match status.fetched.filter(|_| !keys.is_empty()) {
         Some(fetched) => {
             let (count, fetched) = (keys.iter().count(), rfc3339(fetched));
@@ -41,7 +41,7 @@ pub(super) fn json(policy: &Policy) -> Value {
 pub(crate) fn all(policy: &Policy) -> impl Iterator<Item = Value> {
     let issuers = policy.trust.issuers().iter();
     let issuers = issuers.map(|issuer| {
-        let mut described = described(&issuer.name, &issuer.keys, issuer.source.as_ref());
+        let mut described = described(("issuer", &*issuer.name), &issuer.keys, issuer.source.as_ref());
         if let Some(introspector) = &issuer.introspector {
             described["introspection"] = introspection::json(introspector);
         }
@@ -49,12 +49,12 @@ pub(crate) fn all(policy: &Policy) -> impl Iterator<Item = Value> {
     });
     let receivers = policy.receivers.iter().filter_map(|receiver| {
         let (source, keys) = receiver.keys.own_source()?;
-        Some(described(&source.settings().issuer, &keys, Some(source)))
+        Some(described(source.settings().owner.label(), &keys, Some(source)))
     });
     issuers.chain(receivers)
 }
 
-fn described(name: &str, keys: &KeySet, source: Option<&Arc<KeySource>>) -> Value {
+fn described((kind, name): (&str, &str), keys: &KeySet, source: Option<&Arc<KeySource>>) -> Value {
     let first_seen = source.and_then(|source| source.good(Now::read())).map(|good| good.first_seen.clone());
     let first_seen = first_seen.unwrap_or_default();
     let keys: Vec<Value> = keys
@@ -71,7 +71,7 @@ fn described(name: &str, keys: &KeySet, source: Option<&Arc<KeySource>>) -> Valu
             described
         })
         .collect();
-    let mut described = json!({ "issuer": name, "keys": keys });
+    let mut described = json!({ kind: name, "keys": keys });
     if let Some(source) = source {
         let status = source.status();
         described["source"] = json!({
@@ -94,41 +94,41 @@ pub(super) fn write_metrics(out: &mut Exposition, policy: &Policy) {
     let help = "Usable keys of an issuer whose keys are fetched from a URL.";
     out.family("portcullis_issuer_keys", help, Kind::Gauge);
     for (keys, _, status) in &sources {
-        out.sample(&[("issuer", &status.issuer)], count(keys.iter().count()));
+        out.sample(&[status.owner.label()], count(keys.iter().count()));
     }
     let help = "Keys of an issuer's last set that cannot be used.";
     out.family("portcullis_issuer_keys_not_used", help, Kind::Gauge);
     for (_, _, status) in &sources {
-        out.sample(&[("issuer", &status.issuer)], count(status.skipped_count));
+        out.sample(&[status.owner.label()], count(status.skipped_count));
     }
     let help = "Time at which an issuer's keys were fetched or confirmed, in seconds since 1970; 0 if there are none.";
     out.family("portcullis_issuer_keys_fetched_timestamp_seconds", help, Kind::Gauge);
     for (_, _, status) in &sources {
-        out.sample(&[("issuer", &status.issuer)], status.fetched.unwrap_or(0));
+        out.sample(&[status.owner.label()], status.fetched.unwrap_or(0));
     }
     let help = "Time at which an issuer's keys become too old unless they are fetched, in seconds since 1970; 0 if there are none.";
     out.family("portcullis_issuer_keys_expiry_timestamp_seconds", help, Kind::Gauge);
     for (_, _, status) in &sources {
-        out.sample(&[("issuer", &status.issuer)], status.expires.unwrap_or(0));
+        out.sample(&[status.owner.label()], status.expires.unwrap_or(0));
     }
     let help = "Fetches of issuers' keys, by outcome.";
     out.family("portcullis_issuer_key_fetches_total", help, Kind::Counter);
     for (_, _, status) in &sources {
-        out.sample(&[("issuer", &status.issuer), ("outcome", "ok")], status.fetches);
+        out.sample(&[status.owner.label(), ("outcome", "ok")], status.fetches);
         for (kind, failures) in &status.failed {
-            out.sample(&[("issuer", &status.issuer), ("outcome", kind)], *failures);
+            out.sample(&[status.owner.label(), ("outcome", kind)], *failures);
         }
     }
     let help = "Requests that waited for an unknown key, by outcome.";
     out.family("portcullis_issuer_key_waits_total", help, Kind::Counter);
     for (_, source, status) in &sources {
         for (outcome, waits) in source.demand().outcomes() {
-            out.sample(&[("issuer", &status.issuer), ("outcome", outcome)], waits);
+            out.sample(&[status.owner.label(), ("outcome", outcome)], waits);
         }
     }
     out.family("portcullis_issuer_key_waiting", "Requests that wait for an unknown key now.", Kind::Gauge);
     for (_, source, status) in &sources {
-        out.sample(&[("issuer", &status.issuer)], count(source.demand().waiting()));
+        out.sample(&[status.owner.label()], count(source.demand().waiting()));
     }
 }
 

@@ -14,6 +14,7 @@ mod metrics_page;
 mod queries;
 mod reload;
 mod signals;
+mod tasks;
 
 pub(crate) use admin::Admin;
 pub(crate) use reload::{ReloadRequest, ReloadStatus, Reloader, log_finding};

@@ -3,6 +3,7 @@
 use super::{Introspector, TokenDigest, Verdict};
 use crate::clock::Now;
 use crate::key_source::FetchError;
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use zeroize::Zeroizing;
 
 /// How many requests may wait for the answers of one issuer.
 const WAITING_MAX: usize = 1024;
+/// How many characters of a failure's reason the access lines of the requests contain.
+const REASON_MAX: usize = 300;
 
 /// A token about which the issuer is to be asked.
 #[derive(Clone)]
@@ -37,10 +40,10 @@ impl PartialEq for Inquiry {
 impl Eq for Inquiry {}
 
 /// Why a request gets no answer about its token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unanswered {
-    /// The issuer did not answer, or its answer was unusable.
-    Failed,
+    /// The issuer did not answer, or its answer was unusable, for this reason. `None` if the question was dropped.
+    Failed(Option<Arc<str>>),
     /// The question was not answered in time.
     Late,
     /// Too many requests wait.
@@ -56,14 +59,17 @@ pub(super) const OVER: [&str; 3] = ["waiting", "concurrent", "rate"];
 
 impl Unanswered {
     /// Describes the reason for the operator.
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Failed => "the issuer gave no usable answer about the token",
+    pub fn words(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Failed(Some(why)) => {
+                return Cow::Owned(format!("the issuer gave no usable answer about the token: {why}"));
+            }
+            Self::Failed(None) => "the issuer gave no usable answer about the token",
             Self::Late => "the issuer did not answer about the token in time",
             Self::Waiting => "too many requests wait for the issuer's answers",
             Self::Concurrent => "too many questions to the issuer are open (introspection.concurrent)",
             Self::Rate => "too many unknown tokens (introspection.rate)",
-        }
+        })
     }
 }
 
@@ -99,7 +105,7 @@ impl Asked {
         self.is_ended = true;
         let settings = &self.introspector.settings;
         let mut state = self.introspector.state();
-        let is_good = answer.is_ok();
+        let ended = answer.as_ref().map(drop).map_err(|error| Some(reason(error)));
         let (outcome, is_news) = match answer {
             Ok(Verdict::Active(claims)) => {
                 state.answers.keep_active(self.digest, &claims, settings.max_age, now);
@@ -117,7 +123,7 @@ impl Asked {
             }
         };
         state.count(outcome, took);
-        state.flights.end(&self.digest, is_good);
+        state.flights.end(&self.digest, ended);
         is_news
     }
 }
@@ -125,16 +131,24 @@ impl Asked {
 impl Drop for Asked {
     fn drop(&mut self) {
         if !self.is_ended {
-            self.introspector.state().flights.end(&self.digest, false);
+            self.introspector.state().flights.end(&self.digest, Err(None));
         }
     }
+}
+
+/// How a question ended. An error has the reason, unless the question was dropped.
+type Ended = Result<(), Option<Arc<str>>>;
+
+/// Returns the reason of a failure for the access line: one line of bounded length.
+fn reason(error: &FetchError) -> Arc<str> {
+    error.why.chars().take(REASON_MAX).flat_map(char::escape_debug).collect::<String>().into()
 }
 
 /// The open questions.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
-    /// Whether each open question has ended, and whether it ended well.
-    open: HashMap<TokenDigest, watch::Sender<Option<bool>>>,
+    /// How each open question ended, once it has.
+    open: HashMap<TokenDigest, watch::Sender<Option<Ended>>>,
     /// The questions that are not sent yet.
     queue: VecDeque<(TokenDigest, Queued)>,
     pub(super) waiting: usize,
@@ -157,9 +171,9 @@ impl Flights {
         self.open.len()
     }
 
-    fn end(&mut self, digest: &TokenDigest, is_good: bool) {
+    fn end(&mut self, digest: &TokenDigest, ended: Ended) {
         if let Some(flight) = self.open.remove(digest) {
-            flight.send_replace(Some(is_good));
+            flight.send_replace(Some(ended));
         }
     }
 
@@ -201,14 +215,14 @@ impl Inquiry {
             Err(over) => return Err(over),
         };
         match tokio::time::timeout_at(deadline.into(), ended.wait_for(Option::is_some)).await {
-            Ok(Ok(outcome)) if *outcome == Some(true) => Ok(()),
-            Ok(Ok(_) | Err(_)) => Err(Unanswered::Failed),
+            Ok(Ok(ended)) => ended.clone().unwrap_or(Err(None)).map_err(Unanswered::Failed),
+            Ok(Err(_)) => Err(Unanswered::Failed(None)),
             Err(_elapsed) => Err(Unanswered::Late),
         }
     }
 
     /// Joins the open question about the token, or opens one. Returns `None` if there is an answer already.
-    fn join(&self, now: Now) -> Result<Option<watch::Receiver<Option<bool>>>, Unanswered> {
+    fn join(&self, now: Now) -> Result<Option<watch::Receiver<Option<Ended>>>, Unanswered> {
         let settings = &self.introspector.settings;
         let mut guard = self.introspector.state();
         let state = &mut *guard;
@@ -267,7 +281,7 @@ impl Introspector {
     pub fn abandon(&self) {
         let mut state = self.state();
         while let Some((digest, _)) = state.flights.queue.pop_front() {
-            state.flights.end(&digest, false);
+            state.flights.end(&digest, Err(None));
         }
     }
 }

@@ -37,7 +37,7 @@ fn inquiry(introspector: &Arc<Introspector>, token: u8) -> Inquiry {
 }
 
 fn failed() -> Result<Verdict, FetchError> {
-    Err(FetchError { kind: "status", why: "500".to_owned() })
+    Err(FetchError { kind: "status", why: format!("500\n{}", "a".repeat(1000)) })
 }
 
 fn in_time(task: impl Future) {
@@ -87,7 +87,8 @@ fn a_question_that_fails_or_is_dropped_wakes_its_requests_and_leaves_no_answer()
             } else {
                 drop(asked);
             }
-            assert_eq!(wait.await, Err(Unanswered::Failed));
+            let why = (!is_dropped).then(|| Arc::from(format!("500\\n{}", "a".repeat(296))));
+            assert_eq!(wait.await, Err(Unanswered::Failed(why)));
             assert_eq!(introspector.standing(&digest(1), now), None);
             assert_eq!(introspector.status().open, 0);
         }
@@ -95,7 +96,7 @@ fn a_question_that_fails_or_is_dropped_wakes_its_requests_and_leaves_no_answer()
         let mut wait = pin!(inquiry.wait(deadline(), now));
         assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         introspector.abandon();
-        assert_eq!(wait.await, Err(Unanswered::Failed));
+        assert_eq!(wait.await, Err(Unanswered::Failed(None)));
     });
 }
 

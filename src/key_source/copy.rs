@@ -3,7 +3,7 @@
 //! The copy is used only for the issuer and the URL that it was fetched from, and only up to the maximum age since its
 //! fetch. The copy is as trusted as the signing keys, which are in the same folder.
 
-use super::{Location, SourceSettings};
+use super::{Location, Owner, SourceSettings};
 use crate::clock::Now;
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
@@ -29,7 +29,11 @@ const FILES_MAX: usize = 10_000;
 /// A set on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copy {
+    /// The name of the owner.
     issuer: String,
+    /// Whether the owner is a transmitter of signals.
+    #[serde(default)]
+    of_signals: bool,
     location: String,
     /// The time at which the set was fetched or confirmed, in seconds since 1970.
     pub(super) fetched: u64,
@@ -43,9 +47,10 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Returns the path of the copy for an issuer and a location.
-    pub fn path(state: &Path, issuer: &str, location: &Location) -> PathBuf {
-        let name = digest(&SHA256, format!("{issuer}\n{location:?}").as_bytes());
+    /// Returns the path of the copy for an owner and a location.
+    pub fn path(state: &Path, owner: &Owner, location: &Location) -> PathBuf {
+        let kind = if matches!(owner, Owner::Signals(_)) { "signals\n" } else { "" };
+        let name = digest(&SHA256, format!("{kind}{}\n{location:?}", owner.name()).as_bytes());
         state.join(FOLDER).join(format!("{}.json", hex::text(&name.as_ref()[..16])))
     }
 
@@ -57,7 +62,8 @@ impl Copy {
         first_seen: BTreeMap<String, u64>,
     ) -> Option<Self> {
         Some(Self {
-            issuer: settings.issuer.to_string(),
+            issuer: settings.owner.name().to_owned(),
+            of_signals: matches!(settings.owner, Owner::Signals(_)),
             location: settings.location.to_string(),
             fetched,
             max_age: Some(settings.max_age.as_secs()),
@@ -76,7 +82,9 @@ impl Copy {
     pub(super) fn read(settings: &SourceSettings, now: Now) -> Option<Self> {
         let bytes = stable_file::read(&settings.copy, COPY_MAX).ok()?;
         let copy: Self = serde_json::from_slice(&bytes).ok()?;
-        let is_ours = copy.issuer == *settings.issuer && copy.location == settings.location.to_string();
+        let is_owner = copy.issuer == settings.owner.name()
+            && copy.of_signals == matches!(settings.owner, Owner::Signals(_));
+        let is_ours = is_owner && copy.location == settings.location.to_string();
         (is_ours && copy.fetched <= now.unix).then_some(copy)
     }
 

@@ -4,7 +4,7 @@
 //! fetches than a single `kid`. After a fetch without a `kid`, requests with this `kid` do not wait for a while. If too
 //! many requests wait, the gateway answers further requests with `check_unavailable`.
 
-use super::KeySource;
+use super::{KeySource, Owner};
 use crate::clock::Now;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -148,9 +148,9 @@ impl Wanted {
         }
     }
 
-    /// Returns the issuer.
-    pub fn issuer(&self) -> &Arc<str> {
-        &self.source.settings.issuer
+    /// Returns the owner of the key.
+    pub fn owner(&self) -> &Owner {
+        &self.source.settings.owner
     }
 }
 

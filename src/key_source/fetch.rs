@@ -94,7 +94,7 @@ impl KeySource {
             return Ok(url);
         }
         let wanted = MetadataMember {
-            issuer: &self.settings.issuer,
+            issuer: self.settings.owner.name(),
             name: "jwks_uri",
             allows_http: self.settings.allows_http,
         };

@@ -51,11 +51,45 @@ impl fmt::Display for Location {
     }
 }
 
+/// The table of the policy whose keys are fetched. The two kinds of names never meet, because an issuer may have any
+/// name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The `[[issuer]]` of this name. Its metadata must repeat the name.
+    Issuer(Arc<str>),
+    /// `[signals.NAME]`.
+    Signals(Arc<str>),
+}
+
+impl Owner {
+    /// Returns the kind and the name, as a label of metrics and a field of the log.
+    pub fn label(&self) -> (&'static str, &str) {
+        match self {
+            Self::Issuer(name) => ("issuer", name),
+            Self::Signals(name) => ("signals", name),
+        }
+    }
+
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        self.label().1
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Issuer(name) => f.write_str(name),
+            Self::Signals(name) => write!(f, "[signals.{name}]"),
+        }
+    }
+}
+
 /// How to fetch the keys of an issuer. Equal settings fetch the same keys from the same URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSettings {
-    /// The issuer's name, which its metadata must repeat; `signals:NAME` for a transmitter of signals.
-    pub issuer: Arc<str>,
+    /// The owner of the keys.
+    pub owner: Owner,
     /// The location of the keys.
     pub location: Location,
     /// A digest of the accepted certificate authorities.
@@ -79,7 +113,7 @@ impl SourceSettings {
     fn is_same_place(&self, other: &Self) -> bool {
         // The pattern lists all fields, so that a new field cannot be forgotten here.
         let Self {
-            issuer,
+            owner,
             location,
             authorities,
             networks,
@@ -89,7 +123,7 @@ impl SourceSettings {
             max_age: _,
             cooldown: _,
         } = self;
-        *issuer == other.issuer
+        *owner == other.owner
             && *location == other.location
             && *authorities == other.authorities
             && *networks == other.networks

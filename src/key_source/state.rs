@@ -3,7 +3,7 @@
 
 use super::copy::Copy;
 use super::schedule::{backoff, next_refresh};
-use super::{FetchError, Fetched, SourceSettings};
+use super::{FetchError, Fetched, Owner, SourceSettings};
 use crate::clock::Now;
 use crate::outbound::Url;
 use bytes::Bytes;
@@ -60,8 +60,8 @@ const REASON_MAX: usize = 200;
 /// The state for operators. Times are in seconds since 1970.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The issuer.
-    pub issuer: Arc<str>,
+    /// The owner of the keys.
+    pub owner: Owner,
     /// The URL of its keys or its metadata.
     pub location: String,
     /// The time at which the set in use was fetched or confirmed.
@@ -211,7 +211,7 @@ impl State {
     pub(super) fn status(&self, settings: &SourceSettings) -> Status {
         let fetched = self.good.as_ref().map(|good| good.fetched.unix);
         Status {
-            issuer: settings.issuer.clone(),
+            owner: settings.owner.clone(),
             location: settings.location.to_string(),
             fetched,
             expires: fetched.map(|fetched| fetched.saturating_add(settings.max_age.as_secs())),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 fn source(cooldown: Duration) -> Arc<KeySource> {
     let settings = SourceSettings {
-        issuer: Arc::from("https://id.test"),
+        owner: Owner::Issuer(Arc::from("https://id.test")),
         location: Location::KeySet(Url::parse("https://id.test/jwks").unwrap()),
         authorities: [0; 32],
         networks: Networks::default(),

@@ -54,8 +54,9 @@ fn dpop_offer(policy: &Policy, route: &Route, head: &Head<'_>) -> SchemeOffer {
         return SchemeOffer::None;
     }
     let is_bound = |check: &Check| matches!(check, Check::Bound);
-    let place = credential::find(head, sources, policy.trust.cookies());
-    if route.rule.checks().iter().any(is_bound) || matches!(place, Ok(Some((_, Place::Dpop)))) {
+    let uses_dpop =
+        || matches!(credential::find(head, sources, policy.trust.cookies()), Ok(Some((_, Place::Dpop))));
+    if route.rule.checks().iter().any(is_bound) || uses_dpop() {
         SchemeOffer::Only
     } else if policy.trust.dpop().settings().announce {
         SchemeOffer::Beside

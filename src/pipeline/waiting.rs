@@ -4,7 +4,7 @@ use super::stages::Routed;
 use crate::authenticate::{Credentials, InVain, Pending, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal};
 use crate::denial::Denial;
-use crate::key_source::WAIT_MAX;
+use crate::key_source::{Owner, WAIT_MAX};
 use crate::policy::Policy;
 use crate::worker::Worker;
 use std::future::Future;
@@ -37,7 +37,7 @@ pub(super) fn decide_after_wait<'w>(
                 Err(InVain::Absent) => break,
                 Err(InVain::Unavailable(why)) => {
                     refusal.denial = Denial::CheckUnavailable;
-                    refusal.detail = why.map(Into::into).or(refusal.detail);
+                    refusal.detail = why.or(refusal.detail);
                     break;
                 }
             }
@@ -60,9 +60,11 @@ fn current_trust(worker: &Worker, policy: &Policy, pending: &Pending) -> Option<
     let current = worker.policy();
     match pending {
         Pending::Keys(wanted) => {
-            let known = current.trust.issuers().iter().find(|issuer| issuer.name == *wanted.issuer());
+            // A token waits only for keys of its issuer.
+            let Owner::Issuer(name) = wanted.owner() else { return None };
+            let known = current.trust.issuers().iter().find(|issuer| issuer.name == *name);
             let keys = known.map(|issuer| issuer.keys.clone()).unwrap_or_default();
-            Some(policy.trust.with_keys(wanted.issuer(), &keys))
+            Some(policy.trust.with_keys(name, &keys))
         }
         Pending::Introspection(inquiry) => {
             let mut known = current.trust.issuers().iter().filter_map(|issuer| issuer.introspector.as_ref());

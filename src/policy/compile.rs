@@ -27,6 +27,8 @@ mod signals;
 mod trust;
 mod upstreams;
 mod waivers;
+#[cfg(test)]
+mod watched_files;
 
 use super::findings::{Kind, kind};
 use super::{Case, Faults, Policy, ServerSettings, Waivers};
@@ -100,7 +102,7 @@ fn compile_policy(
     let file = &loaded.file;
     let mut faults = Faults::of(loaded);
 
-    let settings = server::settings(file, &mut faults);
+    let mut settings = server::settings(file, &mut faults);
     let origins = authority::origins("policy.origins", &file.policy.origins, &mut faults);
     let front = server::front(file, &mut faults);
     let settings_before = before.and_then(|before| before.issuer_settings.as_deref());
@@ -145,6 +147,7 @@ fn compile_policy(
             format!("use at most {CLAIMS_MAX}: each cached token stores the value of every one"),
         );
     }
+    settings.watch = settings.watch.map(|_| faults.files());
     if faults.fault_count > 0 {
         return Err(Waivers::of(loaded).sift(faults.into_diagnostics()).left);
     }

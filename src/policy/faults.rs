@@ -3,7 +3,9 @@
 use super::findings::{Kind, kind};
 use crate::config::Loaded;
 use crate::config::place::nearest;
+use crate::config::secret::Secret;
 use crate::diagnostic::{Diagnostic, REPORTED_MAX, Severity};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Maximum number of defined names in the hint for an unknown name.
@@ -16,12 +18,38 @@ pub(crate) struct Faults<'l> {
     /// The number of faults, including those that are not in `found`. Only the first `REPORTED_MAX` faults are kept,
     /// because finding the place of a fault is slow.
     pub(crate) fault_count: usize,
+    /// The files that the policy reads.
+    files: BTreeSet<PathBuf>,
 }
 
 impl<'l> Faults<'l> {
     /// Creates a collector without findings.
     pub(crate) const fn of(loaded: &'l Loaded) -> Self {
-        Self { loaded, found: Vec::new(), fault_count: 0 }
+        Self { loaded, found: Vec::new(), fault_count: 0, files: BTreeSet::new() }
+    }
+
+    /// Resolves the path of a file that the policy reads, relative to the folder of the policy file. With
+    /// `reload = "watch"`, a change of the file reloads the policy.
+    pub(crate) fn file(&mut self, text: &str) -> PathBuf {
+        let path = self.unwatched_path(text);
+        self.files.insert(path.clone());
+        path
+    }
+
+    /// Reads a secret. If it is in a file, this is a file that the policy reads.
+    ///
+    /// # Errors
+    /// Returns a message that names the reference and never contains the secret.
+    pub(crate) fn secret(&mut self, secret: &Secret) -> Result<Vec<u8>, String> {
+        if let Secret::File(path) = secret {
+            self.file(path);
+        }
+        secret.resolve(&self.loaded.base)
+    }
+
+    /// Returns the files that the policy read so far.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.files.iter().cloned().collect()
     }
 
     pub(crate) fn fault(
@@ -77,8 +105,8 @@ impl<'l> Faults<'l> {
         }
     }
 
-    /// Resolves a path in the file, relative to the folder of the file.
-    pub(crate) fn path(&self, text: &str) -> PathBuf {
+    /// Resolves a path whose changes do not reload the policy: the gateway writes it, or watches it by other means.
+    pub(crate) fn unwatched_path(&self, text: &str) -> PathBuf {
         self.loaded.base.join(text)
     }
 

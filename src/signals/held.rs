@@ -51,7 +51,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key_source::{Fetched, KeySource, Location, SourceSettings};
+    use crate::key_source::{Fetched, KeySource, Location, Owner, SourceSettings};
     use crate::outbound::{Networks, Url};
     use bytes::Bytes;
     use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ mod tests {
 
     fn source() -> Arc<KeySource> {
         let settings = SourceSettings {
-            issuer: Arc::from("signals:idp"),
+            owner: Owner::Signals(Arc::from("idp")),
             location: Location::KeySet(Url::parse("https://ssf.test/jwks").unwrap()),
             authorities: [0; 32],
             networks: Networks::default(),

@@ -21,8 +21,8 @@ use std::time::Duration;
 const EVENTS_MAX: usize = 64;
 /// The bounds of a poll. The transmitter may delay its answer until there is a signal (RFC 8936 section 2.1).
 const BOUNDS: Bounds = Bounds { time: Duration::from_secs(60), body: 2 << 20 };
-/// The pause after an answer without signals. It limits the rate of polls if the transmitter always answers
-/// immediately.
+/// The pause after an answer without a new signal. It limits the rate of polls if the transmitter always answers
+/// immediately, or returns settled signals again and again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The pause after the first error. It doubles with every further error.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -56,6 +56,16 @@ pub struct Poller {
     errors: u32,
 }
 
+/// How a polled signal was handled.
+enum Handled {
+    /// It is new, and in force. The next poll acknowledges it.
+    Accepted,
+    /// It was known or is refused. The next poll says so.
+    Settled,
+    /// It stays at the transmitter.
+    Left,
+}
+
 /// Why a poll failed.
 enum Failure {
     Outbound(Error),
@@ -76,7 +86,7 @@ impl Poller {
         let now = Now::read();
         let counters = &receiver.state.counters;
         match answered {
-            Ok((sets, has_more)) => {
+            Ok(sets) => {
                 counters.polled(true, now.unix);
                 if std::mem::take(&mut self.errors) > 0 {
                     journal.event(
@@ -85,15 +95,18 @@ impl Poller {
                         &[("signals", &receiver.name)],
                     );
                 }
-                let is_empty = sets.is_empty();
-                let mut kept = true;
+                let (mut are_settled, mut is_any_new) = (true, false);
                 for (id, set) in sets {
-                    kept &= self.handle(receiver, &id, &set, recorder, journal, issuer()).await;
+                    match self.handle(receiver, &id, &set, recorder, journal, issuer()).await {
+                        Handled::Accepted => is_any_new = true,
+                        Handled::Settled => {}
+                        Handled::Left => are_settled = false,
+                    }
                 }
-                match (kept, is_empty) {
+                match (are_settled, is_any_new) {
                     (false, _) => RETRY_MIN,
-                    (true, true) if !has_more => PAUSE,
-                    (true, _) => Duration::ZERO,
+                    (true, true) => Duration::ZERO,
+                    (true, false) => PAUSE,
                 }
             }
             Err(why) => {
@@ -116,8 +129,8 @@ impl Poller {
         }
     }
 
-    /// Sends a poll. Returns the signals, and whether the transmitter has more.
-    async fn exchange(&mut self, poll: &Poll) -> Result<(Vec<(String, String)>, bool), Failure> {
+    /// Sends a poll. Returns the signals.
+    async fn exchange(&mut self, poll: &Poll) -> Result<Vec<(String, String)>, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
@@ -142,7 +155,6 @@ impl Poller {
         let Ok(Value::Object(mut answer)) = serde_json::from_slice::<Value>(&answer.body) else {
             return Err(Failure::Answer("the answer is not a JSON object"));
         };
-        let has_more = answer.get("moreAvailable") == Some(&Value::Bool(true));
         let sets = match answer.remove("sets") {
             None => Map::new(),
             Some(Value::Object(sets)) => sets,
@@ -152,10 +164,10 @@ impl Poller {
             Value::String(set) => Ok((id, set)),
             _ => Err(Failure::Answer("a signal is not text")),
         });
-        Ok((sets.collect::<Result<_, _>>()?, has_more))
+        sets.collect()
     }
 
-    /// Handles one signal. Returns whether it is settled.
+    /// Handles one signal.
     async fn handle(
         &mut self,
         receiver: &Receiver,
@@ -164,9 +176,9 @@ impl Poller {
         recorder: &Recorder,
         journal: &Journal,
         issuer: Option<Issuer>,
-    ) -> bool {
+    ) -> Handled {
         if issuer.is_none() {
-            return false;
+            return Handled::Left;
         }
         let now = Now::read();
         let mut judged = receiver.judge(SignalKind::EventToken, set, issuer, recorder, journal, now).await;
@@ -180,14 +192,14 @@ impl Poller {
         }
         receiver.count(&judged);
         match judged {
-            Ok(_) => {
+            Ok(outcome) => {
                 self.held.release(id);
                 self.acknowledged.push(id.to_owned());
-                true
+                if outcome == SignalOutcome::Accepted { Handled::Accepted } else { Handled::Settled }
             }
             // Neither acknowledged nor refused: the transmitter returns it again.
-            Err(_) if is_held => false,
-            Err((_, error)) if matches!(error.denial, Denial::StoreUnavailable) => false,
+            Err(_) if is_held => Handled::Left,
+            Err((_, error)) if matches!(error.denial, Denial::StoreUnavailable) => Handled::Left,
             Err((_, error)) => {
                 self.held.release(id);
                 journal.event(
@@ -203,7 +215,7 @@ impl Poller {
                 let code = if error.denial == Denial::CheckUnavailable { "invalid_key" } else { error.code };
                 let error = json!({ "err": code, "description": error.description });
                 self.refused.insert(id.to_owned(), error);
-                true
+                Handled::Settled
             }
         }
     }

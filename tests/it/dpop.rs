@@ -19,6 +19,14 @@ path          = \"/bound\"
 upstream      = \"app\"
 require_bound = true
 
+[rule.sender]
+require_bound = true
+
+[[route]]
+path     = \"/by-rule\"
+upstream = \"app\"
+rule     = \"sender\"
+
 [[route]]
 path     = \"/optional\"
 upstream = \"app\"
@@ -132,9 +140,13 @@ fn a_route_that_requires_a_bound_token_refuses_every_other() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, ROUTES);
     let prover = Prover::new();
-    prover.get("/bound", &bound_token(&prover)).to(gateway.http()).is(200);
+    for path in ["/bound", "/by-rule"] {
+        prover.get(path, &bound_token(&prover)).to(gateway.http()).is(200);
+        let answer = Request::get(path).bearer(token("ada")).to(gateway.http());
+        answer.is_refusal(401, "unbound_token");
+        assert!(challenges(&answer)[0].starts_with("DPoP "), "{answer:#?}");
+    }
     let answer = Request::get("/bound").bearer(token("ada")).to(gateway.http());
-    answer.is_refusal(401, "unbound_token");
     assert!(challenges(&answer)[0].starts_with("DPoP realm=\"portcullis\", algs=\"ES256 "), "{answer:#?}");
     assert!(challenges(&answer)[0].contains("error=\"invalid_token\""), "{answer:#?}");
     let answer = Request::get("/bound").to(gateway.http());

@@ -4,9 +4,9 @@
 use crate::kit::account::{self, AUTHORITY, login};
 use crate::kit::client::Connection;
 use crate::kit::dir::Dir;
-use crate::kit::forge::{base64url, now};
+use crate::kit::forge::{Token, base64url, now};
 use crate::kit::key_server::{KeyServer, Signer, set_of};
-use crate::kit::portcullis::{command, completed, write_policy};
+use crate::kit::portcullis::{command, command_in, completed, write_policy};
 use crate::kit::upstream::{After, ClosedPort, Gate, Wire};
 use crate::kit::{Answer, Portcullis, Request, eventually, token};
 use crate::reload::reload;
@@ -295,6 +295,91 @@ fn while_the_endpoint_is_down_only_unknown_tokens_are_unavailable() {
     let shown = keys["issuers"].as_array().unwrap().iter().find(|one| one["introspection"].is_object());
     let shown = shown.unwrap().to_string();
     assert!(shown.contains("cannot connect") && !shown.contains("a secret"), "{shown}");
+    let line = gateway.wait_log("the refusal is logged with the issuer's fault", |line| {
+        line["detail"].as_str().is_some_and(|detail| {
+            detail.starts_with("the issuer gave no usable answer about the token: http://")
+        })
+    });
+    let detail = line["detail"].as_str().unwrap();
+    assert!(detail.contains("cannot connect") && !detail.contains("good-1"), "{detail}");
+    let admin = gateway.admin().to_string();
+    let environment = [("INTROSPECTION", "a secret"), ("PORTCULLIS_SERVER__ADMIN", &*admin)];
+    let list = |arguments: &[&str]| command_in(gateway.dir(), arguments, &environment).text();
+    let listed = list(&["key", "list", "--live"]);
+    let endpoint =
+        format!("  {port}/introspect: asked about tokens without a verifiable signature: 0 active");
+    assert!(listed.contains(&endpoint) && listed.contains("the last question failed at"), "{listed}");
+    let listed = list(&["key", "list"]);
+    assert!(listed.contains("asked about tokens without a verifiable signature\n"), "{listed}");
+}
+
+const SIGNALS: &str = r#"
+[signals.idp]
+issuer   = "https://id.test/"
+audience = "https://gateway.test"
+push     = "/signals/idp"
+logout   = "/signals/idp/logout"
+"#;
+
+/// Returns a statement of the issuer about a user's sessions.
+fn statement(kind: &str, subject: &str, event: &str) -> Token {
+    token(subject)
+        .member("typ", json!(kind))
+        .claim("aud", json!("https://gateway.test"))
+        .claim("jti", json!(format!("{kind} about {subject}")))
+        .claim("events", json!({ event: { "event_timestamp": now() } }))
+}
+
+#[test]
+fn a_signal_revokes_a_known_opaque_token_at_once() {
+    let signer = Signer::new("1");
+    for (issuer, signals) in [
+        ("algorithms = [\"ES256\"]\njwks = \"keys.json\"", ""),
+        ("algorithms = [\"ES256\"]", "jwks = \"keys.json\"\n"),
+    ] {
+        let server = server();
+        let text = format!("{}{SIGNALS}{signals}", policy(&server, issuer, ""));
+        let keys = set_of(&[&signer]).to_string();
+        let gateway =
+            Portcullis::with(&text).file("keys.json", keys).env("INTROSPECTION", "a secret").start();
+        for token in ["good-1", "good-2", "good-3"] {
+            ask(&gateway, token).is(200);
+        }
+        let user = json!({ "format": "iss_sub", "iss": "https://id.test/", "sub": "good-1" });
+        let ended = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+        let event = statement("secevent+jwt", "good-1", ended).without("sub").without("exp");
+        Request::post("/signals/idp", signer.sign(event.claim("sub_id", user)))
+            .header("content-type", "application/secevent+jwt")
+            .to(gateway.http())
+            .is(202);
+        ask(&gateway, "good-1").is_refusal(401, "revoked_token");
+        ask(&gateway, "good-2").is(200);
+        let logout = statement("logout+jwt", "good-2", "http://schemas.openid.net/event/backchannel-logout");
+        Request::post("/signals/idp/logout", format!("logout_token={}", signer.sign(logout)))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .to(gateway.http())
+            .is(200);
+        ask(&gateway, "good-2").is_refusal(401, "revoked_token");
+        ask(&gateway, "good-3").is(200);
+        assert_eq!(server.fetches(), 3, "the issuer was not asked again");
+    }
+}
+
+#[test]
+fn signals_of_an_issuer_without_keys_need_keys_of_their_own() {
+    let dir = Dir::new();
+    dir.write("keys.json", set_of(&[&Signer::new("1")]).to_string());
+    for (signals, why) in [
+        ("", "not set, and the issuer has no keys"),
+        ("jwks = \"keys.json\"\n", "set, but the issuer has no algorithms"),
+    ] {
+        let text = policy("https://id.test", "", "").replace("env:INTROSPECTION", "env:PATH");
+        let text = text.replace(LOCAL, "");
+        write_policy(&dir, &format!("{text}{SIGNALS}{signals}"));
+        let checked = command(&dir, &["check"]);
+        assert!(checked.code != Some(0) && checked.text().contains(why), "{checked:?}");
+        assert!(checked.text().contains("signals.idp.jwks"), "{checked:?}");
+    }
 }
 
 #[test]

@@ -81,6 +81,16 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             &["both required and excluded"],
         ),
         (
+            format!(
+                "{}{ECHO}{ROUTE}rule = \"own\"\nsources = [\"cookie\"]\n[rule.own]\nrequire_bound = true\n",
+                issuer("")
+            ),
+            "fault",
+            "impossible_rule",
+            11,
+            &["rule \"own\": require_bound on a route that does not read Authorization"],
+        ),
+        (
             format!("{}{ECHO}{ROUTE}claims = {{ t = \"{{host:*}}\" }}\n", issuer("")),
             "fault",
             "unknown_name",

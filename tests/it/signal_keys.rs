@@ -129,9 +129,9 @@ fn a_transmitter_has_its_own_keys_by_url() {
     push(&gateway, &two.sign(event("3", "bob"))).is(202);
     ask(&gateway, &user.sign(old("bob"))).is_refusal(401, "revoked_token");
     assert_eq!(push(&gateway, &one.sign(event("4", "eve"))).is(400).json()["err"], "invalid_key");
-    assert_eq!(gateway.metric("portcullis_issuer_keys{issuer=\"signals:idp\"}"), Some(1));
+    assert_eq!(gateway.metric("portcullis_issuer_keys{signals=\"idp\"}"), Some(1));
     let keys = Request::get("/keys").to(gateway.admin()).json();
-    let named = |entry: &&Value| entry["issuer"] == "signals:idp";
+    let named = |entry: &&Value| entry["signals"] == "idp";
     let listed = keys["issuers"].as_array().unwrap().iter().find(named).unwrap().clone();
     assert_eq!((&listed["keys"][0]["kid"], listed["source"].is_object()), (&json!("2"), true));
 

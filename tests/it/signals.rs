@@ -401,6 +401,28 @@ fn polled_events_are_acknowledged_after_they_are_in_force() {
 }
 
 #[test]
+fn a_transmitter_that_answers_at_once_and_settles_nothing_is_not_polled_without_a_pause() {
+    let forged = event("session-revoked", user("ada")).sign_as_the_stranger();
+    for answer in [json!({ "sets": {}, "moreAvailable": true }), json!({ "sets": { "1": forged } })] {
+        let polls: Arc<Mutex<Vec<Instant>>> = Arc::default();
+        let seen = polls.clone();
+        let transmitter = Upstream::with(move |_, wire| {
+            wire.read_body();
+            seen.lock().unwrap().push(Instant::now());
+            wire.answer("200 OK", "content-type: application/json\r\n", answer.to_string());
+            After::Keep
+        });
+        let tables = format!(
+            "poll = \"{transmitter}/poll\"\nallow_http = true\nprivate_networks = [\"127.0.0.0/8\"]\n"
+        );
+        let _gateway = Portcullis::with(&policy(&tables)).start();
+        eventually("it is polled again", || polls.lock().unwrap().len() >= 4);
+        let polls = polls.lock().unwrap();
+        assert!(polls[3] - polls[0] > Duration::from_millis(1400), "{:?}", polls[3] - polls[0]);
+    }
+}
+
+#[test]
 fn a_foreign_name_or_a_missing_way_is_a_fault() {
     for (from, to, fault) in [
         (

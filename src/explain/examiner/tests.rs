@@ -46,6 +46,8 @@ const POLICY: &str = r#"
     name = "bound"
     path = "/bound"
     upstream = "echo"
+    rule = "sender"
+    [rule.sender]
     require_bound = true
     [[route]]
     name = "shadow"

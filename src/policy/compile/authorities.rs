@@ -51,7 +51,7 @@ fn read(key: &str, servers: &str, ca: Option<&str>, faults: &mut Faults<'_>) -> 
     match ca {
         Some(ca) => {
             let key = format!("{key}.ca");
-            let path = faults.path(ca);
+            let path = faults.file(ca);
             let hint = "use a PEM file with certificates";
             let read = stable_file::read(&path, CA_FILE_MAX).map_err(|why| why.to_string()).and_then(|pem| {
                 let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();

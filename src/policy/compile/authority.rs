@@ -243,15 +243,15 @@ pub(super) fn origins(key: &str, written: &[String], faults: &mut Faults<'_>) ->
 fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<StoreLocation> {
     let key = "authority.store";
     let Some(secret) = &table.store else {
-        let path = faults.path(&file.state.dir).join("portcullis.db");
+        let path = faults.unwatched_path(&file.state.dir).join("portcullis.db");
         return Some(StoreLocation(format!("sqlite:{}", path.display())));
     };
     // A URL in a file probably contains a password, so the permissions of the file are checked.
     if let Secret::File(path) = secret {
-        private::check_mode(key, &faults.path(path), faults);
+        private::check_mode(key, &faults.unwatched_path(path), faults);
     }
     // A database URL without a password is not a secret and may be a literal.
-    let text = match secret.resolve(&faults.loaded.base).map(String::from_utf8) {
+    let text = match faults.secret(secret).map(String::from_utf8) {
         Ok(Ok(text)) => text.trim().to_owned(),
         Ok(Err(_)) => {
             faults.fault("bad_value", key, "not UTF-8", "use sqlite:PATH or postgres://USER@HOST/DATABASE");
@@ -271,9 +271,10 @@ fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Opti
         return Some(StoreLocation(text));
     }
     match text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
-        Some(path) => {
-            Some(StoreLocation(format!("sqlite:{}", faults.path(path.trim_start_matches("//")).display())))
-        }
+        Some(path) => Some(StoreLocation(format!(
+            "sqlite:{}",
+            faults.unwatched_path(path.trim_start_matches("//")).display()
+        ))),
         None => {
             let scheme = text.split(':').next().unwrap_or_default().to_owned();
             faults.fault(
@@ -353,7 +354,7 @@ fn keyring(
         (false, None) => None,
     };
     let schedule = schedule(table.access_expires.into(), table.rotate_keys.into(), faults);
-    let dir = faults.path(&file.state.dir);
+    let dir = faults.unwatched_path(&file.state.dir);
     let before =
         before.and_then(|before| before.keyring.carry_over(&dir, algorithm, secret.as_deref(), schedule));
     if before.is_some() {

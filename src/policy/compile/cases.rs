@@ -70,17 +70,14 @@ fn question(key: &str, table: &TestSection, faults: &mut Faults<'_>) -> Option<Q
             faults.fault("bad_value", &at("token"), "both token and claims are set", hint);
         }
         (Some(claims), None) => question = question.claims(claims.clone()),
-        (None, Some(token)) => {
-            match token.resolve(&faults.loaded.base).map(|text| String::from_utf8(text.to_vec())) {
-                Ok(Ok(token)) => question = question.token(token.trim().to_owned()),
-                Ok(Err(_)) => faults.fault("no_secret", &at("token"), "not text", "a JWT"),
-                Err(why) => {
-                    let hint =
-                        "\"env:NAME\" for a variable that is set, or \"file:PATH\" for a readable file";
-                    faults.fault("no_secret", &at("token"), why, hint);
-                }
+        (None, Some(token)) => match faults.secret(token).map(String::from_utf8) {
+            Ok(Ok(token)) => question = question.token(token.trim().to_owned()),
+            Ok(Err(_)) => faults.fault("no_secret", &at("token"), "not text", "a JWT"),
+            Err(why) => {
+                let hint = "\"env:NAME\" for a variable that is set, or \"file:PATH\" for a readable file";
+                faults.fault("no_secret", &at("token"), why, hint);
             }
-        }
+        },
         (None, None) => {}
     }
     if let Some(time) = &table.time {

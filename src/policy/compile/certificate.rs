@@ -17,7 +17,7 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
     let files = match (certificate.as_str(), key.as_str()) {
         ("", "") => {
             // The gateway generates this key at the first start.
-            let made = faults.path(&file.state.dir).join("certificate-key.pem");
+            let made = faults.unwatched_path(&file.state.dir).join("certificate-key.pem");
             if !file.server.https.addresses().is_empty() {
                 private::check_mode("state.dir", &made, faults);
             }
@@ -31,7 +31,10 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
             faults.fault("half_a_pair", "tls.certificate", "the key is missing", "add [tls] key");
             return None;
         }
-        (certificate, key) => Files { certificate: faults.path(certificate), key: faults.path(key) },
+        // `control::certificates` watches this pair.
+        (certificate, key) => {
+            Files { certificate: faults.unwatched_path(certificate), key: faults.unwatched_path(key) }
+        }
     };
     match Certificates::open(files.clone()) {
         Ok(certificates) => {

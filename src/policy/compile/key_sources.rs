@@ -6,7 +6,7 @@ use crate::authenticate::{Algorithm, KeySet};
 use crate::clock::Now;
 use crate::config::file::{File, IssuerSection};
 use crate::config::network::Cidr;
-use crate::key_source::{Copy, KeySource, Location, SourceSettings, metadata_urls};
+use crate::key_source::{Copy, KeySource, Location, Owner, SourceSettings, metadata_urls};
 use crate::outbound::{Networks, Url};
 use crate::route::host::is_own_machine;
 use std::net::IpAddr;
@@ -53,7 +53,7 @@ pub(super) struct KeySources<'f> {
 
 /// The settings of a key URL in a policy.
 pub(super) struct Wish<'f> {
-    pub(super) issuer: Arc<str>,
+    pub(super) owner: Owner,
     pub(super) location: Location,
     pub(super) ca: Option<&'f str>,
     pub(super) networks: &'f [Cidr],
@@ -96,7 +96,7 @@ impl<'f> KeySources<'f> {
         let (name, location) = location(key, table, faults)?;
         check_times(key, table, faults);
         let wish = Wish {
-            issuer: Arc::from(&*table.issuer),
+            owner: Owner::Issuer(Arc::from(&*table.issuer)),
             location,
             ca: table.ca.as_deref(),
             networks: &table.private_networks,
@@ -130,10 +130,10 @@ impl<'f> KeySources<'f> {
         if faults.fault_count > fault_count {
             return None;
         }
-        let state: PathBuf = faults.path(self.state);
-        let copy = Copy::path(&state, &wish.issuer, &wish.location);
+        let state: PathBuf = faults.unwatched_path(self.state);
+        let copy = Copy::path(&state, &wish.owner, &wish.location);
         let settings = SourceSettings {
-            issuer: wish.issuer.clone(),
+            owner: wish.owner.clone(),
             location: wish.location.clone(),
             authorities,
             networks: Networks::new(wish.networks.to_vec()),
@@ -143,7 +143,7 @@ impl<'f> KeySources<'f> {
             cooldown: wish.times.cooldown,
             copy,
         };
-        let before = self.before.iter().find(|before| before.settings().issuer == settings.issuer);
+        let before = self.before.iter().find(|before| before.settings().owner == settings.owner);
         let now = Now::read();
         match KeySource::after(settings, roots, before, now) {
             Ok(source) => {

@@ -60,7 +60,7 @@ pub(super) fn named<'f>(
                 "missing_key",
                 &key,
                 "no requirement: the rule would accept every token",
-                "roles, all_roles, not_roles, scopes, any_scopes, claims, issuers or fresh",
+                "roles, all_roles, not_roles, scopes, any_scopes, claims, issuers, fresh or require_bound",
             );
         }
         drafts.insert(name.as_str(), draft);
@@ -88,6 +88,9 @@ pub(super) fn compile(
                 for drafted in draft {
                     checks.extend(resolve(&|_| at.clone(), drafted, Some(name), route, faults));
                 }
+                if requires_bound(draft) {
+                    check_bound(&at, Some(name), table, faults);
+                }
             }
             Some(None) => is_whole = false,
             None => faults.undefined(&at, "rule", name, rules.drafts.keys().copied()),
@@ -98,7 +101,9 @@ pub(super) fn compile(
         let at = |claim: &str| format!("{key}.claims.{claim}");
         checks.extend(resolve(&at, drafted, None, route, faults));
     }
-    checks.extend(bound(key, table, faults));
+    if table.require_bound {
+        check_bound(&format!("{key}.require_bound"), None, table, faults);
+    }
     if faults.fault_count > before || own.is_none() || !is_whole || route.matcher.is_none() {
         return None;
     }
@@ -179,6 +184,7 @@ fn draft(
         };
         drafts.push(Drafted::Claim { claim: claims.id(path), name: name.as_str().into(), wanted });
     }
+    drafts.extend(table.require_bound.then_some(Drafted::Ready(Check::Bound)));
     (faults.fault_count == before && are_claims_known).then_some(drafts)
 }
 
@@ -319,27 +325,33 @@ fn fresh(key: &str, fresh: Fresh, faults: &mut Faults<'_>) -> Option<Check> {
     Some(Check::Fresh { max_age })
 }
 
-fn bound(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Check> {
-    if !table.require_bound {
-        return None;
-    }
+fn requires_bound(draft: &Draft) -> bool {
+    draft.iter().any(|drafted| matches!(drafted, Drafted::Ready(Check::Bound)))
+}
+
+/// Reports a route that requires a bound token and can never receive one. `rule` is the `[rule.NAME]` table with the
+/// requirement, or `None` if the route itself has it.
+fn check_bound(at: &str, rule: Option<&str>, table: &RouteSection, faults: &mut Faults<'_>) {
+    let (found, place) = match rule {
+        Some(rule) => (format!("rule \"{rule}\": require_bound"), "the rule"),
+        None => ("true".to_owned(), "require_bound"),
+    };
     // A bound token is accepted only in `Authorization: DPoP`, with a proof.
     let sources = table.sources.as_ref().or(faults.loaded.file.policy.sources.as_ref());
     if sources.is_some_and(|sources| !sources.contains(&TokenSource::Header)) {
         faults.fault(
             "impossible_rule",
-            &format!("{key}.require_bound"),
-            "true on a route that does not read Authorization, the only place of a bound token",
-            "add \"header\" to sources, or remove require_bound",
+            at,
+            format!("{found} on a route that does not read Authorization, the only place of a bound token"),
+            format!("add \"header\" to sources, or remove {place}"),
         );
     }
     if table.login.is_some() {
         faults.fault(
             "impossible_rule",
-            &format!("{key}.require_bound"),
-            "true on a route with a login page, which puts unbound tokens into cookies",
-            "remove login, or remove require_bound",
+            at,
+            format!("{found} on a route with a login page, which puts unbound tokens into cookies"),
+            format!("remove login, or remove {place}"),
         );
     }
-    Some(Check::Bound)
 }

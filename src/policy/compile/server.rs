@@ -2,7 +2,6 @@
 
 use super::{Faults, certificate, private};
 use crate::config::file::{self, File};
-use crate::config::secret::Secret;
 use crate::config::values::TlsVersion;
 use crate::forward::foreign::{self, Kind};
 use crate::forward::{BodyBounds, X_REQUEST_ID};
@@ -18,7 +17,6 @@ use http::header::FORWARDED;
 use http::{HeaderName, HeaderValue};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// The maximum number of workers. Each worker is a thread. A larger number is almost certainly a typo.
@@ -150,6 +148,7 @@ fn decisions(file: &File, faults: &mut Faults<'_>) -> usize {
     decisions.min(DECISIONS_MAX)
 }
 
+/// Compiles the settings. The caller adds the files to watch, because the rest of the policy names them.
 pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
     let server = &file.server;
     let bounds = &server.bounds;
@@ -246,7 +245,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         }
     };
     ServerSettings {
-        watch: (server.reload == file::Reload::Watch).then(|| referenced_files(file, faults)),
+        watch: (server.reload == file::Reload::Watch).then(Vec::new),
         cores,
         https,
         http,
@@ -255,7 +254,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         public_port: server.public_port,
         certificate,
         min_version,
-        state_dir: faults.path(&file.state.dir),
+        state_dir: faults.unwatched_path(&file.state.dir),
         level: match file.log.level {
             file::LogLevel::Error => Level::Error,
             file::LogLevel::Warn => Level::Warn,
@@ -301,29 +300,4 @@ fn same_address(server: &file::ServerSection, faults: &mut Faults<'_>) {
             }
         }
     }
-}
-
-/// Returns the files that the policy refers to: keys, secrets and certificate authorities.
-fn referenced_files(file: &File, faults: &Faults<'_>) -> Vec<PathBuf> {
-    let of_secret = |secret: &Option<Secret>| match secret {
-        Some(Secret::File(path)) => Some(faults.path(path)),
-        Some(Secret::Environment(_) | Secret::Literal(_)) | None => None,
-    };
-    let mut files = Vec::new();
-    for issuer in &file.issuer {
-        files.extend(issuer.jwks.as_deref().map(|path| faults.path(path)));
-        files.extend(of_secret(&issuer.secret));
-        files.extend(of_secret(&issuer.public_key));
-        files.extend(issuer.introspection.as_ref().and_then(|asked| of_secret(&asked.secret)));
-    }
-    for upstream in file.upstream.values() {
-        files.extend(upstream.ca.as_deref().map(|path| faults.path(path)));
-        files.extend(of_secret(&upstream.identity_secret));
-    }
-    if let Some(authority) = &file.authority {
-        files.extend(of_secret(&authority.secret));
-        files.extend(of_secret(&authority.store));
-        files.extend(authority.client.values().filter_map(|client| of_secret(&client.secret)));
-    }
-    files
 }

@@ -13,7 +13,7 @@ use crate::authorize::Rule;
 use crate::config::file::{File, OpaqueSubject, SignalsSection};
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
-use crate::key_source::Location;
+use crate::key_source::{Location, Owner};
 use crate::limit::Limits;
 use crate::outbound::{Client, Networks, Settings, Url};
 use crate::policy::{Handler, Policy, Route};
@@ -179,11 +179,22 @@ fn keys<'f>(
     sources: &mut KeySources<'f>,
     faults: &mut Faults<'_>,
 ) -> Option<SignalKeys> {
-    let algorithms = &issuer?.algorithms[..];
-    let (key, Some(text)) = (format!("signals.{name}"), table.jwks.as_deref()) else {
-        return Some(SignalKeys::OfIssuer);
-    };
+    let issuer = issuer?;
+    let algorithms = &issuer.algorithms[..];
+    let key = format!("signals.{name}");
     let at = format!("{key}.jwks");
+    // An issuer that is asked about all its tokens needs neither keys nor algorithms. Its signals are signed.
+    let has_keys = issuer.source.is_some() || !issuer.keys.is_empty();
+    if algorithms.is_empty() || !has_keys && table.jwks.is_none() {
+        let found = match table.jwks.is_none() {
+            true => "not set, and the issuer has no keys: no signal could be verified",
+            false => "set, but the issuer has no algorithms: no signal could be verified",
+        };
+        let hint = "set jwks of the signals, and algorithms = [\"RS256\"] in the [[issuer]]";
+        faults.fault("no_key", &at, found, hint);
+        return None;
+    }
+    let Some(text) = table.jwks.as_deref() else { return Some(SignalKeys::OfIssuer) };
     if key_sources::is_url(text) {
         let url = key_sources::key_set_url(&at, text, table.allow_http, faults)?;
         if !url.is_https() && key_sources::is_far(url.host()) {
@@ -197,7 +208,7 @@ fn keys<'f>(
         let times = faults.loaded.file.issuer.iter().find(|issuer| issuer.issuer == table.issuer)?;
         let times = Times::of(times);
         let wish = Wish {
-            issuer: Arc::from(format!("signals:{name}")),
+            owner: Owner::Signals(Arc::from(name)),
             location: Location::KeySet(url),
             ca: table.ca.as_deref(),
             networks: &table.private_networks,
@@ -207,7 +218,7 @@ fn keys<'f>(
         let (keys, source) = sources.find((&key, "jwks"), &wish, algorithms, faults)?;
         return Some(SignalKeys::fetched(source, keys));
     }
-    let path = faults.path(text);
+    let path = faults.file(text);
     let bytes = stable_file::read(&path, KEY_FILE_MAX).map_err(|why| why.to_string());
     match bytes.and_then(|bytes| KeySet::from_jwks(&bytes, algorithms)) {
         Ok((keys, _skipped)) => Some(SignalKeys::Fixed(keys)),

@@ -467,7 +467,7 @@ fn keys(
         };
     }
     let text = table.jwks.as_deref()?;
-    let path = faults.path(text);
+    let path = faults.file(text);
     let bytes = stable_file::read(&path, KEY_FILE_MAX).map_err(|why| why.to_string());
     let set = bytes
         .and_then(|bytes| KeySet::from_jwks(&bytes, algorithms))
@@ -504,9 +504,9 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
     if let Secret::File(path) = secret
         && is_secret
     {
-        private::check_mode(key, &faults.path(path), faults);
+        private::check_mode(key, &faults.unwatched_path(path), faults);
     }
-    match secret.resolve(&faults.loaded.base) {
+    match faults.secret(secret) {
         Ok(bytes) => {
             let is_white = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
             if is_secret && (is_white(bytes.first()) || is_white(bytes.last())) {

@@ -52,6 +52,10 @@ fn what_is_no_longer_asked_for_is_a_gain_for_those_without() {
     assert_eq!((&*found.gains[0].caller, found.losses.len()), ("any token", 0), "{found}");
     let found = between(&any, &bound);
     assert_eq!((&*found.losses[0].caller, found.gains.len()), ("any token", 0), "{found}");
+    let by_rule =
+        |rest: &str| format!("[rule.own]\nroles = [\"a\"]\n{rest}\n{}", route("/a", "rule = \"own\""));
+    let found = between(&by_rule(""), &by_rule("require_bound = true"));
+    assert_eq!((&*found.losses[0].caller, found.gains.len()), ("role a", 0), "{found}");
     let found = between(&route("/a", ""), &route("/a", "access = \"public\""));
     assert_eq!(found.gains[0].caller, "without a token", "others passed before");
 }

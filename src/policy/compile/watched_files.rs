@@ -1,0 +1,138 @@
+//! Tests that a change of any file that the policy names reloads the policy.
+
+use crate::config::load_text;
+use crate::keyring::MissingKey;
+use crate::policy::compile;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+const REFERENCE: &str = include_str!("../../../docs/reference.md");
+
+/// Keys with a path whose changes do not reload the policy.
+const UNWATCHED: [&str; 5] = [
+    // The gateway follows the certificate without a reload.
+    "tls.certificate",
+    "tls.key",
+    // The gateway itself writes this folder.
+    "state.dir",
+    // Paths of requests.
+    "route.strip_prefix",
+    "test.expect.path",
+];
+
+/// Each file has the name of its key.
+const POLICY: &str = r#"
+[server]
+reload = "watch"
+
+[[issuer]]
+issuer     = "https://a.test/"
+audience   = ["g"]
+algorithms = ["ES256"]
+jwks       = "issuer.jwks"
+
+[[issuer]]
+issuer     = "https://b.test/"
+audience   = ["g"]
+algorithms = ["HS256"]
+secret     = "file:issuer.secret"
+
+[[issuer]]
+issuer     = "https://c.test/"
+audience   = ["g"]
+algorithms = ["ES256"]
+public_key = "file:issuer.public_key"
+
+[[issuer]]
+issuer     = "https://d.test/"
+audience   = ["g"]
+algorithms = ["ES256"]
+jwks       = "https://d.test/jwks"
+ca         = "issuer.ca"
+
+[issuer.introspection]
+endpoint  = "https://d.test/introspect"
+client_id = "g"
+secret    = "file:issuer.introspection.secret"
+
+[authority]
+issuer    = "https://own.test"
+audience  = ["g"]
+algorithm = "HS256"
+secret    = "file:authority.secret"
+store     = "file:authority.store"
+
+[authority.client.NAME]
+secret = "file:authority.client.NAME.secret"
+
+[signals.NAME]
+issuer      = "https://a.test/"
+audience    = ["g"]
+jwks        = "signals.NAME.jwks"
+push        = "/signals"
+push_secret = "file:signals.NAME.push_secret"
+poll        = "https://a.test/poll"
+poll_secret = "file:signals.NAME.poll_secret"
+ca          = "signals.NAME.ca"
+
+[dpop]
+nonce_secret          = "file:dpop.nonce_secret"
+previous_nonce_secret = "file:dpop.previous_nonce_secret"
+
+[upstream.NAME]
+servers         = ["https://app.test"]
+ca              = "upstream.NAME.ca"
+identity_secret = "file:upstream.NAME.identity_secret"
+
+[[route]]
+path     = "/"
+upstream = "NAME"
+
+[[test]]
+name    = "one"
+request = "GET https://h/"
+token   = "file:test.token"
+expect  = { allow = true }
+"#;
+
+/// Returns the keys of the reference that name a file.
+fn keys_of_files() -> BTreeSet<&'static str> {
+    let types = ["*path*", "*path or URL*", "*secret*", "*secret, or PEM text*", "*text or secret*"];
+    let sections = REFERENCE.split("\n### `").skip(1).filter_map(|section| section.split_once('`'));
+    let of_files = sections.filter(|(_, rest)| types.iter().any(|kind| rest.trim_start().starts_with(kind)));
+    of_files.map(|(key, _)| key).filter(|key| !UNWATCHED.contains(key)).collect()
+}
+
+fn content(key: &str) -> String {
+    let pair = || rcgen::KeyPair::generate().unwrap();
+    match key {
+        "authority.store" => "sqlite:accounts.db".to_owned(),
+        "issuer.public_key" => pair().public_key_pem(),
+        _ if key.ends_with(".ca") => {
+            let authority = rcgen::CertificateParams::new(vec!["ca.test".to_owned()]).unwrap();
+            authority.self_signed(&pair()).unwrap().pem()
+        }
+        // The key of RFC 7517 appendix A.1.
+        _ if key.ends_with(".jwks") => r#"{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","kid":"1",
+            "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+            "y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#
+            .to_owned(),
+        _ => format!("k7Qz1k8Wv3Jq0ZpLmX2v5T9rY4uB6nHc{key}"),
+    }
+}
+
+#[test]
+fn every_file_that_the_policy_names_is_watched() {
+    let folder = std::env::temp_dir().join(format!("portcullis-watched-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let keys = keys_of_files();
+    for key in &keys {
+        fs::write(folder.join(key), content(key)).unwrap();
+    }
+    let loaded = load_text("gateway.toml", POLICY.to_owned(), folder.clone(), Vec::new()).unwrap();
+    let compiled = compile(&loaded, MissingKey::Ephemeral);
+    fs::remove_dir_all(&folder).unwrap();
+    let watched: BTreeSet<PathBuf> = compiled.unwrap().settings.watch.unwrap().into_iter().collect();
+    assert_eq!(watched, keys.iter().map(|key| folder.join(key)).collect());
+}
