@@ -32,6 +32,9 @@ pub(super) struct Outbound<'r> {
 /// If the connection breaks before an answer, the request is retried once, at the next server or at the same server,
 /// provided that a retry is safe. A retry is safe if no part of the request was sent, or if its method is idempotent
 /// (RFC 9110 section 9.2.2) and its body is in memory. A streamed body is not kept and cannot be sent again.
+///
+/// A broken kept connection may be the first sign that its server stops. The server's new connections would break too,
+/// so another server gets the retry, over a new connection. If no other server is in use, the same server gets it.
 pub(super) async fn send(
     pools: &Rc<Pools>,
     upstream: &Upstream,
@@ -42,11 +45,11 @@ pub(super) async fn send(
 ) -> Result<(Answered, Lease), Denial> {
     let Outbound { upload, headers, meter } = request;
     let mut attempts = Attempts::default();
-    let mut servers = upstream.in_turn(now);
+    let mut servers = upstream.in_turn(now).peekable();
     while let Some(server) = servers.next().or_else(|| attempts.left_over()) {
         notes.server = Some(server.clone());
         upload.name_host(|| server.authority());
-        let mut idle = pools.reuse(server);
+        let mut idle = if attempts.sent { None } else { pools.reuse(server) };
         loop {
             let lease = match idle.take() {
                 Some(lease) => lease,
@@ -100,16 +103,21 @@ pub(super) async fn send(
                 upload.rewind();
                 attempts.sent = true;
             }
-            if !lease.reused {
+            if lease.reused {
+                let has_other = servers.peek().is_some_and(|other| !other.is_set_aside(now));
+                if !(was_sent && has_other) {
+                    // The server closed the idle connection. The loop tries it again over a new connection.
+                    continue;
+                }
+            } else {
                 if attempts.broke_off {
                     return Err(Denial::UpstreamFailed);
                 }
                 attempts.broke_off = true;
-                attempts.again = Some(server);
-                upstream.counters.of(pools.core).inspect(|counts| counts.retries.add(1));
-                break;
             }
-            // The server closed the idle connection. The loop tries the same server again over a new connection.
+            attempts.again = Some(server);
+            upstream.counters.of(pools.core).inspect(|counts| counts.retries.add(1));
+            break;
         }
     }
     Err(attempts.denial())

@@ -66,6 +66,31 @@ fn a_safe_request_is_sent_to_the_only_server_twice_and_not_more() {
     assert_eq!(all.iter().map(|dead| dead.requests().len()).sum::<usize>(), 2, "one repetition");
 }
 
+/// A server that is being stopped breaks its idle connections, and also new ones that it had no time to accept. The
+/// second attempt is the last (RFC 9110 section 9.2.2), so another server must get it, over a new connection.
+#[test]
+fn a_safe_request_on_the_kept_connection_of_a_dying_server_goes_to_another_server() {
+    let dying_after_one = || {
+        let count = AtomicUsize::new(0);
+        Upstream::with(move |_, wire| {
+            wire.read_body();
+            if count.fetch_add(1, Ordering::SeqCst) > 0 {
+                return After::Close;
+            }
+            wire.answer("200 OK", "", "once");
+            After::Keep
+        })
+    };
+    let (dead, good) = (dying_after_one(), Upstream::start());
+    let gateway = before(&[&dead, &good], "", PUBLIC);
+    let mut client = Connection::open(gateway.http());
+    for _ in 0..8 {
+        client.send("GET / HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
+        client.answer().is(200);
+    }
+    assert!(dead.requests().len() >= 2, "the server broke a kept connection");
+}
+
 #[test]
 fn a_request_that_may_have_done_something_is_sent_once() {
     for request in [Request::post("/", "pay"), Request::new("POST", "/")] {
