@@ -151,7 +151,13 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
         query: None,
         headers: &headers,
     };
-    let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+    let shown = Credentials {
+        head: &head,
+        scheme: Scheme::Https,
+        relayed: None,
+        csrf_field: None,
+        certificate: None,
+    };
     let credential_policy = CredentialPolicy::from(Access::Authenticated);
     let mut ask = |rule: &Rule| {
         counted(|| decide(&credential_policy, rule, &trust, &shown, &params, now, &mut tokens).is_ok())
@@ -272,7 +278,13 @@ fn keeping_a_decision_in_a_ring_that_has_been_round_allocates_nothing() {
     let path = "/orders/7".into();
     let head =
         Head { method: &method, host: Some("h".into()), port: None, path, query: None, headers: &headers };
-    let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+    let shown = Credentials {
+        head: &head,
+        scheme: Scheme::Https,
+        relayed: None,
+        csrf_field: None,
+        certificate: None,
+    };
     let (credential_policy, params) = (CredentialPolicy::from(Access::Authenticated), Params::default());
     let decided =
         decide(&credential_policy, &Rule::default(), &trust, &shown, &params, now, &mut TokenCache::new(16));

@@ -1,9 +1,11 @@
 //! Registers the connections of one core, enforces their deadlines and drains them.
 
+use super::failure_log::FailureLog;
 use super::stream_executor::StreamExecutor;
-use super::tls_log::TlsLog;
 use crate::clock::Now;
 use crate::denial::{Denial, Malformed};
+use crate::metrics::proxy_failure::ProxyFailure;
+use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::activity::{Command, SWEEP, Timeout, Timeouts};
 use crate::peer::streams::Pace;
 use crate::peer::{CoarseMillis, Connection, CoreState, coarse_millis};
@@ -33,7 +35,8 @@ pub(super) struct Core {
     open: Cell<usize>,
     started: Instant,
     draining: Cell<bool>,
-    tls_log: TlsLog,
+    tls_log: FailureLog<{ TlsFailure::ALL.len() }>,
+    proxy_log: FailureLog<{ ProxyFailure::ALL.len() }>,
     drain_wakers: RefCell<Vec<Waker>>,
     all_closed: Notify,
 }
@@ -49,7 +52,8 @@ impl Core {
             open: Cell::new(0),
             started: Instant::now(),
             draining: Cell::new(false),
-            tls_log: TlsLog::default(),
+            tls_log: FailureLog::default(),
+            proxy_log: FailureLog::default(),
             drain_wakers: RefCell::new(Vec::new()),
             all_closed: Notify::new(),
         }
@@ -66,8 +70,13 @@ impl Core {
     }
 
     /// Returns the log of recent TLS failures.
-    pub(super) fn tls_log(&self) -> &TlsLog {
+    pub(super) fn tls_log(&self) -> &FailureLog<{ TlsFailure::ALL.len() }> {
         &self.tls_log
+    }
+
+    /// Returns the log of recent connections without an accepted PROXY header.
+    pub(super) fn proxy_log(&self) -> &FailureLog<{ ProxyFailure::ALL.len() }> {
+        &self.proxy_log
     }
 
     pub(super) fn coarse_now(&self) -> CoarseMillis {
@@ -79,6 +88,11 @@ impl Core {
         self.worker.counters().connections_accepted.add(1);
         self.open.set(self.open.get() + 1);
         self.worker.counters().connections_open.add(1);
+        self.track(connection);
+    }
+
+    /// Enforces the deadlines of a registered connection.
+    pub(super) fn track(&self, connection: &Rc<Connection>) {
         self.connections.borrow_mut().push(Rc::downgrade(connection));
         if self.draining.get() {
             connection.activity.issue(Command::Drain, self.state.coarse_now.get());

@@ -4,10 +4,12 @@ use super::core::Core;
 use crate::journal::Level;
 use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::Connection;
+use crate::tls::Certificates;
+use rustls::server::Acceptor;
 use rustls::{AlertDescription, Error, PeerMisbehaved};
 use std::io;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// Performs the handshake within `header_timeout`. If it fails, counts and logs the failure and returns `None`.
@@ -15,12 +17,13 @@ pub(super) async fn handshake(
     core: &Core,
     connection: &Connection,
     stream: TcpStream,
-    acceptor: &TlsAcceptor,
+    certificates: &Certificates,
 ) -> Option<TlsStream<TcpStream>> {
-    match tokio::time::timeout(core.worker.settings().header_timeout, acceptor.accept(stream)).await {
+    let negotiated = negotiate(connection, stream, certificates);
+    match tokio::time::timeout(core.worker.settings().header_timeout, negotiated).await {
         Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
-            record_failure(core, connection, classify(&error), &error.to_string());
+        Ok(Err((failure, error))) => {
+            record_failure(core, connection, failure, &error.to_string());
             None
         }
         Err(_elapsed) => {
@@ -35,10 +38,30 @@ pub(super) async fn handshake(
     }
 }
 
+/// Performs the handshake with the certificate of the host that the client asks for, and keeps the facts of the
+/// connection.
+async fn negotiate(
+    connection: &Connection,
+    stream: TcpStream,
+    certificates: &Certificates,
+) -> Result<TlsStream<TcpStream>, (TlsFailure, io::Error)> {
+    let failed = |error| (classify(&error), error);
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(failed)?;
+    let selected = certificates.select(&start.client_hello());
+    let stream = start.into_stream(selected.config.clone()).await.map_err(|error| {
+        if selected.has_certificate { failed(error) } else { (TlsFailure::UnknownHost, error) }
+    })?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    if let Some(session) = selected.session(chain) {
+        connection.set_tls(session);
+    }
+    Ok(stream)
+}
+
 /// Counts a failure. Logs it unless the core has recently logged a failure with the same reason.
 pub(super) fn record_failure(core: &Core, connection: &Connection, failure: TlsFailure, detail: &str) {
     core.worker.counters().tls_failures.add(failure);
-    if let Some(unlogged) = core.tls_log().record(failure, core.coarse_now()) {
+    if let Some(unlogged) = core.tls_log().record(failure as usize, core.coarse_now()) {
         let client = connection.peer.address.to_string();
         core.worker.journal().event_with(
             Level::Info,
@@ -73,6 +96,8 @@ fn classify(error: &io::Error) -> TlsFailure {
             | AlertDescription::CertificateUnknown,
         ) => TlsFailure::CertificateRejected,
         Error::AlertReceived(_) => TlsFailure::ClientAlert,
+        Error::NoCertificatesPresented => TlsFailure::NoClientCertificate,
+        Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => TlsFailure::ClientCertificate,
         Error::PeerIncompatible(_) => TlsFailure::Incompatible,
         Error::NoApplicationProtocol => TlsFailure::NoProtocol,
         Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => TlsFailure::ServerName,
@@ -96,6 +121,9 @@ mod tests {
         assert_eq!(of(Error::AlertReceived(AlertDescription::UnknownCA)), TlsFailure::CertificateRejected);
         assert_eq!(of(Error::AlertReceived(AlertDescription::UserCanceled)), TlsFailure::ClientAlert);
         assert_eq!(of(Error::NoApplicationProtocol), TlsFailure::NoProtocol);
+        assert_eq!(of(Error::NoCertificatesPresented), TlsFailure::NoClientCertificate);
+        let revoked = Error::InvalidCertificate(rustls::CertificateError::Revoked);
+        assert_eq!(of(revoked), TlsFailure::ClientCertificate);
         assert_eq!(classify(&io::ErrorKind::UnexpectedEof.into()), TlsFailure::Closed);
         assert_eq!(classify(&io::Error::other("odd")), TlsFailure::Other);
     }

@@ -4,10 +4,13 @@ use super::connection::serve;
 use super::core::Core;
 use super::handshake::{handshake, record_failure};
 use super::linger::send_last_response;
+use super::proxied;
+use crate::config::network::Cidr;
 use crate::journal::Level;
 use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::activity::Command;
 use crate::peer::{Connection, Peer, Protocol, Scheme};
+use crate::tls::Certificates;
 use socket2::{Domain, Socket, Type};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -20,7 +23,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
 /// Maximum length of a socket's accept queue.
 const BACKLOG: i32 = 4096;
@@ -31,11 +33,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) enum ListenerKind {
     /// HTTP over TLS.
-    Tls(TlsAcceptor),
+    Tls(Certificates),
     /// Cleartext HTTP.
     Plain,
     /// Cleartext HTTP whose requests are redirected to HTTPS on this port.
     Redirect(u16),
+}
+
+/// What a listener expects of its connections.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) kind: ListenerKind,
+    /// The load balancers whose connections begin with a PROXY header. `None` if the listener accepts connections
+    /// without a header.
+    pub(crate) proxies: Option<Arc<[Cidr]>>,
 }
 
 /// Binds `cores` sockets to one address. The kernel distributes connections over them (`SO_REUSEPORT`), so cores share
@@ -117,12 +128,7 @@ impl Drop for Slot {
 
 /// Accepts connections until the core drains. Then accepts the connections that are already queued, and closes the
 /// socket.
-pub(super) async fn run(
-    core: Rc<Core>,
-    listener: TcpListener,
-    kind: ListenerKind,
-    slots: Arc<ConnectionSlots>,
-) {
+pub(super) async fn run(core: Rc<Core>, listener: TcpListener, entry: Entry, slots: Arc<ConnectionSlots>) {
     let last_logged = Cell::new(None::<Instant>);
     let mut draining = false;
     loop {
@@ -136,7 +142,7 @@ pub(super) async fn run(
         .await;
         match accepted {
             None => return,
-            Some(Ok((stream, address))) => accept_connection(&core, stream, address, &kind, &slots),
+            Some(Ok((stream, address))) => accept_connection(&core, stream, address, &entry, &slots),
             Some(Err(error)) if is_connection_error(&error) => {}
             Some(Err(error)) => {
                 // File descriptors or memory are exhausted. Connections wait in the kernel's queue.
@@ -169,9 +175,15 @@ fn accept_connection(
     core: &Rc<Core>,
     stream: TcpStream,
     address: SocketAddr,
-    kind: &ListenerKind,
+    entry: &Entry,
     slots: &Arc<ConnectionSlots>,
 ) {
+    let Entry { kind, proxies } = entry;
+    if let Some(from) = proxies
+        && !proxied::is_trusted(core, from, address.ip())
+    {
+        return;
+    }
     let scheme = if matches!(kind, ListenerKind::Tls(_)) { Scheme::Https } else { Scheme::Http };
     let Some(slot) = slots.acquire() else {
         core.worker.counters().connections_refused.add(1);
@@ -190,10 +202,19 @@ fn accept_connection(
     let redirect = if let ListenerKind::Redirect(port) = kind { Some(*port) } else { None };
     let connection = Rc::new(Connection::new(core.state.clone(), peer, redirect));
     let guard = ConnectionGuard::new(core.clone(), &connection, slot);
-    let kind = kind.clone();
+    let (kind, is_proxied) = (kind.clone(), proxies.is_some());
     tokio::task::spawn_local(async move {
+        let (mut connection, mut stream) = (connection, stream);
+        if is_proxied {
+            let Some(address) = proxied::client(&guard.core, peer.address, &mut stream).await else { return };
+            let peer = Peer { address, ..peer };
+            connection = Rc::new(Connection::new(guard.core.state.clone(), peer, redirect));
+            guard.core.track(&connection);
+        }
         match kind {
-            ListenerKind::Tls(acceptor) => serve_tls(&guard.core, &connection, stream, &acceptor).await,
+            ListenerKind::Tls(certificates) => {
+                serve_tls(&guard.core, &connection, stream, &certificates).await
+            }
             ListenerKind::Plain | ListenerKind::Redirect(_) => {
                 serve_cleartext(&guard.core, &connection, stream).await
             }
@@ -242,7 +263,7 @@ async fn peek_first_bytes(core: &Core, connection: &Connection, stream: &TcpStre
     (length > 0).then_some(first)
 }
 
-async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, acceptor: &TlsAcceptor) {
+async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, certificates: &Certificates) {
     let Some(first) = peek_first_bytes(core, connection, &stream).await else { return };
     if first[0].is_ascii_uppercase() {
         // No TLS record begins with a letter, so this is an HTTP method. An HTTP client cannot read a TLS alert.
@@ -250,7 +271,7 @@ async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, 
         return reject_cleartext(stream).await;
     }
     connection.activity.begin_handshake();
-    if let Some(stream) = handshake(core, connection, stream, acceptor).await {
+    if let Some(stream) = handshake(core, connection, stream, certificates).await {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
         serve(core, connection.clone(), stream, protocol).await;

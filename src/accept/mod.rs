@@ -6,16 +6,17 @@
 
 mod connection;
 mod core;
+mod failure_log;
 mod frames;
 mod handshake;
 mod linger;
 pub(crate) mod listener;
 mod observed_stream;
+mod proxied;
 mod stream_executor;
-mod tls_log;
 mod unread;
 
-pub(crate) use listener::{ConnectionSlots, ListenerKind};
+pub(crate) use listener::{ConnectionSlots, Entry, ListenerKind};
 
 use self::core::Core;
 use crate::journal::Level;
@@ -29,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// The listening sockets of one core.
-pub(crate) type Sockets = Vec<(std::net::TcpListener, ListenerKind)>;
+pub(crate) type Sockets = Vec<(std::net::TcpListener, Entry)>;
 
 /// The phase of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,9 +118,9 @@ async fn run(
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let core = Rc::new(Core::new(Worker::new(index, &shared, settings)?));
-    for (socket, kind) in sockets {
+    for (socket, entry) in sockets {
         let listener = TcpListener::from_std(socket)?;
-        tokio::task::spawn_local(listener::run(core.clone(), listener, kind, slots.clone()));
+        tokio::task::spawn_local(listener::run(core.clone(), listener, entry, slots.clone()));
     }
     tokio::task::spawn_local(core.clone().sweep());
     // `wait_for` fails if the sender was dropped. No drain can be requested any more, so the core drains now.

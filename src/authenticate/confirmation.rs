@@ -1,8 +1,11 @@
 //! The binding of a token to its sender (`cnf`, RFC 7800). A bound token is not accepted as a bearer token, because the
 //! binding makes a stolen token useless.
 
-use super::dpop::Thumbprint;
+use super::cache::Digest;
+use super::dpop::{Dpop, Thumbprint};
 use super::error::{ClaimText, CredentialError};
+use super::{Credentials, Place, Principal};
+use crate::clock::Now;
 use crate::denial::Denial;
 use serde_json::{Map, Value};
 
@@ -11,19 +14,21 @@ use serde_json::{Map, Value};
 pub enum Confirmation {
     /// The possession of the private key with this thumbprint (`jkt`, RFC 9449 section 6.1).
     Key(Thumbprint),
+    /// A connection with the client certificate that has this SHA-256 (`x5t#S256`, RFC 8705 section 3.1).
+    Certificate(Thumbprint),
 }
 
 impl Confirmation {
     /// Reads the binding of a token; `None` if the token is not bound.
     ///
     /// # Errors
-    /// Returns [`Denial::WrongType`] for a binding that the gateway cannot check, such as `x5t#S256` (RFC 8705 section
-    /// 3.1), and for a second binding in addition to `jkt`.
+    /// Returns [`Denial::WrongType`] for a binding that the gateway cannot check, and for a second binding.
     pub(super) fn of(claims: &Map<String, Value>) -> Result<Option<Self>, CredentialError> {
         let Some(bound) = claims.get("cnf") else { return Ok(None) };
         let members = bound.as_object().filter(|members| members.len() == 1);
-        let key = members.and_then(|members| members.get("jkt")?.as_str()?.parse().ok());
-        key.map(|key| Some(Self::Key(key))).ok_or_else(|| {
+        let member = |name: &str| members.and_then(|members| members.get(name)?.as_str()?.parse().ok());
+        let found = member("jkt").map(Self::Key).or_else(|| member("x5t#S256").map(Self::Certificate));
+        found.map(Some).ok_or_else(|| {
             let detail = match bound {
                 Value::Object(members) => {
                     let names: Vec<&str> = members.keys().map(String::as_str).take(4).collect();
@@ -40,6 +45,44 @@ impl Confirmation {
     }
 }
 
+/// Checks that the sender of a token provides the proof that the token requires.
+///
+/// # Errors
+/// Returns why the token or the proof is refused.
+#[cold]
+pub(super) fn check(
+    dpop: &Dpop,
+    credentials: &Credentials<'_>,
+    principal: &Principal,
+    place: Place,
+    token: &Digest,
+    now: Now,
+) -> Result<(), CredentialError> {
+    match principal.confirmation {
+        Some(Confirmation::Certificate(bound)) if place != Place::Dpop => {
+            if dpop.is_assumed() {
+                return Ok(());
+            }
+            match credentials.certificate.map(|certificate| Thumbprint(certificate.thumbprint)) {
+                Some(shown) if shown == bound => Ok(()),
+                Some(shown) => {
+                    let detail = format!(
+                        "the token is bound to the certificate {bound}; the client has the certificate {shown}"
+                    );
+                    Err(CredentialError::because(Denial::WrongCertificate, detail))
+                }
+                None => {
+                    let detail = "the token is bound to a client certificate (cnf.x5t#S256), and the connection has none";
+                    Err(CredentialError::because(Denial::WrongCertificate, detail))
+                }
+            }
+        }
+        Some(Confirmation::Certificate(_) | Confirmation::Key(_)) | None => {
+            dpop.check_binding(credentials, principal, place, token, now)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +94,8 @@ mod tests {
         let of = |claims: Value| Confirmation::of(claims.as_object().unwrap()).map_err(|error| error.denial);
         assert_eq!(of(json!({})), Ok(None));
         assert_eq!(of(json!({ "cnf": { "jkt": JKT } })), Ok(Some(Confirmation::Key(JKT.parse().unwrap()))));
+        let by_certificate = Some(Confirmation::Certificate(JKT.parse().unwrap()));
+        assert_eq!(of(json!({ "cnf": { "x5t#S256": JKT } })), Ok(by_certificate));
         for cnf in [
             json!(null),
             json!({}),
@@ -61,7 +106,8 @@ mod tests {
             json!({ "jkt": format!("{JKT}=") }),
             json!({ "jkt": &JKT[1..] }),
             json!({ "JKT": JKT }),
-            json!({ "x5t#S256": JKT }),
+            json!({ "x5t#S256": &JKT[1..] }),
+            json!({ "x5t": JKT }),
             json!({ "jkt": JKT, "x5t#S256": JKT }),
             json!({ "jkt": JKT, "kid": "1" }),
             json!({ "jwk": { "kty": "EC" } }),

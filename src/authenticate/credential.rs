@@ -69,6 +69,8 @@ pub enum Place {
     /// In the header field of API keys, or in `Authorization` with the scheme `ApiKey`. The credential is an API key and
     /// never a token.
     ApiKey,
+    /// In the TLS handshake. The credential is a client certificate.
+    Certificate,
     /// In the query.
     Query,
 }
@@ -80,6 +82,7 @@ impl From<&Source> for Place {
             Source::Cookie(_) => Self::ForeignCookie,
             Source::WebSocket(_) => Self::WebSocket,
             Source::ApiKey(_) => Self::ApiKey,
+            Source::Certificate => Self::Certificate,
             Source::Query(_) => Self::Query,
         }
     }

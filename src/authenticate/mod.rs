@@ -3,6 +3,7 @@
 mod api_key;
 mod cache;
 pub mod claims;
+mod client_certificate;
 mod confirmation;
 pub mod credential;
 pub(crate) mod csrf;
@@ -31,6 +32,7 @@ pub use api_key::{
 pub use cache::{ApiKeyOutcome, Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
 pub(crate) use claims::{LOGOUT_EVENT, audience_matches, numeric_date};
+pub use client_certificate::{CLIENT_CERTIFICATE_ISSUER, CertificateCallers, SubjectName};
 pub use confirmation::Confirmation;
 pub use credential::{CookieNames, Place, bearer, token};
 pub use dpop::{Dpop, DpopSettings, Thumbprint};
@@ -55,6 +57,7 @@ use crate::clock::Now;
 use crate::denial::{Denial, TokenPart};
 use crate::peer::{Relayed, Scheme};
 use crate::route::Head;
+use crate::tls::ClientCertificate;
 use http::header::AUTHORIZATION;
 use std::rc::Rc;
 use verify::{Recipient, verify_for};
@@ -97,6 +100,8 @@ pub struct Credentials<'r> {
     pub relayed: Option<&'r Relayed>,
     /// The CSRF token from a form in the body, if the route reads forms.
     pub csrf_field: Option<&'r str>,
+    /// The client's certificate, which the handshake of the connection has verified.
+    pub certificate: Option<&'r ClientCertificate>,
 }
 
 /// Authenticates the caller of a request. A token that this core has already verified in the same trust epoch is not
@@ -118,6 +123,12 @@ pub fn authenticate(
     let head = credentials.head;
     let Some((credential, place)) = credential::find(head, &credential_policy.sources, trust.cookies())?
     else {
+        if let Some(certificate) = credentials.certificate
+            && credential_policy.sources.takes_certificates()
+        {
+            let caller = client_certificate::authenticate(certificate, trust, now, tokens)?;
+            return Ok(Some((caller, Place::Certificate)));
+        }
         return match access {
             // A caller whose `Authorization` field contains an unsupported credential must not be treated as anonymous.
             Access::Optional if head.headers.contains_key(AUTHORIZATION) => {
@@ -141,7 +152,7 @@ pub fn authenticate(
     };
     trust.revoked().admit_any(&principal)?;
     if principal.confirmation.is_some() || place == Place::Dpop {
-        trust.dpop().check_binding(credentials, &principal, place, &digest, now)?;
+        confirmation::check(trust.dpop(), credentials, &principal, place, &digest, now)?;
     }
     match (place, trust.cookies()) {
         (Place::Cookie, Some(names)) => {
@@ -155,6 +166,7 @@ pub fn authenticate(
             | Place::Named
             | Place::WebSocket
             | Place::ApiKey
+            | Place::Certificate
             | Place::Query,
             _,
         ) => {}
@@ -259,7 +271,13 @@ mod tests {
             query: None,
             headers,
         };
-        let credentials = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+        let credentials = Credentials {
+            head: &head,
+            scheme: Scheme::Https,
+            relayed: None,
+            csrf_field: None,
+            certificate: None,
+        };
         authenticate(&access.into(), trust, &credentials, Now::at(now), tokens)
             .map_err(|refused| refused.denial)
     }

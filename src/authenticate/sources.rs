@@ -32,6 +32,11 @@ impl Sources {
         self.others.iter().any(|source| matches!(source, Source::ApiKey(_)))
     }
 
+    /// Whether a client certificate identifies the caller of a request without another credential.
+    pub fn takes_certificates(&self) -> bool {
+        self.others.iter().any(|source| matches!(source, Source::Certificate))
+    }
+
     /// Returns the schemes of `Authorization` that requests may use, as challenges name them. Without any, clients get
     /// the challenge of bearer tokens, since a 401 must have one (RFC 9110 section 15.5.2).
     pub fn schemes(&self) -> &'static [&'static str] {
@@ -46,7 +51,11 @@ impl Sources {
     pub fn queries(&self) -> impl Iterator<Item = &str> {
         self.others.iter().filter_map(|source| match source {
             Source::Query(name) => Some(&**name),
-            Source::Header(_) | Source::Cookie(_) | Source::WebSocket(_) | Source::ApiKey(_) => None,
+            Source::Header(_)
+            | Source::Cookie(_)
+            | Source::WebSocket(_)
+            | Source::ApiKey(_)
+            | Source::Certificate => None,
         })
     }
 }
@@ -63,6 +72,8 @@ pub enum Source {
     WebSocket(Box<str>),
     /// An API key in this header field, or in `Authorization` with the scheme `ApiKey`.
     ApiKey(HeaderName),
+    /// The client's certificate. It is not in the request.
+    Certificate,
     /// A query field with this name. Many systems log queries (RFC 6750 section 5.3).
     Query(Box<str>),
 }
@@ -210,6 +221,7 @@ impl Source {
             Self::Cookie(name) => cookie(head.headers, name),
             Self::WebSocket(marker) => subprotocol(head.headers, marker),
             Self::ApiKey(name) => api_key(head.headers, name),
+            Self::Certificate => Ok(None),
             Self::Query(name) => query_field(head.query, name),
         }
     }
@@ -221,6 +233,7 @@ impl Source {
             Self::Cookie(name) => !matches!(cookie(head.headers, name), Ok(None)),
             Self::WebSocket(marker) => !matches!(subprotocol(head.headers, marker), Ok(None)),
             Self::ApiKey(name) => !matches!(api_key(head.headers, name), Ok(None)),
+            Self::Certificate => false,
             Self::Query(name) => !matches!(query_field(head.query, name), Ok(None)),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::api_key::ApiKeys;
 use super::claims::ClaimPath;
+use super::client_certificate::CertificateCallers;
 use super::credential::CookieNames;
 use super::dpop::{Dpop, DpopSettings};
 use super::identity::IdentityHeaders;
@@ -151,6 +152,7 @@ pub struct Trust {
     /// The names of the issuers that send signals.
     signalled: Box<[Arc<str>]>,
     api_keys: Option<Arc<ApiKeys>>,
+    certificate_callers: Arc<[CertificateCallers]>,
     dpop: Dpop,
     epoch: u64,
 }
@@ -172,6 +174,7 @@ impl Trust {
             revoked: Arc::default(),
             signalled: Box::new([]),
             api_keys: None,
+            certificate_callers: Arc::new([]),
             dpop: Dpop::default(),
             epoch: next_epoch(),
         }
@@ -326,6 +329,17 @@ impl Trust {
     /// Returns the API keys in force; `None` if the policy accepts none.
     pub fn api_keys(&self) -> Option<&ApiKeys> {
         self.api_keys.as_deref()
+    }
+
+    /// Sets the callers with client certificates. The epoch stays, because cores cache these callers by all their facts.
+    #[must_use]
+    pub fn with_certificate_callers(self, callers: Vec<CertificateCallers>) -> Self {
+        Self { certificate_callers: callers.into(), ..self }
+    }
+
+    /// Returns the callers with client certificates.
+    pub fn certificate_callers(&self) -> &[CertificateCallers] {
+        &self.certificate_callers
     }
 
     /// Returns the revocations.

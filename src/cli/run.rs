@@ -2,7 +2,7 @@
 
 use super::{REFUSED, limits, load_and_test, print_error};
 use crate::accept::listener::bind;
-use crate::accept::{Gateway, ListenerKind, Sockets};
+use crate::accept::{Entry, Gateway, ListenerKind, Sockets};
 use crate::authority::Authority;
 use crate::clock::Now;
 use crate::config::file::BoundsSection;
@@ -14,7 +14,7 @@ use crate::keyring::MissingKey;
 use crate::metrics::{self, WorkerCounters};
 use crate::policy::{Compiled, LivePolicy, ServerSettings};
 use crate::review;
-use crate::tls::{self, Certificates};
+use crate::tls::Certificates;
 use crate::worker::Shared;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
@@ -169,21 +169,20 @@ fn bind_all(settings: &ServerSettings) -> Result<Bound, String> {
         certificates: None,
     };
     if !settings.https.is_empty() {
-        let files = match &settings.certificate {
-            Some(files) => files.clone(),
-            None => tls::self_signed(&settings.state_dir)?,
-        };
-        let certificates = Certificates::open(files).map_err(|why| why.to_string())?;
-        let entry = ListenerKind::Tls(certificates.acceptor(settings.min_version)?);
+        let tls = settings.tls.clone().complete(&settings.state_dir)?;
+        let certificates = Certificates::open(tls, settings.min_version)?;
+        let proxies = settings.proxy_protocol.https.clone();
+        let entry = Entry { kind: ListenerKind::Tls(certificates.clone()), proxies };
         bound.certificates = Some(certificates);
         for address in &settings.https {
             bound.https.push(spread(*address, "https", &entry, &mut bound.sockets)?);
         }
     }
-    let entry = match (settings.redirect, bound.https.first()) {
+    let kind = match (settings.redirect, bound.https.first()) {
         (true, Some(https)) => ListenerKind::Redirect(settings.public_port.unwrap_or(https.port())),
         (true, None) | (false, _) => ListenerKind::Plain,
     };
+    let entry = Entry { kind, proxies: settings.proxy_protocol.http.clone() };
     for address in &settings.http {
         bound.http.push(spread(*address, "http", &entry, &mut bound.sockets)?);
     }
@@ -220,7 +219,7 @@ fn cannot_listen(key: &str, address: SocketAddr, error: &io::Error) -> String {
 fn spread(
     address: SocketAddr,
     key: &str,
-    entry: &ListenerKind,
+    entry: &Entry,
     sockets: &mut [Sockets],
 ) -> Result<SocketAddr, String> {
     let cannot = |error| cannot_listen(key, address, &error);

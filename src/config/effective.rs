@@ -5,9 +5,9 @@
 
 use super::Loaded;
 use super::file::{
-    ApiKeysSection, AuthoritySection, ClientSection, File, IntrospectionSection, IssuerSection,
-    RateLimitSection, ResourceSection, RouteSection, SignalsSection, TestSection, TlsSection,
-    UpstreamSection,
+    ApiKeysSection, AuthoritySection, CertificateSection, ClientCertificatesSection, ClientSection, File,
+    IntrospectionSection, IssuerSection, ProxyProtocolSection, RateLimitSection, ResourceSection,
+    RouteSection, ServerSection, SignalsSection, TestSection, TlsSection, UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
@@ -121,7 +121,12 @@ fn with_every_table() -> File {
         BTreeMap::from([(NAME.to_owned(), T::default())])
     }
     File {
-        tls: Some(TlsSection::default()),
+        server: ServerSection {
+            proxy_protocol: Some(ProxyProtocolSection::default()),
+            ..ServerSection::default()
+        },
+        tls: Some(TlsSection { certificates: vec![CertificateSection::default()], ..TlsSection::default() }),
+        client_certificates: named::<ClientCertificatesSection>(),
         issuer: vec![IssuerSection {
             introspection: Some(IntrospectionSection::default()),
             ..IssuerSection::default()

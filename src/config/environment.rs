@@ -22,6 +22,7 @@ pub(super) const TABLES: &[&str] = &[
     "SERVER",
     "SIGNALS",
     "TLS",
+    "CLIENT_CERTIFICATES",
     "ISSUER",
     "AUTHORITY",
     "API_KEYS",

@@ -32,6 +32,9 @@ pub struct File {
     /// The TLS certificate; if absent, the gateway uses a self-signed certificate.
     #[serde(deserialize_with = "optional_table")]
     pub tls: Option<TlsSection>,
+    /// Certificates that clients are asked for, by name.
+    #[serde(deserialize_with = "named_tables")]
+    pub client_certificates: BTreeMap<String, ClientCertificatesSection>,
     /// Issuers whose tokens the gateway accepts.
     #[serde(deserialize_with = "tables")]
     pub issuer: Vec<IssuerSection>,
@@ -164,6 +167,9 @@ pub struct ServerSection {
     #[serde(deserialize_with = "networks")]
     #[schemars(with = "OneOrMany<Cidr>")]
     pub trusted_proxies: Vec<Cidr>,
+    /// The load balancers that announce their clients by the PROXY protocol.
+    #[serde(deserialize_with = "optional_table")]
+    pub proxy_protocol: Option<ProxyProtocolSection>,
     /// The treatment of `//` in paths.
     #[serde(deserialize_with = "word")]
     pub paths: Paths,
@@ -186,9 +192,30 @@ impl Default for ServerSection {
             drain: Duration::seconds(30),
             reload: Reload::Signal,
             trusted_proxies: Vec::new(),
+            proxy_protocol: None,
             paths: Paths::Strict,
             bounds: BoundsSection::default(),
         }
+    }
+}
+
+/// `[server.proxy_protocol]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProxyProtocolSection {
+    /// The load balancers. Connections of all other peers are closed.
+    #[serde(deserialize_with = "networks")]
+    #[schemars(with = "OneOrMany<Cidr>")]
+    pub from: Vec<Cidr>,
+    /// Whether connections to the addresses in `https` begin with a header.
+    pub https: bool,
+    /// Whether connections to the addresses in `http` begin with a header.
+    pub http: bool,
+}
+
+impl Default for ProxyProtocolSection {
+    fn default() -> Self {
+        Self { from: Vec::new(), https: true, http: true }
     }
 }
 
@@ -272,6 +299,12 @@ pub struct TlsSection {
     /// Path of the certificate's private key, PEM.
     #[serde(deserialize_with = "text")]
     pub key: String,
+    /// Path of an OCSP response about the certificate, DER.
+    #[serde(deserialize_with = "optional_text")]
+    pub ocsp: Option<String>,
+    /// Certificates for single hosts.
+    #[serde(deserialize_with = "tables")]
+    pub certificates: Vec<CertificateSection>,
     /// The minimum TLS version.
     pub min_version: TlsVersion,
     /// The value of `Strict-Transport-Security`; if empty, the field is not sent.
@@ -284,10 +317,95 @@ impl Default for TlsSection {
         Self {
             certificate: String::new(),
             key: String::new(),
+            ocsp: None,
+            certificates: Vec::new(),
             min_version: TlsVersion::Tls12,
             hsts: "max-age=31536000".to_owned(),
         }
     }
+}
+
+/// `[[tls.certificates]]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CertificateSection {
+    /// Path of the certificate chain, PEM.
+    #[serde(deserialize_with = "text")]
+    pub certificate: String,
+    /// Path of the certificate's private key, PEM.
+    #[serde(deserialize_with = "text")]
+    pub key: String,
+    /// Path of an OCSP response about the certificate, DER.
+    #[serde(deserialize_with = "optional_text")]
+    pub ocsp: Option<String>,
+    /// The hosts for which the certificate is shown; if empty, the names in the certificate.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub hosts: Vec<String>,
+}
+
+/// `[client_certificates.NAME]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientCertificatesSection {
+    /// The hosts whose clients are asked for a certificate; if empty, all hosts that no other table names.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub hosts: Vec<String>,
+    /// Whether clients without a certificate are refused.
+    #[serde(deserialize_with = "word")]
+    pub mode: ClientCertificateMode,
+    /// Path of the certificates of the authorities that sign clients' certificates, PEM.
+    #[serde(deserialize_with = "text")]
+    pub ca: String,
+    /// Paths of the revocation lists of these authorities, PEM.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub crl: Vec<String>,
+    /// The name in the certificate that becomes the subject.
+    #[serde(deserialize_with = "word")]
+    pub subject: CertificateSubject,
+    /// The roles of clients, as a map from subject to roles; `*` is every subject.
+    #[serde(deserialize_with = "named_lists")]
+    #[schemars(with = "BTreeMap<String, OneOrMany<String>>")]
+    pub roles: BTreeMap<String, Vec<String>>,
+}
+
+impl Default for ClientCertificatesSection {
+    fn default() -> Self {
+        Self {
+            hosts: Vec::new(),
+            mode: ClientCertificateMode::Required,
+            ca: String::new(),
+            crl: Vec::new(),
+            subject: CertificateSubject::Uri,
+            roles: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[client_certificates.NAME] mode`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificateMode {
+    /// Refuses clients without a certificate.
+    Required,
+    /// Accepts clients without a certificate.
+    Optional,
+}
+
+/// `[client_certificates.NAME] subject`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateSubject {
+    /// The only alternative name that is a URI, such as a SPIFFE ID.
+    Uri,
+    /// The only alternative name that is a host.
+    Dns,
+    /// The only alternative name that is an address of mail.
+    Email,
+    /// The only common name of the certificate's subject.
+    CommonName,
 }
 
 /// `[[issuer]]`

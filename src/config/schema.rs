@@ -230,7 +230,7 @@ written_as! {
     });
     TokenSource: json_schema!({
         "anyOf": [
-            { "enum": ["header", "cookie", "query", "websocket", "api_key"] },
+            { "enum": ["header", "cookie", "query", "websocket", "api_key", "client_certificate"] },
             named("header", Some("prefix")),
             named("cookie", None),
             named("websocket", None),

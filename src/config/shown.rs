@@ -171,6 +171,7 @@ impl Serialize for TokenSource {
             Self::Header => serializer.serialize_str("header"),
             Self::Cookie => serializer.serialize_str("cookie"),
             Self::ApiKey => serializer.serialize_str("api_key"),
+            Self::ClientCertificate => serializer.serialize_str("client_certificate"),
             Self::Query(name) => serializer.collect_map([("query", name)]),
             Self::WebSocket(name) => serializer.collect_map([("websocket", name)]),
             Self::ForeignCookie(name) => serializer.collect_map([("cookie", name)]),

@@ -99,6 +99,8 @@ pub enum TokenSource {
     WebSocket(String),
     /// The header field of API keys, and `Authorization: ApiKey`.
     ApiKey,
+    /// The client's certificate.
+    ClientCertificate,
     /// The query field of this name.
     Query(String),
     /// The header of this name, with this text before the token.
@@ -114,7 +116,7 @@ impl<'de> Deserialize<'de> for TokenSource {
             Table(BTreeMap<String, String>),
         }
         let error = || {
-            let expected = "\"header\", \"cookie\", \"query\", \"websocket\", \"api_key\", { header = \"X-Api-Token\" }, \
+            let expected = "\"header\", \"cookie\", \"query\", \"websocket\", \"api_key\", \"client_certificate\", { header = \"X-Api-Token\" }, \
                             { header = \"X-Api-Token\", prefix = \"Token \" }, { cookie = \"CF_Authorization\" } \
                             or { query = \"token\" }";
             ValueError::new("not a source of tokens", expected).into_serde()
@@ -126,6 +128,7 @@ impl<'de> Deserialize<'de> for TokenSource {
                 "query" => Ok(Self::Query("access_token".to_owned())),
                 "websocket" => Ok(Self::WebSocket("bearer".to_owned())),
                 "api_key" => Ok(Self::ApiKey),
+                "client_certificate" => Ok(Self::ClientCertificate),
                 _ => Err(error()),
             },
             Written::Table(table) => {

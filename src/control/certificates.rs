@@ -1,11 +1,12 @@
-//! Watches the certificate files. New connections get the latest certificate. A certificate that expires soon is
-//! logged.
+//! Watches the files of TLS. New connections get the latest certificates. A certificate or a revocation list that
+//! expires soon is logged.
 
 use super::file_watch::FileWatch;
 use crate::clock::Now;
 use crate::journal::{Journal, Level};
 use crate::timestamp::rfc3339;
-use crate::tls::{Certificates, Files, Validity};
+use crate::tls::{Certificates, Followed, Validity};
+use std::collections::BTreeMap;
 
 /// A warning is logged this many seconds before a certificate expires: two weeks, because the operator may be on leave.
 const SOON: u64 = 14 * 86_400;
@@ -19,74 +20,81 @@ enum Phase {
     Ended,
 }
 
-/// Watches the certificate and never returns. Each poll runs on a separate thread, because the folder may be slow.
+/// Watches the files and never returns. Each poll runs on a separate thread, because the folder may be slow.
 pub(super) async fn watch(certificates: Certificates, journal: Journal) {
     let mut interval = super::poll_interval();
-    let mut files = certificates.files();
+    let mut settings = certificates.settings();
     // The first poll reads the files again, because they may have changed since the process started.
-    let mut watch = FileWatch::unread(paths(&files));
-    let mut logged = (None, Phase::Valid);
+    let mut watch = FileWatch::unread(settings.paths());
+    let mut logged = BTreeMap::new();
     loop {
         interval.tick().await;
         let ours = certificates.clone();
         let looked = tokio::task::spawn_blocking(move || {
             // A reload may have switched to other files.
-            let now = ours.files();
-            if now != files {
-                watch = FileWatch::unread(paths(&now));
-                files = now;
+            let now = ours.settings();
+            if now != settings {
+                watch = FileWatch::unread(now.paths());
+                settings = now;
             }
-            let outcome = watch.poll().then(|| ours.follow(files.clone()));
-            (files, watch, outcome)
+            let followed = watch.poll().then(|| ours.follow(settings.clone()));
+            (settings, watch, followed)
         });
-        let Ok((back, looked, outcome)) = looked.await else {
+        let Ok((back, looked, followed)) = looked.await else {
             // The poll panicked, and the panic was logged. The next poll starts with a new watch.
-            files = certificates.files();
-            watch = FileWatch::unread(paths(&files));
+            settings = certificates.settings();
+            watch = FileWatch::unread(settings.paths());
             continue;
         };
-        (files, watch) = (back, looked);
-        match outcome {
-            Some(Ok(true)) => {
-                let ends = certificates.ends().map(rfc3339).unwrap_or_default();
-                journal.event(Level::Info, "the certificate was replaced", &[("ends", &ends)]);
-            }
-            Some(Ok(false)) | None => {}
-            Some(Err(why)) => journal.event(
-                Level::Error,
-                "the certificate was not replaced; the current one stays in use",
-                &[("why", &why)],
-            ),
+        (settings, watch) = (back, looked);
+        if let Some(followed) = followed {
+            log_followed(&followed, &journal);
         }
-        log_phase(&certificates, &journal, &mut logged);
+        log_phases(&certificates, &journal, &mut logged);
     }
 }
 
-fn paths(files: &Files) -> Vec<std::path::PathBuf> {
-    vec![files.certificate.clone(), files.key.clone()]
+fn log_followed(followed: &Followed, journal: &Journal) {
+    for (certificate, ends) in &followed.replaced {
+        let ends = ends.map(rfc3339).unwrap_or_default();
+        let fields = [("certificate", &**certificate), ("ends", &ends)];
+        journal.event(Level::Info, "the certificate was replaced", &fields);
+    }
+    for why in &followed.faults {
+        journal.event(
+            Level::Error,
+            "the certificate was not replaced; the current one stays in use",
+            &[("why", why)],
+        );
+    }
 }
 
-/// Logs each change of the certificate's phase once.
-fn log_phase(certificates: &Certificates, journal: &Journal, logged: &mut (Option<Validity>, Phase)) {
-    let validity = certificates.validity();
-    let now = match validity {
-        Some(validity) => phase(validity, Now::read().unix),
-        None => Phase::Valid,
+/// The phases that were logged, by the name of the certificate.
+type Logged = BTreeMap<Box<str>, (Option<Validity>, Phase)>;
+
+/// Logs each change of a certificate's phase once.
+fn log_phases(certificates: &Certificates, journal: &Journal, logged: &mut Logged) {
+    let all = certificates.all();
+    logged.retain(|label, _| all.iter().any(|shown| shown.label == *label));
+    for shown in all {
+        let validity = shown.validity;
+        let now = validity.map_or(Phase::Valid, |validity| phase(validity, Now::read().unix));
+        if logged.insert(shown.label.clone(), (validity, now)) != Some((validity, now)) {
+            log_phase(&shown.label, validity, now, journal);
+        }
+    }
+}
+
+fn log_phase(label: &str, validity: Option<Validity>, now: Phase, journal: &Journal) {
+    let ends = validity.map(|validity| rfc3339(validity.ends)).unwrap_or_default();
+    let begins = validity.map(|validity| rfc3339(validity.begins)).unwrap_or_default();
+    let (level, message, moment) = match now {
+        Phase::Valid => return,
+        Phase::NotYetValid => (Level::Error, "the certificate is not valid yet", ("begins", &*begins)),
+        Phase::EndsSoon => (Level::Warn, "the certificate expires soon", ("ends", &*ends)),
+        Phase::Ended => (Level::Error, "the certificate has expired", ("ends", &*ends)),
     };
-    if *logged == (validity, now) {
-        return;
-    }
-    *logged = (validity, now);
-    let at = validity.map(|validity| rfc3339(validity.ends)).unwrap_or_default();
-    match now {
-        Phase::Valid => {}
-        Phase::NotYetValid => {
-            let begins = validity.map(|validity| rfc3339(validity.begins)).unwrap_or_default();
-            journal.event(Level::Error, "the certificate is not valid yet", &[("begins", &begins)]);
-        }
-        Phase::EndsSoon => journal.event(Level::Warn, "the certificate expires soon", &[("ends", &at)]),
-        Phase::Ended => journal.event(Level::Error, "the certificate has expired", &[("ends", &at)]),
-    }
+    journal.event(level, message, &[("certificate", label), moment]);
 }
 
 const fn phase(Validity { begins, ends }: Validity, now: u64) -> Phase {

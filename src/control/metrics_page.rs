@@ -30,15 +30,8 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     write_dpop(&mut out, policy.trust.dpop());
     introspection::write_metrics(&mut out, &policy.trust);
     status.write_metrics(&mut out);
-    if let Some(ends) = shared.certificates.as_ref().and_then(Certificates::ends) {
-        let help = "Expiry of the certificate in use, in seconds since 1970.";
-        // The older name does not follow the Prometheus convention. It is kept for existing alerts.
-        for name in
-            ["portcullis_certificate_expires_seconds", "portcullis_certificate_expiry_timestamp_seconds"]
-        {
-            out.family(name, help, Kind::Gauge);
-            out.sample(&[], ends);
-        }
+    if let Some(certificates) = &shared.certificates {
+        write_certificates(&mut out, certificates);
     }
     if let Some(keys) = policy.trust.api_keys() {
         write_api_keys(&mut out, keys);
@@ -60,6 +53,41 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     out.family("portcullis_build_info", "The running version.", Kind::Gauge);
     out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     out.finish()
+}
+
+/// Writes the ends of certificates and revocation lists. The default certificate has no label.
+fn write_certificates(out: &mut Exposition, certificates: &Certificates) {
+    let all = certificates.all();
+    let ends: Vec<_> =
+        all.iter().filter_map(|shown| Some((shown, shown.validity.map(|validity| validity.ends)?))).collect();
+    let help = "Expiry of the certificate in use, in seconds since 1970.";
+    // The older name does not follow the Prometheus convention. It is kept for existing alerts.
+    for name in ["portcullis_certificate_expires_seconds", "portcullis_certificate_expiry_timestamp_seconds"]
+    {
+        out.family(name, help, Kind::Gauge);
+        for (shown, ends) in &ends {
+            let label = [("certificate", &*shown.label)];
+            out.sample(if shown.is_default { &[] } else { &label }, *ends);
+        }
+    }
+    let answers: Vec<_> = all.iter().filter_map(|shown| Some((&shown.label, shown.staple_ends()?))).collect();
+    if !answers.is_empty() {
+        let help = "Expiry of the OCSP response that is sent with a certificate, in seconds since 1970.";
+        out.family("portcullis_ocsp_response_expiry_timestamp_seconds", help, Kind::Gauge);
+        for (label, ends) in answers {
+            out.sample(&[("certificate", label)], ends);
+        }
+    }
+    let lists: Vec<_> = certificates.verifiers();
+    let lists: Vec<_> = lists.iter().filter_map(|known| Some((&known.rule.name, known.lists_end?))).collect();
+    if !lists.is_empty() {
+        let help =
+            "Earliest expiry of the revocation lists for clients' certificates, in seconds since 1970.";
+        out.family("portcullis_client_crl_expiry_timestamp_seconds", help, Kind::Gauge);
+        for (name, ends) in lists {
+            out.sample(&[("client_certificates", name)], ends);
+        }
+    }
 }
 
 /// Writes the statistics of verified tokens. The issuer labels are names from the policy, never text from a token.

@@ -18,7 +18,7 @@ use crate::metrics::{Exposition, Kind};
 use crate::policy::{Compiled, Policy, ServerSettings};
 use crate::review;
 use crate::timestamp::rfc3339;
-use crate::tls;
+use crate::tls::Certificates;
 use crate::worker::Shared;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -239,9 +239,7 @@ impl Reloader {
         let Compiled { policy, settings, .. } = made;
         warnings.extend(self.settings.restart_needed(&settings, &self.path));
         self.watch_files(&settings, read);
-        if let Some(why) = self.follow_certificate(&settings) {
-            warnings.push(why);
-        }
+        warnings.extend(self.follow_certificates(&settings));
         let before = self.shared.policy.load();
         if let (Some(authority), Some(settings)) = (&policy.authority, &policy.issuer_settings) {
             authority.follow(settings.clone());
@@ -297,19 +295,19 @@ impl Reloader {
         Report::Refused { diagnostics }
     }
 
-    /// Loads the certificate of the new policy. If the certificate is faulty, the previous one stays in use.
-    fn follow_certificate(&self, settings: &ServerSettings) -> Option<Diagnostic> {
-        let certificates = self.shared.certificates.as_ref()?;
-        let files = match &settings.certificate {
-            Some(files) => Ok(files.clone()),
-            None => tls::self_signed(&settings.state_dir),
+    /// Loads the certificates of the new policy. Instead of a faulty one, the previous one stays in use.
+    fn follow_certificates(&self, settings: &ServerSettings) -> Vec<Diagnostic> {
+        let Some(certificates) = self.shared.certificates.as_ref() else { return Vec::new() };
+        let faults = match settings.tls.clone().complete(&settings.state_dir) {
+            Ok(tls) => certificates.follow(tls).faults,
+            Err(why) => vec![why],
         };
-        let why = files.and_then(|files| certificates.follow(files)).err()?;
-        Some(Diagnostic {
+        let warning = |why: &String| Diagnostic {
             severity: Severity::Warning,
             id: "bad_certificate",
-            ..file_fault(&self.path, &why)
-        })
+            ..file_fault(&self.path, why)
+        };
+        faults.iter().map(warning).collect()
     }
 
     /// Watches the current policy's files, if the policy enables watching.
@@ -363,19 +361,8 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
     let before = shared.policy.load();
     let compiled = review::read(path, MissingKey::Create, Some(&before))?;
     let compiled = review::run_tests(compiled, Now::read())?;
-    if let Some(certificates) = shared.certificates.as_ref().filter(|served| served.holds(Now::read().unix)) {
-        let invalid =
-            |found: &&Diagnostic| matches!(found.id, "certificate_expired" | "certificate_not_yet_valid");
-        if let Some(found) = compiled.warnings.iter().find(invalid) {
-            // Clients would reject the new certificate, but accept the current one.
-            let ends = certificates.ends().map(rfc3339).unwrap_or_default();
-            let found = Diagnostic {
-                severity: Severity::Fault,
-                hint: format!("{} (the certificate in use is valid until {ends})", found.hint),
-                ..found.clone()
-            };
-            return Err(vec![found]);
-        }
+    if let Some(fault) = shared.certificates.as_ref().and_then(|served| unlike(served, &compiled)) {
+        return Err(vec![fault]);
     }
     let mut compiled = review::try_spellings(compiled, Severity::Warning);
     compiled.policy.authority =
@@ -393,6 +380,25 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
         signals::file(&compiled.policy, Some(&before), &compiled.settings, &shared.journal)
             .map_err(|why| vec![file_fault(path, &why)])?;
     Ok(compiled)
+}
+
+/// Returns a fault if clients would reject a certificate of the new policy, and accept the one that it replaces.
+fn unlike(served: &Certificates, compiled: &Compiled) -> Option<Diagnostic> {
+    let now = Now::read().unix;
+    let invalid =
+        |found: &&Diagnostic| matches!(found.id, "certificate_expired" | "certificate_not_yet_valid");
+    compiled.warnings.iter().filter(invalid).find_map(|found| {
+        let tls = &compiled.settings.tls;
+        let files = tls.files_of(&found.key)?;
+        let known = served.all().into_iter().find(|shown| match tls.default.as_ref() == Some(files) {
+            true => shown.is_default,
+            false => shown.files == *files,
+        });
+        let ends = known.filter(|shown| shown.holds(now))?.validity.map(|validity| rfc3339(validity.ends));
+        let hint =
+            format!("{} (the certificate in use is valid until {})", found.hint, ends.unwrap_or_default());
+        Some(Diagnostic { severity: Severity::Fault, hint, ..found.clone() })
+    })
 }
 
 /// Returns a fault of the whole file.

@@ -80,6 +80,14 @@ denials! {
         flask: None,
     }
 
+    /// The connection may not carry requests for this host (RFC 9110 section 15.5.20).
+    Misdirected => {
+        code: "misdirected_request", status: StatusCode::MISDIRECTED_REQUEST, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
+        detail: "This connection is not for this host. A new connection is required.",
+        flask: None,
+    }
+
     // Stage: route.
     /// No route covers the request's host and path.
     NoRoute => {
@@ -219,6 +227,13 @@ denials! {
         code: "bound_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Bound, grpc: Grpc::Unauthenticated, from_policy: true,
         detail: "The access token is bound to a key, and needs the scheme DPoP and a proof.",
+        flask: None,
+    }
+    /// The token is bound to a client certificate, and the connection has another one or none (RFC 8705 section 3).
+    WrongCertificate => {
+        code: "wrong_client_certificate", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token is bound to another client certificate.",
         flask: None,
     }
     /// The token is not bound to a key of its sender, and the route or the scheme `DPoP` requires it.

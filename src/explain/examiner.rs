@@ -11,13 +11,15 @@ use crate::authorize::{Permit, Refusal, RequestFacts};
 use crate::clock::Now;
 use crate::denial::{Challenge, Denial};
 use crate::peer::forwarded;
-use crate::peer::{Caller, Peer, Relayed};
+use crate::peer::{Caller, Peer, Relayed, Scheme};
 use crate::pipeline::stages;
 use crate::policy::{Policy, Question};
 use crate::route::{Found, Head};
+use crate::tls::{ClientCertificate, Misdirected};
 use aws_lc_rs::rand;
 use http::header;
 use http::request::Parts;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -36,6 +38,15 @@ pub struct Examiner<'p> {
     key: [u8; 32],
     tokens: RefCell<TokenCache>,
     described: RefCell<TokenCache>,
+}
+
+/// A request with its credential, and what verifies the credential.
+struct Prepared<'e> {
+    parts: Parts,
+    trust: Cow<'e, Trust>,
+    cache: &'e RefCell<TokenCache>,
+    /// The certificate of the client's connection.
+    certificate: Option<ClientCertificate>,
 }
 
 /// The sender of a request: the caller, and the request that a trusted proxy relays, if any.
@@ -82,10 +93,11 @@ impl<'p> Examiner<'p> {
 
     /// Returns the verdict on a request.
     pub fn verdict(&self, question: &Question) -> Verdict {
-        let (parts, trust, cache) = self.prepare(question);
-        let read = self.policy.front.head(&parts);
+        let prepared = self.prepare(question);
+        let parts = &prepared.parts;
+        let read = self.policy.front.head(parts);
         let evaluation = match &read {
-            Ok(head) => self.follow(head, &self.sender(question, &parts), question, &trust, cache),
+            Ok(head) => self.follow(head, &self.sender(question, parts), question, &prepared),
             Err(denial) => Evaluation::ended(denial.clone()),
         };
         evaluation.verdict()
@@ -94,13 +106,14 @@ impl<'p> Examiner<'p> {
     /// Returns the verdict on a request and, if the request is forwarded, the upstream's request. This is faster than
     /// `explain`, which examines every route.
     pub fn verdict_and_request(&self, question: &Question) -> (Verdict, Option<UpstreamRequest>) {
-        let (parts, trust, cache) = self.prepare(question);
-        let sender = self.sender(question, &parts);
-        let read = self.policy.front.head(&parts);
+        let prepared = self.prepare(question);
+        let parts = &prepared.parts;
+        let sender = self.sender(question, parts);
+        let read = self.policy.front.head(parts);
         let (evaluation, outgoing) = match &read {
             Ok(head) => {
-                let evaluation = self.follow(head, &sender, question, &trust, cache);
-                let outgoing = self.outgoing(head, &evaluation, &parts, &sender, question);
+                let evaluation = self.follow(head, &sender, question, &prepared);
+                let outgoing = self.outgoing(head, &evaluation, parts, &sender, question);
                 (evaluation, outgoing)
             }
             Err(denial) => (Evaluation::ended(denial.clone()), None),
@@ -110,10 +123,11 @@ impl<'p> Examiner<'p> {
 
     /// Returns the detailed reason for a refusal, for operators; `None` if the request is not refused.
     pub fn reason(&self, question: &Question) -> Option<String> {
-        let (parts, trust, cache) = self.prepare(question);
-        let read = self.policy.front.head(&parts);
+        let prepared = self.prepare(question);
+        let parts = &prepared.parts;
+        let read = self.policy.front.head(parts);
         let evaluation = match &read {
-            Ok(head) => self.follow(head, &self.sender(question, &parts), question, &trust, cache),
+            Ok(head) => self.follow(head, &self.sender(question, parts), question, &prepared),
             Err(denial) => Evaluation::ended(denial.clone()),
         };
         self.why(read.as_ref().ok(), &evaluation, question.now)
@@ -133,8 +147,9 @@ impl<'p> Examiner<'p> {
     /// Explains the decision on a request.
     pub fn explain(&self, question: &Question) -> Explanation {
         let policy = self.policy;
-        let (parts, trust, cache) = self.prepare(question);
-        let sender = self.sender(question, &parts);
+        let prepared = self.prepare(question);
+        let parts = &prepared.parts;
+        let sender = self.sender(question, parts);
         let authority = question.parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let mut explanation = Explanation {
             method: parts.method.to_string(),
@@ -161,9 +176,9 @@ impl<'p> Examiner<'p> {
             resource_metadata: None,
             outgoing: None,
         };
-        let read = policy.front.head(&parts);
+        let read = policy.front.head(parts);
         let evaluation = match &read {
-            Ok(head) => self.follow(head, &sender, question, &trust, cache),
+            Ok(head) => self.follow(head, &sender, question, &prepared),
             Err(denial) => Evaluation::ended(denial.clone()),
         };
         if let Ok(head) = &read {
@@ -192,7 +207,7 @@ impl<'p> Examiner<'p> {
         }
         explanation.caller = evaluation.caller.as_ref().map(|(principal, _)| CallerIdentity::of(principal));
         if let Ok(head) = &read {
-            explanation.outgoing = self.outgoing(head, &evaluation, &parts, &sender, question);
+            explanation.outgoing = self.outgoing(head, &evaluation, parts, &sender, question);
         }
         explanation.outcome = evaluation.outcome;
         explanation.shadow = evaluation.shadow;
@@ -205,8 +220,7 @@ impl<'p> Examiner<'p> {
         head: &'h Head<'_>,
         sender: &Sender,
         question: &Question,
-        trust: &Trust,
-        cache: &RefCell<TokenCache>,
+        prepared: &Prepared<'_>,
     ) -> Evaluation<'p, 'h> {
         if self.policy.front.redirects(question.scheme) && self.policy.front.redirects(sender.caller.scheme) {
             if let Err(denial) = stages::redirect(self.policy, head) {
@@ -215,6 +229,15 @@ impl<'p> Examiner<'p> {
             }
             return Evaluation { outcome: Outcome::Redirected, ..Evaluation::ended(Denial::NoRoute) };
         }
+        // The client of a question asked for the question's host when it connected.
+        if question.scheme == Scheme::Http
+            && let Some(rules) = &self.policy.front.client_rules
+            && rules.get(head.host.as_deref()).is_some_and(|rule| rule.required)
+        {
+            let detail = Some(Misdirected::Cleartext.reason().into());
+            return Evaluation { detail, ..Evaluation::ended(Denial::Misdirected) };
+        }
+        let Prepared { trust, cache, certificate, .. } = prepared;
         let routed = match stages::find(self.policy, head) {
             Ok(routed) => routed,
             Err(denial) => return Evaluation::ended(denial),
@@ -225,6 +248,7 @@ impl<'p> Examiner<'p> {
             scheme: sender.caller.scheme,
             relayed: sender.relayed.as_deref(),
             csrf_field: None,
+            certificate: certificate.as_ref(),
         };
         let decided = routed.decide(trust, &credentials, question.now, &mut cache.borrow_mut());
         // As in the pipeline, the protocol is checked after the rule. In shadow mode, it is checked even after a

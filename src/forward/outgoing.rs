@@ -62,7 +62,8 @@ impl Target {
                 | Place::ForeignCookie
                 | Place::Named
                 | Place::WebSocket
-                | Place::ApiKey,
+                | Place::ApiKey
+                | Place::Certificate,
             ) => false,
         };
         Self::of(head, uri, strip_prefix, Some(sources).filter(|_| may_hold_token))
@@ -216,8 +217,8 @@ fn strip_client(
             Source::WebSocket(marker) => strip_subprotocol(headers, marker),
             // The code after this loop handles `Authorization: ApiKey`.
             Source::ApiKey(name) => drop(headers.remove(name)),
-            // `Target` already removed the query field.
-            Source::Query(_) => {}
+            // `Target` already removed the query field, and a certificate is not in the request.
+            Source::Query(_) | Source::Certificate => {}
         }
     }
     // With `forward_token`, only a verified token from the header is forwarded. The proof of a bound token never is: an
@@ -233,6 +234,7 @@ fn strip_client(
             | Place::Named
             | Place::WebSocket
             | Place::ApiKey
+            | Place::Certificate
             | Place::Query,
         )
         | None => None,

@@ -1,5 +1,6 @@
 //! Defines the counters of a route and of a core.
 
+use super::proxy_failure::ProxyFailures;
 use super::tls_failure::TlsFailures;
 use crate::authenticate::ApiKeyOutcome;
 use crate::counter::{Counter, Durations, Sharded};
@@ -138,6 +139,8 @@ pub(crate) struct WorkerCounters {
     pub connections_refused: Counter,
     /// Failed TLS handshakes by reason, including timeouts.
     pub tls_failures: TlsFailures,
+    /// Connections closed because of their PROXY header, by reason.
+    pub proxy_failures: ProxyFailures,
     /// Connections that were closed because a head did not arrive in time.
     pub head_timeouts: Counter,
     /// Connections that were closed because no request arrived.

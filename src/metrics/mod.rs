@@ -7,6 +7,7 @@
 mod counters;
 mod exposition;
 pub(crate) mod process;
+pub(crate) mod proxy_failure;
 mod requests;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,12 @@ pub(crate) enum TlsFailure {
     NoProtocol,
     /// The client requested a server name that is not a host name.
     ServerName,
+    /// The client requested a host for which there is no certificate, and there is no default certificate.
+    UnknownHost,
+    /// The client has no certificate, and the host requires one.
+    NoClientCertificate,
+    /// The client's certificate is not accepted.
+    ClientCertificate,
     /// The client's bytes are not TLS, or its messages are out of order.
     NotTls,
     /// Any other failure.
@@ -29,7 +35,7 @@ pub(crate) enum TlsFailure {
 
 impl TlsFailure {
     /// All reasons, in the order of their counters.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Cleartext,
         Self::Timeout,
         Self::Closed,
@@ -38,6 +44,9 @@ impl TlsFailure {
         Self::Incompatible,
         Self::NoProtocol,
         Self::ServerName,
+        Self::UnknownHost,
+        Self::NoClientCertificate,
+        Self::ClientCertificate,
         Self::NotTls,
         Self::Other,
     ];
@@ -52,6 +61,9 @@ impl TlsFailure {
             Self::Incompatible => "incompatible",
             Self::NoProtocol => "no_protocol",
             Self::ServerName => "server_name",
+            Self::UnknownHost => "unknown_host",
+            Self::NoClientCertificate => "no_client_certificate",
+            Self::ClientCertificate => "client_certificate",
             Self::NotTls => "not_tls",
             Self::Other => "other",
         }

@@ -1,5 +1,6 @@
 //! Writes the counters of the cores.
 
+use super::proxy_failure::ProxyFailure;
 use super::tls_failure::TlsFailure;
 use super::{Exposition, Kind, WorkerCounters};
 use crate::authenticate::ApiKeyOutcome;
@@ -84,6 +85,12 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     let help = "HTTP/2 streams reset because of a timeout, by what was awaited.";
     out.family("portcullis_stream_timeouts_total", help, Kind::Counter);
     out.sample(&[("waited_for", "reader")], sum(|worker| &worker.stream_reader_timeouts));
+    let help = "Connections closed because they did not begin with an accepted PROXY header, by reason.";
+    out.family("portcullis_proxy_protocol_failures_total", help, Kind::Counter);
+    for failure in ProxyFailure::ALL {
+        let counts = workers.iter().map(|worker| worker.proxy_failures.of(failure).get());
+        out.sample(&[("reason", failure.as_str())], counts.fold(0, u64::wrapping_add));
+    }
     out.family("portcullis_tls_failures_total", "Failed TLS handshakes by reason.", Kind::Counter);
     for failure in TlsFailure::ALL {
         let count =

@@ -4,8 +4,9 @@ use super::activity::Activity;
 use super::coarse::{CoarseMillis, CoreState};
 use super::streams::Streams;
 use super::{Peer, Protocol};
+use crate::tls::{ClientCertificate, TlsSession};
 use http::HeaderValue;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(crate) struct Connection {
     pub(crate) forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
     /// The connection's open HTTP/2 streams.
     pub(crate) streams: Streams,
+    /// The facts of the TLS handshake, if hosts of the policy differ in TLS.
+    tls: OnceCell<Box<TlsSession>>,
     has_fragment: Cell<bool>,
     /// The start of the most recent head, for the log entry of a request that cannot be parsed.
     head_start: RefCell<Vec<u8>>,
@@ -42,6 +45,7 @@ impl Connection {
             forwarded_for: address.expect("a formatted IP address is visible ASCII"),
             forwarded: RefCell::new(None),
             streams: Streams::default(),
+            tls: OnceCell::new(),
             has_fragment: Cell::new(false),
             head_start: RefCell::default(),
             has_unread_body: Cell::new(false),
@@ -53,6 +57,22 @@ impl Connection {
     /// Returns the current time on the core's coarse clock.
     pub(crate) fn coarse_now(&self) -> CoarseMillis {
         self.core.coarse_now.get()
+    }
+
+    /// Keeps the facts of the connection's handshake.
+    pub(crate) fn set_tls(&self, session: TlsSession) {
+        // A connection has one handshake.
+        let _ = self.tls.set(Box::new(session));
+    }
+
+    /// Returns the facts of the handshake, if hosts of the policy differed in TLS at that time.
+    pub(crate) fn tls(&self) -> Option<&TlsSession> {
+        self.tls.get().map(|session| &**session)
+    }
+
+    /// Returns the client's certificate.
+    pub(crate) fn certificate(&self) -> Option<&ClientCertificate> {
+        self.tls()?.client()
     }
 
     /// Stores the start of a head, and checks the request target for a fragment.

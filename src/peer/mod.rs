@@ -4,10 +4,12 @@ pub(crate) mod activity;
 mod coarse;
 mod connection;
 pub(crate) mod forwarded;
+mod proxy_header;
 pub(crate) mod streams;
 
 pub(crate) use coarse::{CoarseMillis, CoreState, coarse_millis};
 pub(crate) use connection::Connection;
+pub use proxy_header::{PROXY_HEADER_MAX, ProxyHeader, ProxyHeaderFault};
 
 use std::net::{IpAddr, Ipv6Addr};
 

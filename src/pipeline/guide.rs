@@ -150,6 +150,7 @@ fn is_dead(denial: &Denial) -> bool {
             | Denial::WrongType
             | Denial::MissingClaim(_)
             | Denial::BoundToken
+            | Denial::WrongCertificate
             | Denial::RevokedToken
             | Denial::InactiveToken
     )

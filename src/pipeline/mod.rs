@@ -34,6 +34,7 @@ use crate::respond::compat::CompatRequest;
 use crate::respond::cors;
 use crate::route::host::Authority;
 use crate::route::{Head, Slashes};
+use crate::tls::ClientCertificate;
 use crate::worker::Worker;
 use bytes::Bytes;
 use exchange::{Exchange, OriginalRequest, VerdictStyle};
@@ -140,6 +141,13 @@ async fn serve<'p>(
     {
         return to_https(policy, exchange, &head, port, record, progress);
     }
+    if let Some(rules) = &policy.front.client_rules {
+        let admitted = stages::admit(rules, &connection.peer, connection.tls(), &head, exchange);
+        admitted.map_err(|misdirected| {
+            record.explained(misdirected.reason().to_owned());
+            Denial::Misdirected
+        })?;
+    }
     if exchange.verdict.is_some() || forward_auth::is_asked(policy, &head.path) {
         exchange.verdict.get_or_insert(VerdictStyle::Statuses);
         record.asks_for_verdict();
@@ -164,7 +172,8 @@ async fn serve<'p>(
         progress.routed(route, record);
         return Ok(answer.map(Body::whole));
     }
-    let admitted = judge(worker, policy, exchange, &head, body, record, progress).await?;
+    let certificate = connection.certificate();
+    let admitted = judge(worker, policy, exchange, (&head, certificate), body, record, progress).await?;
 
     admitted.routed.check_protocol(&parts.headers)?;
 
@@ -216,7 +225,16 @@ async fn give_verdict<'p>(
     let head = Head::read(&original.parts, policy.front.head_bounds.of_question(), Slashes::Strict)
         .inspect_err(|denial| record.too_large(denial, &original.parts.headers))?;
     forward_auth::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
-    let admitted = judge(worker, policy, exchange, &head, None, record, progress).await?;
+    if let Some(rules) = &policy.front.client_rules
+        && rules.get(head.host.as_deref()).is_some_and(|rule| rule.required)
+    {
+        record.explained(
+            "the host requires a client certificate, which another proxy cannot pass on".to_owned(),
+        );
+        return Err(Denial::Misdirected.into());
+    }
+    // The connection is that of the other proxy, and so is its certificate.
+    let admitted = judge(worker, policy, exchange, (&head, None), None, record, progress).await?;
     match &admitted.routed.route.handler {
         Handler::Forward(delivery) => {
             let write_csrf = admitted.routed.route.csrf_field.is_some();
@@ -244,7 +262,7 @@ async fn judge<'p, 'h>(
     worker: &Worker,
     policy: &'p Policy,
     exchange: &Exchange,
-    head: &'h Head<'_>,
+    (head, certificate): (&'h Head<'_>, Option<&ClientCertificate>),
     body: Option<Inbound>,
     record: &mut Record,
     progress: &mut Progress<'p>,
@@ -280,7 +298,7 @@ async fn judge<'p, 'h>(
     };
     let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
-    let shown = Credentials { head, scheme, relayed, csrf_field };
+    let shown = Credentials { head, scheme, relayed, csrf_field, certificate };
     // This is a separate statement because the token cache must not stay borrowed during a wait.
     let decision = routed.decide(&policy.trust, &shown, exchange.now, &mut worker.tokens());
     let decision = match decision {

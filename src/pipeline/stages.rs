@@ -1,16 +1,20 @@
 //! Defines the stages of a decision. Real requests and explanations of hypothetical requests use the same functions.
 //!
-//! The order is [`redirect`], [`find`], [`Routed::decide`], [`Routed::check_protocol`]. A decision needs a route, and
+//! The order is [`redirect`], [`admit`], [`find`], [`Routed::decide`], [`Routed::check_protocol`]. A decision needs a route, and
 //! only [`find`] returns a route. The pipeline applies limits and reads bodies between the stages.
 
+use super::exchange::Exchange;
 use crate::authenticate::{Credentials, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal};
 use crate::clock::Now;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
+use crate::peer::{Peer, Scheme};
 use crate::policy::{Handler, Policy, Route};
 use crate::route::{Found, Head, upgrade};
+use crate::tls::{ClientRule, HostMap, Misdirected, TlsSession};
 use http::HeaderMap;
+use std::sync::Arc;
 
 #[derive(Debug)]
 pub(crate) struct Routed<'p, 'h> {
@@ -26,6 +30,29 @@ pub(crate) struct Routed<'p, 'h> {
 /// cleartext.
 pub(crate) fn redirect(policy: &Policy, head: &Head<'_>) -> Result<(), Denial> {
     if policy.carries_credential(head) { Err(Denial::InsecureTransport) } else { Ok(()) }
+}
+
+/// Checks whether a connection may carry a request, if hosts of the policy differ in TLS.
+///
+/// # Errors
+/// Returns why a new connection is required.
+#[cold]
+pub(crate) fn admit(
+    rules: &HostMap<Arc<ClientRule>>,
+    peer: &Peer,
+    session: Option<&TlsSession>,
+    head: &Head<'_>,
+    exchange: &Exchange,
+) -> Result<(), Misdirected> {
+    let host = head.host.as_deref();
+    let rule = rules.get(host).map(|rule| &**rule);
+    match (session, peer.scheme) {
+        (Some(session), _) => session.admit(host, rule, exchange.caller.by_trusted_proxy, exchange.now.unix),
+        // The connection is older than the rules.
+        (None, Scheme::Https) if rule.is_some() => Err(Misdirected::OtherRule),
+        (None, Scheme::Http) if rule.is_some_and(|rule| rule.required) => Err(Misdirected::Cleartext),
+        (None, Scheme::Http | Scheme::Https) => Ok(()),
+    }
 }
 
 /// Finds the route of a request.

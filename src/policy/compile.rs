@@ -4,8 +4,9 @@ mod api_keys;
 mod authorities;
 mod authority;
 mod cases;
-mod certificate;
+mod certificates;
 mod claim_values;
+mod client_certificates;
 mod contradictions;
 mod counters;
 mod credential_policy;
@@ -104,7 +105,7 @@ fn compile_policy(
 
     let mut settings = server::settings(file, &mut faults);
     let origins = authority::origins("policy.origins", &file.policy.origins, &mut faults);
-    let front = server::front(file, &mut faults);
+    let front = server::front(file, &settings.tls, &mut faults);
     let settings_before = before.and_then(|before| before.issuer_settings.as_deref());
     // Revocations by signals outlive every policy.
     let marks = before.map(|before| before.trust.revoked().signals().clone()).unwrap_or_default();
@@ -166,6 +167,7 @@ fn compile_policy(
     if let Some(settings) = &api_keys {
         trust = trust.with_api_keys(settings.keys.clone());
     }
+    trust = trust.with_certificate_callers(client_certificates::callers(file));
     if let Some(before) = before {
         trust = trust.carry_over(&before.trust);
     }
@@ -201,7 +203,10 @@ fn compile_policy(
 
 /// Reports a fault if a route requires a token but the policy trusts no issuer. Such a route rejects every request.
 fn nobody_to_trust(file: &File, faults: &mut Faults<'_>) {
-    let trusts = !file.issuer.is_empty() || file.authority.is_some() || file.api_keys.is_some();
+    let trusts = !file.issuer.is_empty()
+        || file.authority.is_some()
+        || file.api_keys.is_some()
+        || !file.client_certificates.is_empty();
     let guarded = file.route.iter().position(|route| route.access == file::Access::Authenticated);
     if let (false, Some(index)) = (trusts, guarded) {
         faults.fault(

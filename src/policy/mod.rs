@@ -18,7 +18,7 @@ pub(crate) use faults::Faults;
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 pub use question::{Credential, NOBODYS_ADDRESS, Question};
 pub use resource::ProtectedResource;
-pub use server_settings::ServerSettings;
+pub use server_settings::{ProxyProtocol, ServerSettings};
 pub use waivers::{SortedFindings, WaivedFinding, Waivers};
 
 use crate::api_key_file::ApiKeyFile;
@@ -38,6 +38,7 @@ use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::route::{Head, Matcher, RouteTable};
 use crate::signals::{FileWriter, Receiver, Recorder, SignalKind};
+use crate::tls::{ClientRule, HostMap};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
@@ -214,6 +215,8 @@ pub struct Front {
     pub keeps_decisions: bool,
     /// Whether cleartext requests are redirected to TLS.
     pub redirect: bool,
+    /// The rules for clients' certificates by host. `None` if every connection may carry requests for every host.
+    pub client_rules: Option<Box<HostMap<Arc<ClientRule>>>>,
 }
 
 impl Front {

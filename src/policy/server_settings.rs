@@ -1,11 +1,13 @@
 //! The settings that are fixed when the process starts.
 
+use crate::config::network::Cidr;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
-use crate::tls::{Files, MinVersion};
+use crate::tls::{MinVersion, TlsSettings};
 use crate::worker_settings::WorkerSettings;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The listeners and other settings that are read once at start.
 #[derive(Clone, Debug)]
@@ -20,8 +22,10 @@ pub struct ServerSettings {
     pub redirect: bool,
     /// The https port for clients. The default is the port of the first address in `https`.
     pub public_port: Option<u16>,
-    /// The files of the certificate. `None` means a self-signed certificate in the state folder.
-    pub certificate: Option<Files>,
+    /// The load balancers that announce their clients by the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
+    /// The certificates, and those that clients are asked for.
+    pub tls: TlsSettings,
     /// The minimum TLS version.
     pub min_version: MinVersion,
     /// The folder for the files that the gateway generates.
@@ -37,6 +41,15 @@ pub struct ServerSettings {
     pub worker: WorkerSettings,
 }
 
+/// The load balancers that announce their clients by the PROXY protocol, for each kind of listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// Those of the TLS listeners. `None` if connections begin without a header.
+    pub https: Option<Arc<[Cidr]>>,
+    /// Those of the cleartext listeners.
+    pub http: Option<Arc<[Cidr]>>,
+}
+
 impl ServerSettings {
     /// Returns a warning for each changed setting that requires a restart. `file` is the path of the policy file.
     pub fn restart_needed(&self, other: &Self, file: &Path) -> Vec<Diagnostic> {
@@ -47,6 +60,7 @@ impl ServerSettings {
             ("server.admin", self.admin != other.admin),
             ("server.plain", self.redirect != other.redirect),
             ("server.public_port", self.public_port != other.public_port),
+            ("server.proxy_protocol", self.proxy_protocol != other.proxy_protocol),
             ("server.workers", self.cores != other.cores),
             ("tls.min_version", self.min_version != other.min_version),
             ("server.drain_delay", ours.drain_delay != theirs.drain_delay),

@@ -101,6 +101,7 @@ impl TokenSearch<'_> {
                 Source::Cookie(name) => ("cookies", format!("Missing cookie \"{name}\"")),
                 // The library has no API keys and reads no subprotocols.
                 Source::ApiKey(name) => ("headers", format!("Missing {name} Header")),
+                Source::Certificate => ("headers", "Missing client certificate".to_owned()),
                 Source::WebSocket(_) => ("headers", "Missing sec-websocket-protocol Header".to_owned()),
                 // The misspelling is in the library's message.
                 Source::Query(name) => ("query_string", format!("Missing '{name}' query paramater")),

@@ -109,6 +109,9 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
             "That took too long",
             "The request did not arrive in time. Check your connection, then try again.",
         ),
+        Denial::Misdirected => {
+            ("Open this page again", "Your browser used a connection that is meant for another address.")
+        }
         Denial::NoRoute | Denial::NotFound => ("Page not found", "There is nothing at this address."),
         Denial::MethodNotAllowed(_) => {
             ("Not possible here", "This address does not accept this kind of request.")
@@ -131,6 +134,7 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
         | Denial::MissingClaim(_)
         | Denial::UnknownApiKey
         | Denial::BoundToken
+        | Denial::WrongCertificate
         | Denial::UnboundToken
         | Denial::InvalidProof(_)
         | Denial::UseDpopNonce

@@ -1,9 +1,9 @@
 //! Reads a certificate chain and its key from files. Errors contain a remedy, often as a command.
 
 use super::Files;
+use super::facts::{Facts, OcspAnswer};
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
-use crate::timestamp::rfc3339;
 use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -12,8 +12,6 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use std::fmt;
 use std::path::Path;
-use yasna::tags::TAG_UTCTIME;
-use yasna::{ASN1Result, BERReader, Tag};
 use zeroize::Zeroizing;
 
 /// Maximum size of a certificate or key file: 4 MiB, a thousand times the usual size.
@@ -26,6 +24,8 @@ pub(crate) enum Part {
     Certificate,
     /// The private key.
     Key,
+    /// The answer of the authority's OCSP responder.
+    Ocsp,
 }
 
 /// The reason why a pair cannot be used.
@@ -42,77 +42,6 @@ pub(crate) struct Unusable {
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {}", self.found, self.hint)
-    }
-}
-
-/// The validity of a certificate, in seconds since 1970. Both ends are included (RFC 5280 section 4.1.2.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Validity {
-    /// The certificate's `notBefore`.
-    pub(crate) begins: u64,
-    /// The certificate's `notAfter`.
-    pub(crate) ends: u64,
-}
-
-impl Validity {
-    /// Parses the validity of a certificate. Returns `None` if it is malformed.
-    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let moment = |reader: BERReader<'_, '_>| -> ASN1Result<i64> {
-            Ok(if reader.lookahead_tag()? == TAG_UTCTIME {
-                reader.read_utctime()?.datetime().unix_timestamp()
-            } else {
-                reader.read_generalized_time()?.datetime().unix_timestamp()
-            })
-        };
-        let read = yasna::parse_der(certificate, |reader| {
-            reader.read_sequence(|reader| {
-                let validity = reader.next().read_sequence(|reader| {
-                    reader.read_optional(|reader| {
-                        reader.read_tagged(Tag::context(0), |reader| reader.read_der())
-                    })?;
-                    let (_serial, _signature, _issuer) =
-                        (reader.next().read_der()?, reader.next().read_der()?, reader.next().read_der()?);
-                    let validity = reader
-                        .next()
-                        .read_sequence(|reader| Ok((moment(reader.next())?, moment(reader.next())?)))?;
-                    while reader.read_optional(|reader| reader.read_der())?.is_some() {}
-                    Ok(validity)
-                })?;
-                while reader.read_optional(|reader| reader.read_der())?.is_some() {}
-                Ok(validity)
-            })
-        });
-        let (begins, ends) = read.ok()?;
-        // A time before 1970 becomes 1970.
-        let unsigned = |moment: i64| u64::try_from(moment).unwrap_or(0);
-        Some(Self { begins: unsigned(begins), ends: unsigned(ends) })
-    }
-
-    /// Returns why the certificate is not valid at `now` (seconds since 1970), or `None` if it is valid.
-    pub(crate) fn fault(self, now: u64) -> Option<Invalid> {
-        match () {
-            () if now > self.ends => Some(Invalid::Expired(self.ends)),
-            () if now < self.begins => Some(Invalid::NotYet(self.begins)),
-            () => None,
-        }
-    }
-}
-
-/// The reason why a certificate is not valid. The value is the time at which its validity ended or will begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Invalid {
-    /// The certificate has expired.
-    Expired(u64),
-    /// The certificate is not valid yet.
-    NotYet(u64),
-}
-
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Expired(ends) => write!(f, "expired on {}", rfc3339(*ends)),
-            Self::NotYet(begins) => write!(f, "is not valid before {}", rfc3339(*begins)),
-        }
     }
 }
 
@@ -146,6 +75,8 @@ pub(crate) fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Optio
 /// Returns the faulty file and the remedy.
 pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
     let certificates = chain(&files.certificate)?;
+    let own = &certificates[0];
+    let ocsp = files.ocsp.as_deref().map(|path| answer(path, own)).transpose()?;
     let fault = |found: &str, hint: String| Unusable {
         part: Part::Key,
         found: format!("{}: {found}", files.key.display()),
@@ -165,7 +96,7 @@ pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
             "an RSA key of at least 2048 bits, or one of P-256, P-384 or Ed25519".to_owned(),
         )
     })?;
-    let pair = CertifiedKey::new(certificates, key);
+    let pair = CertifiedKey { ocsp, ..CertifiedKey::new(certificates, key) };
     match pair.keys_match() {
         // If the public key cannot be derived, the pair is accepted, because a mismatch cannot be proven.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
@@ -228,6 +159,24 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
             &format!("cannot be read as PEM: {error}"),
             "whole blocks from BEGIN CERTIFICATE to END CERTIFICATE".to_owned(),
         )),
+    }
+}
+
+/// Reads an answer of an OCSP responder about this certificate (RFC 6960 section 4.2.1).
+fn answer(path: &Path, own: &CertificateDer<'_>) -> Result<Vec<u8>, Unusable> {
+    let bytes = bytes(Part::Ocsp, path)?;
+    let fault = |found: &str| Unusable {
+        part: Part::Ocsp,
+        found: format!("{}: {found}", path.display()),
+        hint: "the file that `openssl ocsp -respout FILE` writes for this certificate".to_owned(),
+    };
+    let facts = Facts::of(own);
+    match OcspAnswer::of(&bytes) {
+        None => Err(fault("is not a successful OCSP response about one certificate, in DER")),
+        Some(answer) if facts.is_some_and(|facts| facts.serial != answer.serial) => {
+            Err(fault("is an OCSP response about another certificate"))
+        }
+        Some(_) => Ok(bytes),
     }
 }
 
@@ -297,24 +246,6 @@ fn no_key(bytes: &[u8], path: &Path) -> (&'static str, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_make_reading_the_validity_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..80)) {
-            let _ = Validity::of(&CertificateDer::from(bytes));
-        }
-    }
-
-    #[test]
-    fn a_certificate_holds_from_its_first_second_to_its_last() {
-        // RFC 5280 section 4.1.2.5: the validity period includes both notBefore and notAfter.
-        let validity = Validity { begins: 10, ends: 20 };
-        for (now, fault) in
-            [(9, Some(Invalid::NotYet(10))), (10, None), (20, None), (21, Some(Invalid::Expired(20)))]
-        {
-            assert_eq!(validity.fault(now), fault, "{now}");
-        }
-    }
 
     #[test]
     fn the_names_of_a_certificate_are_told_where_another_is_asked_for() {

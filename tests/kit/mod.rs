@@ -10,6 +10,7 @@ pub mod dir;
 pub mod forge;
 pub mod http2;
 pub mod key_server;
+pub mod pki;
 pub mod portcullis;
 #[allow(dead_code, reason = "the store's own tests ask for more of it")]
 pub mod postgres;

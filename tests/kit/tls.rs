@@ -1,5 +1,6 @@
 //! TLS connections to the gateway.
 
+use super::pki::Identity;
 use super::{PATIENCE, end_of_head};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -29,6 +30,8 @@ pub struct Options {
     pub name: Option<&'static str>,
     /// The PEM file of the certificate that the gateway must show, or `None` to accept any certificate.
     pub trust: Option<PathBuf>,
+    /// The client's certificate.
+    pub identity: Option<Identity>,
 }
 
 impl Default for Options {
@@ -38,6 +41,7 @@ impl Default for Options {
             alpn: vec!["http/1.1"],
             name: Some("localhost"),
             trust: None,
+            identity: None,
         }
     }
 }
@@ -48,20 +52,28 @@ pub fn config(options: &Options) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&options.versions)
         .expect("the provider speaks both versions");
-    let mut config = match &options.trust {
+    let builder = match &options.trust {
         Some(path) => {
             let mut roots = RootCertStore::empty();
             roots.add(CertificateDer::from_pem_file(path).expect("a certificate")).expect("a trust anchor");
-            builder.with_root_certificates(roots).with_no_client_auth()
+            builder.with_root_certificates(roots)
         }
-        None => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-            .with_no_client_auth(),
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+    };
+    let mut config = match &options.identity {
+        Some(identity) => builder
+            .with_client_auth_cert(vec![identity.certificate.clone()], identity.private_key())
+            .expect("the key is the certificate's"),
+        None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = options.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     config.enable_sni = options.name.is_some();
     config
+}
+
+/// Returns a verifier that accepts every certificate.
+pub fn anybody() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anybody(Arc::new(aws_lc_rs::default_provider())))
 }
 
 /// Connects and performs the handshake.

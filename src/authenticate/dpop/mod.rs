@@ -184,6 +184,11 @@ impl Dpop {
         Self { duty: Duty::Assume, ..self.clone() }
     }
 
+    /// Returns whether bound tokens are accepted without a proof, because the caller is simulated.
+    pub(super) fn is_assumed(&self) -> bool {
+        self.duty == Duty::Assume
+    }
+
     /// Rejects proofs that could be used before this process began to serve, because an earlier process may have
     /// accepted them. The client then gets a nonce.
     pub fn begin(&self, now: Now) {
@@ -244,7 +249,8 @@ impl Dpop {
         now: Now,
     ) -> Result<(), CredentialError> {
         let Some(super::Confirmation::Key(key)) = principal.confirmation else {
-            let detail = "the token is not bound to a key (it has no cnf), and was sent with the scheme DPoP";
+            let detail =
+                "the token is not bound to a key (it has no cnf.jkt), and was sent with the scheme DPoP";
             return Err(CredentialError::because(Denial::UnboundToken, detail));
         };
         if place != Place::Dpop {

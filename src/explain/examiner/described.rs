@@ -1,10 +1,10 @@
 //! Inserts the credential of a question into its request: the given token, or a token with the given claims.
 
-use super::Examiner;
+use super::{Examiner, Prepared};
 use crate::authenticate::csrf::{SEC_FETCH_SITE, is_unsafe, names_site};
 use crate::authenticate::{
-    API_KEY_ISSUER, API_KEY_PREFIX, API_KEY_SUBJECT, ApiKeyFacts, ApiKeys, CookieNames, NamedHeader, Source,
-    TokenCache, Trust, claims_of, digest_of, generate_api_key, hint_of,
+    API_KEY_ISSUER, API_KEY_PREFIX, API_KEY_SUBJECT, ApiKeyFacts, ApiKeys, CertificateCallers, CookieNames,
+    NamedHeader, Source, claims_of, digest_of, generate_api_key, hint_of,
 };
 use crate::clock::Now;
 use crate::explain::matched_route;
@@ -14,7 +14,6 @@ use http::{HeaderName, HeaderValue, Uri, header};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::sync::Arc;
 
 /// The lifetime in seconds of a token that is created from claims without `exp`.
@@ -22,34 +21,64 @@ const LIFE: u64 = 60;
 
 impl Examiner<'_> {
     /// Returns the request with its credential, and the trust and cache that verify the credential.
-    pub(super) fn prepare(&self, question: &Question) -> (Parts, Cow<'_, Trust>, &RefCell<TokenCache>) {
-        let mut parts = question.parts.clone();
-        let ours = || Cow::Borrowed(&self.trust);
+    pub(super) fn prepare(&self, question: &Question) -> Prepared<'_> {
+        let parts = question.parts.clone();
+        let mut prepared =
+            Prepared { parts, trust: Cow::Borrowed(&self.trust), cache: &self.tokens, certificate: None };
+        let parts = &mut prepared.parts;
         match &question.credential {
-            Credential::AsSent => (parts, ours(), &self.tokens),
+            Credential::AsSent => {}
             Credential::Token(key) if key.starts_with(API_KEY_PREFIX) => {
-                self.place_api_key(&mut parts, question, key);
-                (parts, ours(), &self.tokens)
+                self.place_api_key(parts, question, key);
+            }
+            Credential::Token(token) => {
+                let csrf = claims_of(token).and_then(|claims| Some(claims.get("csrf")?.as_str()?.to_owned()));
+                self.place(parts, question, token, csrf.as_deref(), claims_of(token).as_ref());
             }
             Credential::Claims(claims) if claims.get("iss").is_some_and(|iss| iss == API_KEY_ISSUER) => {
                 // Without random numbers the key is malformed, and the request is refused.
                 let key = generate_api_key().unwrap_or_default();
-                self.place_api_key(&mut parts, question, &key);
+                self.place_api_key(parts, question, &key);
                 let keys = ApiKeys::after([described_key(claims, &key)], None);
-                (parts, Cow::Owned(self.assuming.with_api_keys(Arc::new(keys))), &self.described)
-            }
-            Credential::Token(token) => {
-                let csrf = claims_of(token).and_then(|claims| Some(claims.get("csrf")?.as_str()?.to_owned()));
-                let is_bound = claims_of(token).is_some_and(|claims| claims.contains_key("cnf"));
-                self.place(&mut parts, question, token, csrf.as_deref(), is_bound);
-                (parts, ours(), &self.tokens)
+                prepared.trust = Cow::Owned(self.assuming.with_api_keys(Arc::new(keys)));
+                prepared.cache = &self.described;
             }
             Credential::Claims(claims) => {
-                let (token, csrf) = self.token_of(claims.clone(), question.now);
-                self.place(&mut parts, question, &token, Some(&csrf), claims.contains_key("cnf"));
-                (parts, Cow::Borrowed(&self.assuming), &self.described)
+                prepared.cache = &self.described;
+                if let Some(callers) = self.certificate_callers(claims, question) {
+                    let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("described");
+                    let roles = claims.contains_key("roles").then(|| names(claims, "roles"));
+                    let (callers, certificate) = callers.describe(subject, roles);
+                    let trust = self.assuming.clone().with_certificate_callers(vec![callers]);
+                    prepared.trust = Cow::Owned(trust);
+                    prepared.certificate = Some(certificate);
+                } else {
+                    let (token, csrf) = self.token_of(claims.clone(), question.now);
+                    self.place(parts, question, &token, Some(&csrf), Some(claims));
+                    prepared.trust = Cow::Borrowed(&self.assuming);
+                }
             }
         }
+        prepared
+    }
+
+    /// Returns the callers among which a described caller is, if it has a client certificate: `iss` says so, or the
+    /// matching route has no place for a token.
+    fn certificate_callers(
+        &self,
+        claims: &Map<String, Value>,
+        question: &Question,
+    ) -> Option<&CertificateCallers> {
+        let known = self.assuming.certificate_callers();
+        if let Some(issuer) = claims.get("iss") {
+            return known.iter().find(|known| issuer.as_str() == Some(&**known.issuer()));
+        }
+        let route = &self.policy.routes[matched_route(self.policy, question)?];
+        let sources = &route.credential_policy.sources;
+        let has_place = sources.header || sources.cookie;
+        let only = |source: &Source| matches!(source, Source::Certificate | Source::ApiKey(_));
+        let is_only = !has_place && sources.takes_certificates() && sources.others.iter().all(only);
+        known.first().filter(|_| is_only)
     }
 
     /// Inserts an API key into the matching route's header for API keys. If the route accepts no API keys, nothing is
@@ -95,13 +124,24 @@ impl Examiner<'_> {
     }
 
     /// Inserts a token in a place where the matching route accepts tokens. The order of preference is `Authorization`,
-    /// a named header, the authority's cookie, any other place. A bound token gets the scheme `DPoP`.
-    fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>, is_bound: bool) {
+    /// a named header, the authority's cookie, any other place. A token that is bound to
+    /// a key gets the scheme `DPoP`.
+    fn place(
+        &self,
+        parts: &mut Parts,
+        question: &Question,
+        token: &str,
+        csrf: Option<&str>,
+        claims: Option<&Map<String, Value>>,
+    ) {
         let route = matched_route(self.policy, question).map(|route| &self.policy.routes[route]);
         let sources = route.map(|route| &route.credential_policy.sources);
         let cookies = self.policy.trust.cookies();
         let Some(sources) = sources.filter(|sources| !sources.header) else {
-            let scheme = if is_bound { "DPoP" } else { "Bearer" };
+            // A token that is bound to a certificate is a bearer token on the right connection.
+            let bound = claims.and_then(|claims| claims.get("cnf")).and_then(Value::as_object);
+            let is_for_dpop = bound.is_some_and(|bound| !bound.contains_key("x5t#S256"));
+            let scheme = if is_for_dpop { "DPoP" } else { "Bearer" };
             append(parts, header::AUTHORIZATION, format!("{scheme} {token}"));
             return;
         };
@@ -115,7 +155,7 @@ impl Examiner<'_> {
             }
             (Some(_) | None, _) => {}
         }
-        let is_for_tokens = |source: &&Source| !matches!(source, Source::ApiKey(_));
+        let is_for_tokens = |source: &&Source| !matches!(source, Source::ApiKey(_) | Source::Certificate);
         match named.or_else(|| sources.others.iter().find(is_for_tokens)) {
             Some(Source::Header(NamedHeader { name, prefix })) => {
                 append(parts, name.clone(), format!("{prefix}{token}"));
@@ -135,25 +175,33 @@ impl Examiner<'_> {
                 let target = format!("{}{separator}{name}={token}", parts.uri);
                 parts.uri = target.parse::<Uri>().unwrap_or_else(|_| parts.uri.clone());
             }
-            Some(Source::ApiKey(_)) | None => {}
+            Some(Source::ApiKey(_) | Source::Certificate) | None => {}
         }
     }
 }
 
+/// Returns the names in a claim of a described caller.
+fn names(claims: &Map<String, Value>, claim: &str) -> Vec<String> {
+    match claims.get(claim) {
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Some(Value::String(names)) => names.split(' ').map(str::to_owned).collect(),
+        Some(_) | None => Vec::new(),
+    }
+}
+
+fn boxed(names: Vec<String>) -> Box<[Box<str>]> {
+    names.into_iter().map(String::into_boxed_str).collect()
+}
+
 /// Returns the facts of an API key with these claims.
 fn described_key(claims: &Map<String, Value>, key: &str) -> ApiKeyFacts {
-    let names = |claim: &str| match claims.get(claim) {
-        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(Into::into).collect(),
-        Some(Value::String(names)) => names.split(' ').map(Into::into).collect(),
-        Some(_) | None => Box::default(),
-    };
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("described");
     ApiKeyFacts {
         name: subject.strip_prefix(API_KEY_SUBJECT).unwrap_or(subject).into(),
         digest: digest_of(key),
         hint: hint_of(key).into(),
-        roles: names("roles"),
-        scopes: names("scope"),
+        roles: boxed(names(claims, "roles")),
+        scopes: boxed(names(claims, "scope")),
         claims: claims.clone(),
         created: 0,
         expires: claims.get("exp").and_then(Value::as_u64),

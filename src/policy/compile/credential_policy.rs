@@ -55,6 +55,13 @@ pub(super) fn sources(
                 }
                 api_key_header.map(|name| Source::ApiKey(name.clone()))
             }
+            TokenSource::ClientCertificate => {
+                if faults.loaded.file.client_certificates.is_empty() {
+                    let hint = "add a [client_certificates.NAME], or remove \"client_certificate\"";
+                    faults.fault("bad_value", &key, "the policy has no [client_certificates]", hint);
+                }
+                Some(Source::Certificate)
+            }
             TokenSource::Query(name) => {
                 let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
                 if name.is_empty() || !name.bytes().all(plain) {

@@ -7,7 +7,9 @@ use super::claim_values::{Wanted, wanted};
 use super::profile::tenant_names;
 use super::trust::{Claims, claim_path};
 use super::{Faults, contradictions};
-use crate::authenticate::{API_KEY_ISSUER, ClaimId, IdentityHeaders, Source, Sources};
+use crate::authenticate::{
+    API_KEY_ISSUER, CLIENT_CERTIFICATE_ISSUER, ClaimId, IdentityHeaders, Source, Sources,
+};
 use crate::authorize::{Check, Expected, Rule};
 use crate::config::file::{self, File, RouteSection};
 use crate::config::requirements::Requirements;
@@ -238,7 +240,7 @@ fn is_source(sources: &Sources, header: &HeaderName) -> bool {
         Source::Header(field) => field.name == *header,
         Source::ApiKey(name) => name == header,
         Source::WebSocket(_) => *header == SEC_WEBSOCKET_PROTOCOL,
-        Source::Cookie(_) | Source::Query(_) => false,
+        Source::Cookie(_) | Source::Certificate | Source::Query(_) => false,
     })
 }
 
@@ -283,10 +285,16 @@ fn issuers(
     faults: &mut Faults<'_>,
 ) -> Option<Check> {
     let file = context.file;
+    let certificates = file.client_certificates.keys();
+    let certificate_issuers: Vec<String> =
+        certificates.map(|name| format!("{CLIENT_CERTIFICATE_ISSUER}{name}")).collect();
     let known = || {
         let own = file.authority.iter().map(|authority| authority.issuer.as_str());
         let of_keys = file.api_keys.iter().map(|_| API_KEY_ISSUER);
-        own.chain(file.issuer.iter().map(|issuer| issuer.issuer.as_str())).chain(of_keys)
+        let of_certificates = certificate_issuers.iter().map(String::as_str);
+        own.chain(file.issuer.iter().map(|issuer| issuer.issuer.as_str()))
+            .chain(of_keys)
+            .chain(of_certificates)
     };
     let mut accepted = Vec::new();
     for (index, name) in table.issuers.iter().enumerate() {
@@ -336,9 +344,11 @@ fn check_bound(at: &str, rule: Option<&str>, table: &RouteSection, faults: &mut 
         Some(rule) => (format!("rule \"{rule}\": require_bound"), "the rule"),
         None => ("true".to_owned(), "require_bound"),
     };
-    // A bound token is accepted only in `Authorization: DPoP`, with a proof.
+    // A token that is bound to a key is accepted only in `Authorization: DPoP`, with a proof. The place of a token that
+    // is bound to a certificate does not matter.
     let sources = table.sources.as_ref().or(faults.loaded.file.policy.sources.as_ref());
-    if sources.is_some_and(|sources| !sources.contains(&TokenSource::Header)) {
+    let has_certificates = !faults.loaded.file.client_certificates.is_empty();
+    if !has_certificates && sources.is_some_and(|sources| !sources.contains(&TokenSource::Header)) {
         faults.fault(
             "impossible_rule",
             at,

@@ -1,22 +1,24 @@
 //! Compiles `[server]`, `[tls]` and `[log]`: the listeners, their bounds and the common settings.
 
-use super::{Faults, certificate, private};
+use super::{Faults, certificates, private};
 use crate::config::file::{self, File};
+use crate::config::network::Cidr;
 use crate::config::values::TlsVersion;
 use crate::forward::foreign::{self, Kind};
 use crate::forward::{BodyBounds, X_REQUEST_ID};
 use crate::journal::{Level, Style};
 use crate::peer::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
-use crate::policy::{Front, ServerSettings};
+use crate::policy::{Front, ProxyProtocol, ServerSettings};
 use crate::route::head::HeadBounds;
 use crate::route::host::canonical_host;
 use crate::route::path::Slashes;
-use crate::tls::MinVersion;
+use crate::tls::{MinVersion, TlsSettings};
 use crate::worker_settings::{AccessLog, WorkerSettings};
 use http::header::FORWARDED;
 use http::{HeaderName, HeaderValue};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The maximum number of workers. Each worker is a thread. A larger number is almost certainly a typo.
@@ -24,7 +26,7 @@ const CORES_MAX: usize = 1024;
 /// The maximum number of recent decisions in memory. The log can keep more.
 const DECISIONS_MAX: usize = 100_000;
 
-pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
+pub(super) fn front(file: &File, tls: &TlsSettings, faults: &mut Faults<'_>) -> Front {
     let bounds = &file.server.bounds;
     if file.server.trusted_proxies.iter().any(|network| network.is_everything()) {
         faults.warn(
@@ -68,6 +70,7 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
         pass: passed_headers(file, faults),
         keeps_decisions: file.policy.decisions > 0,
         redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),
+        client_rules: tls.is_guarded().then(|| Box::new(tls.client_rules())),
     }
 }
 
@@ -163,6 +166,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         );
     }
     same_address(server, faults);
+    let proxy_protocol = proxy_protocol(server, faults);
     let redirect = server.plain == file::Plain::Redirect;
     if redirect && https.is_empty() && !http.is_empty() {
         faults.fault(
@@ -224,7 +228,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         }
     }
     let tls = file.tls.clone().unwrap_or_default();
-    let certificate = certificate::compile(file, faults);
+    let certificates = certificates::compile(file, faults);
     private::check_state_dir(file, faults);
     let min_version = match tls.min_version {
         TlsVersion::Tls12 => MinVersion::Tls12,
@@ -252,7 +256,8 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         admin: server.admin.addresses().to_vec(),
         redirect,
         public_port: server.public_port,
-        certificate,
+        proxy_protocol,
+        tls: certificates,
         min_version,
         state_dir: faults.unwatched_path(&file.state.dir),
         level: match file.log.level {
@@ -282,6 +287,26 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
             decisions: decisions(file, faults),
         },
     }
+}
+
+/// Compiles `[server.proxy_protocol]`.
+fn proxy_protocol(server: &file::ServerSection, faults: &mut Faults<'_>) -> ProxyProtocol {
+    let Some(table) = &server.proxy_protocol else { return ProxyProtocol::default() };
+    if table.from.is_empty() {
+        let hint = "list the addresses of the load balancers";
+        faults.fault("missing_key", "server.proxy_protocol.from", "every connection would be closed", hint);
+    }
+    if table.from.iter().any(Cidr::is_everything) {
+        faults.warn(
+            "trusts_everybody",
+            "server.proxy_protocol.from",
+            "the network contains every address: any client could claim any address",
+            "list the addresses of the load balancers in front of the gateway",
+        );
+    }
+    let from: Arc<[Cidr]> = table.from.clone().into();
+    let of = |is_proxied: bool| is_proxied.then(|| from.clone());
+    ProxyProtocol { https: of(table.https), http: of(table.http) }
 }
 
 /// Reports listeners with the same address. For port 0, the system chooses a free port for each listener.

@@ -4,7 +4,8 @@ use super::key_sources::{self, KeySources};
 use super::secrets::{self, Flaw};
 use super::{Faults, introspection, private, profile};
 use crate::authenticate::{
-    API_KEY_ISSUER, Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, Profile, Trust, fold_eq,
+    API_KEY_ISSUER, Algorithm, CLIENT_CERTIFICATE_ISSUER, ClaimId, ClaimPath, IdentityHeaders, Issuer,
+    KeySet, Profile, Trust, fold_eq,
 };
 use crate::authority::{IssuerSettings, sign};
 use crate::config::file::{File, IssuerSection};
@@ -297,8 +298,8 @@ fn issuer<'f>(
             "issuer = \"https://id.example.com/\", exactly as in the `iss` claim",
         );
     }
-    if table.issuer == API_KEY_ISSUER {
-        let hint = "use the issuer's own name: API keys have this one";
+    if table.issuer == API_KEY_ISSUER || table.issuer.starts_with(CLIENT_CERTIFICATE_ISSUER) {
+        let hint = "use the issuer's own name: callers without a token have this one";
         faults.fault("bad_value", &at("issuer"), format!("\"{}\" is reserved", table.issuer), hint);
     }
     let lacks_audience = table.may_lack.iter().any(|claim| claim == "aud");

@@ -29,7 +29,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         );
     }
     if let Some(address) =
-        settings.https.iter().find(|address| settings.certificate.is_none() && !is_own(address))
+        settings.https.iter().find(|address| settings.tls.is_self_signed() && !is_own(address))
     {
         faults.warn(
             "self_signed",
