@@ -91,7 +91,8 @@
 //! - [`signals`] receives security events and logout tokens from other issuers. They revoke tokens of their issuer.
 //! - [`decision_log`] keeps recent decisions. Another policy can be evaluated with the same requests. `metrics` counts
 //!   events.
-//! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificate.
+//! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's
+//!   certificates, and verifies those of clients.
 //! - [`denial`], [`diagnostic`], [`journal`], [`clock`], `counter`, `timestamp`, `request_id` and `state_dir` are at
 //!   the bottom of the order.
 //!

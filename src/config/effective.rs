@@ -200,7 +200,7 @@ impl<'l> Walk<'l> {
                     inner.set_implicit(!says);
                     Item::Table(inner)
                 }
-                Value::Array(list) if path.is_empty() && !list.is_empty() => {
+                Value::Array(list) if !list.is_empty() && default.is_some_and(is_list_of_tables) => {
                     Item::ArrayOfTables(self.tables(list, &key, spot, default))
                 }
                 value => match self.value(value, &key, &spot, default) {
@@ -270,13 +270,16 @@ impl<'l> Walk<'l> {
     }
 }
 
+/// Returns whether a default is that of a list of tables.
+fn is_list_of_tables(default: &Value) -> bool {
+    default.as_array().is_some_and(|list| list.iter().any(Value::is_inline_table))
+}
+
 /// Returns whether a value equals its default. In the defaults, each list of tables contains an example element,
 /// although the actual default is empty.
 fn is_default(value: &Value, default: &Value) -> bool {
     match (value, default) {
-        (Value::Array(list), Value::Array(default)) if default.iter().any(Value::is_inline_table) => {
-            list.is_empty()
-        }
+        (Value::Array(list), default) if is_list_of_tables(default) => list.is_empty(),
         (Value::InlineTable(table), Value::InlineTable(default)) if default.contains_key(NAME) => {
             table.is_empty()
         }

@@ -139,6 +139,47 @@ fn a_host_s_new_certificate_is_shown_and_a_broken_one_of_another_host_does_not_m
     });
 }
 
+/// RFC 6066 section 8.
+#[test]
+fn an_answer_about_revocation_is_sent_with_its_certificate() {
+    let authority = Authority::new("servers");
+    let (a, b) = (authority.issue(&["a.test"]), authority.issue(&["b.test"]));
+    let upstream = Upstream::start();
+    let tables = format!(
+        "[server]\nhttps = \"127.0.0.1:0\"\n{}{}",
+        NAMED.replace("b-key.pem\"\n", "b-key.pem\"\nocsp = \"b.ocsp\"\n"),
+        policy(&upstream, PUBLIC)
+    );
+    let gateway = Portcullis::with(&tables)
+        .file("a.pem", &a.pem)
+        .file("a-key.pem", &a.key)
+        .file("b.pem", &b.pem)
+        .file("b-key.pem", &b.key)
+        .file("b.ocsp", authority.vouch(&b))
+        .start();
+    let status = |name: &str| {
+        let run = std::process::Command::new("openssl")
+            .args(["s_client", "-status", "-servername", name, "-connect", &gateway.https().to_string()])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .expect("openssl is installed");
+        String::from_utf8_lossy(&run.stdout).into_owned()
+    };
+    assert!(status("a.test").contains("OCSP response: no response sent"), "{}", status("a.test"));
+    assert!(status("b.test").contains("Cert Status: good"), "{}", status("b.test"));
+    let sample = "portcullis_ocsp_response_expiry_timestamp_seconds{certificate=\"b.test\"}";
+    let before = gateway.metric(sample).unwrap();
+    let now = crate::kit::forge::now().cast_unsigned();
+    assert!((now + 6 * 86_400..now + 8 * 86_400).contains(&before), "{before}");
+    // An answer about another certificate is not sent: the one before stays in use.
+    gateway.dir().replace("b.ocsp", authority.vouch(&a));
+    gateway.wait_log("it is logged", |line| {
+        line["message"] == "the certificate was not replaced; the current one stays in use"
+            && line["why"].as_str().is_some_and(|why| why.contains("another certificate"))
+    });
+    assert!(status("b.test").contains("Cert Status: good"));
+}
+
 fn checked(tables: &str) -> Finished {
     let certificates = certificates();
     let dir = crate::kit::dir::Dir::new();

@@ -45,6 +45,8 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// The authority's own certificate in PEM.
     pub pem: String,
+    /// The authority's key in PEM.
+    pub key: String,
 }
 
 impl fmt::Debug for Authority {
@@ -63,7 +65,8 @@ impl Authority {
         parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, name);
         let pem = parameters.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(parameters, key), pem }
+        let text = key.serialize_pem();
+        Self { issuer: Issuer::new(parameters, key), pem, key: text }
     }
 
     /// Issues a certificate with these alternative names. A name with a scheme is a URI, one with `@` an address of mail,
@@ -111,6 +114,33 @@ impl Authority {
             serial,
             key_der: key.serialize_der(),
         }
+    }
+
+    /// Returns the answer of the authority's OCSP responder about a certificate, in DER. The answer is by OpenSSL, and
+    /// valid for a week.
+    pub fn vouch(&self, identity: &Identity) -> Vec<u8> {
+        let dir = super::dir::Dir::new();
+        let entry = format!("V\t460101000000Z\t\t{:04X}\tunknown\t/CN=any\n", identity.serial);
+        for (name, content) in [
+            ("ca.pem", &self.pem),
+            ("ca.key", &self.key),
+            ("cert.pem", &identity.pem),
+            ("index.txt", &entry),
+        ] {
+            dir.write(name, content);
+        }
+        for arguments in [
+            "ocsp -issuer ca.pem -cert cert.pem -no_nonce -reqout request.der",
+            "ocsp -index index.txt -CA ca.pem -rsigner ca.pem -rkey ca.key -ndays 7 -reqin request.der -respout answer.der",
+        ] {
+            let run = std::process::Command::new("openssl")
+                .args(arguments.split(' '))
+                .current_dir(dir.path())
+                .output()
+                .expect("openssl is installed");
+            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        }
+        std::fs::read(dir.path().join("answer.der")).unwrap()
     }
 
     /// Returns a revocation list in PEM with these certificates, which is valid until the beginning of a year.

@@ -130,6 +130,7 @@ fn every_policy_that_operators_are_shown_fits() {
             list @ ("issuer" | "route" | "test") => {
                 format!("[[{list}]]\n{}", table.replacen(list, "", 1).replacen('.', "", 1))
             }
+            _ if table == "tls.certificates" => format!("[[{table}]]\n"),
             _ => format!("[{table}]\n"),
         };
         let policy = match header.split_once('\n') {
