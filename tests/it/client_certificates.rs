@@ -336,30 +336,30 @@ fn explanations_and_tests_know_callers_with_certificates() {
     dir.write("staff.pem", &world.staff.pem);
     let tests = "
 [[test]]
-name    = "a biller bills"
+name    = \"a biller bills\"
 request = \"GET https://partner.test/billing\"
 claims  = { iss = \"urn:portcullis:client-certificate:partners\", sub = \"spiffe://test/billing\" }
 expect  = { allow = true, headers = { X-Auth-Roles = \"partner,biller\" } }
 
 [[test]]
-name    = "another does not bill"
+name    = \"another does not bill\"
 request = \"GET https://partner.test/billing\"
 claims  = { iss = \"urn:portcullis:client-certificate:partners\", sub = \"spiffe://test/other\" }
 expect  = { deny = \"insufficient_role\" }
 
 [[test]]
-name    = "staff are no partners"
+name    = \"staff are no partners\"
 request = \"GET https://staff.test/billing\"
 claims  = { iss = \"urn:portcullis:client-certificate:staff\", sub = \"ada@example.com\" }
 expect  = { deny = \"unknown_issuer\" }
 
 [[test]]
-name    = "nobody is refused"
+name    = \"nobody is refused\"
 request = \"GET https://partner.test/certificate\"
 expect  = { deny = \"missing_token\" }
 
 [[test]]
-name    = "a bound token is assumed to be sent by its owner"
+name    = \"a bound token is assumed to be sent by its owner\"
 request = \"GET https://partner.test/token\"
 claims  = { sub = \"ada\", cnf = { \"x5t#S256\" = \"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I\" } }
 expect  = { allow = true }

@@ -121,12 +121,9 @@ impl Authority {
     pub fn vouch(&self, identity: &Identity) -> Vec<u8> {
         let dir = super::dir::Dir::new();
         let entry = format!("V\t460101000000Z\t\t{:04X}\tunknown\t/CN=any\n", identity.serial);
-        for (name, content) in [
-            ("ca.pem", &self.pem),
-            ("ca.key", &self.key),
-            ("cert.pem", &identity.pem),
-            ("index.txt", &entry),
-        ] {
+        for (name, content) in
+            [("ca.pem", &self.pem), ("ca.key", &self.key), ("cert.pem", &identity.pem), ("index.txt", &entry)]
+        {
             dir.write(name, content);
         }
         for arguments in [

@@ -10,10 +10,15 @@ use std::path::PathBuf;
 const REFERENCE: &str = include_str!("../../../docs/reference.md");
 
 /// Keys with a path whose changes do not reload the policy.
-const UNWATCHED: [&str; 5] = [
-    // The gateway follows the certificate without a reload.
+const UNWATCHED: [&str; 10] = [
+    // The gateway follows the files of TLS without a reload.
     "tls.certificate",
     "tls.key",
+    "tls.ocsp",
+    "tls.certificates.certificate",
+    "tls.certificates.key",
+    "tls.certificates.ocsp",
+    "client_certificates.NAME.ca",
     // The gateway itself writes this folder.
     "state.dir",
     // Paths of requests.
