@@ -217,7 +217,13 @@ fn a_decision_on_an_opaque_token_seen_before_allocates_nothing() {
     let path = "/".into();
     let head =
         Head { method: &method, host: Some("h".into()), port: None, path, query: None, headers: &headers };
-    let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+    let shown = Credentials {
+        head: &head,
+        scheme: Scheme::Https,
+        relayed: None,
+        csrf_field: None,
+        certificate: None,
+    };
     let (credential_policy, params) = (CredentialPolicy::from(Access::Authenticated), Params::default());
     let rule = Rule::new(vec![
         Check::Roles(Box::new(["admin".into()])),
