@@ -334,7 +334,7 @@ mod tests {
                 let expected = match denial.status().as_u16() {
                     400 | 408 | 413 | 415 | 431 => "3",
                     401 => "16",
-                    403 => "7",
+                    403 | 421 => "7",
                     404 if denial == Denial::NotFound => "5",
                     404 | 405 => "12",
                     429 => "8",
