@@ -85,7 +85,9 @@ pub(super) fn verify_for(
         if claims.contains_key("exp") {
             check_times(&claims, issuer, None, now)?;
         }
-        return by_answer(token, (issuer, seen), introspector, trust, now);
+        let principal = by_answer(token, (issuer, seen), introspector, trust, now)?;
+        check_same_binding(&claims, &principal)?;
+        return Ok(principal);
     }
     let key = jws.verify(&issuer.keys, &issuer.algorithms).map_err(|refused| {
         let is_current = check_times(&claims, issuer, None, now).is_ok();
@@ -130,6 +132,18 @@ fn by_answer(
     principal.expires = expires.min(until);
     record(seen, None, &claims, token, now);
     Ok(principal)
+}
+
+/// Refuses a JWT with a `cnf` that the issuer's answer does not repeat. Otherwise an issuer whose answers lack `cnf` would
+/// turn bound tokens into bearer tokens.
+fn check_same_binding(claims: &Claims, answered: &Principal) -> Result<(), CredentialError> {
+    match Confirmation::of(claims)? {
+        Some(own) if answered.confirmation != Some(own) => {
+            let detail = "the token has a cnf, and the issuer's answer has none or another";
+            Err(CredentialError::because(Denial::WrongType, detail))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Counts a valid token.

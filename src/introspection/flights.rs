@@ -235,16 +235,16 @@ impl Inquiry {
             flights.over[place] += 1;
             Err(why)
         };
-        if flights.waiting >= WAITING_MAX {
+        // A quarter is reserved for tokens that were active lately, so that invented tokens cannot take all.
+        let of_known = |all: usize| if is_known { 0 } else { all / 4 };
+        if flights.waiting >= WAITING_MAX - of_known(WAITING_MAX) {
             return over(flights, Unanswered::Waiting, 0);
         }
         if let Some(flight) = flights.open.get(&self.digest) {
             flights.waiting += 1;
             return Ok(Some(flight.subscribe()));
         }
-        // A quarter is reserved for tokens that were active lately, so that invented tokens cannot take all.
-        let reserved = if is_known { 0 } else { settings.concurrent / 4 };
-        if flights.open.len() >= settings.concurrent - reserved {
+        if flights.open.len() >= settings.concurrent - of_known(settings.concurrent) {
             return over(flights, Unanswered::Concurrent, 1);
         }
         if !is_known && !flights.pace(settings.rate, settings.per, now) {

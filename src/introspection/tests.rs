@@ -73,6 +73,28 @@ fn requests_with_one_token_share_one_question() {
 }
 
 #[test]
+fn requests_with_an_invented_token_leave_room_for_those_with_known_ones() {
+    in_time(async {
+        let introspector = introspector(100, 8);
+        let now = Now::read();
+        let known = inquiry(&introspector, 1);
+        introspector.answer_for_tests(digest(1), Verdict::Active(b"{}".to_vec()), now);
+        let later = now.later(now.steady + Duration::from_secs(61));
+        // All of them join one question.
+        let invented = inquiry(&introspector, 2);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waits: Vec<_> = (0..1024).map(|_| Box::pin(invented.wait(deadline(), later))).collect();
+        let polled: Vec<_> = waits.iter_mut().map(|wait| wait.as_mut().poll(&mut context)).collect();
+        let refused = polled.iter().filter(|polled| **polled == Poll::Ready(Err(Unanswered::Waiting)));
+        assert_eq!((refused.count(), introspector.status().open), (256, 1));
+        let mut waits: Vec<_> = (0..256).map(|_| Box::pin(known.wait(deadline(), later))).collect();
+        assert!(waits.iter_mut().all(|wait| wait.as_mut().poll(&mut context).is_pending()));
+        let mut last = pin!(known.wait(deadline(), later));
+        assert_eq!(last.as_mut().poll(&mut context), Poll::Ready(Err(Unanswered::Waiting)));
+    });
+}
+
+#[test]
 fn a_question_that_fails_or_is_dropped_wakes_its_requests_and_leaves_no_answer() {
     in_time(async {
         let introspector = introspector(100, 8);

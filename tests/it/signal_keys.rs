@@ -146,6 +146,31 @@ fn a_transmitter_has_its_own_keys_by_url() {
     push(&gateway, &two.sign(event("6", "kim"))).is(202);
 }
 
+#[test]
+fn an_issuer_with_the_name_of_a_table_of_signals_is_told_apart() {
+    let (one, two, three) = (Signer::new("1"), Signer::new("2"), Signer::new("3"));
+    let (of_signals, of_issuer) = (KeyServer::of(&[&one]), KeyServer::of(&[&two, &three]));
+    let signals = format!(
+        "transmitter = \"https://ssf.test\"\njwks = \"{of_signals}/ssf\"\nallow_http = true\nprivate_networks = [\"127.0.0.0/8\"]\n"
+    );
+    let issuer = format!(
+        "[[issuer]]\nissuer = \"signals:idp\"\naudience = [\"orders\"]\nalgorithms = [\"ES256\"]\njwks = \"{of_issuer}/jwks\"\n{LOCAL}"
+    );
+    let text = format!("{issuer}{}", policy("jwks = \"user.json\"\n", &signals));
+    let gateway = Portcullis::with(&text).file("user.json", set_of(&[&one]).to_string()).start();
+    let keys = |label: &str| gateway.metric(&format!("portcullis_issuer_keys{{{label}}}"));
+    eventually("the keys are fetched", || keys("signals=\"idp\"") == Some(1));
+    eventually("those of the issuer too", || keys("issuer=\"signals:idp\"") == Some(2));
+    let status = Request::get("/readyz?verbose").to(gateway.admin()).text();
+    assert!(
+        status.contains("keys: [signals.idp]: 1,") && status.contains("keys: signals:idp: 2,"),
+        "{status}"
+    );
+    let event = event("1", "ada").claim("iss", json!("https://ssf.test"));
+    assert_eq!(push(&gateway, &two.sign(event)).is(400).json()["err"], "invalid_key");
+    ask(&gateway, &two.sign(token("ada").claim("iss", json!("signals:idp")))).is(200);
+}
+
 /// The signals that a transmitter holds, and the polls that it received.
 #[derive(Default)]
 struct Stream {

@@ -212,6 +212,32 @@ fn the_issuer_of_an_opaque_token_is_found_by_its_prefix() {
 }
 
 #[test]
+fn the_answer_about_a_bound_jwt_repeats_its_binding() {
+    let jkt = json!({ "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" });
+    let other = json!({ "jkt": "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs" });
+    for (cnf, answered, is_accepted) in [
+        (Value::Null, Value::Null, true),
+        (Value::Null, jkt.clone(), true),
+        (jkt.clone(), jkt.clone(), true),
+        (jkt.clone(), Value::Null, false),
+        (jkt, other, false),
+        (json!({ "x5t#S256": "AA" }), Value::Null, false),
+    ] {
+        let mut claims = json!({ "iss": ISSUER, "exp": NOW + 600 });
+        if !cnf.is_null() {
+            claims["cnf"] = cnf.clone();
+        }
+        let (token, introspector) = (jwt(&claims, SECRET), introspector(ISSUER, &[], false));
+        let issuer = issuer(ISSUER, KeySet::default(), Some(introspector.clone()));
+        let answer = active(json!({ "cnf": answered })).to_string();
+        let answer = read_introspection(answer.as_bytes(), &issuer, None, NOW, now()).unwrap();
+        introspector.answer_for_tests(digest_of(&token), answer, now());
+        let outcome = verify(&token, &trust(vec![issuer]), now());
+        assert_eq!(outcome.is_ok(), is_accepted, "{cnf} {answered}: {outcome:?}");
+    }
+}
+
+#[test]
 fn a_verified_token_is_confirmed_only_if_the_issuer_is_always_asked() {
     let good = json!({ "iss": ISSUER, "aud": "orders", "sub": "ada", "exp": NOW + 600 });
     let token = jwt(&good, SECRET);
