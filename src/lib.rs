@@ -88,6 +88,7 @@
 //! - [`authority`] is the local issuer, [`keyring`] contains its signing keys, and [`store`] contains its accounts,
 //!   sessions and revocations. [`api_key_file`] contains the API keys of programs.
 //! - [`key_source`] fetches the keys of issuers, and [`introspection`] asks issuers about opaque tokens.
+//! - [`websocket`] reads the handshakes and follows the frames of WebSockets, which [`forward`] passes on.
 //! - [`signals`] receives security events and logout tokens from other issuers. They revoke tokens of their issuer.
 //! - [`decision_log`] keeps recent decisions. Another policy can be evaluated with the same requests. `metrics` counts
 //!   events.
@@ -119,6 +120,7 @@ pub mod http1;
 pub(crate) mod metrics;
 pub(crate) mod pipeline;
 pub(crate) mod respond;
+pub mod websocket;
 
 pub mod api_key_file;
 pub mod authority;

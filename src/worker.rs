@@ -76,7 +76,7 @@ impl Worker {
             settings,
             policy: RefCell::new(shared.policy.pin()),
             tokens: RefCell::new(TokenCache::bounded(TOKENS, TOKEN_BYTES)),
-            pools: Rc::new(Pools::new(index, shared.journal.clone())),
+            pools: Rc::new(Pools::new(index, shared.journal.clone(), settings.body_timeout)),
             counters,
             recorder: shared.recent.get(index).cloned().map(Recorder::new),
             journal: shared.journal.clone(),
@@ -164,7 +164,9 @@ impl Worker {
         self.coarse_now.set(tick);
         self.pools.sweep(now.steady, tick);
         // Without requests, the core would keep an outdated policy.
-        drop(self.policy());
+        let policy = self.policy();
+        self.pools.streams().sweep(tick, |caller| policy.trust.still_admits(caller, now));
+        drop(policy);
         let mut tokens = self.tokens.borrow_mut();
         tokens.weigh(now);
         self.counters.token_cache_bytes.set(tokens.bytes() as u64);

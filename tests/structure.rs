@@ -43,6 +43,8 @@ const MODULES: &[&str] = &[
     "outbound",
     // The bytes of HTTP/1.1.
     "http1",
+    // The handshakes and frames of WebSockets.
+    "websocket",
     // Settings that are fixed at start.
     "worker_settings",
     "tls",

@@ -5,7 +5,7 @@ use super::linger::{linger, send_last_response};
 use super::observed_stream::ObservedStream;
 use super::stream_executor::StreamExecutor;
 use crate::peer::activity::{Command, Timeout};
-use crate::peer::{Connection, Protocol};
+use crate::peer::{Connection, Protocol, Session};
 use crate::pipeline;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
@@ -15,7 +15,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(super) async fn serve<S>(core: &Core, connection: Rc<Connection>, stream: S, protocol: Protocol)
+/// Serves a connection until HTTP ends. Returns the session of the protocol that takes the connection over, if any.
+pub(super) async fn serve<S>(
+    core: &Core,
+    connection: Rc<Connection>,
+    stream: S,
+    protocol: Protocol,
+) -> Option<Session>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -46,14 +52,19 @@ where
                 Pin::new(&mut http).poll(cx).map(Ok)
             })
             .await;
-            let (stream, has_suppressed_output) = http.into_parts().io.into_inner().into_inner();
+            let parts = http.into_parts();
+            let (stream, has_suppressed_output) = parts.io.into_inner().into_inner();
+            if let (Ok(Ok(())), Some(takeover)) = (&end, connection.takeover.take()) {
+                return Some(takeover.begin(Box::new(stream), parts.read_buf));
+            }
             match end {
                 Ok(Ok(())) => linger(stream, core.worker.settings().body_timeout).await,
                 Ok(Err(error)) => {
                     if let Some(answer) = core.reject_unparsable(&connection, &error)
                         && has_suppressed_output
                     {
-                        return send_last_response(stream, &answer).await;
+                        send_last_response(stream, &answer).await;
+                        return None;
                     }
                     linger(stream, core.worker.settings().body_timeout).await;
                 }
@@ -99,4 +110,5 @@ where
             }
         }
     }
+    None
 }

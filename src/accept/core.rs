@@ -165,6 +165,10 @@ impl Core {
         // Yield first: the accept loops can then accept the connections in the kernel's queue.
         tokio::task::yield_now().await;
         if tokio::time::timeout(self.worker.settings().drain, self.wait_until_empty()).await.is_err() {
+            if self.worker.pools().streams().drain() {
+                // The close frames are on their way.
+                let _ = tokio::time::timeout(Duration::from_secs(2), self.wait_for_websockets()).await;
+            }
             self.command_all(Command::Close(Timeout::Drain));
             // A connection's task ends at its next poll. One second is more than enough.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.wait_until_empty()).await;
@@ -175,6 +179,12 @@ impl Core {
     async fn wait_until_empty(&self) {
         while self.open.get() > 0 {
             self.all_closed.notified().await;
+        }
+    }
+
+    async fn wait_for_websockets(&self) {
+        while self.worker.pools().streams().drain() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -250,6 +260,8 @@ fn http2_settings(settings: &WorkerSettings, executor: StreamExecutor) -> http2:
     let mut http2 = http2::Builder::new(executor);
     http2
         .timer(TokioTimer::new())
+        // WebSockets (RFC 8441 section 3). Whether a route forwards them is decided for each handshake.
+        .enable_connect_protocol()
         .max_concurrent_streams(settings.streams)
         // The size of a header list includes 32 octets per field (RFC 9113 section 10.5.1).
         .max_header_list_size(u32::try_from(header_bytes + 32 * header_count).unwrap_or(u32::MAX))

@@ -9,7 +9,7 @@ use crate::config::network::Cidr;
 use crate::journal::Level;
 use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::activity::Command;
-use crate::peer::{Connection, Peer, Protocol, Scheme};
+use crate::peer::{Connection, Peer, Protocol, Scheme, Session};
 use crate::tls::Certificates;
 use socket2::{Domain, Socket, Type};
 use std::cell::Cell;
@@ -211,13 +211,20 @@ fn accept_connection(
             connection = Rc::new(Connection::new(guard.core.state.clone(), peer, redirect));
             guard.core.track(&connection);
         }
-        match kind {
+        let session = match kind {
             ListenerKind::Tls(certificates) => {
                 serve_tls(&guard.core, &connection, stream, &certificates).await
             }
             ListenerKind::Plain | ListenerKind::Redirect(_) => {
                 serve_cleartext(&guard.core, &connection, stream).await
             }
+        };
+        if let Some(session) = session {
+            // This task reserves memory for HTTP, which a WebSocket does not need.
+            tokio::task::spawn_local(async move {
+                let _guard = guard;
+                session.await;
+            });
         }
     });
 }
@@ -263,19 +270,24 @@ async fn peek_first_bytes(core: &Core, connection: &Connection, stream: &TcpStre
     (length > 0).then_some(first)
 }
 
-async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, certificates: &Certificates) {
-    let Some(first) = peek_first_bytes(core, connection, &stream).await else { return };
+async fn serve_tls(
+    core: &Core,
+    connection: &Rc<Connection>,
+    stream: TcpStream,
+    certificates: &Certificates,
+) -> Option<Session> {
+    let first = peek_first_bytes(core, connection, &stream).await?;
     if first[0].is_ascii_uppercase() {
         // No TLS record begins with a letter, so this is an HTTP method. An HTTP client cannot read a TLS alert.
         record_failure(core, connection, TlsFailure::Cleartext, "cleartext HTTP on a TLS port");
-        return reject_cleartext(stream).await;
+        reject_cleartext(stream).await;
+        return None;
     }
     connection.activity.begin_handshake();
-    if let Some(stream) = handshake(core, connection, stream, certificates).await {
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
-        serve(core, connection.clone(), stream, protocol).await;
-    }
+    let stream = handshake(core, connection, stream, certificates).await?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+    serve(core, connection.clone(), stream, protocol).await
 }
 
 /// Responds to an HTTP request on the TLS port.
@@ -290,17 +302,17 @@ async fn reject_cleartext(stream: TcpStream) {
 
 /// Serves HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3). gRPC clients in internal networks use HTTP/2
 /// with prior knowledge.
-async fn serve_cleartext(core: &Core, connection: &Rc<Connection>, stream: TcpStream) {
+async fn serve_cleartext(core: &Core, connection: &Rc<Connection>, stream: TcpStream) -> Option<Session> {
     /// The first bytes of a TLS handshake record (RFC 8446 section 5.1).
     const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
     /// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4). HTTP/1.1 has no such method.
     const HTTP2_PREFACE: [u8; 4] = *b"PRI ";
-    let Some(first) = peek_first_bytes(core, connection, &stream).await else { return };
+    let first = peek_first_bytes(core, connection, &stream).await?;
     if first.starts_with(&TLS_HANDSHAKE) {
-        return;
+        return None;
     }
     let protocol = if first == HTTP2_PREFACE { Protocol::Http2 } else { Protocol::Http1 };
-    serve(core, connection.clone(), stream, protocol).await;
+    serve(core, connection.clone(), stream, protocol).await
 }
 
 #[cfg(test)]

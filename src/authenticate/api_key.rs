@@ -182,6 +182,7 @@ impl ApiKey {
             claims: trust.claims().iter().map(|path| path.find(&claims).map(ClaimValue::from)).collect(),
             not_before: 0,
             expires: facts.expires.unwrap_or(u64::MAX),
+            api_key: Some(Box::new(facts.digest)),
             ..Principal::nobody()
         };
         principal.headers = trust.identity().render(&principal).ok_or_else(|| {
@@ -215,6 +216,11 @@ impl ApiKeys {
             (facts.digest, Arc::new(ApiKey { facts, identity, used }))
         };
         Self { issuer: Arc::from(API_KEY_ISSUER), by_digest: all.into_iter().map(key).collect() }
+    }
+
+    /// Returns whether a key is in force.
+    pub(super) fn has(&self, digest: &Digest) -> bool {
+        self.by_digest.contains_key(digest)
     }
 
     /// Returns the keys, in no order.

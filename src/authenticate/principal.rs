@@ -1,6 +1,7 @@
 //! The verified identity of a caller.
 
 use super::Confirmation;
+use super::cache::Digest;
 use super::claims::{ClaimId, ClaimValue};
 use super::signal_marks::Signalled;
 use http::{HeaderName, HeaderValue};
@@ -41,6 +42,8 @@ pub struct Principal {
     pub confirmation: Option<Confirmation>,
     /// The facts that only tokens of the local authority have.
     pub local: Option<Box<Local>>,
+    /// The digest of the API key, if the credential is one.
+    pub api_key: Option<Box<Digest>>,
     /// The token's claims that security events can name in order to revoke the token; `None` if the issuer sends no
     /// security events.
     pub signalled: Option<Box<Signalled>>,
@@ -168,6 +171,7 @@ impl Principal {
             fresh: false,
             confirmation: None,
             local: None,
+            api_key: None,
             signalled: None,
             proofs: RefCell::default(),
             headers: Box::default(),
@@ -199,6 +203,7 @@ impl Principal {
             + names(&self.scopes)
             + self.claims.iter().map(|claim| claim.as_ref().map_or(0, ClaimValue::bytes)).sum::<usize>()
             + local
+            + self.api_key.as_ref().map_or(0, |_| size_of::<Digest>() + ALLOCATION)
             + self.signalled.as_ref().map_or(0, |_| size_of::<Signalled>() + ALLOCATION)
             + headers.sum::<usize>()
     }

@@ -159,6 +159,20 @@ pub(super) fn subprotocol<'r>(headers: &'r HeaderMap, marker: &str) -> Result<Op
     Ok(found)
 }
 
+/// Returns the first marker of these sources that the client offers as a subprotocol.
+pub(crate) fn marker_offered<'s>(headers: &HeaderMap, sources: &'s Sources) -> Option<&'s str> {
+    sources.others.iter().find_map(|source| match source {
+        Source::WebSocket(marker) => {
+            offers(headers).any(|offer| offer == marker.as_bytes()).then_some(&**marker)
+        }
+        Source::Header(_)
+        | Source::Cookie(_)
+        | Source::ApiKey(_)
+        | Source::Certificate
+        | Source::Query(_) => None,
+    })
+}
+
 /// Removes `marker`, and the token after it, from the offered subprotocols. The other subprotocols stay in their order.
 /// If no subprotocol is left, removes the header field.
 pub(crate) fn strip_subprotocol(headers: &mut HeaderMap, marker: &str) {

@@ -8,10 +8,12 @@ use super::dpop::{Dpop, DpopSettings};
 use super::identity::IdentityHeaders;
 use super::jws::canonical_type;
 use super::keys::{Algorithm, KeySet};
+use super::principal::Principal;
 use super::profile::Profile;
 use super::revoked::Revoked;
 use super::token_stats::TokenStats;
 use crate::clock::Now;
+use crate::denial::Denial;
 use crate::introspection::Introspector;
 use crate::key_source::KeySource;
 use serde_json::{Map, Value};
@@ -345,6 +347,24 @@ impl Trust {
     /// Returns the revocations.
     pub fn revoked(&self) -> &Arc<Revoked> {
         &self.revoked
+    }
+
+    /// Checks that a caller who was admitted before would still be admitted: the token has not expired, and neither the
+    /// token nor the API key was revoked.
+    ///
+    /// # Errors
+    /// [`Denial::ExpiredToken`], [`Denial::RevokedToken`] or [`Denial::UnknownApiKey`]; [`Denial::CheckUnavailable`]
+    /// while marks may be missing.
+    pub(crate) fn still_admits(&self, caller: &Principal, now: Now) -> Result<(), Denial> {
+        if now.unix >= caller.expires {
+            return Err(Denial::ExpiredToken);
+        }
+        if let Some(digest) = &caller.api_key
+            && !self.api_keys.as_ref().is_some_and(|keys| keys.has(digest))
+        {
+            return Err(Denial::UnknownApiKey);
+        }
+        self.revoked.admit_any(caller)
     }
 
     /// Returns the issuer whose tokens may have this `iss`, the `iss`, and the issuer's statistics.

@@ -205,6 +205,7 @@ fn principal(
         claims: trust.claims().iter().map(|path| path.find(claims).map(ClaimValue::from)).collect(),
         not_before,
         expires,
+        api_key: None,
         authenticated: claims.get("auth_time").and_then(numeric_date).map(|time| time.floor() as u64),
         leeway: issuer.leeway,
         fresh: claims.get("fresh") == Some(&Value::Bool(true)),

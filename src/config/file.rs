@@ -1198,6 +1198,13 @@ pub struct RouteSection {
     pub pass_authorization: bool,
     /// Overrides the timeout of the upstream.
     pub timeout: Option<Duration>,
+    /// Whether the route forwards WebSockets.
+    pub websocket: bool,
+    /// Whether WebSockets and long answers end with the token.
+    #[serde(deserialize_with = "word")]
+    pub streams: Streams,
+    /// The maximum time without a byte in the body of an answer, or in either direction of a WebSocket.
+    pub silence: Option<Duration>,
     /// Whether the token must come from a login with a password, and the maximum age of that login.
     pub fresh: Fresh,
     /// Whether the token must be bound to a key of its sender.
@@ -1266,6 +1273,17 @@ pub struct ExpectSection {
     /// Header fields that the upstream receives. An empty value means that the upstream does not receive the field.
     #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
     pub headers: BTreeMap<String, String>,
+}
+
+/// `[[route]] streams`
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Streams {
+    /// Ends WebSockets and long answers when the token expires or is revoked.
+    #[default]
+    Expiry,
+    /// Lets WebSockets and long answers go on.
+    Open,
 }
 
 /// `[[route]] login`

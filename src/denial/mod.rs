@@ -7,7 +7,7 @@ mod reasons;
 mod spec;
 mod table;
 
-pub use reasons::{BodyFault, Malformed, ProofFault, RequiredClaim, TokenPart};
+pub use reasons::{BodyFault, HandshakeFault, Malformed, ProofFault, RequiredClaim, TokenPart};
 pub use spec::{Challenge, Fault, Grpc, Spec};
 pub use table::Denial;
 
@@ -54,6 +54,8 @@ impl Denial {
             fault.detail()
         } else if let Self::BadRequest(Malformed::WebSocket) = self {
             "WebSockets are not forwarded here."
+        } else if let Self::BadRequest(Malformed::Handshake(_)) = self {
+            "The WebSocket handshake is not valid."
         } else {
             self.spec().detail
         }

@@ -43,8 +43,39 @@ pub enum Malformed {
     OriginalSpelling,
     /// In forward-auth, the proxy would forward a field that names another method, target or caller.
     OriginalOverride,
-    /// The request is a WebSocket handshake. The gateway does not forward WebSockets.
+    /// The request is a WebSocket handshake, and the route does not forward WebSockets.
     WebSocket,
+    /// The request has a mark of a WebSocket handshake, and is not a valid one.
+    Handshake(HandshakeFault),
+}
+
+/// The flaw of a WebSocket handshake (RFC 6455 section 4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeFault {
+    /// The request is not a GET of HTTP/1.1, nor a WebSocket handshake of HTTP/2.
+    Method,
+    /// `Upgrade` is not `websocket` alone, or `Connection` lacks `Upgrade`.
+    Upgrade,
+    /// `Sec-WebSocket-Version` is not 13.
+    Version,
+    /// `Sec-WebSocket-Key` is not 16 bytes in base64.
+    Key,
+    /// The request has a body.
+    Body,
+}
+
+impl HandshakeFault {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Method => {
+                "a WebSocket handshake that is not a GET of HTTP/1.1, or is not by CONNECT over HTTP/2"
+            }
+            Self::Upgrade => "a WebSocket handshake without Upgrade: websocket alone and Connection: Upgrade",
+            Self::Version => "a WebSocket handshake whose Sec-WebSocket-Version is not 13",
+            Self::Key => "a WebSocket handshake whose Sec-WebSocket-Key is not 16 bytes in base64",
+            Self::Body => "a WebSocket handshake with a body",
+        }
+    }
 }
 
 impl Malformed {
@@ -78,7 +109,8 @@ impl Malformed {
             Self::OriginalOverride => {
                 "the proxy passes on a field that names another method, target or caller: see docs/forward-auth.md"
             }
-            Self::WebSocket => "a WebSocket handshake; the gateway does not forward WebSockets",
+            Self::WebSocket => "a WebSocket handshake; the route lacks websocket = true",
+            Self::Handshake(fault) => fault.reason(),
         }
     }
 }

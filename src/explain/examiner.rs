@@ -17,8 +17,8 @@ use crate::policy::{Policy, Question};
 use crate::route::{Found, Head};
 use crate::tls::{ClientCertificate, Misdirected};
 use aws_lc_rs::rand;
-use http::header;
 use http::request::Parts;
+use http::{Version, header};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -253,8 +253,9 @@ impl<'p> Examiner<'p> {
         let decided = routed.decide(trust, &credentials, question.now, &mut cache.borrow_mut());
         // As in the pipeline, the protocol is checked after the rule. In shadow mode, it is checked even after a
         // refusal.
+        // A hypothetical request is one of HTTP/1.1.
         if (decided.is_ok() || route.shadow.is_some())
-            && let Err(denial) = routed.check_protocol(head.headers)
+            && let Err(denial) = stages::check_protocol(route, head, Version::HTTP_11)
         {
             let caller = match decided {
                 Ok(permit) => permit.principal().cloned().zip(permit.place()),

@@ -1,7 +1,7 @@
 //! One connection to a server, which its requests drive: no task of its own reads or writes it.
 
 use super::pool::Slot;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -70,6 +70,24 @@ impl Connection {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             written => written,
         }
+    }
+
+    /// Reads into `buf`, past the connection's own buffer, which must be empty.
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf)
+    }
+
+    /// Takes the bytes that were read and not used, and releases the buffer.
+    pub(super) fn take_arrived(&self) -> Bytes {
+        let mut input = self.input.borrow_mut();
+        let arrived = Bytes::copy_from_slice(&input.buffer);
+        input.buffer = BytesMut::new();
+        arrived
+    }
+
+    /// Closes the gateway's side of the connection.
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
     }
 
     /// Sends the bytes that TLS still holds.

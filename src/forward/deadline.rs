@@ -53,6 +53,11 @@ struct Slot {
 pub(super) struct Elapsed;
 
 impl Deadlines {
+    /// Returns the core's coarse clock.
+    pub(super) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
     /// Waits for a server's response. The wait lasts up to `timeout` after the server has received the whole request,
     /// plus up to two sweep intervals. `upload` tells whether a request with a body waits for the client or for the
     /// server.

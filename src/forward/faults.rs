@@ -1,6 +1,7 @@
 //! Defines the failures of upstreams: a connection that cannot be opened, and a response that ends early. Each reason
 //! has a name in the metrics.
 
+use super::open_streams::StreamEnd;
 use crate::http1::AnswerFault;
 use rustix::io::Errno;
 use std::fmt;
@@ -105,6 +106,8 @@ pub(crate) enum ResponseError {
     Silent,
     /// The client's body failed after the response had begun.
     Upload,
+    /// The gateway ended the answer, because the caller is no longer admitted.
+    Ended(StreamEnd),
 }
 
 impl fmt::Display for ResponseError {
@@ -116,6 +119,7 @@ impl fmt::Display for ResponseError {
             Self::Upload => {
                 f.write_str("the upstream's answer was cut off: its request could not be sent to the end")
             }
+            Self::Ended(end) => write!(f, "the answer was ended: {}", end.as_str()),
         }
     }
 }
@@ -149,8 +153,9 @@ impl ResponseErrorKind {
 }
 
 impl ResponseError {
-    pub(crate) fn kind(&self) -> ResponseErrorKind {
-        match self {
+    pub(crate) fn kind(&self) -> Option<ResponseErrorKind> {
+        Some(match self {
+            Self::Ended(_) => return None,
             Self::Silent => ResponseErrorKind::Stalled,
             Self::Invalid(AnswerFault::Incomplete) | Self::Upload => ResponseErrorKind::Closed,
             Self::Invalid(_) => ResponseErrorKind::Invalid,
@@ -160,7 +165,7 @@ impl ResponseError {
                 | io::ErrorKind::BrokenPipe => ResponseErrorKind::Reset,
                 _ => ResponseErrorKind::Closed,
             },
-        }
+        })
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod fields;
 pub(crate) mod foreign;
 mod identity_choice;
 mod notes;
+mod open_streams;
 pub(crate) mod outgoing;
 mod pool;
 pub mod proof;
@@ -24,6 +25,7 @@ mod reframe;
 mod request_body;
 mod response_body;
 pub mod strip;
+mod tunnel;
 mod upload;
 mod upstream;
 
@@ -33,18 +35,21 @@ pub(crate) use faults::{ResponseError, ResponseErrorKind};
 pub use fields::FieldSink;
 pub use identity_choice::IdentityChoice;
 pub(crate) use notes::Notes;
+pub(crate) use open_streams::{OpenStream, StreamEnd, StreamKind};
 pub(crate) use outgoing::{ForwardContext, Target, X_REQUEST_ID};
 pub(crate) use pool::Pools;
 pub use proof::{Assertor, Audience, Proof, Proofs};
 pub use request_body::BodyBounds;
 pub(crate) use request_body::{BodyOwner, Inbound, Meter, RequestBody};
 pub(crate) use response_body::ResponseBody;
+pub(crate) use tunnel::Tunnel;
 pub use upstream::{Server, Tls, Upstream};
 
 use crate::authorize::Permit;
 use crate::denial::Denial;
 use crate::http1::{AnswerHead, BodyReader, Framing};
 use crate::journal::Level;
+use crate::websocket::Handshake;
 use attempts::{Outbound, send};
 use bytes::{Buf, Bytes, BytesMut};
 use early::EarlyAnswer;
@@ -75,6 +80,12 @@ pub struct Delivery {
     pub(crate) pass_authorization: bool,
     /// The timeout of the route. It overrides the upstream's timeout.
     pub(crate) timeout: Option<Duration>,
+    /// Whether the route forwards WebSockets.
+    pub(crate) websocket: bool,
+    /// Whether WebSockets and long answers end with the caller's token.
+    pub(crate) ends_with_token: bool,
+    /// The maximum time without a byte of an answer's body, or in either direction of a WebSocket.
+    pub(crate) silence: Option<Duration>,
     /// The upstream's audience, for the proofs of identity.
     pub(crate) audience: Arc<Audience>,
 }
@@ -86,6 +97,8 @@ pub(crate) enum Answer {
     Whole(Response<Bytes>),
     /// A response whose body streams from an upstream.
     Streamed(Response<ResponseBody>),
+    /// The answer to a handshake that the upstream accepted, and the WebSocket that follows it.
+    Switched(Response<Box<Tunnel>>),
 }
 
 #[derive(Debug)]
@@ -99,6 +112,8 @@ pub(crate) struct PermittedRequest<'m> {
     pub(crate) body: RequestBody,
     /// Measures the body while it is forwarded. `None` if the request has no body.
     pub(crate) meter: Option<&'m Rc<Meter>>,
+    /// The handshake, if the request is one.
+    pub(crate) handshake: Option<Box<Handshake>>,
 }
 
 /// Forwards a request and returns the upstream's response.
@@ -114,7 +129,7 @@ pub(crate) async fn forward(
     context: &ForwardContext<'_>,
     notes: &mut Notes,
 ) -> Result<Answer, Denial> {
-    let PermittedRequest { permit, parts, target, body, meter } = request;
+    let PermittedRequest { permit, parts, target, body, meter, mut handshake } = request;
     let now = context.now.steady;
     match &delivery.destination {
         Destination::Echo => {
@@ -131,14 +146,18 @@ pub(crate) async fn forward(
             Ok(Answer::Whole(response))
         }
         Destination::Upstream(upstream) => {
-            let (method, writer, removed) =
+            let (method, mut writer, removed) =
                 outgoing::write(parts, &target, &permit, &delivery.audience, context);
             notes.forged = removed.0;
+            if let Some(handshake) = &mut handshake {
+                outgoing::add_handshake(&mut writer, handshake);
+            }
             let is_named = target.authority.is_some();
             let (mut upload, mut headers) = Upload::new(method, writer, body, is_named);
             // Slices of the client's head would make hyper take a new buffer for its next read.
             drop(target);
             let timeout = delivery.timeout.unwrap_or(upstream.timeout);
+            let silence = delivery.silence.unwrap_or(timeout);
             let request = Outbound { upload: &mut upload, headers: &mut headers, meter };
             let sent = send(pools, upstream, timeout, request, now, notes).await;
             let took = now.elapsed();
@@ -148,13 +167,18 @@ pub(crate) async fn forward(
             counts.inspect(|counts| counts.durations.record(micros(took)));
 
             let Answered { head, is_sent, is_refused } = answered;
-            if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                return Err(reject_switch(notes));
-            }
+            let switched = check_switch(handshake, &head, is_sent, &headers, notes)?;
             let cookies_removed = reframe::answer(&mut headers, context.cookies);
             if cookies_removed > 0 {
                 counts.inspect(|counts| counts.cookies_removed.add(cookies_removed));
                 report_cookies(pools, upstream);
+            }
+            if let Some(handshake) = switched {
+                handshake.complete(&mut headers);
+                let status = if handshake.is_http2() { StatusCode::OK } else { head.status };
+                let caller = permit.principal().filter(|_| delivery.ends_with_token).cloned();
+                let stream = pools.open_websocket(caller, delivery.silence);
+                return Ok(Answer::Switched(response(status, headers, Box::new(Tunnel::new(lease, stream)))));
             }
             // hyper writes the length of a body that it sends.
             if let Some(length) = length_without_body(&head) {
@@ -174,7 +198,7 @@ pub(crate) async fn forward(
             // The response may begin before the client has sent its whole body. The server's timeout does not run while
             // the gateway waits for the client's body.
             let meter = meter.filter(|meter| !meter.is_ended()).cloned();
-            let body = ResponseBody::new(BodyReader::new(head.framing), lease, keep, timeout, early, meter);
+            let body = ResponseBody::new(BodyReader::new(head.framing), lease, keep, silence, early, meter);
             Ok(Answer::Streamed(response(head.status, headers, body)))
         }
     }
@@ -207,11 +231,39 @@ fn length_without_body(head: &AnswerHead) -> Option<u64> {
     }
 }
 
-/// Rejects an upgrade. The gateway requests none.
+/// Returns the handshake if the answer accepts it, and `None` for an answer that switches no protocol.
+///
+/// # Errors
+/// Returns [`Denial::UpstreamFailed`] for an answer that accepts no handshake of this client.
+#[inline]
+fn check_switch(
+    handshake: Option<Box<Handshake>>,
+    head: &AnswerHead,
+    is_sent: bool,
+    headers: &HeaderMap,
+    notes: &mut Notes,
+) -> Result<Option<Box<Handshake>>, Denial> {
+    let is_switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let fault = match handshake {
+        Some(handshake) if is_switched && is_sent => match handshake.check(headers) {
+            Ok(()) => return Ok(Some(handshake)),
+            Err(fault) => fault,
+        },
+        Some(_) if is_switched => "it came before the end of the request",
+        None if is_switched => "the upstream switched protocols without being asked",
+        // Over HTTP/2, a 2xx would open the WebSocket (RFC 8441 section 5).
+        Some(handshake) if handshake.is_http2() && head.status.is_success() => {
+            "it answered a WebSocket handshake with 2xx"
+        }
+        Some(_) | None => return Ok(None),
+    };
+    Err(reject_switch(notes, fault))
+}
+
 #[cold]
-fn reject_switch(notes: &mut Notes) -> Denial {
+fn reject_switch(notes: &mut Notes, fault: &str) -> Denial {
     let origin = notes.server.as_ref().map_or("", |server| &*server.origin);
-    notes.detail = Some(format!("{origin}: the upstream switched protocols without being asked"));
+    notes.detail = Some(format!("{origin}: the answer to the handshake is invalid: {fault}"));
     Denial::UpstreamFailed
 }
 

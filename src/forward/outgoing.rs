@@ -13,6 +13,7 @@ use crate::http1::write_request_line;
 use crate::peer::{Caller, Relayed};
 use crate::request_id::{RequestId, trace_id_of};
 use crate::route::Head;
+use crate::websocket::Handshake;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
@@ -186,6 +187,14 @@ pub(super) fn write(
     let mut writer = HeadWriter::new(head, headers);
     add_fields(&mut writer, &parts.method, target, permit, audience, context);
     (parts.method, writer, removed)
+}
+
+/// Adds the fields of a WebSocket handshake, which [`strip_client`] removes.
+pub(crate) fn add_handshake(sink: &mut impl FieldSink, handshake: &mut Handshake) {
+    handshake.offer(sink.client());
+    for (name, value) in handshake.fields() {
+        sink.set(&name, &value);
+    }
 }
 
 /// The number of the client's identity fields that were removed.

@@ -11,8 +11,13 @@ use super::connection::{Connection, IdleState};
 use super::counters::{UpstreamCounters, UpstreamShard};
 use super::deadline::Deadlines;
 use super::faults::ConnectError;
+use super::open_streams::{OpenStream, OpenStreams, StreamBounds, StreamKind};
+use super::tunnel::SCRATCH;
 use super::upstream::{Server, Upstream};
+use crate::authenticate::Principal;
 use crate::journal::Journal;
+use crate::peer::activity::SWEEP;
+use crate::peer::coarse_millis;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,6 +31,8 @@ const IDLE_MAX: usize = 256;
 /// How long a connection may stay idle. The time is shorter than the keep-alive time of most servers: the gateway
 /// closes the connection first, so that no request is sent on a connection that the server is about to close.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long a WebSocket may be silent, unless its route says otherwise. Most services send pings more often.
+const WEBSOCKET_SILENCE: Duration = Duration::from_secs(300);
 /// The maximum number of requests of one core that wait for a connection to one server.
 const WAITING_MAX: usize = 1024;
 
@@ -35,6 +42,11 @@ pub(crate) struct Pools {
     /// The time of the last sweep. It is exact enough to compute how long a connection was idle.
     swept: Cell<Instant>,
     pub(super) deadlines: Deadlines,
+    /// The buffer into which the WebSockets of the core are read, allocated for the first one.
+    scratch: RefCell<Vec<u8>>,
+    streams: OpenStreams,
+    /// Maximum time for which a client may leave the bytes of a stream unread.
+    stall: Duration,
     pub(super) core: usize,
     pub(super) journal: Journal,
 }
@@ -113,14 +125,41 @@ impl fmt::Debug for Lease {
 
 impl Pools {
     /// Creates the pools of the core with this index, without connections.
-    pub(crate) fn new(core: usize, journal: Journal) -> Self {
+    /// A client may leave the bytes of a stream unread for `stall`.
+    pub(crate) fn new(core: usize, journal: Journal, stall: Duration) -> Self {
         Self {
             servers: RefCell::new(Vec::new()),
             swept: Cell::new(Instant::now()),
             deadlines: Deadlines::default(),
+            scratch: RefCell::default(),
+            streams: OpenStreams::default(),
+            stall,
             core,
             journal,
         }
+    }
+
+    /// Returns the WebSockets and long answers of the core.
+    pub(crate) fn streams(&self) -> &OpenStreams {
+        &self.streams
+    }
+
+    /// Registers a WebSocket that ends with the token of `caller` and after `silence`.
+    pub(super) fn open_websocket(
+        &self,
+        caller: Option<Rc<Principal>>,
+        silence: Option<Duration>,
+    ) -> Rc<OpenStream> {
+        let bounds = StreamBounds {
+            silence: coarse_millis(silence.unwrap_or(WEBSOCKET_SILENCE).saturating_add(SWEEP)),
+            stall: coarse_millis(self.stall.saturating_add(SWEEP)),
+        };
+        self.streams.open(StreamKind::WebSocket, caller, Some(bounds), self.deadlines.now())
+    }
+
+    /// Registers an answer that ends with the token of `caller`.
+    pub(crate) fn open_answer(&self, caller: Rc<Principal>) -> Rc<OpenStream> {
+        self.streams.open(StreamKind::Answer, Some(caller), None, self.deadlines.now())
     }
 
     /// Returns an idle connection, if there is one: the most recently used one, which the server is least likely to
@@ -332,6 +371,16 @@ impl Drop for Slot {
 }
 
 impl Lease {
+    /// Returns the core's buffer for reads of WebSockets. Its content is undefined.
+    pub(super) fn scratch(&self) -> &RefCell<Vec<u8>> {
+        if let Ok(mut scratch) = self.pools.scratch.try_borrow_mut()
+            && scratch.is_empty()
+        {
+            *scratch = vec![0; SCRATCH];
+        }
+        &self.pools.scratch
+    }
+
     /// Returns the connection to its pool after its answer was read to the end. Bytes beyond the end belong to no
     /// answer, so they close the connection (RFC 9112 section 9.2).
     pub(super) fn release(self) {

@@ -69,7 +69,7 @@ impl HeadReader {
                 return Err(AnswerFault::TooLarge);
             }
             buffer.advance(length);
-            // 101 is final: HTTP/1.1 ends with it. The caller refuses it.
+            // 101 is final: HTTP/1.1 ends with it. The caller checks it.
             if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(Some(head));
             }

@@ -5,6 +5,7 @@ use super::tls_failure::TlsFailures;
 use crate::authenticate::ApiKeyOutcome;
 use crate::counter::{Counter, Durations, Sharded};
 use crate::denial::Denial;
+use crate::forward::{StreamEnd, StreamKind};
 use http::StatusCode;
 use std::array;
 use std::sync::{Arc, OnceLock};
@@ -168,6 +169,24 @@ pub(crate) struct WorkerCounters {
     /// Identity fields that were removed from clients' requests.
     pub identity_dropped: Counter,
     pub requests_in_progress: Counter,
+    pub websockets_open: Counter,
+    /// Ended WebSockets, and long answers that the gateway ended, by the orders of [`StreamKind`] and [`StreamEnd`].
+    pub streams_ended: [[Counter; StreamEnd::ALL.len()]; StreamKind::ALL.len()],
+}
+
+impl WorkerCounters {
+    /// Counts a stream that is no longer open. The client ended a stream without a reason.
+    pub(crate) fn record_stream(&self, kind: StreamKind, end: Option<StreamEnd>) {
+        let ends = &self.streams_ended[kind as usize];
+        match (kind, end) {
+            (StreamKind::WebSocket, end) => {
+                self.websockets_open.sub(1);
+                ends[end.unwrap_or(StreamEnd::Client) as usize].add(1);
+            }
+            (StreamKind::Answer, Some(end)) => ends[end as usize].add(1),
+            (StreamKind::Answer, None) => {}
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use super::tls_failure::TlsFailure;
 use super::{Exposition, Kind, WorkerCounters};
 use crate::authenticate::ApiKeyOutcome;
 use crate::counter::Counter;
+use crate::forward::{StreamEnd, StreamKind};
 use std::sync::Arc;
 
 pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
-    let families: [(&'static str, &'static str, Kind, Pick); 10] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 11] = [
         ("portcullis_connections_open", "Open client connections.", Kind::Gauge, |w| &w.connections_open),
         ("portcullis_connections_total", "Client connections accepted.", Kind::Counter, |w| {
             &w.connections_accepted
@@ -59,6 +60,7 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
             Kind::Gauge,
             |w| &w.requests_in_progress,
         ),
+        ("portcullis_websockets_open", "Open WebSockets.", Kind::Gauge, |w| &w.websockets_open),
     ];
     let sum = |pick: Pick| workers.iter().map(|worker| pick(worker).get()).fold(0, u64::wrapping_add);
     for (name, help, kind, pick) in families {
@@ -90,6 +92,18 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     for failure in ProxyFailure::ALL {
         let counts = workers.iter().map(|worker| worker.proxy_failures.of(failure).get());
         out.sample(&[("reason", failure.as_str())], counts.fold(0, u64::wrapping_add));
+    }
+    let help = "WebSockets that ended, and long answers that the gateway ended, by reason.";
+    out.family("portcullis_streams_ended_total", help, Kind::Counter);
+    for kind in StreamKind::ALL {
+        for end in StreamEnd::ALL {
+            let counts = workers.iter().map(|worker| worker.streams_ended[kind as usize][end as usize].get());
+            let labels = [("kind", kind.as_str()), ("reason", end.as_str())];
+            // The gateway does not count answers that end by themselves.
+            if kind == StreamKind::WebSocket || end.is_of_token() {
+                out.sample(&labels, counts.fold(0, u64::wrapping_add));
+            }
+        }
     }
     out.family("portcullis_tls_failures_total", "Failed TLS handshakes by reason.", Kind::Counter);
     for failure in TlsFailure::ALL {

@@ -3,14 +3,15 @@
 use super::activity::Activity;
 use super::coarse::{CoarseMillis, CoreState};
 use super::streams::Streams;
+use super::takeover::Takeover;
 use super::{Peer, Protocol};
 use crate::tls::{ClientCertificate, TlsSession};
 use http::HeaderValue;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-#[derive(Debug)]
 pub(crate) struct Connection {
     /// The remote end of the connection.
     pub(crate) peer: Peer,
@@ -27,12 +28,20 @@ pub(crate) struct Connection {
     pub(crate) streams: Streams,
     /// The facts of the TLS handshake, if hosts of the policy differ in TLS.
     tls: OnceCell<Box<TlsSession>>,
+    /// What follows HTTP/1.1 on this connection, once the current response is sent.
+    pub(crate) takeover: Cell<Option<Takeover>>,
     has_fragment: Cell<bool>,
     /// The start of the most recent head, for the log entry of a request that cannot be parsed.
     head_start: RefCell<Vec<u8>>,
     has_unread_body: Cell<bool>,
     http2: Cell<bool>,
     core: Rc<CoreState>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -46,6 +55,7 @@ impl Connection {
             forwarded: RefCell::new(None),
             streams: Streams::default(),
             tls: OnceCell::new(),
+            takeover: Cell::new(None),
             has_fragment: Cell::new(false),
             head_start: RefCell::default(),
             has_unread_body: Cell::new(false),

@@ -6,10 +6,12 @@ mod connection;
 pub(crate) mod forwarded;
 mod proxy_header;
 pub(crate) mod streams;
+mod takeover;
 
 pub(crate) use coarse::{CoarseMillis, CoreState, coarse_millis};
 pub(crate) use connection::Connection;
 pub use proxy_header::{PROXY_HEADER_MAX, ProxyHeader, ProxyHeaderFault};
+pub(crate) use takeover::{ClientStream, Session, Takeover};
 
 use std::net::{IpAddr, Ipv6Addr};
 

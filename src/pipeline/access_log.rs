@@ -51,6 +51,8 @@ pub(super) struct Line<'a> {
     pub(super) bytes_in: u64,
     /// The number of body bytes sent to the client.
     pub(super) bytes_out: u64,
+    /// The reason why a WebSocket or a long answer ended.
+    pub(super) ended: Option<&'static str>,
     /// The time from reading the head to the last byte of the response, in microseconds.
     pub(super) micros: u64,
     /// The time from reading the head to the head of the upstream's response, in microseconds.
@@ -135,6 +137,7 @@ impl Line<'_> {
         line.maybe("subject", self.subject);
         line.maybe("issuer", self.issuer);
         line.maybe("upstream", self.upstream);
+        line.maybe("ended", self.ended);
         if let Some(proxy) = self.verdict_for {
             line.text("verdict_for", Address::of(proxy).as_bytes());
         }
@@ -215,6 +218,7 @@ mod tests {
             upstream: None,
             bytes_in: 3,
             bytes_out: 180,
+            ended: None,
             micros: 1_034,
             upstream_micros: None,
             complete: true,

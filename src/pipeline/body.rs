@@ -1,7 +1,7 @@
 //! Defines the body of a response. It holds the record of its request until the response ends.
 
 use super::record::Record;
-use crate::forward::{ResponseBody, ResponseError};
+use crate::forward::{ResponseBody, ResponseError, StreamEnd, Tunnel};
 use crate::peer::streams::Reader;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -33,6 +33,10 @@ struct Paced {
 enum Source {
     Whole(Bytes),
     Streamed(ResponseBody),
+    /// The WebSocket that follows the response.
+    Tunnel(Box<Tunnel>),
+    /// A streamed body that the gateway has ended.
+    Ended,
 }
 
 impl Body {
@@ -42,6 +46,22 @@ impl Body {
 
     pub(super) fn streamed(body: ResponseBody) -> Self {
         Self { source: Source::Streamed(body), record: None, paced: None }
+    }
+
+    /// Creates the empty body of a response that a WebSocket follows.
+    pub(super) fn tunnel(tunnel: Box<Tunnel>) -> Self {
+        Self { source: Source::Tunnel(tunnel), record: None, paced: None }
+    }
+
+    /// Takes the WebSocket that follows the response.
+    pub(super) fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        if !matches!(self.source, Source::Tunnel(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.source, Source::Whole(Bytes::new())) {
+            Source::Tunnel(tunnel) => Some(tunnel),
+            Source::Whole(_) | Source::Streamed(_) | Source::Ended => None,
+        }
     }
 
     /// Attaches the record of the request. The record is written when this body ends, or now if the body is empty.
@@ -60,11 +80,29 @@ impl Body {
         }
     }
 
+    /// Cuts the answer off, so that the client sees that it is incomplete.
+    #[cold]
+    fn end(&mut self, cx: &Context<'_>, end: StreamEnd) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        if matches!(self.source, Source::Streamed(_)) {
+            // The connection to the upstream closes. An error makes the HTTP library drop what it has not written yet,
+            // so it gets a turn to write.
+            self.source = Source::Ended;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let error = ResponseError::Ended(end);
+        if let Some(record) = &mut self.record {
+            record.cut(&error);
+        }
+        Poll::Ready(Some(Err(error)))
+    }
+
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         match &mut self.source {
             Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Source::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Source::Tunnel(_) | Source::Ended => Poll::Ready(None),
         }
     }
 
@@ -110,6 +148,11 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let this = self.get_mut();
+        if let Some(record) = &this.record
+            && let Some(end) = record.poll_end(cx)
+        {
+            return this.end(cx, end);
+        }
         let polled = if this.paced.is_none() { this.poll_source(cx) } else { this.poll_paced(cx) };
         let is_end = this.is_end_stream();
         let mut is_over = false;
@@ -132,6 +175,13 @@ impl HttpBody for Body {
                 is_over = this.paced.is_none();
             }
         }
+        if let (Some(record), Source::Streamed(_), false) = (&mut this.record, &this.source, is_over)
+            && (polled.is_pending() || record.has_sent())
+        {
+            record.bound();
+            // The token may have ended before.
+            let _ = record.poll_end(cx);
+        }
         // Over HTTP/2, the HTTP library may hold the last piece until the client opens its window. The request
         // therefore ends only when the library drops the body.
         if is_over {
@@ -147,6 +197,8 @@ impl HttpBody for Body {
         match &self.source {
             Source::Whole(bytes) => bytes.is_empty(),
             Source::Streamed(body) => body.is_end_stream(),
+            Source::Tunnel(_) => true,
+            Source::Ended => false,
         }
     }
 
@@ -154,6 +206,8 @@ impl HttpBody for Body {
         match &self.source {
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Streamed(body) => body.size_hint(),
+            Source::Tunnel(_) => SizeHint::with_exact(0),
+            Source::Ended => SizeHint::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ mod record;
 mod rejection;
 mod signals;
 pub(crate) mod stages;
+mod tunnel;
 pub(crate) mod unreadable;
 mod waiting;
 
@@ -23,7 +24,7 @@ use crate::authenticate::Credentials;
 use crate::authenticate::dpop::{DPOP, DPOP_NONCE};
 use crate::authority::{Compat, Endpoint};
 use crate::authorize::{Permit, Refusal, RequestFacts};
-use crate::denial::{Denial, Malformed};
+use crate::denial::{Denial, HandshakeFault, Malformed};
 use crate::forward::{
     self, Answer, ConnectionHeaders, Inbound, PermittedRequest, Proof, RequestBody, Target,
 };
@@ -35,6 +36,7 @@ use crate::respond::cors;
 use crate::route::host::Authority;
 use crate::route::{Head, Slashes};
 use crate::tls::ClientCertificate;
+use crate::websocket;
 use crate::worker::Worker;
 use bytes::Bytes;
 use exchange::{Exchange, OriginalRequest, VerdictStyle};
@@ -53,9 +55,15 @@ use std::rc::Rc;
 pub(crate) async fn handle(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let (parts, body) = request.into_parts();
+    let upgrade = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+    let (mut parts, body) = request.into_parts();
+    if upgrade.is_some()
+        && let Some(protocol) = parts.extensions.remove::<hyper::ext::Protocol>()
+    {
+        websocket::from_http2(&mut parts, protocol.as_str());
+    }
     let pinned = worker.policy();
     let policy: &Policy = &pinned;
     let (version, method) = (parts.version, parts.method.clone());
@@ -93,8 +101,14 @@ pub(crate) async fn handle(
     headers.insert(forward::X_REQUEST_ID, exchange.id_header);
     progress.standing.write(headers);
     closes |= connection.must_close() || progress.is_body_on_its_way();
+    if let Some(tunnel) = response.body_mut().take_tunnel() {
+        // Its own `Connection` names the upgrade.
+        record.answered(response.status());
+        tunnel::begin(&connection, upgrade, tunnel, Box::new(record));
+        return Ok(response);
+    }
     if closes && version <= Version::HTTP_11 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     record.answered(response.status());
     response.body_mut().carry(record);
@@ -175,7 +189,10 @@ async fn serve<'p>(
     let certificate = connection.certificate();
     let admitted = judge(worker, policy, exchange, (&head, certificate), body, record, progress).await?;
 
-    admitted.routed.check_protocol(&parts.headers)?;
+    let handshake = stages::check_protocol(admitted.routed.route, &head, parts.version)?;
+    if handshake.is_some() && !http_body::Body::is_end_stream(&admitted.body) {
+        return Err(Denial::BadRequest(Malformed::Handshake(HandshakeFault::Body)).into());
+    }
 
     match &admitted.routed.route.handler {
         Handler::Forward(delivery) => {
@@ -190,12 +207,13 @@ async fn serve<'p>(
             };
             let context = exchange.forward_context(policy, route, delivery, headers, &policy.proofs);
             let meter = progress.meter.as_ref();
-            let request = PermittedRequest { permit, parts, target, body, meter };
+            let request = PermittedRequest { permit, parts, target, body, meter, handshake };
             let answer =
                 forward::forward(worker.pools(), delivery, request, &context, record.notes()).await?;
             Ok(match answer {
                 Answer::Whole(response) => response.map(Body::whole),
                 Answer::Streamed(response) => response.map(Body::streamed),
+                Answer::Switched(response) => response.map(Body::tunnel),
             })
         }
         Handler::Answer(endpoint) => {

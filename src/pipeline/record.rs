@@ -10,9 +10,11 @@ use crate::authenticate::Principal;
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::forward::outgoing::TRACEPARENT;
-use crate::forward::{Destination, Meter, Notes, ResponseError, ResponseErrorKind};
+use crate::forward::{
+    Destination, Meter, Notes, OpenStream, ResponseError, ResponseErrorKind, StreamEnd, StreamKind,
+};
 use crate::limit::Standing;
-use crate::metrics::RequestOutcome;
+use crate::metrics::{RequestOutcome, RouteCounters};
 use crate::peer::{Caller, Connection};
 use crate::policy::{Handler, PinnedPolicy};
 use crate::request_id::{RequestId, trace_id_of};
@@ -21,7 +23,10 @@ use crate::worker_settings::AccessLog;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Context;
 use std::time::Instant;
 
 /// The logged status of a request whose client disconnected before the response. It is never sent. Operators know the
@@ -31,7 +36,10 @@ const CLIENT_LEFT: u16 = 499;
 #[derive(Debug)]
 pub(super) struct Record {
     worker: Rc<Worker>,
-    policy: PinnedPolicy,
+    /// `None` once a WebSocket has released it.
+    policy: Option<PinnedPolicy>,
+    /// The counters of the route of a WebSocket.
+    kept: Option<Arc<RouteCounters>>,
     connection: Rc<Connection>,
     now: Now,
     caller: Caller,
@@ -48,6 +56,8 @@ pub(super) struct Record {
     shadow: Option<Denial>,
     principal: Option<Rc<Principal>>,
     meter: Option<Rc<Meter>>,
+    /// The WebSocket or long answer of the request.
+    stream: Option<Rc<OpenStream>>,
     notes: Notes,
     bytes_out: u64,
     complete: bool,
@@ -68,7 +78,8 @@ impl Record {
         let logged = worker.settings().access != AccessLog::Off;
         Self {
             worker: worker.clone(),
-            policy,
+            policy: Some(policy),
+            kept: None,
             connection: connection.clone(),
             now: exchange.now,
             caller: exchange.caller,
@@ -89,6 +100,7 @@ impl Record {
             shadow: None,
             principal: None,
             meter: None,
+            stream: None,
             notes: Notes::default(),
             bytes_out: 0,
             complete: false,
@@ -163,7 +175,8 @@ impl Record {
 
     /// Explains the refusal of a head or body that exceeds its limit.
     pub(super) fn too_large(&mut self, denial: &Denial, headers: &HeaderMap) {
-        let front = &self.policy.front;
+        let Some(policy) = &self.policy else { return };
+        let front = &policy.front;
         if *denial == Denial::HeadersTooLarge {
             let bounds = front.head_bounds;
             let bounds = if self.is_question { bounds.of_question() } else { bounds };
@@ -187,8 +200,8 @@ impl Record {
     pub(super) fn refused(&mut self, denial: Denial) {
         // The meter has the exact reason. If a streamed body exceeds its limit, the upstream connection only reports
         // that the body ended.
-        if let (Denial::BodyTooLarge, Some(meter)) = (&denial, &self.meter) {
-            let (came, bound) = (meter.bytes(), self.policy.front.body_bounds.size);
+        if let (Denial::BodyTooLarge, Some(meter), Some(policy)) = (&denial, &self.meter, &self.policy) {
+            let (came, bound) = (meter.bytes(), policy.front.body_bounds.size);
             self.notes.detail = Some(if came > bound {
                 format!("the body has more bytes than body_size in [server.bounds], which is {bound}")
             } else {
@@ -205,6 +218,36 @@ impl Record {
         self.status = Some(status);
     }
 
+    /// Records the WebSocket or the long answer that follows the head of the response.
+    pub(super) fn open(&mut self, stream: Rc<OpenStream>) {
+        if stream.kind == StreamKind::WebSocket {
+            self.worker.counters().websockets_open.add(1);
+        }
+        self.stream = Some(stream);
+    }
+
+    /// Registers the answer with the core's sweep if it has to end with the caller's token.
+    pub(super) fn bound(&mut self) {
+        if self.stream.is_none()
+            && let (Some(caller), Some(policy), Some(route)) = (&self.principal, &self.policy, self.route)
+            && let Handler::Forward(delivery) = &policy.routes[route].handler
+            && delivery.ends_with_token
+        {
+            self.stream = Some(self.worker.pools().open_answer(caller.clone()));
+        }
+    }
+
+    /// Returns the reason why the answer has to end. Without one, the end wakes the task of `cx`.
+    #[inline]
+    pub(super) fn poll_end(&self, cx: &Context<'_>) -> Option<StreamEnd> {
+        self.stream.as_ref()?.poll_end(cx)
+    }
+
+    /// Returns whether bytes were passed to the client's connection.
+    pub(super) fn has_sent(&self) -> bool {
+        self.bytes_out > 0
+    }
+
     /// Counts body bytes that were passed to the client's connection.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
@@ -213,7 +256,7 @@ impl Record {
     /// Records that the upstream's response ended early, after its head.
     pub(super) fn cut(&mut self, error: &ResponseError) {
         self.notes.detail = Some(error.to_string());
-        self.broken = Some(error.kind());
+        self.broken = error.kind();
     }
 
     /// Records that the whole response was passed to the client's connection.
@@ -221,19 +264,47 @@ impl Record {
         self.complete = true;
     }
 
-    fn count(&self, route: usize, outcome: RequestOutcome<'_>, micros: u64) {
-        self.policy.routes[route].counters.record(self.worker.index(), outcome, micros);
+    /// Releases the policy, because a WebSocket may outlive many policies, and the buffer of the request's head.
+    pub(super) fn unpin(&mut self) {
+        self.kept = self.counters().cloned();
+        self.policy = None;
+        self.target = self.target.take().and_then(|target| target.as_str().parse().ok());
+        for value in [&mut self.host, &mut self.traceparent] {
+            *value = value.take().and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+        }
+        if let Ok(id) = HeaderValue::from_bytes(self.id_header.as_bytes()) {
+            self.id_header = id;
+        }
+        if !self.connection.is_http2() {
+            self.connection.forwarded.take();
+        }
+    }
+
+    /// Returns the counters of the route, if one was found.
+    fn counters(&self) -> Option<&Arc<RouteCounters>> {
+        let of_policy = || Some(&self.policy.as_ref()?.routes[self.route?].counters);
+        self.kept.as_ref().or_else(of_policy)
+    }
+
+    fn count(&self, outcome: RequestOutcome<'_>, micros: u64) {
+        if let Some(counters) = self.counters() {
+            counters.record(self.worker.index(), outcome, micros);
+        }
     }
 
     #[cold]
     fn count_broken(&self, broken: ResponseErrorKind) {
-        if let Some(route) = self.route
-            && let Handler::Forward(delivery) = &self.policy.routes[route].handler
+        if let (Some(route), Some(policy)) = (self.route, &self.policy)
+            && let Handler::Forward(delivery) = &policy.routes[route].handler
             && let Destination::Upstream(upstream) = &delivery.destination
             && let Some(counts) = upstream.counters.of(self.worker.index())
         {
             counts.count_response_error(broken);
         }
+    }
+
+    fn stream_bytes(&self, of: impl Fn(&OpenStream) -> &Cell<u64>) -> u64 {
+        self.stream.as_ref().map_or(0, |stream| of(stream).get())
     }
 
     fn line<'l>(&'l self, micros: u64, trace_id: Option<&'l [u8; 32]>) -> Line<'l> {
@@ -249,7 +320,7 @@ impl Record {
             method: self.method.as_str().as_bytes(),
             host: self.host.as_ref().map_or(b"", HeaderValue::as_bytes),
             path: self.target.as_ref().map_or("", PathAndQuery::path).as_bytes(),
-            route: self.route.map(|route| &*self.policy.routes[route].name),
+            route: self.counters().map(|counters| &**counters.name()),
             status: self.status.map_or(CLIENT_LEFT, |status| status.as_u16()),
             code: self.denial.as_ref().map(Denial::code),
             shadow: self.shadow.as_ref().map(Denial::code),
@@ -257,8 +328,10 @@ impl Record {
             subject: self.principal.as_ref().map(|principal| &*principal.subject),
             issuer: self.principal.as_ref().map(|principal| &*principal.issuer),
             upstream: self.notes.server.as_ref().map(|server| &*server.origin),
-            bytes_in: self.meter.as_ref().map_or(0, |meter| meter.bytes()),
-            bytes_out: self.bytes_out,
+            bytes_in: self.meter.as_ref().map_or(0, |meter| meter.bytes())
+                + self.stream_bytes(|it| &it.bytes_in),
+            bytes_out: self.bytes_out + self.stream_bytes(|it| &it.bytes_out),
+            ended: self.stream.as_ref().and_then(|stream| stream.end()).map(StreamEnd::as_str),
             micros,
             upstream_micros: self.notes.took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
             complete: self.complete,
@@ -274,23 +347,24 @@ impl Drop for Record {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let counters = worker.counters();
         match (self.route, &self.denial, self.status) {
-            (Some(route), Some(denial), _) => self.count(route, RequestOutcome::Refused(denial), micros),
-            (Some(route), None, Some(_)) if self.is_question => {
-                self.count(route, RequestOutcome::Permitted, micros);
-            }
-            (Some(route), None, Some(status)) => self.count(route, RequestOutcome::Forwarded(status), micros),
+            (Some(_), Some(denial), _) => self.count(RequestOutcome::Refused(denial), micros),
+            (Some(_), None, Some(_)) if self.is_question => self.count(RequestOutcome::Permitted, micros),
+            (Some(_), None, Some(status)) => self.count(RequestOutcome::Forwarded(status), micros),
             (None, Some(denial), _) => counters.unrouted.record(denial),
             (None, None, Some(_)) => counters.redirected.add(1),
             (_, None, None) => counters.clients_left.add(1),
         }
-        if let (Some(route), Some(shadow)) = (self.route, &self.shadow) {
-            self.policy.routes[route].counters.shadowed(worker.index(), shadow);
+        if let (Some(counters), Some(shadow)) = (self.counters(), &self.shadow) {
+            counters.shadowed(worker.index(), shadow);
         }
         if self.notes.forged > 0 {
             counters.identity_dropped.add(self.notes.forged);
         }
         if let Some(broken) = self.broken {
             self.count_broken(broken);
+        }
+        if let Some(stream) = &self.stream {
+            counters.record_stream(stream.kind, stream.end());
         }
         counters.requests_in_progress.sub(1);
         let wanted = match worker.settings().access {

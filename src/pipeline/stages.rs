@@ -1,9 +1,10 @@
 //! Defines the stages of a decision. Real requests and explanations of hypothetical requests use the same functions.
 //!
-//! The order is [`redirect`], [`admit`], [`find`], [`Routed::decide`], [`Routed::check_protocol`]. A decision needs a route, and
+//! The order is [`redirect`], [`admit`], [`find`], [`Routed::decide`], [`check_protocol`]. A decision needs a route, and
 //! only [`find`] returns a route. The pipeline applies limits and reads bodies between the stages.
 
 use super::exchange::Exchange;
+use crate::authenticate::sources::marker_offered;
 use crate::authenticate::{Credentials, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal};
 use crate::clock::Now;
@@ -13,7 +14,8 @@ use crate::peer::{Peer, Scheme};
 use crate::policy::{Handler, Policy, Route};
 use crate::route::{Found, Head, upgrade};
 use crate::tls::{ClientRule, HostMap, Misdirected, TlsSession};
-use http::HeaderMap;
+use crate::websocket::Handshake;
+use http::Version;
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -82,19 +84,31 @@ impl Routed<'_, '_> {
         let Self { route, found } = self;
         decide(&route.credential_policy, &route.rule, trust, credentials, &found.params, now, tokens)
     }
+}
 
-    /// Checks whether the gateway can forward a permitted request. The gateway removes `Upgrade`, which would turn a
-    /// WebSocket handshake into a plain GET. No WebSocket client understands the response to a plain GET.
-    ///
-    /// # Errors
-    /// Returns [`Malformed::WebSocket`] for a WebSocket handshake.
-    #[inline]
-    pub(crate) fn check_protocol(&self, headers: &HeaderMap) -> Result<(), Denial> {
-        match &self.route.handler {
-            Handler::Forward(_) if upgrade::is_websocket(headers) => {
-                Err(Denial::BadRequest(Malformed::WebSocket))
+/// Returns the WebSocket handshake that a permitted request makes, if any. The gateway ignores an offer of any other
+/// protocol (RFC 9110 section 7.8).
+///
+/// # Errors
+/// Returns [`Malformed::WebSocket`] if the route forwards no WebSockets. Without its `Upgrade`, the handshake would
+/// be a plain GET, whose response no WebSocket client understands. Returns [`Malformed::Handshake`] if a mark of a
+/// handshake is there and the handshake is not valid.
+#[inline]
+pub(crate) fn check_protocol(
+    route: &Route,
+    head: &Head<'_>,
+    version: Version,
+) -> Result<Option<Box<Handshake>>, Denial> {
+    match &route.handler {
+        Handler::Forward(delivery) if upgrade::is_websocket(head.headers) => {
+            if !delivery.websocket {
+                return Err(Denial::BadRequest(Malformed::WebSocket));
             }
-            Handler::Forward(_) | Handler::Answer(_) | Handler::Publish(_) | Handler::Receive(..) => Ok(()),
+            let own_protocol = marker_offered(head.headers, &route.credential_policy.sources);
+            Handshake::read(head.method, version, head.headers, own_protocol)
+                .map(|handshake| Some(Box::new(handshake)))
+                .map_err(|fault| Denial::BadRequest(Malformed::Handshake(fault)))
         }
+        Handler::Forward(_) | Handler::Answer(_) | Handler::Publish(_) | Handler::Receive(..) => Ok(None),
     }
 }

@@ -43,6 +43,7 @@ pub(crate) fn refuse(worker: &Worker, connection: &Connection, denial: Denial, d
             upstream: None,
             bytes_in: 0,
             bytes_out: 0,
+            ended: None,
             micros: 0,
             upstream_micros: None,
             complete: false,

@@ -243,7 +243,8 @@ fn reason(malformed: Malformed) -> &'static str {
         | Malformed::OriginalTwice
         | Malformed::OriginalSpelling
         | Malformed::OriginalOverride
-        | Malformed::WebSocket => "not a path",
+        | Malformed::WebSocket
+        | Malformed::Handshake(_) => "not a path",
     }
 }
 

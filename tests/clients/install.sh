@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the client libraries of tests/it/unread.rs and tests/it/dpop.rs, pinned, once: install.sh FOLDER
+# Installs the client libraries of tests/it/unread.rs, dpop.rs and websocket_clients.rs, pinned, once: install.sh FOLDER
 # Python's go into FOLDER/venv, Node's into FOLDER/node_modules. Java's client is part of the JDK.
 set -euo pipefail
 folder=$1

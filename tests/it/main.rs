@@ -95,6 +95,10 @@ mod users;
 mod verify;
 mod waits;
 mod websocket;
+mod websocket_clients;
+mod websocket_end;
+mod websocket_forward;
+mod websocket_http2;
 mod wire;
 
 use kit::{ISSUER, Portcullis, Upstream};

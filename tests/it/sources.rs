@@ -326,7 +326,7 @@ fn a_proxy_asks_about_a_handshake_with_its_token_among_the_subprotocols() {
     assert_eq!(granted.header("x-auth-subject"), Some("ada"));
     question("graphql-ws, bearer, x").is_refusal(401, "malformed_token");
     question("graphql-ws").is_refusal(401, "missing_token");
-    // The gateway does not forward WebSockets. It says so only to a client with a valid token.
+    // The route forwards no WebSockets. The gateway says so only to a client with a valid token.
     let own =
         |protocols: &str| handshake("/socket").header("Sec-WebSocket-Protocol", protocols).to(gateway.http());
     own(&format!("bearer, {good}")).is_refusal(400, "bad_request");

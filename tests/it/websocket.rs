@@ -1,4 +1,4 @@
-//! WebSockets through each real proxy that asks for verdicts. The gateway itself refuses WebSockets.
+//! WebSockets through each real proxy that asks for verdicts, and handshakes on routes that forward no WebSockets.
 //!
 //! A page of any origin may open a WebSocket with a user's cookies, so a session is accepted only from allowed origins
 //! (RFC 6455 section 10.2).

@@ -2,7 +2,7 @@
 //! Each message is text of at most 125 bytes in one frame.
 
 use super::client::{Connection, Request};
-use super::upstream::{After, Upstream, Wire};
+use super::upstream::{After, Seen, Upstream, Wire};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -39,6 +39,64 @@ pub fn service() -> Upstream {
             }
         }
     })
+}
+
+/// Starts a service that accepts handshakes, and then serves the wire with `script`. Other requests get 200.
+pub fn scripted(script: impl Fn(&Seen, &mut Wire) -> After + Send + Sync + 'static) -> Upstream {
+    Upstream::with(move |seen, wire| match seen.header("sec-websocket-key") {
+        Some(key) => {
+            wire.send(accepting(key, ""));
+            script(seen, wire)
+        }
+        None => {
+            wire.answer("200 OK", "content-type: text/plain\r\n", "no WebSocket");
+            After::Keep
+        }
+    })
+}
+
+/// Returns the head of an answer that accepts a handshake, with these fields too.
+pub fn accepting(key: &str, fields: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n{fields}\r\n",
+        accept(key)
+    )
+}
+
+/// Returns a frame of a client with this first byte.
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x37, 0xfa, 0x21, 0x3d];
+    let mut frame = head(first, 0x80, payload.len());
+    frame.extend(mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// Returns a frame of a server with this first byte.
+pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    [head(first, 0, payload.len()), payload.to_vec()].concat()
+}
+
+fn head(first: u8, mask: u8, length: usize) -> Vec<u8> {
+    match length {
+        0..126 => vec![first, mask | length as u8],
+        126..65536 => [&[first, mask | 126][..], &(length as u16).to_be_bytes()].concat(),
+        _ => [&[first, mask | 127][..], &(length as u64).to_be_bytes()].concat(),
+    }
+}
+
+/// Returns a server's close frame with this code and reason.
+pub fn close(code: u16, reason: &str) -> Vec<u8> {
+    unmasked(0x88, &[&code.to_be_bytes()[..], reason.as_bytes()].concat())
+}
+
+/// Opens a WebSocket over this connection.
+#[track_caller]
+pub fn opened(connection: &mut Connection, request: &Request) -> super::Answer {
+    let answer = request.over(connection);
+    assert!(is_accepted(&answer), "{request:?}: {answer:#?}");
+    answer
 }
 
 fn accept(key: &str) -> String {

@@ -7,10 +7,11 @@ use crate::explain::explanation::UpstreamRequest;
 use crate::forward::outgoing::{self, OutgoingHead, X_REQUEST_ID};
 use crate::forward::{ConnectionHeaders, Proofs, Target};
 use crate::pipeline::exchange::Exchange;
+use crate::pipeline::stages;
 use crate::policy::{Credential, Handler, Question};
 use crate::route::Head;
 use http::request::Parts;
-use http::{HeaderValue, header};
+use http::{HeaderValue, Version, header};
 use std::cell::RefCell;
 
 impl Examiner<'_> {
@@ -61,6 +62,9 @@ impl Examiner<'_> {
         let context = exchange.forward_context(policy, route, delivery, connection, &none);
         let (outgoing, _) = outgoing::head(parts.clone(), target, permit, &delivery.audience, &context);
         let OutgoingHead { method, path, mut headers } = outgoing;
+        if let Ok(Some(mut handshake)) = stages::check_protocol(route, head, Version::HTTP_11) {
+            outgoing::add_handshake(&mut headers, &mut handshake);
+        }
         if headers.get("traceparent") == Some(&id.traceparent()) {
             headers.insert("traceparent", id_header);
         }

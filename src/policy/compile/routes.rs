@@ -109,6 +109,9 @@ pub(super) fn compile(
                 "access = \"public\" for a service with its own login, or [identity] forward_token",
             );
         }
+        if table.websocket {
+            websocket(&key, matcher.as_ref(), destination.as_ref(), faults);
+        }
         let audience = audiences.get(&table.upstream).cloned();
         let audience = match identity_choice::choice(&key, table, file, context.identity, faults) {
             Some(choice) => audience.map(|audience| Arc::new(audience.receiving(choice))),
@@ -140,6 +143,9 @@ pub(super) fn compile(
                 strip_prefix,
                 pass_authorization: table.pass_authorization,
                 timeout: table.timeout.map(Into::into),
+                websocket: table.websocket,
+                ends_with_token: table.streams == file::Streams::Expiry,
+                silence: table.silence.map(Into::into),
                 audience,
             }),
             login_page: table.login.is_some(),
@@ -387,6 +393,24 @@ fn destination(
             faults.undefined(&at, "upstream", &table.upstream, upstreams.keys().map(String::as_str));
             None
         }
+    }
+}
+
+/// Checks that a route can forward WebSockets.
+fn websocket(
+    key: &str,
+    matcher: Option<&Matcher>,
+    destination: Option<&Destination>,
+    faults: &mut Faults<'_>,
+) {
+    let at = format!("{key}.websocket");
+    if matches!(destination, Some(Destination::Echo)) {
+        let found = "true, and the built-in echo speaks no WebSocket";
+        faults.fault("impossible_rule", &at, found, "an upstream with servers");
+    }
+    if matcher.is_some_and(|matcher| !matcher.methods.contains(&Method::GET)) {
+        let found = "true, and the route's methods lack GET, the method of every WebSocket handshake";
+        faults.fault("impossible_rule", &at, found, "add \"GET\" to methods");
     }
 }
 

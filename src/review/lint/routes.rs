@@ -6,13 +6,14 @@ use crate::config::file::Mode;
 use crate::explain::describe::covers;
 use crate::explain::matched_route;
 use crate::policy::endpoint_limits::{lists, preset_names};
-use crate::policy::{Faults, Route};
+use crate::policy::{Faults, Handler, Route};
 use crate::route::{HostPattern, Methods};
 use std::collections::BTreeSet;
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     below_guarded(subject, faults);
     open_by_default(subject, faults);
+    open_streams(subject, faults);
     shadowed(subject, faults);
     unreachable(subject, faults);
     single(subject, faults);
@@ -82,6 +83,23 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
                     covers(&route.matcher)
                 ),
                 "add routes for the paths that are meant to be public; all others are refused",
+            );
+        }
+    }
+}
+
+/// Reports guarded routes whose WebSockets and long answers outlive the token.
+fn open_streams(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    for route in subject.policy.routes.iter() {
+        if let Handler::Forward(delivery) = &route.handler
+            && !delivery.ends_with_token
+            && route.credential_policy.access != Access::Public
+        {
+            faults.warn(
+                "open_streams",
+                &key(route, "streams"),
+                "\"open\": a revoked caller keeps an open WebSocket or answer",
+                "remove it, or waive this with the reason why these streams may outlive their token",
             );
         }
     }

@@ -1,0 +1,322 @@
+//! The WebSockets and long answers that are open on one core. The core's sweep ends those whose token has ended, so
+//! that no read or write checks it.
+
+use crate::authenticate::Principal;
+use crate::denial::Denial;
+use crate::peer::CoarseMillis;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+/// The reason why a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    /// The client closed it, or the connection to the client broke.
+    Client,
+    /// The server closed it, or the connection to the server broke.
+    Server,
+    /// Neither end sent a byte for the route's `silence`.
+    Silence,
+    /// The client did not read.
+    Reader,
+    /// The caller's token expired.
+    TokenExpired,
+    /// The caller's token was revoked.
+    TokenRevoked,
+    /// The gateway cannot tell whether the token was revoked, because the store is unreadable.
+    CheckUnavailable,
+    /// The gateway stopped.
+    Drain,
+}
+
+impl StreamEnd {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Client,
+        Self::Server,
+        Self::Silence,
+        Self::Reader,
+        Self::TokenExpired,
+        Self::TokenRevoked,
+        Self::CheckUnavailable,
+        Self::Drain,
+    ];
+
+    /// Returns the name of the reason in the log, in metrics and in close frames.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Silence => "silence",
+            Self::Reader => "reader",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::CheckUnavailable => "check_unavailable",
+            Self::Drain => "drain",
+        }
+    }
+
+    /// Returns whether the caller is no longer admitted.
+    pub(crate) const fn is_of_token(self) -> bool {
+        matches!(self, Self::TokenExpired | Self::TokenRevoked | Self::CheckUnavailable)
+    }
+
+    /// Returns the status code of the close frame that the gateway sends (RFC 6455 section 7.4.1). Returns `None` if
+    /// one of the two ends closed the WebSocket.
+    pub(crate) const fn close_code(self) -> Option<u16> {
+        match self {
+            Self::Client | Self::Server => None,
+            Self::Silence | Self::Drain => Some(1001),
+            Self::Reader | Self::TokenExpired | Self::TokenRevoked => Some(1008),
+            Self::CheckUnavailable => Some(1013),
+        }
+    }
+}
+
+/// The kind of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    WebSocket,
+    /// An answer whose body was not there at once.
+    Answer,
+}
+
+impl StreamKind {
+    pub(crate) const ALL: [Self; 2] = [Self::WebSocket, Self::Answer];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+/// The bounds on a WebSocket, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamBounds {
+    /// Maximum time without a byte in either direction.
+    pub(crate) silence: CoarseMillis,
+    /// Maximum time for which the client accepts no byte although some wait for it.
+    pub(crate) stall: CoarseMillis,
+}
+
+/// A stream that the core's sweep can end. The stream and the sweep share it.
+pub(crate) struct OpenStream {
+    pub(crate) kind: StreamKind,
+    /// The caller whose token bounds the stream.
+    caller: Option<Rc<Principal>>,
+    /// `None` if other deadlines apply.
+    bounds: Option<StreamBounds>,
+    pub(crate) bytes_in: Cell<u64>,
+    pub(crate) bytes_out: Cell<u64>,
+    /// Whether bytes wait for the client.
+    pub(crate) is_unread: Cell<bool>,
+    /// The bytes in both directions, and those to the client, at the last sweep, each with the time of its last change.
+    moved: Cell<(u64, CoarseMillis)>,
+    read: Cell<(u64, CoarseMillis)>,
+    end: Cell<Option<StreamEnd>>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl fmt::Debug for OpenStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenStream").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl OpenStream {
+    /// Returns the reason why the stream has to end. Without one, registers the task of `cx` to be woken by the end.
+    pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Option<StreamEnd> {
+        if self.end.get().is_none() {
+            match self.waker.take() {
+                Some(waker) if waker.will_wake(cx.waker()) => self.waker.set(Some(waker)),
+                _ => self.waker.set(Some(cx.waker().clone())),
+            }
+        }
+        self.end.get()
+    }
+
+    /// Returns the reason why the stream ended.
+    pub(crate) fn end(&self) -> Option<StreamEnd> {
+        self.end.get()
+    }
+
+    /// Ends the stream. The first reason stays.
+    pub(crate) fn finish(&self, end: StreamEnd) {
+        if self.end.get().is_none() {
+            self.end.set(Some(end));
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Returns the bound that the stream has exceeded.
+    fn exceeded(&self, now: CoarseMillis) -> Option<StreamEnd> {
+        let bounds = self.bounds?;
+        let since = |seen: &Cell<(u64, CoarseMillis)>, bytes: u64| {
+            let (before, since) = seen.get();
+            if before == bytes {
+                return since;
+            }
+            seen.set((bytes, now));
+            now
+        };
+        let out = self.bytes_out.get();
+        let read = since(&self.read, if self.is_unread.get() { out } else { u64::MAX });
+        let moved = since(&self.moved, out.wrapping_add(self.bytes_in.get()));
+        if self.is_unread.get() && now.saturating_sub(read) >= bounds.stall {
+            Some(StreamEnd::Reader)
+        } else if now.saturating_sub(moved) >= bounds.silence {
+            Some(StreamEnd::Silence)
+        } else {
+            None
+        }
+    }
+}
+
+/// The open streams of one core.
+#[derive(Debug, Default)]
+pub(crate) struct OpenStreams(RefCell<Vec<Rc<OpenStream>>>);
+
+impl OpenStreams {
+    /// Registers a stream until its last other owner drops it.
+    pub(crate) fn open(
+        &self,
+        kind: StreamKind,
+        caller: Option<Rc<Principal>>,
+        bounds: Option<StreamBounds>,
+        now: CoarseMillis,
+    ) -> Rc<OpenStream> {
+        let stream = Rc::new(OpenStream {
+            kind,
+            caller,
+            bounds,
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            is_unread: Cell::new(false),
+            moved: Cell::new((0, now)),
+            read: Cell::new((0, now)),
+            end: Cell::new(None),
+            waker: Cell::new(None),
+        });
+        self.0.borrow_mut().push(stream.clone());
+        stream
+    }
+
+    /// Ends the streams that have exceeded a bound, and those whose caller `admit` no longer accepts.
+    pub(crate) fn sweep(&self, now: CoarseMillis, admit: impl Fn(&Principal) -> Result<(), Denial>) {
+        self.0.borrow_mut().retain(|stream| {
+            if Rc::strong_count(stream) == 1 {
+                return false;
+            }
+            if stream.end.get().is_none() {
+                let refused = stream.caller.as_ref().and_then(|caller| admit(caller).err());
+                if let Some(end) = refused.map(|denial| end_of(&denial)).or_else(|| stream.exceeded(now)) {
+                    stream.finish(end);
+                }
+            }
+            true
+        });
+    }
+
+    /// Ends all WebSockets because the gateway stops. Returns whether there are any.
+    pub(crate) fn drain(&self) -> bool {
+        let mut all = self.0.borrow_mut();
+        all.retain(|stream| Rc::strong_count(stream) > 1);
+        let mut any = false;
+        for stream in all.iter().filter(|stream| stream.kind == StreamKind::WebSocket) {
+            stream.finish(StreamEnd::Drain);
+            any = true;
+        }
+        any
+    }
+}
+
+/// Returns the end of a stream whose caller is refused.
+fn end_of(denial: &Denial) -> StreamEnd {
+    match denial {
+        Denial::ExpiredToken => StreamEnd::TokenExpired,
+        Denial::CheckUnavailable => StreamEnd::CheckUnavailable,
+        _ => StreamEnd::TokenRevoked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: StreamBounds = StreamBounds { silence: 300_000, stall: 30_000 };
+
+    fn open(streams: &OpenStreams) -> Rc<OpenStream> {
+        streams.open(StreamKind::WebSocket, Some(Rc::new(Principal::for_tests())), Some(BOUNDS), 0)
+    }
+
+    fn swept(streams: &OpenStreams, stream: &OpenStream, now: CoarseMillis) -> Option<StreamEnd> {
+        streams.sweep(now, |_| Ok(()));
+        stream.end()
+    }
+
+    #[test]
+    fn bytes_of_either_end_break_the_silence() {
+        let (streams, mut now) = (OpenStreams::default(), 0);
+        let stream = open(&streams);
+        for _ in 0..3 {
+            now += 299_999;
+            stream.bytes_in.set(stream.bytes_in.get() + 1);
+            assert_eq!(swept(&streams, &stream, now), None);
+            now += 299_999;
+            stream.bytes_out.set(stream.bytes_out.get() + 1);
+            assert_eq!(swept(&streams, &stream, now), None);
+        }
+        assert_eq!(swept(&streams, &stream, now + 299_999), None);
+        assert_eq!(swept(&streams, &stream, now + 300_000), Some(StreamEnd::Silence));
+    }
+
+    #[test]
+    fn a_client_that_reads_nothing_ends_its_stream_although_it_sends() {
+        let streams = OpenStreams::default();
+        let stream = open(&streams);
+        assert_eq!(swept(&streams, &stream, 100_000), None, "nothing waits for the client");
+        stream.is_unread.set(true);
+        for second in 100..130 {
+            stream.bytes_in.set(second);
+            assert_eq!(swept(&streams, &stream, second * 1000), None, "{second}");
+        }
+        stream.bytes_out.set(1);
+        assert_eq!(swept(&streams, &stream, 130_000), None, "the client has read");
+        assert_eq!(swept(&streams, &stream, 159_999), None);
+        assert_eq!(swept(&streams, &stream, 160_000), Some(StreamEnd::Reader));
+    }
+
+    #[test]
+    fn a_refused_caller_ends_its_streams_and_the_first_reason_stays() {
+        for (denial, end) in [
+            (Denial::ExpiredToken, StreamEnd::TokenExpired),
+            (Denial::RevokedToken, StreamEnd::TokenRevoked),
+            (Denial::UnknownApiKey, StreamEnd::TokenRevoked),
+            (Denial::CheckUnavailable, StreamEnd::CheckUnavailable),
+        ] {
+            let streams = OpenStreams::default();
+            let stream = open(&streams);
+            let open_ended = streams.open(StreamKind::Answer, None, None, 0);
+            streams.sweep(1, |_| Err(denial.clone()));
+            assert_eq!((stream.end(), open_ended.end()), (Some(end), None));
+            assert!(streams.drain());
+            assert_eq!(
+                (stream.end(), open_ended.end()),
+                (Some(end), None),
+                "an answer ends with its connection"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stream_that_has_ended_is_forgotten() {
+        let streams = OpenStreams::default();
+        drop(open(&streams));
+        streams.sweep(1, |_| Ok(()));
+        assert!(streams.0.borrow().is_empty() && !streams.drain());
+    }
+}
