@@ -3,6 +3,7 @@
 
 use crate::admin::metrics;
 use crate::kit::account::AUTHORITY;
+use crate::kit::pki::Authority;
 use crate::kit::{Portcullis, Request, Upstream};
 use crate::{PUBLIC, policy};
 use serde_json::Value;
@@ -24,17 +25,28 @@ fn promtool(arguments: &[&str]) {
     assert!(output.status.success(), "promtool {arguments:?}: {text}");
 }
 
-/// Returns the metric families of a gateway that has every feature: TLS, an authority, an upstream, a limit, signals.
+/// Returns the metric families of a gateway that has every feature: TLS, client certificates, an authority, an
+/// upstream, a limit, signals.
 fn families() -> BTreeSet<String> {
     let upstream = Upstream::start();
     let limit = "[rate_limit.one]\nby = \"route\"\nrate = \"1000/s\"\n";
     let signals =
         "[signals.idp]\nissuer = \"https://id.test/\"\naudience = \"g\"\npoll = \"https://127.0.0.1:1/\"\n";
+    let edge = "[[tls.certificates]]\ncertificate = \"edge.pem\"\nkey = \"edge-key.pem\"\nocsp = \"edge.ocsp\"\n\
+                [client_certificates.edge]\nhosts = \"edge.test\"\nca = \"ca.pem\"\ncrl = \"ca.crl\"\n";
+    let authority = Authority::new("edge");
+    let identity = authority.issue(&["edge.test"]);
     let policy = format!(
         "[server]\nhttps = \"127.0.0.1:0\"\n[api_keys]\n{AUTHORITY}cookies = true\n{}",
-        policy(&upstream, &format!("{limit}{signals}{PUBLIC}"))
+        policy(&upstream, &format!("{limit}{signals}{edge}{PUBLIC}"))
     );
-    let gateway = Portcullis::with(&policy).start();
+    let gateway = Portcullis::with(&policy)
+        .file("edge.pem", &identity.pem)
+        .file("edge-key.pem", &identity.key)
+        .file("edge.ocsp", authority.vouch(&identity))
+        .file("ca.pem", &authority.pem)
+        .file("ca.crl", authority.revoke(&[], 2046))
+        .start();
     Request::get("/").to(gateway.http()).is(200);
     let text = metrics(&gateway).text();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
