@@ -29,12 +29,12 @@ pub(super) struct Outbound<'r> {
 /// Skips a server that is unreachable, and a busy server, whose connections are all in use. If all servers were tried
 /// and one of them is busy, the request waits for a connection to the busy server, within the request's timeout.
 ///
-/// If the connection breaks before an answer, the request is retried once, at the next server or at the same server,
-/// provided that a retry is safe. A retry is safe if no part of the request was sent, or if its method is idempotent
-/// (RFC 9110 section 9.2.2) and its body is in memory. A streamed body is not kept and cannot be sent again.
+/// If a new connection breaks before an answer, the request is retried once, at the next server or at the same server. A
+/// kept connection may break because its server closes idle connections, or because the server stops, so its break does
+/// not count as the retry: the request continues over new connections, at a server that is in use.
 ///
-/// A broken kept connection may be the first sign that its server stops. The server's new connections would break too,
-/// so another server gets the retry, over a new connection. If no other server is in use, the same server gets it.
+/// A retry is safe if no part of the request was sent, or if its method is idempotent (RFC 9110 section 9.2.2) and its
+/// body is in memory. A streamed body is not kept and cannot be sent again.
 pub(super) async fn send(
     pools: &Rc<Pools>,
     upstream: &Upstream,
@@ -49,7 +49,7 @@ pub(super) async fn send(
     while let Some(server) = servers.next().or_else(|| attempts.left_over()) {
         notes.server = Some(server.clone());
         upload.name_host(|| server.authority());
-        let mut idle = if attempts.sent { None } else { pools.reuse(server) };
+        let mut idle = if attempts.kept_broke { None } else { pools.reuse(server) };
         loop {
             let lease = match idle.take() {
                 Some(lease) => lease,
@@ -74,7 +74,7 @@ pub(super) async fn send(
             let answer = poll_fn(|cx| exchange.poll(cx));
             let waiting = meter.map(|meter| || meter.waiting());
             // Later attempts get only the remaining time.
-            let first = !attempts.sent && !attempts.last && !attempts.broke_off;
+            let first = !attempts.kept_broke && !attempts.last && !attempts.broke_off;
             let left = if first { timeout } else { timeout.saturating_sub(now.elapsed()) };
             let error = match pools.deadlines.answer_within(left, waiting, answer).await {
                 Ok(Ok(answered)) => {
@@ -96,17 +96,17 @@ pub(super) async fn send(
             }
             notes.detail = Some(format!("{}: {why}", server.origin));
             let was_sent = upload.is_begun();
-            if !is_broken || (was_sent && (attempts.sent || !upload.is_repeatable())) {
+            if !is_broken || (was_sent && !upload.is_repeatable()) {
                 return Err(Denial::UpstreamFailed);
             }
             if was_sent {
                 upload.rewind();
-                attempts.sent = true;
             }
             if lease.reused {
+                attempts.kept_broke = true;
                 let has_other = servers.peek().is_some_and(|other| !other.is_set_aside(now));
                 if !(was_sent && has_other) {
-                    // The server closed the idle connection. The loop tries it again over a new connection.
+                    // The loop tries the same server again over a new connection.
                     continue;
                 }
             } else {
@@ -133,8 +133,8 @@ struct Attempts<'u> {
     again: Option<&'u Arc<Server>>,
     /// Whether all servers were tried. The request then waits for a connection to a busy server.
     last: bool,
-    /// Whether the request was sent once. If so, the request may be sent only one more time.
-    sent: bool,
+    /// Whether a kept connection broke before its answer. The request then uses new connections only.
+    kept_broke: bool,
     /// Whether a server broke a new connection before its answer.
     broke_off: bool,
     /// Whether a connection could not be opened for a reason other than the gateway's own resources.

@@ -66,8 +66,7 @@ fn a_safe_request_is_sent_to_the_only_server_twice_and_not_more() {
     assert_eq!(all.iter().map(|dead| dead.requests().len()).sum::<usize>(), 2, "one repetition");
 }
 
-/// A server that is being stopped breaks its idle connections, and also new ones that it had no time to accept. The
-/// second attempt is the last (RFC 9110 section 9.2.2), so another server must get it, over a new connection.
+/// A server that is being stopped breaks its idle connections, and also new ones that it had no time to accept.
 #[test]
 fn a_safe_request_on_the_kept_connection_of_a_dying_server_goes_to_another_server() {
     let dying_after_one = || {
@@ -89,6 +88,32 @@ fn a_safe_request_on_the_kept_connection_of_a_dying_server_goes_to_another_serve
         client.answer().is(200);
     }
     assert!(dead.requests().len() >= 2, "the server broke a kept connection");
+}
+
+#[test]
+fn a_kept_connection_that_breaks_is_not_the_only_retry() {
+    for (breaks, status, seen) in [(2, 200, 4), (3, 502, 4)] {
+        let count = AtomicUsize::new(0);
+        let upstream = Upstream::with(move |_, wire| {
+            wire.read_body();
+            if (1..=breaks).contains(&count.fetch_add(1, Ordering::SeqCst)) {
+                return After::Close;
+            }
+            wire.answer("200 OK", "", "fine");
+            After::Keep
+        });
+        let gateway = gateway(&upstream, PUBLIC);
+        let mut client = Connection::open(gateway.http());
+        for expected in [200, status] {
+            client.send("GET / HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
+            client.answer().is(expected);
+        }
+        assert_eq!(
+            upstream.requests().len(),
+            seen,
+            "one answered, one on the kept connection, two on new ones"
+        );
+    }
 }
 
 #[test]
