@@ -106,7 +106,7 @@ impl Handshake {
         }
         let mut protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
         let (chosen, more) = (protocols.next(), protocols.next());
-        let offers = || self.offers.iter().flat_map(|offer| members(offer));
+        let offers = || self.offers.iter().flat_map(members);
         if more.is_some() || chosen.is_some_and(|chosen| !offers().any(|offer| offer == chosen.as_bytes())) {
             return Err("its Sec-WebSocket-Protocol is not one of those offered");
         }
