@@ -24,6 +24,10 @@ use tokio::sync::Notify;
 /// How long a closing connection waits for a request in transit.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How long a connection is idle before it releases its buffers. A client that sends one request after the other then
+/// never pays for new ones.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
 /// One core and its connections.
 pub(super) struct Core {
     /// The resources that requests use.
@@ -207,6 +211,7 @@ impl Core {
             head: with_delay(self.worker.settings().header_timeout),
             idle: with_delay(self.worker.settings().idle_timeout),
             farewell: with_delay(FAREWELL),
+            park: with_delay(PARK_AFTER),
             pace,
         };
         let mut interval = tokio::time::interval(SWEEP);

@@ -18,10 +18,10 @@ pub(super) async fn handshake(
     connection: &Connection,
     stream: TcpStream,
     certificates: &Certificates,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<Box<TlsStream<TcpStream>>> {
     let negotiated = negotiate(connection, stream, certificates);
     match tokio::time::timeout(core.worker.settings().header_timeout, negotiated).await {
-        Ok(Ok(stream)) => Some(stream),
+        Ok(Ok(stream)) => Some(Box::new(stream)),
         Ok(Err((failure, error))) => {
             record_failure(core, connection, failure, &error.to_string());
             None

@@ -263,7 +263,7 @@ async fn peek_first_bytes(core: &Core, connection: &Connection, stream: &TcpStre
                 core.count_timeout(timeout);
                 Poll::Ready(None)
             }
-            (Poll::Pending, Some(Command::Drain) | None) => Poll::Pending,
+            (Poll::Pending, Some(Command::Drain | Command::Park) | None) => Poll::Pending,
         })
         .await?
     };
@@ -284,10 +284,11 @@ async fn serve_tls(
         return None;
     }
     connection.activity.begin_handshake();
-    let stream = handshake(core, connection, stream, certificates).await?;
+    // In a box, because this task exists as long as the connection.
+    let stream = Box::pin(handshake(core, connection, stream, certificates)).await?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
-    serve(core, connection.clone(), stream, protocol).await
+    serve(core, connection, stream, protocol).await
 }
 
 /// Responds to an HTTP request on the TLS port.
@@ -312,7 +313,7 @@ async fn serve_cleartext(core: &Core, connection: &Rc<Connection>, stream: TcpSt
         return None;
     }
     let protocol = if first == HTTP2_PREFACE { Protocol::Http2 } else { Protocol::Http1 };
-    serve(core, connection.clone(), stream, protocol).await
+    serve(core, connection, stream, protocol).await
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod core;
 mod failure_log;
 mod frames;
 mod handshake;
+mod http1;
 mod linger;
 pub(crate) mod listener;
 mod observed_stream;

@@ -2,6 +2,7 @@
 
 use super::frames::{FrameEvent, FrameScanner};
 use crate::peer::{Connection, Protocol};
+use bytes::{Buf, Bytes};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct ObservedStream<S> {
     stream: S,
     connection: Rc<Connection>,
+    /// The bytes that were read before the bytes of `stream`.
+    unread: Bytes,
     /// Scans the HTTP/2 frames. `None` over HTTP/1.1.
     frames: Option<Box<FrameScanner>>,
     has_suppressed_output: bool,
@@ -21,7 +24,12 @@ pub(super) struct ObservedStream<S> {
 impl<S> ObservedStream<S> {
     pub(super) fn new(stream: S, connection: Rc<Connection>, protocol: Protocol) -> Self {
         let frames = (protocol == Protocol::Http2).then(|| Box::new(FrameScanner::new()));
-        Self { stream, connection, frames, has_suppressed_output: false }
+        Self { stream, connection, unread: Bytes::new(), frames, has_suppressed_output: false }
+    }
+
+    /// Continues an HTTP/1.1 connection. `unread` precedes the bytes of `stream`.
+    pub(super) fn resumed(stream: S, unread: Bytes, connection: Rc<Connection>) -> Self {
+        Self { unread, ..Self::new(stream, connection, Protocol::Http1) }
     }
 
     /// Returns the stream, and whether a response of the HTTP library was suppressed.
@@ -75,7 +83,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if self.unread.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        } else {
+            let count = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread[..count]);
+            self.unread.advance(count);
+        }
         let new = &buf.filled()[before..];
         if !new.is_empty() {
             self.observe_read(new);

@@ -17,6 +17,18 @@ const SMALL: u64 = 64 * 1024;
 const SMALL_TIME: Duration = Duration::from_secs(2);
 
 impl BodyOwner for Connection {
+    fn begin_body(&self) {
+        if !self.is_http2() {
+            self.activity.hold();
+        }
+    }
+
+    fn end_body(&self) {
+        if !self.is_http2() {
+            self.activity.end_request(self.coarse_now());
+        }
+    }
+
     /// Makes sure that a client that is still sending gets its response.
     ///
     /// Over HTTP/2, the gateway discards the rest of the body. Many clients report an error if the stream is reset,
@@ -53,12 +65,17 @@ fn discard(connection: Rc<Connection>, mut body: Incoming, bytes_max: u64, time:
             while bytes <= bytes_max {
                 match body.frame().await {
                     Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
-                    Some(Err(_)) | None => break,
+                    Some(Err(_)) => return false,
+                    None => return true,
                 }
             }
+            false
         };
-        // The request already has its response, so the result does not matter.
-        let _ = tokio::time::timeout(time, read).await;
+        let is_read = tokio::time::timeout(time, read).await.unwrap_or(false);
+        // The rest of the body must never be parsed as a request.
+        if !is_read && !connection.is_http2() {
+            connection.mark_body_unread();
+        }
         drop(body);
         connection.activity.end_request(connection.coarse_now());
     });

@@ -40,6 +40,12 @@ impl BodyBounds {
 
 /// The owner of a connection. It takes back a body that was not read to its end.
 pub(crate) trait BodyOwner: fmt::Debug {
+    /// Records that a request has a body. The connection is not idle until the matching [`Self::end_body`].
+    fn begin_body(&self);
+
+    /// Records that nothing reads the body any more. An unread rest was taken back before.
+    fn end_body(&self);
+
     /// Takes back an unread body. `expects_continue` is true if the client still waits for `100 Continue`.
     fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool);
 }
@@ -57,7 +63,10 @@ impl Inbound {
     pub(crate) fn new(incoming: Incoming, owner: Rc<dyn BodyOwner>, headers: &HeaderMap) -> Option<Self> {
         let is_empty = incoming.is_end_stream();
         let expects_continue = !is_empty && headers.contains_key(header::EXPECT);
-        (!is_empty).then(|| Self { incoming: Some(incoming), owner, expects_continue })
+        (!is_empty).then(|| {
+            owner.begin_body();
+            Self { incoming: Some(incoming), owner, expects_continue }
+        })
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -85,6 +94,7 @@ impl Drop for Inbound {
         if let Some(incoming) = self.incoming.take() {
             self.owner.clone().take_back(incoming, self.expects_continue);
         }
+        self.owner.end_body();
     }
 }
 

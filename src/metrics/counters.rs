@@ -135,6 +135,8 @@ pub(super) const fn class_name(class: usize) -> &'static str {
 #[repr(align(64))]
 pub(crate) struct WorkerCounters {
     pub connections_open: Counter,
+    /// Idle HTTP/1.1 connections that hold no buffers.
+    pub connections_parked: Counter,
     pub connections_accepted: Counter,
     /// Client connections that were closed at once because the limit was reached.
     pub connections_refused: Counter,

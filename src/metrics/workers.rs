@@ -12,6 +12,12 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
     let families: [(&'static str, &'static str, Kind, Pick); 11] = [
         ("portcullis_connections_open", "Open client connections.", Kind::Gauge, |w| &w.connections_open),
+        (
+            "portcullis_connections_parked",
+            "Idle client connections that hold no buffers.",
+            Kind::Gauge,
+            |w| &w.connections_parked,
+        ),
         ("portcullis_connections_total", "Client connections accepted.", Kind::Counter, |w| {
             &w.connections_accepted
         }),

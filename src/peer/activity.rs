@@ -15,6 +15,8 @@ pub(crate) const SWEEP: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
+    /// Release the buffers, if the connection is idle. This command closes nothing.
+    Park,
     /// Finish the current requests and any request in transit, then close.
     Drain,
     Close(Timeout),
@@ -44,6 +46,8 @@ pub(crate) struct Timeouts {
     pub(crate) idle: CoarseMillis,
     /// How long a closing connection waits for a request that may be in transit.
     pub(crate) farewell: CoarseMillis,
+    /// How long an HTTP/1.1 connection is idle before it is parked.
+    pub(crate) park: CoarseMillis,
     /// The slowest acceptable reading rate.
     pub(crate) pace: Pace,
 }
@@ -147,13 +151,18 @@ impl Activity {
 
     /// Records that a head is complete and its request begins.
     pub(crate) fn begin_request(&self) {
-        if self.active.replace(self.active.get() + 1) == 0 {
-            self.stalled.set(0);
-            self.written.set(0);
-        }
+        self.hold();
         self.answering.set(true);
         if !self.http2.get() {
             self.wait.set(Wait::Next);
+        }
+    }
+
+    /// Keeps the connection from being idle until the matching [`Self::end_request`].
+    pub(crate) fn hold(&self) {
+        if self.active.replace(self.active.get() + 1) == 0 {
+            self.stalled.set(0);
+            self.written.set(0);
         }
     }
 
@@ -202,6 +211,31 @@ impl Activity {
         self.active.get() > 0
     }
 
+    /// Returns whether an HTTP/1.1 connection waits for another request, of which no byte was read, and has no unsent
+    /// output. This is exact only directly after the HTTP library has done all that it could: the library flushes the
+    /// stream when its own buffer is empty.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.active.get() == 0
+            && self.wait.get() == Wait::Next
+            && !self.answering.get()
+            && self.blocked.get().is_none()
+    }
+
+    /// Issues [`Command::Park`] now, not when the sweep does.
+    #[cfg(test)]
+    pub(crate) fn command_to_park(&self) {
+        if self.command.get().is_none() {
+            self.send(Command::Park);
+        }
+    }
+
+    /// Withdraws [`Command::Park`].
+    pub(crate) fn resume(&self) {
+        if self.command.get() == Some(Command::Park) {
+            self.command.set(None);
+        }
+    }
+
     /// Returns whether the connection closes after its current requests.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.get()
@@ -248,19 +282,28 @@ impl Activity {
                     self.issue(Command::Close(Timeout::Idle), now);
                 }
             }
+            Wait::Next if idle && !http2 && self.command.get().is_none() => {
+                if expired(self.since.get(), timeouts.park) {
+                    self.send(Command::Park);
+                }
+            }
             Wait::First | Wait::Handshake | Wait::Head | Wait::Next => {}
         }
     }
 
-    /// Issues a command. [`Command::Drain`] never replaces [`Command::Close`].
+    /// Issues a command to drain or close. [`Command::Drain`] never replaces [`Command::Close`].
     pub(crate) fn issue(&self, command: Command, now: CoarseMillis) {
         if matches!(self.command.get(), Some(Command::Close(_))) || self.command.get() == Some(command) {
             return;
         }
-        self.command.set(Some(command));
         if !self.closing.replace(true) && self.wait.get() != Wait::Head {
             self.since.set(now);
         }
+        self.send(command);
+    }
+
+    fn send(&self, command: Command) {
+        self.command.set(Some(command));
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -281,176 +324,4 @@ impl Activity {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TIMEOUTS: Timeouts = Timeouts {
-        head: 10_000,
-        idle: 75_000,
-        farewell: 1_000,
-        pace: Pace { grace: 30_000, bytes_per_second: 500 },
-    };
-
-    fn command_after(activity: &Activity, now: CoarseMillis) -> Option<Command> {
-        activity.examine(now, TIMEOUTS);
-        activity.command(&Context::from_waker(Waker::noop()))
-    }
-
-    fn served_once(http2: bool, ended: CoarseMillis) -> Activity {
-        let activity = Activity::new(0);
-        activity.begin_serving(http2, 0);
-        activity.begin_head(0);
-        activity.end_frame(true, 0);
-        activity.begin_request();
-        activity.end_request(ended);
-        activity
-    }
-
-    #[test]
-    fn a_client_that_never_finishes_its_head_is_closed() {
-        let activity = Activity::new(0);
-        assert!(activity.receive(5_000));
-        assert_eq!(command_after(&activity, 9_999), None);
-        assert_eq!(command_after(&activity, 10_000), Some(Command::Close(Timeout::Head)));
-    }
-
-    #[test]
-    fn a_client_that_never_sends_a_byte_is_closed() {
-        let activity = Activity::new(0);
-        assert_eq!(command_after(&activity, 10_000), Some(Command::Close(Timeout::Idle)));
-    }
-
-    #[test]
-    fn bytes_that_trickle_in_do_not_extend_the_deadline_of_a_head() {
-        let activity = served_once(false, 1_000);
-        assert!(activity.receive(2_000));
-        assert!(!activity.receive(11_999));
-        assert_eq!(command_after(&activity, 11_999), None);
-        assert_eq!(command_after(&activity, 12_000), Some(Command::Close(Timeout::Head)));
-    }
-
-    #[test]
-    fn an_idle_connection_has_the_longer_timeout() {
-        let activity = served_once(false, 1_000);
-        assert_eq!(command_after(&activity, 75_999), None);
-        assert_eq!(command_after(&activity, 76_000), Some(Command::Close(Timeout::Idle)));
-    }
-
-    /// RFC 9113 section 9.1: a server keeps idle connections open as long as possible, and sends GOAWAY before closing.
-    #[test]
-    fn an_idle_http_2_connection_sends_goaway_before_it_closes() {
-        let activity = served_once(true, 1_000);
-        activity.end_frame(false, 30_000);
-        assert_eq!(command_after(&activity, 75_999), None, "a PING starts neither a head nor a request");
-        assert_eq!(command_after(&activity, 76_000), Some(Command::Drain));
-        assert!(activity.is_closing() && activity.is_retired());
-        assert_eq!(command_after(&activity, 76_999), Some(Command::Drain));
-        assert_eq!(command_after(&activity, 77_000), Some(Command::Close(Timeout::Farewell)));
-    }
-
-    /// A response counts as ended while its last bytes may still be in the HTTP library's buffer.
-    #[test]
-    fn a_client_that_has_not_read_the_end_of_its_response_is_not_idle() {
-        let activity = served_once(false, 0);
-        activity.record_blocked_write(0);
-        activity.issue(Command::Drain, 0);
-        assert_eq!(
-            command_after(&activity, 20_000),
-            Some(Command::Drain),
-            "the farewell period starts after the end of the response"
-        );
-        activity.record_write(10, || 20_000);
-        assert_eq!(command_after(&activity, 20_999), Some(Command::Drain));
-        assert_eq!(command_after(&activity, 21_000), Some(Command::Close(Timeout::Farewell)));
-
-        let activity = served_once(false, 0);
-        activity.record_blocked_write(0);
-        assert!(activity.receive(5_000));
-        assert_eq!(
-            command_after(&activity, 29_999),
-            None,
-            "an error for the incomplete head would land inside the response"
-        );
-        assert_eq!(command_after(&activity, 30_000), Some(Command::Close(Timeout::Reader)));
-    }
-
-    #[test]
-    fn an_incomplete_http_2_head_has_a_deadline_while_other_streams_are_active() {
-        let activity = served_once(true, 0);
-        activity.begin_request();
-        activity.begin_head(1_000);
-        activity.begin_request();
-        activity.end_request(5_000);
-        assert_eq!(command_after(&activity, 10_999), None);
-        assert_eq!(command_after(&activity, 11_000), Some(Command::Close(Timeout::Head)));
-    }
-
-    #[test]
-    fn an_http_2_head_that_does_not_become_a_request_leaves_the_connection_idle() {
-        let activity = served_once(true, 0);
-        activity.begin_head(1_000);
-        activity.end_frame(true, 2_000);
-        assert_eq!(command_after(&activity, 76_999), None);
-        assert_eq!(command_after(&activity, 77_000), Some(Command::Drain));
-    }
-
-    #[test]
-    fn a_connection_with_a_request_in_progress_is_never_idle() {
-        let activity = Activity::new(0);
-        activity.begin_request();
-        assert_eq!(command_after(&activity, 1_000_000), None);
-    }
-
-    #[test]
-    fn a_draining_connection_waits_briefly_for_a_request_in_transit() {
-        let activity = served_once(false, 0);
-        activity.issue(Command::Drain, 50_000);
-        assert_eq!(command_after(&activity, 50_999), Some(Command::Drain));
-        activity.begin_request();
-        assert_eq!(command_after(&activity, 90_000), Some(Command::Drain));
-        activity.end_request(90_000);
-        assert_eq!(command_after(&activity, 91_000), Some(Command::Close(Timeout::Farewell)));
-    }
-
-    #[test]
-    fn a_client_that_stops_reading_is_closed_unless_it_resumes() {
-        let activity = Activity::new(0);
-        activity.begin_request();
-        activity.record_blocked_write(0);
-        activity.record_blocked_write(20_000);
-        activity.record_write(1 << 20, || 25_000);
-        activity.record_blocked_write(29_000);
-        assert_eq!(command_after(&activity, 30_000), None);
-        assert_eq!(command_after(&activity, 59_000), Some(Command::Close(Timeout::Reader)));
-    }
-
-    #[test]
-    fn a_client_that_reads_steadily_but_too_slowly_is_closed() {
-        let activity = Activity::new(0);
-        activity.begin_request();
-        for second in 0..40 {
-            activity.record_blocked_write(second * 1_000);
-            let command = command_after(&activity, second * 1_000 + 999);
-            // The client reads 10 bytes/s, and the minimum is 500 bytes/s. The connection closes when the 30 s of grace
-            // are used up.
-            let closed = second * 1_000 + 999 >= 30_000 + second * 20;
-            assert_eq!(command.is_some(), closed, "second {second}");
-            if closed {
-                return assert_eq!(command, Some(Command::Close(Timeout::Reader)));
-            }
-            activity.record_write(10, || (second + 1) * 1_000);
-        }
-        panic!("the connection was not closed");
-    }
-
-    #[test]
-    fn drain_does_not_replace_close() {
-        let activity = Activity::new(0);
-        activity.issue(Command::Close(Timeout::Drain), 0);
-        activity.issue(Command::Drain, 0);
-        assert_eq!(
-            activity.command(&Context::from_waker(Waker::noop())),
-            Some(Command::Close(Timeout::Drain))
-        );
-    }
-}
+mod tests;

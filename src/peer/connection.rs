@@ -130,6 +130,21 @@ impl Connection {
         self.has_unread_body.set(true);
     }
 
+    /// Returns whether the connection is idle, and then releases the memory that it can do without. Otherwise withdraws
+    /// the command to park.
+    ///
+    /// A connection with an unread body is never idle: the rest of the body would be parsed as a request.
+    pub(crate) fn park(&self) -> bool {
+        let is_idle = self.activity.is_idle() && !self.has_unread_body.get();
+        if is_idle {
+            self.forwarded.take();
+            self.head_start.take();
+        } else {
+            self.activity.resume();
+        }
+        is_idle
+    }
+
     /// Returns whether the next HTTP/1.1 response closes the connection. The response must then announce it (RFC 9112
     /// section 9.6).
     pub(crate) fn must_close(&self) -> bool {

@@ -63,6 +63,7 @@ mod logs;
 mod mistakes;
 mod monitoring;
 mod pages;
+mod parked;
 mod providers;
 mod proxy_protocol;
 mod reasons;

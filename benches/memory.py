@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Measures the memory of client connections: idle ones, closed ones, and those of slow readers.
+
+    cargo build --release
+    benches/memory.py [--connections 10000] [--readers 500] [--rows idle,tls,...] [BINARY ...]
+
+Needs nginx, which is the upstream; the client is this script. Without BINARY, it measures
+target/release/portcullis. Each row starts a gateway with one worker, sends a hundred requests over connections of their own, and
+takes the gateway's memory (PSS of /proc/PID/smaps_rollup) before and after. Kernel memory, such as socket buffers, is not part of
+it.
+
+- idle, tls, h2, h2tls: one request over each connection, then five seconds without any. KiB for each connection.
+- closed, closedtls: the same connections, five seconds after they were closed. Memory against memory before.
+- slow, slowtls: clients that read an answer of 1 MiB at 1 KiB/s, with a receive buffer of 16 KiB. KiB for each, after 20 s.
+
+Writes a table.
+"""
+
+import argparse
+import os
+import resource
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = ["idle", "closed", "tls", "closedtls", "h2", "h2tls", "slow", "slowtls"]
+NGINX = """worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off; worker_rlimit_nofile 65536;
+events {{ worker_connections 16384; }}
+http {{ access_log off; keepalive_requests 1000000;
+server {{ listen 127.0.0.1:{port}; location = /mib {{ root {folder}; }} location / {{ return 200 "ok"; }} }} }}
+"""
+POLICY = """
+[server]
+http = "127.0.0.1:{plain}"
+https = "127.0.0.1:{tls}"
+plain = "serve"
+admin = "127.0.0.1:{admin}"
+workers = 1
+[server.bounds]
+connections = 65536
+[state]
+dir = "{state}"
+[log]
+access = "off"
+[upstream.app]
+servers = ["http://127.0.0.1:{port}"]
+[[route]]
+path = "/{{*rest}}"
+upstream = "app"
+access = "public"
+"""
+GET = b"GET %s HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def wait_for(port):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"nobody listens on port {port}")
+
+
+def memory(process):
+    """The process's share of memory in KiB."""
+    rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+
+
+def connect(port, protocol=None, receive_buffer=None):
+    """Returns a connection, over TLS if `protocol` is the one to negotiate."""
+    plain = socket.socket()
+    if receive_buffer:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    plain.connect(("127.0.0.1", port))
+    plain.settimeout(10)
+    return CONTEXTS[protocol].wrap_socket(plain) if protocol else plain
+
+
+def tls_context(protocol):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
+    return context
+
+
+CONTEXTS = {protocol: tls_context(protocol) for protocol in ("http/1.1", "h2")}
+
+
+def ask(connection, http2):
+    """Sends one request and reads its answer."""
+    if http2:
+        # HPACK: :method GET, :scheme http, :path / from the static table, :authority as a literal.
+        block = bytes([0x82, 0x86, 0x84, 0x01, 12]) + b"gateway.test"
+        frame = len(block).to_bytes(3, "big") + bytes([1, 5, 0, 0, 0, 1]) + block
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]) + frame)
+        end, received = b"\x00\x00\x02\x00\x01\x00\x00\x00\x01ok", b""
+        settings = bytes([0, 0, 0, 4, 1, 0, 0, 0, 0])
+        while end not in received:
+            piece = connection.recv(4096)
+            assert piece, received
+            received += piece
+        connection.sendall(settings)
+    else:
+        connection.sendall(GET % b"/")
+        received = b""
+        while not received.endswith(b"\r\n\r\nok"):
+            piece = connection.recv(4096)
+            assert piece, received
+            received += piece
+
+
+def open_idle(port, protocol, http2, count):
+    connections = []
+    for _ in range(count):
+        connection = connect(port, protocol)
+        ask(connection, http2)
+        connections.append(connection)
+    return connections
+
+
+def read_slowly(port, protocol, count):
+    """Opens connections that read 1 KiB/s each, and reads for 20 s."""
+    readers = []
+    for _ in range(count):
+        reader = connect(port, protocol, receive_buffer=16 * 1024)
+        reader.sendall(GET % b"/mib")
+        readers.append(reader)
+    for _ in range(20):
+        begun = time.monotonic()
+        for reader in readers:
+            assert reader.recv(1024), "a slow reader was cut off"
+        time.sleep(max(0, 1 - (time.monotonic() - begun)))
+    return readers
+
+
+def measure(binary, folder, upstream, row, arguments):
+    plain, tls, admin = free_port(), free_port(), free_port()
+    with tempfile.TemporaryDirectory() as state:
+        policy = Path(state) / "gateway.toml"
+        policy.write_text(
+            POLICY.format(plain=plain, tls=tls, admin=admin, port=upstream, state=f"{state}/state")
+        )
+        with open(f"{state}/log", "w") as log:
+            process = subprocess.Popen([binary, "run", "--config", policy], stdout=log, stderr=log)
+        try:
+            try:
+                wait_for(plain)
+            except SystemExit:
+                raise SystemExit(Path(f"{state}/log").read_text())
+            protocol = None if "tls" not in row else "h2" if "h2" in row else "http/1.1"
+            port, http2 = tls if protocol else plain, "h2" in row
+            for connection in open_idle(port, protocol, http2, 100):
+                connection.close()
+            time.sleep(3)
+            before = memory(process)
+            if "slow" in row:
+                kept = read_slowly(port, protocol, arguments.readers)
+                return (memory(process) - before) / len(kept)
+            kept = open_idle(port, protocol, http2, arguments.connections)
+            time.sleep(5)
+            open_memory = memory(process)
+            if "closed" not in row:
+                return (open_memory - before) / len(kept)
+            for connection in kept:
+                connection.close()
+            time.sleep(5)
+            print(f"    {row}: before {before}, open {open_memory}, closed {memory(process)} KiB", flush=True)
+            return memory(process) / before
+        finally:
+            process.kill()
+            process.wait()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binaries", nargs="*", metavar="BINARY", default=[str(ROOT / "target/release/portcullis")])
+    parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--readers", type=int, default=500)
+    parser.add_argument("--rows", default=",".join(ROWS))
+    arguments = parser.parse_args()
+    # The gateway reserves two files for each connection.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if arguments.connections > (most - 1000) // 2:
+        arguments.connections = (most - 1000) // 2
+        print(f"only {arguments.connections} connections, because of the limit of open files ({most})")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        Path(folder, "mib").write_bytes(os.urandom(1 << 20))
+        upstream = free_port()
+        Path(folder, "nginx.conf").write_text(NGINX.format(folder=folder, port=upstream))
+        nginx = subprocess.Popen(["nginx", "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"])
+        try:
+            wait_for(upstream)
+            print("| row | " + " | ".join(Path(binary).name for binary in arguments.binaries) + " |")
+            print("| --- |" + " --- |" * len(arguments.binaries))
+            for row in arguments.rows.split(","):
+                found = [measure(binary, folder, upstream, row, arguments) for binary in arguments.binaries]
+                print(f"| {row} | " + " | ".join(f"{value:.2f}" for value in found) + " |", flush=True)
+        finally:
+            nginx.terminate()
+            nginx.wait()
+
+
+if __name__ == "__main__":
+    main()
