@@ -38,9 +38,7 @@ async fn serve_http2<S: Parkable>(core: &Core, connection: &Rc<Connection>, stre
         let connection = connection.clone();
         let worker = core.worker.clone();
         // The HTTP library moves a stream's future several times before polling it. Moving a box is cheap.
-        service_fn(move |request| {
-            Box::pin(pipeline::handle(worker.clone(), connection.clone(), request))
-        })
+        service_fn(move |request| Box::pin(pipeline::handle(worker.clone(), connection.clone(), request)))
     };
     let http = core.http2(StreamExecutor(connection.clone())).serve_connection(io, service);
     let mut http = pin!(http);

@@ -112,7 +112,8 @@ fn many_pipelined_requests_wake_a_parked_connection() {
         let mut connection = open(&gateway);
         Request::get("/").over(&mut connection).is(200);
         wait_until_parked(&gateway, 1);
-        connection.send((0..20).flat_map(|number| Request::get(&format!("/{number}")).bytes()).collect::<Vec<_>>());
+        connection
+            .send((0..20).flat_map(|number| Request::get(&format!("/{number}")).bytes()).collect::<Vec<_>>());
         for number in 0..20 {
             connection.answer().is(200);
             assert!(upstream.requests().iter().any(|request| request.target == format!("/{number}")));
@@ -133,7 +134,7 @@ fn the_rest_of_a_refused_body_is_no_request() {
     let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n12345", smuggled.len() + 5);
     for framing in [length, chunked] {
         for open in EACH {
-        let mut connection = open(&gateway);
+            let mut connection = open(&gateway);
             connection.send(format!("POST /guarded HTTP/1.1\r\nHost: gateway.test\r\n{framing}"));
             connection.answer().is_refusal(401, "missing_token");
             let later = after_parking(&gateway);

@@ -72,7 +72,10 @@ impl Body for Pieces {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let piece = self.0.pop_front();
         if self.0.is_empty() {
             self.end();
@@ -104,7 +107,10 @@ impl Drop for Pieces {
 }
 
 /// Answers with the method, the path and, unless the path is `/refuse`, the request's body.
-async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Response<Pieces>, Infallible> {
+async fn answer(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Pieces>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = Inbound::new(body, connection.clone(), &parts.headers);
     connection.activity.begin_request();
@@ -113,7 +119,9 @@ async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Resul
         Some(body) if parts.uri.path() == "/refuse" => drop(body),
         Some(body) => {
             let (body, _) = crate::forward::RequestBody::admit(body, BOUNDS).unwrap();
-            pieces.push_back(body.collect().await.map_or_else(|fault| fault.to_string().into(), |all| all.to_bytes()));
+            pieces.push_back(
+                body.collect().await.map_or_else(|fault| fault.to_string().into(), |all| all.to_bytes()),
+            );
         }
         None => {}
     }
@@ -159,7 +167,8 @@ fn serve_steps(sent: &[u8], steps: &[Step], parks: bool) -> Outcome {
             let io = TokioIo::new(ObservedStream::resumed(stream, unread, connection.clone()));
             let of = connection.clone();
             let mut http = http1::Builder::new();
-            http.auto_date_header(false).serve_connection(io, service_fn(move |request| answer(of.clone(), request)))
+            http.auto_date_header(false)
+                .serve_connection(io, service_fn(move |request| answer(of.clone(), request)))
         };
         let mut http = serve(wire.clone(), Bytes::new());
         let mut outcome = Outcome::default();
@@ -224,7 +233,8 @@ fn request(kind: u8, path: &str) -> String {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let sizes = prop_oneof![0..4_usize, 0..60_usize, 0..4_000_usize];
-    let step = (sizes, any::<bool>()).prop_map(|(size, sends)| if sends { Step::Send(size) } else { Step::Accept(size) });
+    let step = (sizes, any::<bool>())
+        .prop_map(|(size, sends)| if sends { Step::Send(size) } else { Step::Accept(size) });
     prop::collection::vec(step, 0..60)
 }
 
@@ -250,15 +260,15 @@ fn a_connection_is_parked_once_its_response_is_written_and_its_body_read() {
     let all = Step::Accept(1 << 20);
     for kind in 0..4 {
         let sent = request(kind, "/a");
-        assert_eq!(serve_steps(sent.as_bytes(), &[all.clone()], true).parked > 0, true, "{sent:?}");
+        assert!(serve_steps(sent.as_bytes(), std::slice::from_ref(&all), true).parked > 0, "{sent:?}");
         let short = sent.len() - 1;
-        let outcome = serve_steps(&sent.as_bytes()[..short], &[all.clone()], true);
+        let outcome = serve_steps(&sent.as_bytes()[..short], std::slice::from_ref(&all), true);
         assert_eq!(outcome.parked, 0, "a part of a request: {:?}", &sent[..short]);
     }
     let sent = request(0, "/a");
     let unsent = [Step::Send(usize::MAX), Step::Accept(10)];
     assert!(serve_steps(sent.as_bytes(), &unsent, true).output.ends_with("GET /a "), "no output is lost");
-    assert_eq!(serve_steps(b"", &[all], true).parked, 0, "no request yet");
+    assert_eq!(serve_steps(b"", std::slice::from_ref(&all), true).parked, 0, "no request yet");
 }
 
 /// The rest of a body that nobody reads: the connection is not idle, however long the rest takes.
@@ -267,7 +277,8 @@ fn the_rest_of_a_refused_body_is_never_parsed_as_a_request() {
     for kind in [1, 2] {
         let sent = request(kind, "/refuse");
         let head = sent.find("GET").unwrap();
-        let outcome = serve_steps(sent.as_bytes(), &[Step::Accept(1 << 20), Step::Send(head), Step::Send(0)], true);
+        let outcome =
+            serve_steps(sent.as_bytes(), &[Step::Accept(1 << 20), Step::Send(head), Step::Send(0)], true);
         assert_eq!(outcome.output.matches("HTTP/1.1 ").count(), 1, "{outcome:?}");
         assert!(outcome.output.ends_with("POST /refuse "), "{outcome:?}");
     }

@@ -206,8 +206,5 @@ fn drain_does_not_replace_close() {
     let activity = Activity::new(0);
     activity.issue(Command::Close(Timeout::Drain), 0);
     activity.issue(Command::Drain, 0);
-    assert_eq!(
-        activity.command(&Context::from_waker(Waker::noop())),
-        Some(Command::Close(Timeout::Drain))
-    );
+    assert_eq!(activity.command(&Context::from_waker(Waker::noop())), Some(Command::Close(Timeout::Drain)));
 }
