@@ -854,6 +854,9 @@ pub struct UpstreamSection {
     /// Maximum number of connections to each server, over all cores. Each core may open an equal share, rounded up. A
     /// request beyond the maximum waits for a connection, within `timeout`.
     pub connections: u32,
+    /// The way in which a request chooses its server.
+    #[serde(deserialize_with = "word")]
+    pub balance: Balance,
     /// Path of a PEM file with the certificate authorities to trust instead of those of the system.
     #[serde(deserialize_with = "optional_text")]
     pub ca: Option<String>,
@@ -869,10 +872,23 @@ impl Default for UpstreamSection {
             connect_timeout: Duration::seconds(2),
             timeout: Duration::seconds(30),
             connections: 10_000,
+            balance: Balance::RoundRobin,
             ca: None,
             identity_secret: None,
         }
     }
+}
+
+/// `[upstream.NAME] balance`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// The servers take turns.
+    RoundRobin,
+    /// The server with the fewest requests.
+    LeastRequests,
+    /// The server with fewer requests, out of two servers that are chosen at random.
+    TwoChoices,
 }
 
 /// `[upstream.NAME] builtin`

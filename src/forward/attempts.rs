@@ -45,7 +45,7 @@ pub(super) async fn send(
 ) -> Result<(Answered, Lease), Denial> {
     let Outbound { upload, headers, meter } = request;
     let mut attempts = Attempts::default();
-    let mut servers = upstream.in_turn(now).peekable();
+    let mut servers = upstream.in_turn(now, |server| pools.load(server)).peekable();
     while let Some(server) = servers.next().or_else(|| attempts.left_over()) {
         notes.server = Some(server.clone());
         upload.name_host(|| server.authority());

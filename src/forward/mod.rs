@@ -43,7 +43,7 @@ pub use request_body::BodyBounds;
 pub(crate) use request_body::{BodyOwner, Inbound, Meter, RequestBody};
 pub(crate) use response_body::ResponseBody;
 pub(crate) use tunnel::Tunnel;
-pub use upstream::{Server, Tls, Upstream};
+pub use upstream::{Balance, Server, Tls, Upstream};
 
 use crate::authorize::Permit;
 use crate::denial::Denial;

@@ -174,6 +174,12 @@ impl Pools {
         }
     }
 
+    /// Returns the number of this core's requests that use or await a connection to a server.
+    pub(super) fn load(&self, server: &Server) -> usize {
+        let servers = self.servers.borrow();
+        servers.get(server.id).map_or(0, |pool| pool.open - pool.idle.len() + pool.queue.len())
+    }
+
     /// Opens a connection, if the server's share allows another one. With `wait`, waits up to that time for a
     /// connection that another request releases, or for the right to open one.
     pub(super) async fn obtain(

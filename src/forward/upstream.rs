@@ -29,9 +29,23 @@ pub struct Upstream {
     pub(crate) share: usize,
     /// The upstream's counters.
     pub(crate) counters: Arc<UpstreamCounters>,
+    /// The way in which a request chooses its first server.
+    pub(crate) balance: Balance,
     next: AtomicUsize,
     /// Whether the log already reports that this upstream sets cookies with the gateway's names.
     cookies_reported: AtomicBool,
+}
+
+/// The way in which a request chooses the server that it tries first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// The servers take turns.
+    #[default]
+    RoundRobin,
+    /// The server with the fewest requests of this core.
+    LeastRequests,
+    /// The server with fewer requests of this core, out of two servers that are chosen at random.
+    TwoChoices,
 }
 
 /// One server.
@@ -90,6 +104,7 @@ impl Upstream {
             timeout,
             share: share.max(1),
             counters,
+            balance: Balance::RoundRobin,
             next: AtomicUsize::new(0),
             cookies_reported: AtomicBool::new(false),
         }
@@ -100,12 +115,16 @@ impl Upstream {
         !self.cookies_reported.swap(true, Ordering::Relaxed)
     }
 
-    /// Returns the servers in the order in which one request should try them: each request starts with the next
-    /// server, and servers that are set aside come last. These servers are still tried, because otherwise the request
+    /// Returns the servers in the order in which one request should try them. The order starts with the server that
+    /// `balance` chooses by the servers' `load`, and servers that are set aside come last. These servers are still tried, because otherwise the request
     /// would certainly be answered with a 503. Each server occurs once, even if it fails in the meantime.
-    pub(crate) fn in_turn(&self, now: Instant) -> impl Iterator<Item = &Arc<Server>> {
+    pub(crate) fn in_turn(
+        &self,
+        now: Instant,
+        load: impl Fn(&Server) -> usize,
+    ) -> impl Iterator<Item = &Arc<Server>> {
         let count = self.servers.len();
-        let start = if count == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % count };
+        let start = if count == 1 { 0 } else { self.first(now, load) };
         let all = move || (0..count).map(move |i| (start + i) % count);
         // This list is nearly always empty, and an empty list does not allocate. For a single server, the order does
         // not matter.
@@ -119,6 +138,35 @@ impl Upstream {
         };
         good.chain(aside).map(|at| &self.servers[at])
     }
+
+    /// Returns the index of the server that a request tries first. There are at least two servers.
+    fn first(&self, now: Instant, load: impl Fn(&Server) -> usize) -> usize {
+        let count = self.servers.len();
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let cost = |at: &usize| (self.servers[*at].is_set_aside(now), load(&self.servers[*at]));
+        match self.balance {
+            Balance::RoundRobin => turn % count,
+            // Of several servers with equal load, `min_by_key` returns the first. The rotation lets them take turns.
+            Balance::LeastRequests => {
+                (0..count).map(|at| (turn + at) % count).min_by_key(cost).unwrap_or_default()
+            }
+            Balance::TwoChoices => {
+                let random = scatter(turn);
+                let one = random % count;
+                let other = (one + 1 + (random / count) % (count - 1)) % count;
+                [one, other].into_iter().min_by_key(cost).unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Returns a number that looks random, for each of a sequence of numbers (the finalizer of `SplitMix64`).
+fn scatter(number: usize) -> usize {
+    let mut bits = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    // The upper bits are lost on 32-bit systems only.
+    usize::try_from((bits ^ (bits >> 31)) >> 8).unwrap_or_default()
 }
 
 impl Server {
@@ -195,7 +243,7 @@ mod tests {
     }
 
     fn order(upstream: &Upstream, now: Instant) -> Vec<String> {
-        upstream.in_turn(now).map(|server| server.origin[7..9].to_owned()).collect()
+        upstream.in_turn(now, |_| 0).map(|server| server.origin[7..9].to_owned()).collect()
     }
 
     #[test]
@@ -205,6 +253,51 @@ mod tests {
         assert_eq!(order(&upstream, now), ["s0", "s1", "s2"]);
         assert_eq!(order(&upstream, now), ["s1", "s2", "s0"]);
         assert_eq!(order(&upstream, now), ["s2", "s0", "s1"]);
+    }
+
+    /// Returns the number of times that each of four servers with these loads is chosen, out of 4,000.
+    fn chosen(balance: Balance, loads: [usize; 4], aside: &[usize]) -> [usize; 4] {
+        let mut upstream = upstream(4);
+        upstream.balance = balance;
+        let now = Instant::now();
+        for at in aside {
+            upstream.servers[*at].record_failure(now);
+        }
+        let load = |server: &Server| {
+            loads[upstream.servers.iter().position(|known| known.id == server.id).expect("one of the four")]
+        };
+        let mut counts = [0; 4];
+        for _ in 0..4_000 {
+            let order: Vec<_> = upstream.in_turn(now, load).collect();
+            assert_eq!(order.len(), 4, "each server is tried");
+            let first = upstream.servers.iter().position(|known| known.id == order[0].id);
+            counts[first.expect("one of the four")] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn the_least_loaded_server_comes_first_and_equals_take_turns() {
+        let least = Balance::LeastRequests;
+        assert_eq!(chosen(least, [3, 1, 2, 5], &[]), [0, 4_000, 0, 0]);
+        assert_eq!(chosen(least, [0, 0, 0, 0], &[]), [1_000; 4]);
+        assert_eq!(
+            chosen(least, [3, 1, 2, 5], &[1]),
+            [0, 0, 4_000, 0],
+            "a server that failed has no advantage"
+        );
+        assert_eq!(chosen(least, [3, 1, 2, 5], &[0, 1, 2, 3]), [0, 4_000, 0, 0], "all are tried");
+    }
+
+    #[test]
+    fn of_two_random_servers_the_less_loaded_one_comes_first() {
+        let counts = chosen(Balance::TwoChoices, [0, 1, 2, 3], &[]);
+        // Half of all pairs contain the best server, and no pair prefers the worst.
+        assert!((1_850..2_150).contains(&counts[0]), "{counts:?}");
+        assert!(counts[0] > counts[1] && counts[1] > counts[2] && counts[3] == 0, "{counts:?}");
+        let equal = chosen(Balance::TwoChoices, [7; 4], &[]);
+        assert!(equal.iter().all(|count| (850..1_150).contains(count)), "{equal:?}");
+        assert_eq!(chosen(Balance::TwoChoices, [0, 1, 2, 3], &[0, 1, 2]), [0, 0, 0, 4_000]);
     }
 
     #[test]
@@ -223,7 +316,7 @@ mod tests {
         let upstream = upstream(2);
         let now = Instant::now();
         let tried: Vec<_> =
-            upstream.in_turn(now).inspect(|server| assert!(server.record_failure(now))).collect();
+            upstream.in_turn(now, |_| 0).inspect(|server| assert!(server.record_failure(now))).collect();
         assert_eq!(tried.len(), 2);
     }
 

@@ -89,6 +89,7 @@ mod tls;
 mod tls_profile;
 mod under_fire;
 mod unread;
+mod upstream_faults;
 mod upstream_wire;
 mod upstreams;
 mod upstreams_busy;

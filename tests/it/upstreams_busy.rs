@@ -365,3 +365,38 @@ fn the_process_is_measured_under_the_usual_names() {
     let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!((0.0..600.0).contains(&(unix - value("process_start_time_seconds"))));
 }
+
+#[test]
+fn a_busy_server_gets_no_more_requests_than_the_others() {
+    for balance in ["least_requests", "two_choices"] {
+        let gate = Gate::new();
+        let (slow, quick) = (Upstream::held_by(&gate), Upstream::start());
+        // One core, because each core counts only its own requests.
+        let more = format!("balance = \"{balance}\"\n[server]\nworkers = 1");
+        let gateway = before(&[&slow, &quick], &more, PUBLIC);
+        // Each request that the slow server gets stays in progress.
+        let mut waiting = Vec::new();
+        while slow.requests().is_empty() {
+            let seen = quick.requests().len();
+            waiting.push(sent(&gateway, "/"));
+            eventually("the request arrives", || slow.requests().len() == 1 || quick.requests().len() > seen);
+        }
+        for _ in 0..20 {
+            Request::get("/").to(gateway.http()).is(200);
+        }
+        assert_eq!(slow.requests().len(), 1, "{balance}");
+        gate.open();
+    }
+}
+
+#[test]
+fn an_unknown_balance_is_a_mistake() {
+    let dir = Dir::new();
+    let text = format!(
+        "{ISSUER}\n[upstream.app]\nservers = [\"http://127.0.0.1:9\"]\nbalance = \"fastest\"\n{PUBLIC}"
+    );
+    write_policy(&dir, &text);
+    let checked = command(&dir, &["check", "--config", "gateway.toml"]);
+    assert_eq!(checked.code, Some(1), "{checked:?}");
+    assert!(checked.text().contains("least_requests"), "{checked:?}");
+}

@@ -7,6 +7,7 @@ pub mod account;
 pub mod browser;
 pub mod client;
 pub mod dir;
+pub mod faults;
 pub mod forge;
 pub mod http2;
 pub mod key_server;

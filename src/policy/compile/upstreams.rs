@@ -3,8 +3,8 @@
 use super::Faults;
 use super::authorities::Authorities;
 use super::trust::resolve;
-use crate::config::file::{File, UpstreamSection};
-use crate::forward::{Audience, Server, Tls, Upstream, UpstreamCounters};
+use crate::config::file::{self as config, File, UpstreamSection};
+use crate::forward::{Audience, Balance, Server, Tls, Upstream, UpstreamCounters};
 use ::aws_lc_rs::hmac;
 use http::Uri;
 use rustls::ClientConfig;
@@ -155,7 +155,13 @@ fn upstream<'f>(
         counters.unwrap_or_else(|| Arc::new(UpstreamCounters::new(Arc::from(name), previous.cores)));
     let (connect, answer) = (table.connect_timeout.into(), table.timeout.into());
     let share = connections.div_ceil(previous.cores);
-    Some(Arc::new(Upstream::new(counters, servers, connect, answer, share)))
+    let mut upstream = Upstream::new(counters, servers, connect, answer, share);
+    upstream.balance = match table.balance {
+        config::Balance::RoundRobin => Balance::RoundRobin,
+        config::Balance::LeastRequests => Balance::LeastRequests,
+        config::Balance::TwoChoices => Balance::TwoChoices,
+    };
+    Some(Arc::new(upstream))
 }
 
 /// Returns the URL without user information, which may contain a password.
