@@ -6,6 +6,20 @@ pub(crate) const fn digits(byte: u8) -> [u8; 2] {
     [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
 }
 
+/// Returns the hexadecimal digits of a number, in lower case and with leading zeros. All digits are computed at once.
+pub(crate) const fn digits_of(number: u64) -> [u8; 16] {
+    const ONES: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
+    // Spreads the 16 half bytes over 16 bytes.
+    let mut half = number as u128;
+    half = (half | half << 32) & 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff;
+    half = (half | half << 16) & 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff;
+    half = (half | half << 8) & 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff;
+    half = (half | half << 4) & (ONES * 0x0f);
+    // Adding 6 sets bit 4 of each half byte above 9: a letter, which is 39 above the digit's place in ASCII.
+    let letters = ((half + ONES * 6) >> 4) & ONES;
+    (half + ONES * (b'0' as u128) + letters * 39).to_be_bytes()
+}
+
 /// Returns the hexadecimal digits of all bytes, in lower case.
 pub(crate) fn text(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| digits(*byte)).map(char::from).collect()
@@ -59,6 +73,13 @@ mod tests {
         for byte in 0..=u8::MAX {
             assert_eq!(digits(byte).map(char::from).iter().collect::<String>(), format!("{byte:02x}"));
             assert_eq!(percent_encoded(&[byte], |_| false), format!("%{byte:02X}"));
+        }
+    }
+
+    #[test]
+    fn a_number_has_the_digits_that_fmt_gives_it() {
+        for number in [0, 1, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x9a9a_9a9a_a9a9_a9a9, u64::MAX] {
+            assert_eq!(String::from_utf8_lossy(&digits_of(number)), format!("{number:016x}"));
         }
     }
 

@@ -21,11 +21,18 @@ impl RequestId {
     /// OpenTelemetry's default sampler for a trace without a parent. The flag "not sampled" would disable every tracer
     /// behind the gateway.
     pub(crate) fn traceparent(self) -> HeaderValue {
+        let line = self.traceparent_line();
+        let value = line.trim_ascii_end().strip_prefix(b"traceparent: ").unwrap_or_default();
+        HeaderValue::from_bytes(value).expect("hexadecimal digits and dashes are a field value")
+    }
+
+    /// Returns the field `traceparent` in the form in which it is sent.
+    pub(crate) fn traceparent_line(self) -> [u8; 70] {
         let hex = self.hex();
-        let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
-        value[3..35].copy_from_slice(&hex);
-        value[36..52].copy_from_slice(&hex[16..]);
-        HeaderValue::from_bytes(&value).expect("hexadecimal digits and dashes are a field value")
+        let mut line = *b"traceparent: 00-00000000000000000000000000000000-0000000000000000-01\r\n";
+        line[16..48].copy_from_slice(&hex);
+        line[49..65].copy_from_slice(&hex[16..]);
+        line
     }
 
     /// Returns the trace id of a trace that starts at the gateway.
@@ -35,8 +42,9 @@ impl RequestId {
 
     fn hex(self) -> [u8; 32] {
         let mut out = [0; 32];
-        for (pair, byte) in out.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
-            pair.copy_from_slice(&hex::digits(byte));
+        let (halves, _) = out.as_chunks_mut::<16>();
+        for (half, number) in halves.iter_mut().zip([(self.0 >> 64) as u64, self.0 as u64]) {
+            *half = hex::digits_of(number);
         }
         out
     }

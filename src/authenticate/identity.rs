@@ -7,6 +7,7 @@ use super::claims::{ClaimId, ClaimValue};
 use super::principal::Principal;
 use crate::hex;
 use http::{HeaderName, HeaderValue};
+use std::ops::Deref;
 
 /// The maximum length of an identity header in bytes. A token with a longer identity header is refused, since upstreams
 /// would reject or truncate the field.
@@ -14,6 +15,40 @@ const VALUE_MAX: usize = 8 * 1024;
 
 /// All names with this prefix are reserved for the gateway, whatever names the policy configures.
 const RESERVED_PREFIX: &str = "x-auth-";
+
+/// The identity headers of a principal.
+#[derive(Clone, Debug, Default)]
+pub struct IdentityFields {
+    fields: Box<[(HeaderName, HeaderValue)]>,
+    /// The same fields, in the form in which they are sent.
+    lines: Box<[u8]>,
+}
+
+impl IdentityFields {
+    pub(crate) fn new(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+        let mut lines = Vec::new();
+        for (name, value) in &fields {
+            lines.extend_from_slice(name.as_str().as_bytes());
+            lines.extend_from_slice(b": ");
+            lines.extend_from_slice(value.as_bytes());
+            lines.extend_from_slice(b"\r\n");
+        }
+        Self { fields: fields.into(), lines: lines.into() }
+    }
+
+    /// Returns the fields in the form in which they are sent.
+    pub fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+}
+
+impl Deref for IdentityFields {
+    type Target = [(HeaderName, HeaderValue)];
+
+    fn deref(&self) -> &Self::Target {
+        &self.fields
+    }
+}
 
 /// The names of the identity headers; `None` for a fact that is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +122,7 @@ impl IdentityHeaders {
 
     /// Builds the identity headers of a principal. Returns `None` if a header would be too long. An absent or empty
     /// fact gets no header, since an application could accept an empty subject as a known user.
-    pub(super) fn render(&self, principal: &Principal) -> Option<Box<[(HeaderName, HeaderValue)]>> {
+    pub(crate) fn render(&self, principal: &Principal) -> Option<IdentityFields> {
         let mut headers = Vec::with_capacity(self.facts().len() + self.claims.len());
         let mut text = String::with_capacity(128);
         let mut add = |name: &HeaderName, write: &dyn Fn(&mut String)| {
@@ -119,7 +154,7 @@ impl IdentityHeaders {
                 fits &= add(name, &|out| push_claim(out, value));
             }
         }
-        fits.then(|| headers.into())
+        fits.then(|| IdentityFields::new(headers))
     }
 }
 

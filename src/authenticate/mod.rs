@@ -37,7 +37,7 @@ pub use confirmation::Confirmation;
 pub use credential::{CookieNames, Place, bearer, token};
 pub use dpop::{Dpop, DpopSettings, Thumbprint};
 pub use error::CredentialError;
-pub use identity::{IdentityHeaders, fold_eq};
+pub use identity::{IdentityFields, IdentityHeaders, fold_eq};
 pub use introspected::{read_introspection, signer_of};
 pub use keys::{Algorithm, ED25519, Key, KeySet};
 pub use pending::{InVain, Pending};

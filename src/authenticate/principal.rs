@@ -3,10 +3,12 @@
 use super::Confirmation;
 use super::cache::Digest;
 use super::claims::{ClaimId, ClaimValue};
+use super::identity::IdentityFields;
 use super::signal_marks::Signalled;
 use http::{HeaderName, HeaderValue};
-use std::cell::{Cell, RefCell};
-use std::sync::Arc;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 /// The allocator's approximate overhead for one allocation, in bytes.
 const ALLOCATION: usize = 16;
@@ -49,8 +51,10 @@ pub struct Principal {
     pub signalled: Option<Box<Signalled>>,
     /// Assertions of this identity that were made for upstreams and can be reused.
     pub proofs: RefCell<Vec<Proven>>,
-    /// The identity headers for upstreams. They are built once, so that sending them only increments reference counts.
-    pub headers: Box<[(HeaderName, HeaderValue)]>,
+    /// The identity headers for upstreams, built once.
+    pub headers: IdentityFields,
+    /// The hash of issuer and subject, computed when it is first needed.
+    pub caller_hash: OnceCell<u64>,
 }
 
 /// The JSON type of the value from which roles or scopes are read. It explains to the operator why a token has fewer
@@ -174,13 +178,20 @@ impl Principal {
             api_key: None,
             signalled: None,
             proofs: RefCell::default(),
-            headers: Box::default(),
+            headers: IdentityFields::default(),
+            caller_hash: OnceCell::new(),
         }
     }
 
     /// Returns the value of a claim that the policy uses; `None` if the token lacks it.
     pub fn claim(&self, id: ClaimId) -> Option<&ClaimValue> {
         self.claims.get(usize::from(id.0)).and_then(Option::as_ref)
+    }
+
+    /// Returns a hash of issuer and subject. Its secret is the process's, so a client cannot choose hashes.
+    pub fn caller_hash(&self) -> u64 {
+        static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        *self.caller_hash.get_or_init(|| SECRET.hash_one((&self.issuer, &self.subject)))
     }
 
     /// Returns the approximate memory of the principal in bytes, without its proofs.
@@ -206,6 +217,7 @@ impl Principal {
             + self.api_key.as_ref().map_or(0, |_| size_of::<Digest>() + ALLOCATION)
             + self.signalled.as_ref().map_or(0, |_| size_of::<Signalled>() + ALLOCATION)
             + headers.sum::<usize>()
+            + self.headers.lines().len()
     }
 
     /// Removes expired proofs. Returns the approximate memory of the remaining ones in bytes.

@@ -213,7 +213,8 @@ fn principal(
         local,
         signalled,
         proofs: Default::default(),
-        headers: Box::new([]),
+        headers: Default::default(),
+        caller_hash: Default::default(),
     };
     principal.headers = trust.identity().render(&principal).ok_or_else(|| {
         let detail = "the subject, the roles or the scopes are too long for a header field";

@@ -4,25 +4,23 @@
 //! The caller has already removed the client's own fields of these names.
 
 use super::fields::FieldSink;
+use crate::http1::write_field;
 use crate::peer::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
-use crate::peer::{Caller, Relayed, Scheme};
-use http::{HeaderValue, header};
+use crate::peer::{Caller, PeerLines, Relayed, Scheme};
+use http::{HeaderName, HeaderValue, header};
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-/// Field values that the connection prepares once, so that most requests need no allocation for them.
+/// The facts about a connection that every request states.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionHeaders<'c> {
-    /// The value of `X-Forwarded-For` that names the peer.
-    pub(crate) forwarded_for: &'c HeaderValue,
-    /// The host of the last request and its `Forwarded` value, kept for a peer that is not a proxy. The scheme of
-    /// such a peer never changes.
-    pub(crate) forwarded: &'c RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// The fields of the last request, kept for a peer that is not a proxy.
+    pub(crate) lines: &'c RefCell<PeerLines>,
     /// The peer's own address.
     pub(crate) address: IpAddr,
 }
 
-/// Writes the fields. `authority` is the host and port of the request that reached the gateway.
+/// Writes the fields, and `Host`. `authority` is the host and port of the request that reached the gateway.
 pub(crate) fn write(
     sink: &mut impl FieldSink,
     connection: &ConnectionHeaders<'_>,
@@ -30,34 +28,31 @@ pub(crate) fn write(
     relayed: Option<&Relayed>,
     authority: Option<&HeaderValue>,
 ) {
-    let proto = match caller.scheme {
-        Scheme::Http => HeaderValue::from_static("http"),
-        Scheme::Https => HeaderValue::from_static("https"),
-    };
-    sink.set(&X_FORWARDED_PROTO, &proto);
     if let Some(relayed) = relayed {
         return write_relayed(sink, connection.address, caller.scheme, relayed, authority);
     }
-    if let Some(authority) = authority {
-        sink.set(&X_FORWARDED_HOST, authority);
+    let host = authority.map(HeaderValue::as_bytes);
+    if !connection.lines.borrow().are_of(host) {
+        let lines = lines_of_peer(connection.address, authority, caller.scheme);
+        connection.lines.replace(PeerLines::new(host, lines));
     }
-    sink.set(&X_FORWARDED_FOR, connection.forwarded_for);
-    sink.set(&header::FORWARDED, &of_peer(connection, authority, caller.scheme));
+    sink.set_lines(connection.lines.borrow().lines());
 }
 
-/// Returns the value of `Forwarded` for a peer that is the client itself.
-fn of_peer(connection: &ConnectionHeaders<'_>, host: Option<&HeaderValue>, scheme: Scheme) -> HeaderValue {
-    let text = host.and_then(|host| host.to_str().ok());
-    let Some(host) = host else { return forwarded(&[], connection.address, None, scheme) };
-    let mut last = connection.forwarded.borrow_mut();
-    match &*last {
-        Some((known, element)) if known == host => element.clone(),
-        Some(_) | None => {
-            let element = forwarded(&[], connection.address, text, scheme);
-            *last = Some((host.clone(), element.clone()));
-            element
-        }
+/// Renders the fields of a peer that is the client itself.
+#[cold]
+fn lines_of_peer(address: IpAddr, authority: Option<&HeaderValue>, scheme: Scheme) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let text = authority.and_then(|host| host.to_str().ok());
+    let mut add = |name: &HeaderName, value: &[u8]| write_field(&mut lines, name.as_str(), value);
+    if let Some(authority) = authority {
+        add(&header::HOST, authority.as_bytes());
+        add(&X_FORWARDED_HOST, authority.as_bytes());
     }
+    add(&X_FORWARDED_PROTO, scheme.as_str().as_bytes());
+    add(&X_FORWARDED_FOR, address.to_string().as_bytes());
+    add(&header::FORWARDED, forwarded(&[], address, text, scheme).as_bytes());
+    lines
 }
 
 /// Writes the facts that a trusted proxy states, and appends the proxy's own address to the chain.
@@ -90,6 +85,10 @@ fn write_relayed(
         }
     }
     addresses.push_str(&proxy.to_string());
+    if let Some(authority) = authority {
+        sink.set(&header::HOST, authority);
+    }
+    sink.set(&X_FORWARDED_PROTO, &HeaderValue::from_static(scheme.as_str()));
     sink.set(&X_FORWARDED_FOR, &value(addresses));
     sink.set(&header::FORWARDED, &forwarded(&relayed.chain, proxy, full.as_deref(), scheme));
     if let Some(host) = host {
@@ -155,11 +154,7 @@ mod tests {
     fn written(relayed: &Relayed, scheme: Scheme) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let address = "10.0.0.1".parse().unwrap();
-        let connection = ConnectionHeaders {
-            forwarded_for: &HeaderValue::from_static("10.0.0.1"),
-            forwarded: &RefCell::new(None),
-            address,
-        };
+        let connection = ConnectionHeaders { lines: &RefCell::default(), address };
         let caller = Caller { address, scheme, by_trusted_proxy: true };
         write(&mut headers, &connection, caller, Some(relayed), Some(&HeaderValue::from_static("inner:81")));
         headers

@@ -1,6 +1,7 @@
 //! One connection to a server, which its requests drive: no task of its own reads or writes it.
 
 use super::pool::Slot;
+use crate::http1::KnownFields;
 use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -36,6 +37,8 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct Input {
     buffer: BytesMut,
+    /// The fields of the last answer.
+    known: KnownFields,
     /// The number of bytes that the next read asks for.
     ask: usize,
     /// Whether the last read was much smaller than the space for it.
@@ -44,8 +47,15 @@ struct Input {
 
 impl Connection {
     pub(super) fn new(stream: Stream, slot: Slot) -> Self {
-        let input = Input { buffer: BytesMut::new(), ask: READ_MIN, was_small: false };
+        let known = KnownFields::default();
+        let input = Input { buffer: BytesMut::new(), known, ask: READ_MIN, was_small: false };
         Self { stream: RefCell::new(stream), input: RefCell::new(input), slot }
+    }
+
+    /// Passes the bytes that have arrived and are not used yet to `read`, and the fields of the last answer.
+    pub(super) fn arrived_head<T>(&self, read: impl FnOnce(&mut BytesMut, &mut KnownFields) -> T) -> T {
+        let Input { buffer, known, .. } = &mut *self.input.borrow_mut();
+        read(buffer, known)
     }
 
     /// Passes the bytes that have arrived and are not used yet to `read`.
@@ -104,7 +114,7 @@ impl Connection {
     pub(super) fn trim(&self) {
         let mut input = self.input.borrow_mut();
         if input.buffer.capacity() > 2 * READ_MIN {
-            *input = Input { buffer: BytesMut::new(), ask: READ_MIN, was_small: false };
+            (input.buffer, input.ask, input.was_small) = (BytesMut::new(), READ_MIN, false);
         }
     }
 

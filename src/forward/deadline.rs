@@ -88,7 +88,7 @@ impl Deadlines {
         mut future: Pin<&mut F>,
     ) -> Result<F::Output, Elapsed> {
         if timeout < COARSE {
-            return tokio::time::timeout(timeout, future).await.map_err(|_| Elapsed);
+            return Box::pin(tokio::time::timeout(timeout, future)).await.map_err(|_| Elapsed);
         }
         let mut deadline = Deadline { all: self, slot: None };
         poll_fn(|cx| {

@@ -80,7 +80,7 @@ impl<'e> Exchange<'e> {
         }
         loop {
             let (reader, headers) = (&mut self.reader, &mut *self.headers);
-            let head = self.connection.arrived(|buffer| reader.read(buffer, headers));
+            let head = self.connection.arrived_head(|buffer, known| reader.read(buffer, headers, known));
             if let Some(head) = head.map_err(ExchangeError::Invalid)? {
                 let (is_sent, is_refused) = (self.is_sent, self.refused.is_some());
                 return Poll::Ready(Ok(Answered { head, is_sent, is_refused }));

@@ -36,6 +36,7 @@ pub use fields::FieldSink;
 pub use identity_choice::IdentityChoice;
 pub(crate) use notes::Notes;
 pub(crate) use open_streams::{OpenStream, StreamEnd, StreamKind};
+use outgoing::WrittenHead;
 pub(crate) use outgoing::{ForwardContext, Target, X_REQUEST_ID};
 pub(crate) use pool::Pools;
 pub use proof::{Assertor, Audience, Proof, Proofs};
@@ -55,7 +56,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use early::EarlyAnswer;
 use exchange::Answered;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ pub(crate) enum Answer {
     /// A response whose whole body is in memory.
     Whole(Response<Bytes>),
     /// A response whose body streams from an upstream.
-    Streamed(Response<ResponseBody>),
+    Streamed(Response<Box<ResponseBody>>),
     /// The answer to a handshake that the upstream accepted, and the WebSocket that follows it.
     Switched(Response<Box<Tunnel>>),
 }
@@ -106,7 +107,7 @@ pub(crate) struct PermittedRequest<'m> {
     /// The proof that the request is authorized.
     pub(crate) permit: Permit,
     /// The head as the client sent it.
-    pub(crate) parts: Parts,
+    pub(crate) parts: &'m mut Parts,
     /// The path and host that the upstream receives.
     pub(crate) target: Target,
     pub(crate) body: RequestBody,
@@ -146,16 +147,23 @@ pub(crate) async fn forward(
             Ok(Answer::Whole(response))
         }
         Destination::Upstream(upstream) => {
-            let (method, mut writer, removed) =
-                outgoing::write(parts, &target, &permit, &delivery.audience, context);
+            let framing = upload::framing(&parts.method, &body);
+            let (written, removed) = outgoing::write(
+                parts,
+                &target,
+                framing,
+                handshake.as_deref_mut(),
+                &permit,
+                &delivery.audience,
+                context,
+            );
             notes.forged = removed.0;
-            if let Some(handshake) = &mut handshake {
-                outgoing::add_handshake(&mut writer, handshake);
-            }
+            let WrittenHead { bytes, mut headers } = written;
             let is_named = target.authority.is_some();
-            let (mut upload, mut headers) = Upload::new(method, writer, body, is_named);
+            let mut upload = Upload::new(parts.method.clone(), bytes, framing, body, is_named);
             // Slices of the client's head would make hyper take a new buffer for its next read.
             drop(target);
+            parts.uri = Uri::default();
             let timeout = delivery.timeout.unwrap_or(upstream.timeout);
             let silence = delivery.silence.unwrap_or(timeout);
             let request = Outbound { upload: &mut upload, headers: &mut headers, meter };
@@ -199,7 +207,7 @@ pub(crate) async fn forward(
             // the gateway waits for the client's body.
             let meter = meter.filter(|meter| !meter.is_ended()).cloned();
             let body = ResponseBody::new(BodyReader::new(head.framing), lease, keep, silence, early, meter);
-            Ok(Answer::Streamed(response(head.status, headers, body)))
+            Ok(Answer::Streamed(response(head.status, headers, Box::new(body))))
         }
     }
 }

@@ -3,13 +3,12 @@
 use super::client::{self, ConnectionHeaders};
 use super::fields::{FieldSink, HeadWriter};
 use super::proof::{Audience, Proof, Proofs};
-use super::strip;
-use crate::authenticate::dpop::DPOP;
+use super::strip::{self, Filter, Verdict};
 use crate::authenticate::sources::{strip_subprotocol, without_fields};
 use crate::authenticate::{CookieNames, IdentityHeaders, Place, Source, Sources};
 use crate::authorize::Permit;
 use crate::clock::Now;
-use crate::http1::write_request_line;
+use crate::http1::{RequestFraming, write_fields, write_request_line};
 use crate::peer::{Caller, Relayed};
 use crate::request_id::{RequestId, trace_id_of};
 use crate::route::Head;
@@ -160,54 +159,92 @@ pub(crate) struct OutgoingHead {
 
 /// Returns the head of the request for an upstream. The permit contains the caller's identity.
 pub(crate) fn head(
-    parts: Parts,
+    parts: &mut Parts,
     target: Target,
     permit: &Permit,
     audience: &Audience,
     context: &ForwardContext<'_>,
 ) -> (OutgoingHead, Removed) {
-    let mut headers = parts.headers;
-    let removed = strip_client(&mut headers, parts.version, permit, context);
-    add_fields(&mut headers, &parts.method, &target, permit, audience, context);
-    (OutgoingHead { method: parts.method, path: target.path, headers }, removed)
+    let mut headers = std::mem::take(&mut parts.headers);
+    let filter = prepare_client(&mut headers, parts.version, permit, context);
+    let removed = Removed(strip::request(&mut headers, &filter));
+    let client = ClientFields::of(&headers, &filter, &target);
+    strip::remove_where(&mut headers, |name| client.is_replaced(&target, name));
+    add_fields(&mut headers, &parts.method, &target, &client, permit, audience, context);
+    (OutgoingHead { method: parts.method.clone(), path: target.path, headers }, removed)
 }
 
-/// Writes the same head as [`head`], in the form in which it is sent. `Host` is absent if the client sent no host.
+/// The request that an upstream receives, in the form in which it is sent.
+#[derive(Debug)]
+pub(super) struct WrittenHead {
+    /// The head without its last line break. `Host` is absent if the client sent no host.
+    pub(super) bytes: Vec<u8>,
+    /// The map of the client's fields, emptied.
+    pub(super) headers: HeaderMap,
+}
+
+/// Writes the same head as [`head`], in the form in which it is sent. The client's fields are filtered while they are
+/// written, because removing a field from a map costs more than looking at its name.
 pub(super) fn write(
-    parts: Parts,
+    parts: &mut Parts,
     target: &Target,
+    framing: RequestFraming,
+    handshake: Option<&mut Handshake>,
     permit: &Permit,
     audience: &Audience,
     context: &ForwardContext<'_>,
-) -> (Method, HeadWriter, Removed) {
-    let mut headers = parts.headers;
-    let removed = strip_client(&mut headers, parts.version, permit, context);
-    let mut head = Vec::with_capacity(HEAD_SIZE);
-    write_request_line(&mut head, &parts.method, &target.path);
-    let mut writer = HeadWriter::new(head, headers);
-    add_fields(&mut writer, &parts.method, target, permit, audience, context);
-    (parts.method, writer, removed)
+) -> (WrittenHead, Removed) {
+    let (method, mut headers) = (&parts.method, std::mem::take(&mut parts.headers));
+    let filter = prepare_client(&mut headers, parts.version, permit, context);
+    strip::connection(&mut headers);
+    let client = ClientFields::of(&headers, &filter, target);
+    let mut bytes = Vec::with_capacity(HEAD_SIZE);
+    write_request_line(&mut bytes, method, &target.path);
+    let mut writer = HeadWriter::new(bytes);
+    add_fields(&mut writer, method, target, &client, permit, audience, context);
+    let is_handshake = handshake.is_some();
+    if let Some(handshake) = handshake {
+        handshake.offer(&headers);
+        handshake.fields().iter().for_each(|(name, value)| writer.set(name, value));
+    }
+    let (mut forged, mut last) = (0, std::ptr::null());
+    let mut bytes = std::mem::take(&mut writer.head);
+    write_fields(&mut bytes, &headers, framing, |name| match filter.verdict(name) {
+        Verdict::Keep if client.is_replaced(target, name) => false,
+        Verdict::Keep if is_handshake && name == header::SEC_WEBSOCKET_KEY => false,
+        Verdict::Keep => {
+            writer.assert_free(name);
+            true
+        }
+        Verdict::Drop => false,
+        Verdict::Forged => {
+            // A field with several values counts once.
+            forged += u64::from(!std::ptr::eq(last, name));
+            last = name;
+            false
+        }
+    });
+    headers.clear();
+    (WrittenHead { bytes, headers }, Removed(forged))
 }
 
-/// Adds the fields of a WebSocket handshake, which [`strip_client`] removes.
-pub(crate) fn add_handshake(sink: &mut impl FieldSink, handshake: &mut Handshake) {
-    handshake.offer(sink.client());
-    for (name, value) in handshake.fields() {
-        sink.set(&name, &value);
-    }
+/// Adds the fields of a WebSocket handshake to the fields of [`head`], which lack them. [`write`] adds them itself.
+pub(crate) fn add_handshake(headers: &mut HeaderMap, handshake: &mut Handshake) {
+    handshake.offer(headers);
+    headers.extend(handshake.fields().map(|(name, value)| (Some(name), value)));
 }
 
 /// The number of the client's identity fields that were removed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Removed(pub(crate) u64);
 
-/// Removes the client's fields that the upstream must not receive.
-fn strip_client(
+/// Removes credentials from the client's fields. Returns the filter for the fields that are left.
+fn prepare_client<'c>(
     headers: &mut HeaderMap,
     version: Version,
     permit: &Permit,
-    context: &ForwardContext<'_>,
-) -> Removed {
+    context: &ForwardContext<'c>,
+) -> Filter<'c> {
     if version == Version::HTTP_2 {
         join_cookies(headers);
     }
@@ -219,12 +256,12 @@ fn strip_client(
     }
     for source in &context.sources.others {
         match source {
-            // The code after this loop handles `Authorization`.
+            // The filter decides about `Authorization`.
             Source::Header(named) if named.name == header::AUTHORIZATION => {}
             Source::Header(named) => drop(headers.remove(&named.name)),
             Source::Cookie(name) => strip::cookie(headers, name),
             Source::WebSocket(marker) => strip_subprotocol(headers, marker),
-            // The code after this loop handles `Authorization: ApiKey`.
+            // The filter decides about `Authorization: ApiKey`.
             Source::ApiKey(name) => drop(headers.remove(name)),
             // `Target` already removed the query field, and a certificate is not in the request.
             Source::Query(_) | Source::Certificate => {}
@@ -248,22 +285,50 @@ fn strip_client(
         )
         | None => None,
     };
-    match verified {
-        Some(scheme) => strip::canonical_scheme(headers, scheme),
-        None if context.pass_authorization => {}
-        None => drop(headers.remove(header::AUTHORIZATION)),
+    if let Some(scheme) = verified {
+        strip::canonical_scheme(headers, scheme);
     }
-    // An upstream that verifies `Authorization` itself needs the proof too.
-    let proofs: Vec<HeaderValue> = match context.pass_authorization {
-        true => headers.get_all(DPOP).iter().cloned().collect(),
-        false => Vec::new(),
-    };
-    let pass = if context.relayed.is_some() { context.pass } else { &[] };
-    let removed = strip::request(headers, context.identity, pass);
-    for proof in proofs {
-        headers.append(DPOP, proof);
+    Filter {
+        identity: context.identity,
+        pass: if context.relayed.is_some() { context.pass } else { &[] },
+        authorization: verified.is_some() || context.pass_authorization,
+        // An upstream that verifies `Authorization` itself needs the proof too.
+        proof: context.pass_authorization,
     }
-    Removed(removed)
+}
+
+/// The client's fields that the gateway extends or keeps if they are valid.
+#[derive(Debug)]
+struct ClientFields {
+    /// The prefix that a trusted proxy removed from the path, if the gateway removes another prefix.
+    prefix: Option<HeaderValue>,
+    /// Whether the client's trace continues.
+    has_trace: bool,
+}
+
+impl ClientFields {
+    /// Looks at the fields that the filter keeps.
+    fn of(headers: &HeaderMap, filter: &Filter<'_>, target: &Target) -> Self {
+        let is_extended = target.prefix.is_some() && filter.verdict(&X_FORWARDED_PREFIX) == Verdict::Keep;
+        Self {
+            prefix: is_extended.then(|| headers.get(X_FORWARDED_PREFIX).cloned()).flatten(),
+            // The length excludes nearly all names, and comparing it is faster than a look-up.
+            has_trace: headers.keys().any(|name| name.as_str().len() == 11 && *name == TRACEPARENT)
+                && headers.get(TRACEPARENT).and_then(trace_id_of).is_some(),
+        }
+    }
+
+    /// Whether the gateway writes a field instead of the client's field of this name, or removes it.
+    fn is_replaced(&self, target: &Target, name: &HeaderName) -> bool {
+        match name.as_str().len() {
+            4 => name == header::HOST,
+            // A `tracestate` has no meaning without its `traceparent` (W3C Trace Context, section 3.3.1.1).
+            10 => !self.has_trace && *name == TRACESTATE,
+            11 => !self.has_trace && *name == TRACEPARENT,
+            18 => target.prefix.is_some() && *name == X_FORWARDED_PREFIX,
+            _ => false,
+        }
+    }
 }
 
 /// Adds the gateway's fields.
@@ -271,25 +336,20 @@ fn add_fields(
     sink: &mut impl FieldSink,
     method: &Method,
     target: &Target,
+    client: &ClientFields,
     permit: &Permit,
     audience: &Audience,
     context: &ForwardContext<'_>,
 ) {
-    match &target.authority {
-        Some(authority) => sink.set(&header::HOST, authority),
-        None => drop(sink.client().remove(header::HOST)),
-    }
     let authority = target.authority.as_ref();
     client::write(sink, &context.connection, context.caller, context.relayed, authority);
     if let Some(prefix) = &target.prefix {
-        let whole = append_prefix(sink.client().get(X_FORWARDED_PREFIX), prefix.clone());
+        let whole = append_prefix(client.prefix.as_ref(), prefix.clone());
         sink.set(&X_FORWARDED_PREFIX, &whole);
     }
     sink.set(&X_REQUEST_ID, context.id_header);
-    if sink.client().get(TRACEPARENT).and_then(trace_id_of).is_none() {
-        sink.set(&TRACEPARENT, &context.id.traceparent());
-        // A `tracestate` has no meaning without its `traceparent` (W3C Trace Context, section 3.3.1.1).
-        sink.client().remove(TRACESTATE);
+    if !client.has_trace {
+        sink.set_lines(&context.id.traceparent_line());
     }
     let proof = Proof { proofs: context.proofs, audience, method, target: &target.path, now: context.now };
     write_identity(sink, permit, context.write_csrf, &proof);
@@ -340,20 +400,4 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_is_stripped_at_the_end_of_a_segment_only() {
-        for (path, prefix, rest) in [
-            ("/api/orders", "/api", Some("/orders")),
-            ("/api/orders", "/api/", Some("/orders")),
-            ("/api", "/api", Some("/")),
-            ("/api/", "/api", Some("/")),
-            ("/apix", "/api", None),
-            ("/other", "/api", None),
-        ] {
-            assert_eq!(strip(path, prefix).as_deref(), rest, "{path} {prefix}");
-        }
-    }
-}
+mod tests;

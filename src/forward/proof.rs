@@ -91,10 +91,9 @@ impl Audience {
 
     /// Writes the identity fields that the upstream receives.
     pub(super) fn write_headers(&self, sink: &mut impl FieldSink, principal: &Principal) {
-        let mut write = |(name, value): &(HeaderName, HeaderValue)| sink.set(name, value);
         match &self.choice {
-            None => principal.headers.iter().for_each(write),
-            Some(choice) => choice.of(&principal.headers).for_each(&mut write),
+            None => sink.set_lines(principal.headers.lines()),
+            Some(choice) => choice.of(&principal.headers).for_each(|(name, value)| sink.set(name, value)),
         }
     }
 }
@@ -237,6 +236,7 @@ fn json(value: &ClaimValue) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authenticate::IdentityFields;
     use http::HeaderMap;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -246,7 +246,7 @@ mod tests {
             roles: Box::new(["clerk".into(), "a,b".into()]),
             claims: Box::new([Some(ClaimValue::Text("acme".into())), None]),
             expires,
-            headers: Box::new([
+            headers: IdentityFields::new(vec![
                 (HeaderName::from_static("x-auth-subject"), HeaderValue::from_static("ada")),
                 (HeaderName::from_static("x-auth-roles"), HeaderValue::from_static("clerk,a%2Cb")),
             ]),

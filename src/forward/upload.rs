@@ -1,11 +1,10 @@
 //! Sends a request: its head, and its body as the client sends it.
 
 use super::connection::Connection;
-use super::fields::HeadWriter;
 use super::request_body::{BodyError, RequestBody};
-use crate::http1::{RequestFraming, write_fields, write_host};
+use crate::http1::{RequestFraming, write_host};
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use http_body::Body;
 use std::fmt::Write as _;
 use std::io::{self, IoSlice};
@@ -43,29 +42,28 @@ pub(super) enum UploadError {
     Connection(io::Error),
 }
 
+/// Returns how the end of a body is announced.
+pub(super) fn framing(method: &Method, body: &RequestBody) -> RequestFraming {
+    match (body, body.size_hint().exact()) {
+        (RequestBody::Empty, _) => RequestFraming::None,
+        (RequestBody::Whole(_) | RequestBody::Streamed(_), Some(length)) => RequestFraming::Length(length),
+        // A body of unknown length has no meaning for these methods, and some servers would read its chunks as another
+        // request. The body is not forwarded.
+        _ if matches!(*method, Method::GET | Method::HEAD) => RequestFraming::None,
+        _ => RequestFraming::Chunked,
+    }
+}
+
 impl Upload {
-    /// Prepares a request. An HTTP/1.0 client may omit `Host`, but the forwarded HTTP/1.1 request needs it (RFC 9112
-    /// section 3.2): unless `is_named`, [`Self::name_host`] must add it. Returns the emptied map of fields too, for
-    /// the answer.
+    /// Prepares a request with this framing of its body ([`framing`]). An HTTP/1.0 client may omit `Host`, but the
+    /// forwarded HTTP/1.1 request needs it (RFC 9112 section 3.2): unless `is_named`, [`Self::name_host`] must add it.
     pub(super) fn new(
         method: Method,
-        writer: HeadWriter,
+        mut head: Vec<u8>,
+        framing: RequestFraming,
         body: RequestBody,
         is_named: bool,
-    ) -> (Self, HeaderMap) {
-        let framing = match (&body, body.size_hint().exact()) {
-            (RequestBody::Empty, _) => RequestFraming::None,
-            (RequestBody::Whole(_) | RequestBody::Streamed(_), Some(length)) => {
-                RequestFraming::Length(length)
-            }
-            // A body of unknown length has no meaning for these methods, and some servers would read its chunks as
-            // another request. The body is not forwarded.
-            _ if matches!(method, Method::GET | Method::HEAD) => RequestFraming::None,
-            _ => RequestFraming::Chunked,
-        };
-        let HeadWriter { mut head, mut client, .. } = writer;
-        write_fields(&mut head, &client, framing);
-        client.clear();
+    ) -> Self {
         let unnamed = (!is_named).then_some(head.len());
         if is_named {
             head.extend_from_slice(b"\r\n");
@@ -80,7 +78,7 @@ impl Upload {
             }
         };
         let framing = if whole.is_some() { RequestFraming::None } else { framing };
-        let upload = Self {
+        Self {
             method,
             head,
             unnamed,
@@ -91,8 +89,7 @@ impl Upload {
             data,
             after: b"",
             whole,
-        };
-        (upload, client)
+        }
     }
 
     /// Writes this server's own name as `Host`, unless the client sent a host.

@@ -1,6 +1,7 @@
 //! Reads the head of an answer.
 
 use super::framing::{Framing, FramingFields};
+use super::known::KnownFields;
 use super::{AnswerFault, fault};
 use bytes::{Buf, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -45,9 +46,11 @@ impl HeadReader {
         Self { is_head: *method == Method::HEAD, interim: 0, skipped: 0, searched: 0 }
     }
 
-    /// Removes the head from the front of `buffer`, and adds its fields to `headers`, except for `Content-Length` and
-    /// `Transfer-Encoding`: they apply to this connection. Returns `None` if the head is not complete yet. Interim
-    /// answers are skipped (RFC 9110 section 15.2).
+    /// Removes the head from the front of `buffer`, and adds its fields to `headers`, except for those that apply to
+    /// this connection alone: `Content-Length`, `Transfer-Encoding`, and a `Connection` of only `keep-alive` or `close`.
+    /// Returns `None` if the head is not complete yet. Interim answers are skipped (RFC 9110 section 15.2).
+    ///
+    /// `known` are the fields of the connection's last answer.
     ///
     /// # Errors
     /// Returns the reason if the bytes are not the head of an answer with a certain end. The caller must then close
@@ -56,10 +59,14 @@ impl HeadReader {
         &mut self,
         buffer: &mut BytesMut,
         headers: &mut HeaderMap,
+        known: &mut KnownFields,
     ) -> Result<Option<AnswerHead>, AnswerFault> {
         loop {
-            let parsed =
-                if self.may_be_complete(buffer) { parse(buffer, headers, self.is_head)? } else { None };
+            let parsed = if self.may_be_complete(buffer) {
+                parse(buffer, headers, known, self.is_head)?
+            } else {
+                None
+            };
             let Some((length, head)) = parsed else {
                 self.searched = buffer.len();
                 let is_bounded = self.skipped + buffer.len() < HEAD_MAX;
@@ -100,6 +107,7 @@ impl HeadReader {
 fn parse(
     bytes: &[u8],
     headers: &mut HeaderMap,
+    known: &mut KnownFields,
     is_head: bool,
 ) -> Result<Option<(usize, AnswerHead)>, AnswerFault> {
     // The parser would skip empty lines before the status line, which RFC 9112 allows only before a request line.
@@ -124,24 +132,40 @@ fn parse(
     let status = status.map_err(|_| AnswerFault::Head("an invalid status"))?;
     let version = parsed.version.unwrap_or_default();
     let mut framing_fields = FramingFields::default();
+    let mut position = 0;
     for field in &*parsed.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes());
-        let name = name.map_err(|_| AnswerFault::Head("an invalid field name"))?;
+        let is = |name: HeaderName| field.name.eq_ignore_ascii_case(name.as_str());
         // The length alone rules out nearly all names.
         match field.name.len() {
-            10 if name == header::CONNECTION => framing_fields.add_connection(field.value),
-            14 if name == header::CONTENT_LENGTH => {
+            10 if is(header::CONNECTION) => {
+                framing_fields.add_connection(field.value);
+                if [&b"keep-alive"[..], b"close"].iter().any(|only| field.value.eq_ignore_ascii_case(only)) {
+                    continue;
+                }
+            }
+            14 if is(header::CONTENT_LENGTH) => {
                 framing_fields.add_length(field.value);
                 continue;
             }
-            17 if name == header::TRANSFER_ENCODING => {
+            17 if is(header::TRANSFER_ENCODING) => {
                 framing_fields.add_coding(field.value);
                 continue;
             }
             _ => {}
         }
-        let value = HeaderValue::from_bytes(field.value);
-        headers.append(name, value.map_err(|_| AnswerFault::Head("an invalid field value"))?);
+        let (name, value) = match known.get(position, field) {
+            Some(field) => field,
+            None => {
+                let name = HeaderName::from_bytes(field.name.as_bytes());
+                let name = name.map_err(|_| AnswerFault::Head("an invalid field name"))?;
+                let value = HeaderValue::from_bytes(field.value);
+                let value = value.map_err(|_| AnswerFault::Head("an invalid field value"))?;
+                known.set(position, field.name, &name, &value);
+                (name, value)
+            }
+        };
+        headers.append(name, value);
+        position += 1;
     }
     let framing = framing_fields.framing(status, is_head, version);
     let framing = framing.map_err(|fault| fault.with_values(parsed.headers))?;

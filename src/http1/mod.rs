@@ -12,6 +12,7 @@ mod chunks;
 mod differential;
 mod fault;
 mod framing;
+mod known;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -20,4 +21,5 @@ pub use answer::{AnswerHead, HeadReader};
 pub use body::{BodyReader, Piece};
 pub use fault::AnswerFault;
 pub use framing::Framing;
+pub use known::KnownFields;
 pub use request::{RequestFraming, write_field, write_fields, write_host, write_request_line};

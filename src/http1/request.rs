@@ -1,7 +1,7 @@
 //! Writes the head of a request.
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 /// How the end of a request's body is announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +31,21 @@ pub fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes these fields, and the framing of the body. Framing fields are written from `framing` alone and left out of
-/// `headers`, so that the head and the body cannot contradict each other (RFC 9112 section 6.3).
-pub fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, framing: RequestFraming) {
+/// Writes the fields that `keeps` accepts, and the framing of the body. Framing fields are written from `framing` alone
+/// and left out of `headers`, so that the head and the body cannot contradict each other (RFC 9112 section 6.3).
+pub fn write_fields(
+    out: &mut Vec<u8>,
+    headers: &HeaderMap,
+    framing: RequestFraming,
+    mut keeps: impl FnMut(&HeaderName) -> bool,
+) {
     let mut is_announced = false;
     for (name, value) in headers {
-        if name == header::CONTENT_LENGTH {
-            is_announced = true;
-        } else if name != header::TRANSFER_ENCODING {
-            write_field(out, name.as_str(), value.as_bytes());
+        match name.as_str().len() {
+            14 if name == header::CONTENT_LENGTH => is_announced = true,
+            17 if name == header::TRANSFER_ENCODING => {}
+            _ if keeps(name) => write_field(out, name.as_str(), value.as_bytes()),
+            _ => {}
         }
     }
     match framing {

@@ -269,8 +269,8 @@ impl<C: Clock> Limit<C> {
         }
     }
 
-    /// Returns the fingerprint of the request's key. The first hashed byte is the kind of key, so a subject and an
-    /// address never have the same hash input.
+    /// Returns the fingerprint of the request's key. The first hashed byte is the kind of key, so a claim and an
+    /// address never have the same hash input. The hash of a caller is computed once, with another secret.
     ///
     /// Two keys with the same fingerprint share a bucket. The chance is 1 in 2^64 per pair. A collision can only cause
     /// additional refusals.
@@ -278,7 +278,7 @@ impl<C: Clock> Limit<C> {
         let mut hasher = self.counts.fingerprints.build_hasher();
         match (&self.by, key.principal) {
             (By::ClientIp, _) | (By::Subject | By::Claim(_), None) => hash_address(key.address, &mut hasher),
-            (By::Subject, Some(principal)) => hash_subject(principal, &mut hasher),
+            (By::Subject, Some(principal)) => return principal.caller_hash(),
             (By::Route, _) => (2_u8, key.route).hash(&mut hasher),
             (By::Header(name), _) => {
                 let mut values = key.headers.get_all(name).iter();
@@ -294,7 +294,7 @@ impl<C: Clock> Limit<C> {
                     hash_claim(value, &mut hasher);
                 }
                 // If callers without the claim shared a bucket, they could lock each other out.
-                None => hash_subject(principal, &mut hasher),
+                None => return principal.caller_hash(),
             },
         }
         hasher.finish()
@@ -332,10 +332,6 @@ fn hash_address(address: IpAddr, hasher: &mut impl Hasher) {
         IpAddr::V4(v4) => (0_u8, 4_u8, v4.to_bits()).hash(hasher),
         IpAddr::V6(v6) => (0_u8, 6_u8, v6.to_bits() >> 64).hash(hasher),
     }
-}
-
-fn hash_subject(principal: &Principal, hasher: &mut impl Hasher) {
-    (1_u8, &principal.issuer, &principal.subject).hash(hasher);
 }
 
 fn hash_claim(value: &ClaimValue, hasher: &mut impl Hasher) {

@@ -6,7 +6,6 @@ use super::streams::Streams;
 use super::takeover::Takeover;
 use super::{Peer, Protocol};
 use crate::tls::{ClientCertificate, TlsSession};
-use http::HeaderValue;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -19,11 +18,9 @@ pub(crate) struct Connection {
     pub(crate) activity: Activity,
     /// The HTTPS port to redirect clients to, if the listener redirects.
     pub(crate) redirect: Option<u16>,
-    /// The peer's address as the value of `X-Forwarded-For`.
-    pub(crate) forwarded_for: HeaderValue,
-    /// The host and the `Forwarded` value of the last request. They are kept because the host rarely changes on a
+    /// The fields about the peer that the last request got. They are kept because the host rarely changes on a
     /// connection.
-    pub(crate) forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    pub(crate) peer_lines: RefCell<PeerLines>,
     /// The connection's open HTTP/2 streams.
     pub(crate) streams: Streams,
     /// The facts of the TLS handshake, if hosts of the policy differ in TLS.
@@ -44,15 +41,37 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// The fields about a peer, in the form in which they are sent. Nothing but the host changes between the requests of a
+/// connection.
+#[derive(Debug, Default)]
+pub(crate) struct PeerLines {
+    host: Option<Box<[u8]>>,
+    lines: Box<[u8]>,
+}
+
+impl PeerLines {
+    pub(crate) fn new(host: Option<&[u8]>, lines: Vec<u8>) -> Self {
+        Self { host: host.map(Box::from), lines: lines.into() }
+    }
+
+    /// Returns whether the fields are those of a request with this host.
+    pub(crate) fn are_of(&self, host: Option<&[u8]>) -> bool {
+        !self.lines.is_empty() && self.host.as_deref() == host
+    }
+
+    /// Returns the fields.
+    pub(crate) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+}
+
 impl Connection {
     pub(crate) fn new(core: Rc<CoreState>, peer: Peer, redirect: Option<u16>) -> Self {
-        let address = HeaderValue::try_from(peer.address.to_string());
         Self {
             peer,
             activity: Activity::new(core.coarse_now.get()),
             redirect,
-            forwarded_for: address.expect("a formatted IP address is visible ASCII"),
-            forwarded: RefCell::new(None),
+            peer_lines: RefCell::default(),
             streams: Streams::default(),
             tls: OnceCell::new(),
             takeover: Cell::new(None),
@@ -91,8 +110,8 @@ impl Connection {
     /// The HTTP library removes the fragment silently, before the decision and before forwarding. Pipelined requests
     /// and HTTP/2 are not checked.
     pub(crate) fn inspect_head(&self, bytes: &[u8]) {
-        let line = first_line(bytes);
-        self.has_fragment.set(line.contains(&b'#'));
+        let (line, has_fragment) = first_line(bytes);
+        self.has_fragment.set(has_fragment);
         let mut head_start = self.head_start.borrow_mut();
         head_start.clear();
         head_start.extend_from_slice(&line[..line.len().min(HEAD_START_MAX)]);
@@ -152,10 +171,16 @@ impl Connection {
     }
 }
 
-/// Returns the part of the request line received so far, without empty lines before it (RFC 9112 section 2.2).
-fn first_line(bytes: &[u8]) -> &[u8] {
+/// Returns the part of the request line received so far, without empty lines before it (RFC 9112 section 2.2). Also
+/// returns whether it contains `#`.
+fn first_line(bytes: &[u8]) -> (&[u8], bool) {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
-    bytes[start..].split(|byte| *byte == b'\n').next().unwrap_or_default()
+    let mut has_fragment = false;
+    let end = bytes[start..].iter().position(|byte| {
+        has_fragment |= *byte == b'#';
+        *byte == b'\n'
+    });
+    (&bytes[start..end.map_or(bytes.len(), |end| start + end)], has_fragment)
 }
 
 /// Maximum number of bytes of a head's first line that are kept for the log.
@@ -174,7 +199,7 @@ mod tests {
             (b"\r\n", b""),
             (b"", b""),
         ] {
-            assert_eq!(first_line(bytes), line, "{}", bytes.escape_ascii());
+            assert_eq!(first_line(bytes).0, line, "{}", bytes.escape_ascii());
         }
     }
 }

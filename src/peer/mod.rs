@@ -9,7 +9,7 @@ pub(crate) mod streams;
 mod takeover;
 
 pub(crate) use coarse::{CoarseMillis, CoreState, coarse_millis};
-pub(crate) use connection::Connection;
+pub(crate) use connection::{Connection, PeerLines};
 pub use proxy_header::{PROXY_HEADER_MAX, ProxyHeader, ProxyHeaderFault};
 pub(crate) use takeover::{ClientStream, Session, Takeover};
 

@@ -32,7 +32,7 @@ struct Paced {
 #[derive(Debug)]
 enum Source {
     Whole(Bytes),
-    Streamed(ResponseBody),
+    Streamed(Box<ResponseBody>),
     /// The WebSocket that follows the response.
     Tunnel(Box<Tunnel>),
     /// A streamed body that the gateway has ended.
@@ -44,7 +44,7 @@ impl Body {
         Self { source: Source::Whole(bytes), record: None, paced: None }
     }
 
-    pub(super) fn streamed(body: ResponseBody) -> Self {
+    pub(super) fn streamed(body: Box<ResponseBody>) -> Self {
         Self { source: Source::Streamed(body), record: None, paced: None }
     }
 
@@ -65,11 +65,11 @@ impl Body {
     }
 
     /// Attaches the record of the request. The record is written when this body ends, or now if the body is empty.
-    pub(super) fn carry(&mut self, mut record: Record) {
+    pub(super) fn carry(&mut self, mut record: Box<Record>) {
         if self.is_end_stream() {
             record.completed();
         } else {
-            self.record = Some(Box::new(record));
+            self.record = Some(record);
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Exchange {
     pub(crate) id: RequestId,
     /// The request id as a field value. A trusted proxy's id takes precedence over the gateway's.
     pub(crate) id_header: HeaderValue,
+    /// Whether `id_header` is the gateway's own id.
+    pub(crate) is_own_id: bool,
     /// The format in which the client can read a refusal.
     pub(crate) format: Format,
     /// The responses that the proxy understands. `None` unless this is a forward-auth request.
@@ -57,18 +59,15 @@ impl Exchange {
             forwarded::read(&connection.peer, &policy.front.trusted_proxies, &parts.headers);
         let id = worker.request_ids().next();
         // A trusted proxy's id is kept, so that the logs of all servers contain the same id.
-        let id_header = parts
-            .headers
-            .get(X_REQUEST_ID)
-            .filter(|value| caller.by_trusted_proxy && is_plain_id(value))
-            .cloned()
-            .unwrap_or_else(|| id.header());
+        let id_of_proxy = if caller.by_trusted_proxy { parts.headers.get(X_REQUEST_ID) } else { None };
+        let id_of_proxy = id_of_proxy.filter(|value| is_plain_id(value));
         Self {
             now: worker.now(),
             caller,
             relayed,
             id,
-            id_header,
+            is_own_id: id_of_proxy.is_none(),
+            id_header: id_of_proxy.cloned().unwrap_or_else(|| id.header()),
             format: Format::of(&parts.headers),
             verdict: None,
             is_repeatable: is_repeatable(&parts.method),
@@ -83,6 +82,7 @@ impl Exchange {
             caller,
             relayed,
             id: RequestId::default(),
+            is_own_id: true,
             id_header: HeaderValue::from_static("<made for each request>"),
             format: Format::Json,
             verdict: None,

@@ -44,7 +44,8 @@ pub(super) struct Record {
     now: Now,
     caller: Caller,
     id: RequestId,
-    id_header: HeaderValue,
+    /// The request id that a trusted proxy set.
+    id_of_proxy: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
     version: Version,
     method: Method,
@@ -72,11 +73,12 @@ impl Record {
         connection: &Rc<Connection>,
         exchange: &Exchange,
         parts: &Parts,
-    ) -> Self {
+    ) -> Box<Self> {
         connection.activity.begin_request();
         worker.counters().requests_in_progress.add(1);
         let logged = worker.settings().access != AccessLog::Off;
-        Self {
+        // The body of the response carries the record, which is too large to be moved there.
+        Box::new(Self {
             worker: worker.clone(),
             policy: Some(policy),
             kept: None,
@@ -84,7 +86,8 @@ impl Record {
             now: exchange.now,
             caller: exchange.caller,
             id: exchange.id,
-            id_header: exchange.id_header.clone(),
+            // A copy of the gateway's own id would cost an allocation.
+            id_of_proxy: (!exchange.is_own_id).then(|| exchange.id_header.clone()),
             traceparent: if logged { parts.headers.get(TRACEPARENT).cloned() } else { None },
             version: parts.version,
             method: parts.method.clone(),
@@ -106,7 +109,7 @@ impl Record {
             complete: false,
             broken: None,
             is_question: false,
-        }
+        })
     }
 
     /// Returns the trace id if it differs from the request id. The trace id is from the client's `traceparent`. Without
@@ -114,7 +117,10 @@ impl Record {
     /// id.
     fn trace_id(&self) -> Option<[u8; 32]> {
         let of_client = self.traceparent.as_ref().and_then(trace_id_of);
-        let begun_here = || Some(self.id.trace_id()).filter(|id| self.id_header.as_bytes() != id);
+        let begun_here = || {
+            let id_of_proxy = self.id_of_proxy.as_ref()?;
+            Some(self.id.trace_id()).filter(|id| id_of_proxy.as_bytes() != id)
+        };
         of_client.or_else(begun_here)
     }
 
@@ -269,14 +275,11 @@ impl Record {
         self.kept = self.counters().cloned();
         self.policy = None;
         self.target = self.target.take().and_then(|target| target.as_str().parse().ok());
-        for value in [&mut self.host, &mut self.traceparent] {
+        for value in [&mut self.host, &mut self.traceparent, &mut self.id_of_proxy] {
             *value = value.take().and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
         }
-        if let Ok(id) = HeaderValue::from_bytes(self.id_header.as_bytes()) {
-            self.id_header = id;
-        }
         if !self.connection.is_http2() {
-            self.connection.forwarded.take();
+            self.connection.peer_lines.take();
         }
     }
 
@@ -307,12 +310,12 @@ impl Record {
         self.stream.as_ref().map_or(0, |stream| of(stream).get())
     }
 
-    fn line<'l>(&'l self, micros: u64, trace_id: Option<&'l [u8; 32]>) -> Line<'l> {
+    fn line<'l>(&'l self, micros: u64, own_id: &'l [u8; 32], trace_id: Option<&'l [u8; 32]>) -> Line<'l> {
         Line {
             unix: self.now.unix,
             subsec_nanos: self.now.subsec_nanos,
             level: access_log::level(self.denial.as_ref(), self.broken.is_some()),
-            request_id: self.id_header.as_bytes(),
+            request_id: self.id_of_proxy.as_ref().map_or(own_id, HeaderValue::as_bytes),
             trace_id: trace_id.map(|id| &id[..]),
             client: self.caller.address,
             scheme: self.caller.scheme,
@@ -373,9 +376,10 @@ impl Drop for Record {
             AccessLog::Off => false,
         };
         if wanted {
-            let trace_id = self.trace_id();
-            worker
-                .log_line(|lines| self.line(micros, trace_id.as_ref()).write(worker.settings().style, lines));
+            let (own_id, trace_id) = (self.id.trace_id(), self.trace_id());
+            worker.log_line(|lines| {
+                self.line(micros, &own_id, trace_id.as_ref()).write(worker.settings().style, lines);
+            });
         }
         self.connection.activity.end_request(self.connection.coarse_now());
     }

@@ -26,7 +26,17 @@ impl Format {
     /// Returns the format for a request: gRPC by the `Content-Type`, a page if `Accept` prefers `text/html` to JSON,
     /// and a problem document otherwise.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        // The length excludes nearly all names. Most requests need no look-up.
+        let (mut has_kind, mut has_ranges) = (false, false);
+        for name in headers.keys() {
+            match name.as_str().len() {
+                6 => has_ranges |= name == ACCEPT,
+                12 => has_kind |= name == CONTENT_TYPE,
+                _ => {}
+            }
+        }
+        let kind = if has_kind { headers.get(CONTENT_TYPE) } else { None };
+        let kind = kind.map_or(&b""[..], HeaderValue::as_bytes);
         if begins(kind, b"application/grpc-web") {
             return Self::GrpcWeb;
         }
@@ -34,7 +44,7 @@ impl Format {
             return Self::Grpc;
         }
         // Programs do not name HTML in `Accept`, so most requests skip `prefers_page`.
-        if ranges(headers).any(|range| begins(range, b"text/html")) && prefers_page(headers) {
+        if has_ranges && ranges(headers).any(|range| begins(range, b"text/html")) && prefers_page(headers) {
             Self::Html
         } else {
             Self::Json

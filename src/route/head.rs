@@ -7,7 +7,7 @@ use super::path::{Slashes, canonical_with};
 use crate::denial::{Denial, Malformed};
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use std::borrow::Cow;
 
 /// The parts of a request on which decisions depend. No later stage reads the raw URI or the `Host` header.
@@ -75,16 +75,21 @@ impl<'r> Head<'r> {
     /// servers could read the request differently.
     pub fn read(parts: &'r Parts, bounds: HeadBounds, slashes: Slashes) -> Result<Self, Denial> {
         let is_too_many = parts.headers.len() > bounds.header_count && fields(parts) > bounds.header_count;
-        if is_too_many || header_bytes(&parts.headers) > bounds.header_bytes {
+        let singular = SingularFields::of(&parts.headers);
+        if is_too_many || singular.bytes > bounds.header_bytes {
             return Err(Denial::HeadersTooLarge);
         }
-        Self::read_bounded(parts, slashes).map_err(Denial::BadRequest)
+        Self::read_bounded(parts, &singular, slashes).map_err(Denial::BadRequest)
     }
 
-    fn read_bounded(parts: &'r Parts, slashes: Slashes) -> Result<Self, Malformed> {
-        check_framing(parts)?;
+    fn read_bounded(
+        parts: &'r Parts,
+        singular: &SingularFields<'r>,
+        slashes: Slashes,
+    ) -> Result<Self, Malformed> {
+        check_framing(parts.version, singular)?;
         check_target(&parts.method, &parts.uri)?;
-        let authority = read_authority(parts)?;
+        let authority = read_authority(parts, singular)?;
         let (host, port) = authority.map_or((None, None), |authority| (Some(authority.host), authority.port));
         Ok(Self {
             method: &parts.method,
@@ -128,23 +133,61 @@ fn fields(parts: &Parts) -> usize {
 }
 
 fn header_bytes(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+    SingularFields::of(headers).bytes
+}
+
+/// The fields that a request may have once, found in one pass over all fields.
+#[derive(Debug, Default)]
+struct SingularFields<'r> {
+    host: Once<'r>,
+    coding: Once<'r>,
+    length: Once<'r>,
+    /// The size of all fields of the request. Each field counts as `name: value` and CRLF.
+    bytes: usize,
+}
+
+/// A field that a request may have once.
+#[derive(Debug, Default)]
+struct Once<'r> {
+    first: Option<&'r HeaderValue>,
+    is_repeated: bool,
+}
+
+impl<'r> SingularFields<'r> {
+    fn of(headers: &'r HeaderMap) -> Self {
+        let mut found = Self::default();
+        for (name, value) in headers {
+            let text = name.as_str();
+            found.bytes += text.len() + value.len() + 4;
+            // The length excludes nearly all names.
+            let field = match text.len() {
+                4 if name == HOST => &mut found.host,
+                14 if name == CONTENT_LENGTH => &mut found.length,
+                17 if name == TRANSFER_ENCODING => &mut found.coding,
+                _ => continue,
+            };
+            field.is_repeated = field.first.is_some();
+            field.first.get_or_insert(value);
+        }
+        found
+    }
 }
 
 /// Rejects combinations of headers that are used for request smuggling (RFC 9112 section 6.1). hyper handles
 /// `Content-Length` with `Transfer-Encoding`: it drops `Content-Length` and closes the connection after the request.
-fn check_framing(parts: &Parts) -> Result<(), Malformed> {
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
-    let Some(coding) = codings.next() else {
+fn check_framing(
+    version: Version,
+    SingularFields { coding, length, .. }: &SingularFields<'_>,
+) -> Result<(), Malformed> {
+    let Some(value) = coding.first else {
         // hyper accepts a repeated `Content-Length` with equal values. Other servers reject the request.
-        return if lengths.nth(1).is_some() { Err(Malformed::Framing) } else { Ok(()) };
+        return if length.is_repeated { Err(Malformed::Framing) } else { Ok(()) };
     };
     // Only `chunked` is accepted. hyper does not decode other codings, and the gateway removes `Transfer-Encoding`. The
     // upstream would receive an encoded body without the name of the coding.
-    let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-    let has_chunks = parts.version == Version::HTTP_11;
-    if is_chunked && has_chunks && lengths.next().is_none() { Ok(()) } else { Err(Malformed::Framing) }
+    let is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked") && !coding.is_repeated;
+    let has_chunks = version == Version::HTTP_11;
+    if is_chunked && has_chunks && length.first.is_none() { Ok(()) } else { Err(Malformed::Framing) }
 }
 
 /// Accepts only origin-form and absolute-form targets (RFC 9112 section 3.2). Rejects tunnels, which the gateway does
@@ -173,14 +216,16 @@ fn is_same(one: &Authority<'_>, other: &Authority<'_>, uri: &Uri) -> bool {
 }
 
 /// Returns the host of a request. Rejects a `Host` that differs from an absolute-form target or `:authority`.
-fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
-    let mut fields = parts.headers.get_all(HOST).iter();
-    let field = match fields.next() {
+fn read_authority<'r>(
+    parts: &'r Parts,
+    singular: &SingularFields<'r>,
+) -> Result<Option<Authority<'r>>, Malformed> {
+    let field = match singular.host.first {
         // `to_str` accepts only visible ASCII.
         Some(value) => Some(Authority::parse(value.to_str().map_err(|_| Malformed::Host)?)?),
         None => None,
     };
-    if fields.next().is_some() {
+    if singular.host.is_repeated {
         return Err(Malformed::Host);
     }
     let target = match parts.uri.authority() {
@@ -202,7 +247,7 @@ fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderValue, Request};
+    use http::Request;
     use proptest::prelude::*;
 
     const ROOMY: HeadBounds = HeadBounds { header_count: 100, header_bytes: 32 * 1024 };

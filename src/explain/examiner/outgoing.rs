@@ -50,17 +50,11 @@ impl Examiner<'_> {
         );
         let exchange = Exchange::unsent(question.now, sender.caller, sender.relayed.clone());
         let (id, id_header) = (exchange.id, exchange.id_header.clone());
-        let forwarded_for =
-            HeaderValue::try_from(question.client.to_string()).expect("an address is visible ASCII");
-        let connection = ConnectionHeaders {
-            forwarded_for: &forwarded_for,
-            forwarded: &RefCell::new(None),
-            address: question.client,
-        };
+        let connection = ConnectionHeaders { lines: &RefCell::default(), address: question.client };
         // An explanation contains no proofs of identity, because a reader could use a valid proof as a credential.
         let none = Proofs::default();
         let context = exchange.forward_context(policy, route, delivery, connection, &none);
-        let (outgoing, _) = outgoing::head(parts.clone(), target, permit, &delivery.audience, &context);
+        let (outgoing, _) = outgoing::head(&mut parts.clone(), target, permit, &delivery.audience, &context);
         let OutgoingHead { method, path, mut headers } = outgoing;
         if let Ok(Some(mut handshake)) = stages::check_protocol(route, head, Version::HTTP_11) {
             outgoing::add_handshake(&mut headers, &mut handshake);

@@ -5,12 +5,40 @@ use crate::route::lenient::without_ending;
 use crate::route::path;
 use crate::route::pattern::{LITERAL_BYTES_MAX, Params, PathPattern, Segment};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Hashes the names in a tree with FNV-1a. Only the policy inserts names, so a client cannot make them collide.
+type PolicyNames = BuildHasherDefault<Fnv>;
+
+#[derive(Debug)]
+pub(super) struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    // The length adds nothing: each map has one kind of names.
+    fn write_usize(&mut self, _length: usize) {}
+}
 
 /// One tree of paths for each host pattern.
 #[derive(Debug)]
 pub(super) struct Trees {
-    pub(super) exact: HashMap<Box<str>, Node>,
-    pub(super) below: HashMap<Box<str>, Node>,
+    pub(super) exact: HashMap<Box<str>, Node, PolicyNames>,
+    pub(super) below: HashMap<Box<str>, Node, PolicyNames>,
     pub(super) any: Node,
     /// The length of the longest name in `below`, in bytes. Longer names are not looked up.
     below_bytes_max: usize,
@@ -28,7 +56,7 @@ pub(super) enum Case {
 #[derive(Debug, Default)]
 pub(super) struct Node {
     /// The children by decoded segment. Decoding ensures that an encoded literal does not match a parameter instead.
-    literals: HashMap<Box<[u8]>, Self>,
+    literals: HashMap<Box<[u8]>, Self, PolicyNames>,
     param: Option<Box<Self>>,
     rest: Option<usize>,
     end: Option<usize>,
@@ -36,7 +64,7 @@ pub(super) struct Node {
 
 impl Trees {
     pub(super) fn new(case: Case) -> Self {
-        let (exact, below) = (HashMap::new(), HashMap::new());
+        let (exact, below) = (HashMap::default(), HashMap::default());
         Self { exact, below, any: Node::default(), below_bytes_max: 0, case }
     }
 
@@ -196,8 +224,9 @@ impl Node {
     /// Returns the most specific leaf for a path without its leading slash. Visits each node at most once. The
     /// recursion depth is limited by the longest pattern.
     fn search<'p>(&self, path: &'p str, case: Case, params: &mut Params<'p>) -> Option<usize> {
-        let (segment, tail) = match path.split_once('/') {
-            Some((segment, tail)) => (segment, Some(tail)),
+        // A segment is short, so a loop over its bytes is faster than `str::split_once`.
+        let (segment, tail) = match path.bytes().position(|byte| byte == b'/') {
+            Some(slash) => (&path[..slash], Some(&path[slash + 1..])),
             None => (path, None),
         };
         let literal = self.literal(segment, case).and_then(|node| node.descend(tail, case, params));
@@ -226,6 +255,9 @@ impl Node {
     }
 
     fn literal(&self, segment: &str, case: Case) -> Option<&Self> {
+        if self.literals.is_empty() {
+            return None;
+        }
         if case == Case::Sensitive && !segment.contains('%') {
             return self.literals.get(segment.as_bytes());
         }
