@@ -414,13 +414,13 @@ fn to_https(
 mod tests {
     use super::*;
 
-    /// Each request has such a future, and HTTP/2 moves it twice.
+    /// Each request has such a future, and HTTP/2 moves it twice. The C library copies larger values more slowly.
     #[test]
     fn the_future_of_a_request_is_small() {
         fn size<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
             size_of::<F>()
         }
         let size = size(handle);
-        assert!(size <= 3200, "{size} bytes");
+        assert!(size < 4096, "{size} bytes");
     }
 }
