@@ -181,7 +181,8 @@ fn only_an_idle_connection_of_http_1_is_parked_and_still_has_its_deadlines() {
 
 #[test]
 fn a_connection_that_is_busy_in_any_way_is_not_idle() {
-    let busy: [(&str, fn(&Activity)); 5] = [
+    type MakeBusy = fn(&Activity);
+    let busy: [(&str, MakeBusy); 5] = [
         ("a request", Activity::begin_request),
         ("a body", Activity::hold),
         ("half a head", |it| assert!(it.receive(2_000))),
