@@ -5,7 +5,7 @@ use aws_lc_rs::hmac;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use portcullis::authenticate::{Algorithm, Principal};
+use portcullis::authenticate::{Algorithm, IdentityFields, Principal};
 use portcullis::authority::sign;
 use portcullis::clock::Now;
 use portcullis::forward::proof::TYPE;
@@ -20,7 +20,7 @@ fn principal() -> Principal {
         subject: "user-1".into(),
         roles: Box::new(["user".into(), "admin".into()]),
         scopes: Box::new(["orders:read".into()]),
-        headers: Box::new([
+        headers: IdentityFields::new(vec![
             header("x-auth-subject", "user-1"),
             header("x-auth-roles", "user,admin"),
             header("x-auth-scopes", "orders:read"),

@@ -25,7 +25,8 @@ pub struct IdentityFields {
 }
 
 impl IdentityFields {
-    pub(crate) fn new(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+    /// Renders the fields.
+    pub fn new(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
         let mut lines = Vec::new();
         for (name, value) in &fields {
             lines.extend_from_slice(name.as_str().as_bytes());

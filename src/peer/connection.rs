@@ -156,7 +156,7 @@ impl Connection {
     pub(crate) fn park(&self) -> bool {
         let is_idle = self.activity.is_idle() && !self.has_unread_body.get();
         if is_idle {
-            self.forwarded.take();
+            self.peer_lines.take();
             self.head_start.take();
         } else {
             self.activity.resume();

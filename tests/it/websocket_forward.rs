@@ -136,7 +136,7 @@ fn an_answer_that_does_not_accept_the_handshake_is_refused() {
         let service = Upstream::answering(answer);
         let gateway = gateway(&service, ROUTES);
         let answer = handshake("/open/a").to(gateway.http());
-        assert_eq!(answer.is_refusal(502, "upstream_failed").complete, true, "{name}");
+        assert!(answer.is_refusal(502, "upstream_failed").complete, "{name}");
     }
 }
 
