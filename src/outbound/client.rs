@@ -13,6 +13,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore};
 use std::error::Error as _;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
@@ -166,7 +167,14 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, body_max: usize) -> Result<Answer, Error> {
-        let (head, body) = self.0.request(request).await.map_err(|error| failure(&error))?.into_parts();
+        let again = request.clone();
+        let answered = match self.0.request(request).await {
+            // A server may close a kept connection while a request is on its way. All requests of this client are
+            // questions, which a server may answer twice.
+            Err(error) if is_broken(&error) => self.0.request(again).await,
+            answered => answered,
+        };
+        let (head, body) = answered.map_err(|error| failure(&error))?.into_parts();
         let codings = head.headers.get_all(header::CONTENT_ENCODING).iter();
         // A compressed body could grow beyond the bound when it is inflated.
         if codings.into_iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -178,6 +186,24 @@ impl Client {
         })?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
+}
+
+/// Returns whether an open connection ended before the answer.
+fn is_broken(error: &legacy::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    if error.is_connect() {
+        return false;
+    }
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let is_cut = inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message);
+        let kind = inner.downcast_ref::<io::Error>().map(io::Error::kind);
+        if is_cut || matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)) {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
 }
 
 /// Returns the error of `Connector` if the library's error contains one. Otherwise, returns a description of the

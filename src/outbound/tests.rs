@@ -103,6 +103,23 @@ fn an_answer_is_returned_whole_and_its_connection_used_again() {
 }
 
 #[test]
+fn a_request_whose_kept_connection_ends_is_sent_over_a_new_one() {
+    run(async {
+        let (address, connections) = server(|mut stream| async move {
+            read_request(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            read_request(&mut stream).await;
+        })
+        .await;
+        let client = local();
+        for number in 1..=3 {
+            assert_eq!(get(&client, address, BOUNDS).await.unwrap().body, "ok");
+            assert_eq!(connections.load(Ordering::Relaxed), number);
+        }
+    });
+}
+
+#[test]
 fn a_post_carries_its_body_and_its_credential() {
     run(async {
         let (address, _) = server(|mut stream| async move {

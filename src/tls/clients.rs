@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// Maximum size of a file with authorities or revoked certificates. Lists of large authorities have some megabytes.
 const FILE_MAX: ByteSize = ByteSize::bytes(16 << 20);
 
+/// The remedy for a revocation list that rustls cannot use.
+const UNUSABLE_LIST: &str = "use a list of version 2 with authorityKeyIdentifier (RFC 5280 section 5); OpenSSL writes one with crl_extensions";
+
 /// Which clients must have a certificate, and who signs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRule {
@@ -69,6 +72,9 @@ impl Verifier {
         if roots.is_empty() {
             return Err(fault("ca", ca, "contains no certificate", hint));
         }
+        let roots = Arc::new(roots);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = || WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
         let (mut lists, mut lists_end) = (Vec::new(), None);
         for (index, path) in rule.crls.iter().enumerate() {
             let key = format!("crl[{index}]");
@@ -80,12 +86,15 @@ impl Verifier {
             if read.is_empty() {
                 return Err(fault(&key, path, "contains no revocation list", hint));
             }
+            // rustls reports an unusable list without its file, so each file is tried alone.
+            if let Err(error) = builder().with_crls(read.iter().cloned()).build() {
+                return Err(fault(&key, path, &error.to_string(), UNUSABLE_LIST));
+            }
             let ends = read.iter().filter_map(|list| next_update(list));
             lists_end = lists_end.into_iter().chain(ends).min();
             lists.extend(read);
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let mut builder = builder();
         if !lists.is_empty() {
             // A list that has expired may lack the newest revocations, so it refuses every certificate.
             builder = builder.with_crls(lists).enforce_revocation_expiration();
@@ -93,7 +102,7 @@ impl Verifier {
         if !rule.required {
             builder = builder.allow_unauthenticated();
         }
-        let verifier = builder.build().map_err(|error| fault("crl", ca, &error.to_string(), hint))?;
+        let verifier = builder.build().map_err(|error| fault("ca", ca, &error.to_string(), hint))?;
         Ok(Self { rule, verifier, lists_end })
     }
 }

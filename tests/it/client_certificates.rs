@@ -377,6 +377,7 @@ fn mistakes_in_the_tables_are_found() {
     let dir = crate::kit::dir::Dir::new();
     dir.write("ca.pem", &world.partners.pem);
     dir.write("ca.crl", world.partners.revoke(&[], 2046));
+    dir.write("broken.crl", "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n");
     dir.write("staff.pem", &world.staff.pem);
     let policy = |routes: &str| format!("{ISSUER}\n[upstream.app]\nbuiltin = \"echo\"\n{routes}");
     for (from, to, id, key) in [
@@ -384,6 +385,7 @@ fn mistakes_in_the_tables_are_found() {
         ("\"ca.pem\"", "\"ca.crl\"", "bad_file", "client_certificates.partners.ca"),
         ("\"ca.crl\"", "\"absent\"", "bad_file", "client_certificates.partners.crl[0]"),
         ("\"ca.crl\"", "\"ca.pem\"", "bad_file", "client_certificates.partners.crl[0]"),
+        ("\"ca.crl\"", "\"broken.crl\"", "bad_file", "client_certificates.partners.crl[0]"),
         ("\"staff.test\"", "\"*.partner.test\"", "same_host", "client_certificates.staff.hosts"),
         ("\"staff.test\"", "\"10.0.0.1\"", "bad_host", "client_certificates.staff.hosts[0]"),
         ("certificate:partners\"]", "certificate:partner\"]", "unknown_name", "route[1].issuers[0]"),
