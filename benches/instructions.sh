@@ -5,8 +5,8 @@
 #   benches/instructions.sh --check [BINARY]                     # compares them with the recorded counts
 #   benches/instructions.sh --record [BINARY]                    # records them
 #
-# The counts of target/debug/portcullis are recorded in benches/instructions-debug.txt, and `./test` compares them: a debug build
-# is there anyway, and a change to the hot path shows in it, too. All other builds are compared with benches/instructions.txt.
+# The counts of target/debug/portcullis are recorded in benches/instructions-debug.txt: a change to the hot path shows in them
+# without a release build. All other builds are compared with benches/instructions.txt.
 #
 # Needs valgrind, h2load (nghttp2-client) and nginx. For each scenario, the gateway runs under callgrind twice, with few and with
 # many requests. Only the difference counts, so start and stop do not. The kernel's work is not counted.

@@ -20,7 +20,7 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Decides by name which fields of a client's request reach an upstream.
 ///
-/// The fields that `Connection` names must be removed before ([`connection`]).
+/// The fields that `Connection` names must be removed before.
 #[derive(Clone, Copy, Debug)]
 pub struct Filter<'a> {
     /// The names of the identity fields.
