@@ -69,13 +69,7 @@ fn decision(c: &mut Criterion) {
         query: None,
         headers: &headers,
     };
-    let shown = Credentials {
-        head: &head,
-        scheme: Scheme::Https,
-        relayed: None,
-        csrf_field: None,
-        certificate: None,
-    };
+    let shown = Credentials::new(&head, Scheme::Https);
     let credential_policy = CredentialPolicy::from(Access::Authenticated);
     let ask = |rule: &Rule, tokens: &mut TokenCache| {
         decide(&credential_policy, rule, &trust, &shown, &Params::default(), now, tokens).is_ok()

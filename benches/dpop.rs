@@ -101,13 +101,7 @@ fn proofs(c: &mut Criterion) {
                         query: None,
                         headers: &headers,
                     };
-                    let credentials = Credentials {
-                        head: &head,
-                        scheme: Scheme::Https,
-                        relayed: None,
-                        csrf_field: None,
-                        certificate: None,
-                    };
+                    let credentials = Credentials::new(&head, Scheme::Https);
                     let verified = verifier.verify(&credentials, None, Now::at(NOW)).map(Some);
                     black_box((verified.is_ok(), token))
                 },

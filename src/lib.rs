@@ -56,11 +56,13 @@
 //! order; `tests/structure.rs` lists the modules in order.
 //!
 //! 1. `accept` accepts connections: sockets, TLS, HTTP/1.1 and HTTP/2, deadlines. Each core has one thread. `peer`
-//!    contains the facts and the state of a connection, and parses `X-Forwarded-*` (`peer::forwarded`).
+//!    contains the facts and the state of a connection, and parses PROXY headers (`peer::proxy_header`) and
+//!    `X-Forwarded-*` (`peer::forwarded`).
 //! 2. `pipeline` runs the stages of a request. An `Exchange` contains the request's facts, a `Record` becomes its
 //!    access line, and a `Rejection` becomes its refusal.
 //! 3. [`route`] parses the head. `canonical_with` in [`route::path`] canonicalises the path; the route table finds the
 //!    most specific route.
+//!    `admit` in `pipeline/stages.rs` refuses a request whose host the connection may not serve (421).
 //! 4. [`limit`] charges limits by address before any signature is checked, so forged tokens cannot cause unlimited
 //!    verifications.
 //! 5. [`decision`] runs two stages without I/O: [`authenticate`] verifies the token or finds it in the core's cache;
@@ -68,7 +70,8 @@
 //! 6. [`limit`] charges limits by caller.
 //! 7. [`forward`] removes fields that must not reach the upstream (`forward/strip.rs`), adds the identity, and sends
 //!    the request over a connection from the core's pool. [`http1`] reads the response and finds its end. Both bodies
-//!    are streamed, and the client's connection frames the response anew.
+//!    are streamed, and the client's connection frames the response anew. `forward/tunnel.rs` passes the bytes of
+//!    WebSockets, and `forward/open_streams.rs` ends streams with their token.
 //! 8. `respond` writes refusals: problem documents, pages, gRPC statuses.
 //!
 //! Requests to the gateway's own endpoints, such as the login, are handled by [`authority`] instead of step 7.
@@ -92,8 +95,8 @@
 //! - [`signals`] receives security events and logout tokens from other issuers. They revoke tokens of their issuer.
 //! - [`decision_log`] keeps recent decisions. Another policy can be evaluated with the same requests. `metrics` counts
 //!   events.
-//! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's
-//!   certificates, and verifies those of clients.
+//! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificates, and
+//!   verifies those of clients.
 //! - [`denial`], [`diagnostic`], [`journal`], [`clock`], `counter`, `timestamp`, `request_id` and `state_dir` are at
 //!   the bottom of the order.
 //!

@@ -79,13 +79,15 @@ impl TlsSettings {
         Ok(self)
     }
 
-    /// Returns the pair of a key of the policy, such as `tls.certificates[0].certificate`.
-    pub(crate) fn files_of(&self, key: &str) -> Option<&Files> {
+    /// Returns the pair of a key of the policy, such as `tls.certificates[0].certificate`, and its entry. The default
+    /// certificate has no entry.
+    pub(crate) fn pair_of(&self, key: &str) -> Option<(&Files, Option<&NamedFiles>)> {
         match key.strip_prefix("tls.certificates[") {
             Some(rest) => {
-                self.named.get(rest.split(']').next()?.parse::<usize>().ok()?).map(|named| &named.files)
+                let named = self.named.get(rest.split(']').next()?.parse::<usize>().ok()?)?;
+                Some((&named.files, Some(named)))
             }
-            None => self.default.as_ref(),
+            None => Some((self.default.as_ref()?, None)),
         }
     }
 

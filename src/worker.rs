@@ -4,6 +4,7 @@
 use crate::authenticate::TokenCache;
 use crate::clock::Now;
 use crate::decision_log::{DecisionLog, Recorder};
+use crate::denial::Denial;
 use crate::forward::Pools;
 use crate::journal::Journal;
 use crate::metrics::WorkerCounters;
@@ -165,7 +166,11 @@ impl Worker {
         self.pools.sweep(now.steady, tick);
         // Without requests, the core would keep an outdated policy.
         let policy = self.policy();
-        self.pools.streams().sweep(tick, |caller| policy.trust.still_admits(caller, now));
+        self.pools.streams().sweep(tick, |caller, client| {
+            policy.trust.still_admits(caller, now)?;
+            let session = client.and_then(|client| client.tls());
+            session.map_or(Ok(()), |session| session.still_holds(now.unix)).map_err(|_| Denial::Misdirected)
+        });
         drop(policy);
         let mut tokens = self.tokens.borrow_mut();
         tokens.weigh(now);

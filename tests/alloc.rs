@@ -15,8 +15,7 @@ use portcullis::clock::Now;
 use portcullis::decision::decide;
 use portcullis::decision_log::{Decision, DecisionLog, LoggedCredential, Recorder};
 use portcullis::forward::{Assertor, Audience, Proof, Proofs};
-use portcullis::introspection::{Authentication, Endpoint, IntrospectionSettings, Introspector, Verdict};
-use portcullis::outbound::{Networks, Url};
+use portcullis::introspection::{IntrospectionSettings, Introspector, Verdict};
 use portcullis::peer::Scheme;
 use portcullis::route::head::HeadBounds;
 use portcullis::route::path::Slashes;
@@ -106,6 +105,11 @@ fn request(now: Now) -> HeaderMap {
     headers
 }
 
+fn head<'h>(path: &'static str, headers: &'h HeaderMap) -> Head<'h> {
+    let host = Some("api.example.com".into());
+    Head { method: &Method::GET, host, port: None, path: path.into(), query: None, headers }
+}
+
 #[test]
 fn the_counter_counts() {
     assert_eq!(counted(|| drop(std::hint::black_box(Box::new(1)))).1, 1);
@@ -142,22 +146,8 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
     let mut params = Params::default();
     params.push("acme%20inc");
     let mut tokens = TokenCache::new(16);
-    let method = http::Method::GET;
-    let head = Head {
-        method: &method,
-        host: Some("api.example.com".into()),
-        port: None,
-        path: "/".into(),
-        query: None,
-        headers: &headers,
-    };
-    let shown = Credentials {
-        head: &head,
-        scheme: Scheme::Https,
-        relayed: None,
-        csrf_field: None,
-        certificate: None,
-    };
+    let head = head("/", &headers);
+    let shown = Credentials::new(&head, Scheme::Https);
     let credential_policy = CredentialPolicy::from(Access::Authenticated);
     let mut ask = |rule: &Rule| {
         counted(|| decide(&credential_policy, rule, &trust, &shown, &params, now, &mut tokens).is_ok())
@@ -174,23 +164,7 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
 
 /// Returns the questions to an issuer, with one answer: the token is active.
 fn introspector(refused: &mut dyn FnMut(&Arc<Introspector>) -> Box<Pending>, now: Now) -> Arc<Introspector> {
-    let settings = IntrospectionSettings {
-        issuer: Arc::from("https://id.example.com"),
-        endpoint: Endpoint::Url(Url::parse("https://id.example.com/introspect").unwrap()),
-        authentication: Authentication::None,
-        signed_for: None,
-        always: false,
-        prefixes: Box::new([]),
-        max_age: Duration::from_secs(60),
-        negative_max_age: Duration::from_secs(10),
-        timeout: Duration::from_secs(3),
-        rate: 100,
-        per: Duration::from_secs(1),
-        concurrent: 8,
-        authorities: [0; 32],
-        networks: Networks::default(),
-        allows_http: false,
-    };
+    let settings = IntrospectionSettings::for_tests();
     let introspector = Introspector::after(settings, Arc::new(RootCertStore::empty()), None).unwrap();
     let pending = refused(&introspector);
     let claims = serde_json::json!({
@@ -213,17 +187,8 @@ fn a_decision_on_an_opaque_token_seen_before_allocates_nothing() {
     let now = Now::read();
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, "Bearer 2YotnFZFEjr1zCsicMWpAA".parse().unwrap());
-    let method = Method::GET;
-    let path = "/".into();
-    let head =
-        Head { method: &method, host: Some("h".into()), port: None, path, query: None, headers: &headers };
-    let shown = Credentials {
-        head: &head,
-        scheme: Scheme::Https,
-        relayed: None,
-        csrf_field: None,
-        certificate: None,
-    };
+    let head = head("/", &headers);
+    let shown = Credentials::new(&head, Scheme::Https);
     let (credential_policy, params) = (CredentialPolicy::from(Access::Authenticated), Params::default());
     let rule = Rule::new(vec![
         Check::Roles(Box::new(["admin".into()])),
@@ -280,17 +245,8 @@ fn an_assertion_that_is_given_again_allocates_nothing() {
 fn keeping_a_decision_in_a_ring_that_has_been_round_allocates_nothing() {
     let (trust, now) = (trust(), Now::read());
     let headers = request(now);
-    let method = Method::GET;
-    let path = "/orders/7".into();
-    let head =
-        Head { method: &method, host: Some("h".into()), port: None, path, query: None, headers: &headers };
-    let shown = Credentials {
-        head: &head,
-        scheme: Scheme::Https,
-        relayed: None,
-        csrf_field: None,
-        certificate: None,
-    };
+    let head = head("/orders/7", &headers);
+    let shown = Credentials::new(&head, Scheme::Https);
     let (credential_policy, params) = (CredentialPolicy::from(Access::Authenticated), Params::default());
     let decided =
         decide(&credential_policy, &Rule::default(), &trust, &shown, &params, now, &mut TokenCache::new(16));

@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let path = "/a-path-that-no-signed-proof-names".into();
     let head = Head { method: &Method::GET, host: Some("h".into()), port: None, path, query: None, headers: &headers };
-    let credentials = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None, certificate: None };
+    let credentials = Credentials::new(&head, Scheme::Https);
     let dpop = Dpop::default();
     assert!(dpop.verify(&credentials, None, Now::at(1_700_000_000)).is_err());
     assert_eq!(dpop.remembered(), 0);

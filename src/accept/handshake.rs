@@ -22,8 +22,8 @@ pub(super) async fn handshake(
     let negotiated = negotiate(connection, stream, certificates);
     match tokio::time::timeout(core.worker.settings().header_timeout, negotiated).await {
         Ok(Ok(stream)) => Some(Box::new(stream)),
-        Ok(Err((failure, error))) => {
-            record_failure(core, connection, failure, &error.to_string());
+        Ok(Err((failure, detail))) => {
+            record_failure(core, connection, failure, &detail);
             None
         }
         Err(_elapsed) => {
@@ -44,12 +44,26 @@ async fn negotiate(
     connection: &Connection,
     stream: TcpStream,
     certificates: &Certificates,
-) -> Result<TlsStream<TcpStream>, (TlsFailure, io::Error)> {
-    let failed = |error| (classify(&error), error);
-    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(failed)?;
-    let selected = certificates.select(&start.client_hello());
-    let stream = start.into_stream(selected.config.clone()).await.map_err(|error| {
-        if selected.has_certificate { failed(error) } else { (TlsFailure::UnknownHost, error) }
+) -> Result<TlsStream<TcpStream>, (TlsFailure, String)> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream)
+        .await
+        .map_err(|error| (classify(&error), error.to_string()))?;
+    let hello = start.client_hello();
+    let selected = certificates.select(&hello);
+    let host = hello.server_name().map(str::to_owned);
+    let stream = start.into_stream(selected.config.clone()).await.map_err(|error| match host {
+        Some(host) if selected.has_certificate => {
+            (classify(&error), format!("{error}; the client asked for {host}"))
+        }
+        None if selected.has_certificate => (classify(&error), error.to_string()),
+        Some(host) => (
+            TlsFailure::UnknownHost,
+            format!("no certificate is for {host}, and [tls] has none for other hosts"),
+        ),
+        None => {
+            let detail = "the client asked for no host, and [tls] has no certificate for other hosts";
+            (TlsFailure::UnknownHost, detail.to_owned())
+        }
     })?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     if let Some(session) = selected.session(chain) {

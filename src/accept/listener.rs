@@ -206,7 +206,7 @@ fn accept_connection(
     tokio::task::spawn_local(async move {
         let (mut connection, mut stream) = (connection, stream);
         if is_proxied {
-            let Some(address) = proxied::client(&guard.core, peer.address, &mut stream).await else { return };
+            let Some(address) = proxied::client(&guard.core, &connection, &mut stream).await else { return };
             let peer = Peer { address, ..peer };
             connection = Rc::new(Connection::new(guard.core.state.clone(), peer, redirect));
             guard.core.track(&connection);

@@ -4,9 +4,13 @@ use super::core::Core;
 use crate::config::network::Cidr;
 use crate::journal::Level;
 use crate::metrics::proxy_failure::ProxyFailure;
-use crate::peer::{ProxyHeader, ProxyHeaderFault};
+use crate::peer::activity::Command;
+use crate::peer::{Connection, ProxyHeader, ProxyHeaderFault};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
+use std::task::Poll;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -24,11 +28,19 @@ pub(super) fn is_trusted(core: &Core, from: &[Cidr], peer: IpAddr) -> bool {
 }
 
 /// Reads the header within `header_timeout`, and returns the address of the client. Returns `None` if the connection
-/// must be closed; the reason is then counted and logged.
-pub(super) async fn client(core: &Core, peer: IpAddr, stream: &mut TcpStream) -> Option<IpAddr> {
-    let (failure, detail) = match tokio::time::timeout(core.worker.settings().header_timeout, read(stream))
-        .await
-    {
+/// must be closed: its reason is then counted and logged, unless the core closes all connections.
+pub(super) async fn client(core: &Core, connection: &Connection, stream: &mut TcpStream) -> Option<IpAddr> {
+    let peer = connection.peer.address;
+    let mut header = pin!(tokio::time::timeout(core.worker.settings().header_timeout, read(stream)));
+    let read = poll_fn(|cx| match (header.as_mut().poll(cx), connection.activity.command(cx)) {
+        (Poll::Ready(read), _) => Poll::Ready(Some(read)),
+        (Poll::Pending, Some(Command::Close(timeout))) => {
+            core.count_timeout(timeout);
+            Poll::Ready(None)
+        }
+        (Poll::Pending, Some(Command::Drain | Command::Park) | None) => Poll::Pending,
+    });
+    let (failure, detail) = match read.await? {
         Ok(Ok(header)) => return Some(header.client.unwrap_or(peer)),
         Ok(Err(Fault::Header(ProxyHeaderFault::Missing))) => {
             (ProxyFailure::Missing, "the connection does not begin with a PROXY header".to_owned())

@@ -3,6 +3,7 @@
 //! The handshake has verified the certificate. The policy says which of its names is the subject, and which roles the
 //! subject has.
 
+use super::api_key::API_KEY_SUBJECT;
 use super::cache::{Digest, TokenCache, digest_of};
 use super::claims::ClaimValue;
 use super::confirmation::Confirmation;
@@ -31,7 +32,7 @@ pub enum SubjectName {
     Uri,
     /// The only alternative name that is a host.
     Dns,
-    /// The only alternative name that is an address of mail.
+    /// The only alternative name that is an email address.
     Email,
     /// The only common name.
     CommonName,
@@ -42,7 +43,7 @@ impl SubjectName {
         match self {
             Self::Uri => ("URIs", &names.uris),
             Self::Dns => ("hosts", &names.dns),
-            Self::Email => ("addresses of mail", &names.emails),
+            Self::Email => ("email addresses", &names.emails),
             Self::CommonName => ("common names", &names.common),
         }
     }
@@ -102,7 +103,7 @@ impl CertificateCallers {
         trust: &Trust,
     ) -> Result<Principal, CredentialError> {
         let (kind, found) = self.subject.of(&certificate.names);
-        // A certificate with two names is two callers, and the roles of one of them could be wrong for the other.
+        // A certificate with two names would identify two callers. The roles of one could be wrong for the other.
         let [subject] = found else {
             let detail = format!(
                 "the client certificate has {} {kind}, not one: {}",
@@ -111,6 +112,16 @@ impl CertificateCallers {
             );
             return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail));
         };
+        let fault = match () {
+            () if subject.is_empty() => Some("cannot be read"),
+            // Services that look only at the subject could take the caller for an API key.
+            () if subject.starts_with(API_KEY_SUBJECT) => Some("is the subject of an API key"),
+            () => None,
+        };
+        if let Some(fault) = fault {
+            let detail = format!("the name of the client certificate ({kind}) {fault}: {}", Quoted(subject));
+            return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail));
+        }
         let of = |name: &str| self.roles.get(name).into_iter().flatten();
         let mut roles: Vec<Box<str>> = Vec::new();
         for role in of(EVERYBODY).chain(of(subject)) {
@@ -209,7 +220,9 @@ mod tests {
                 Ok(("spiffe://example.org/other".to_owned(), texts(&["partner"]))),
             ),
             (&[], malformed.clone()),
-            (&[BILLING, "spiffe://example.org/other"], malformed),
+            (&[BILLING, "spiffe://example.org/other"], malformed.clone()),
+            (&[""], malformed.clone()),
+            (&["apikey:billing"], malformed),
         ] {
             assert_eq!(ask(&certificate("partners", uris), &by_uri), expected, "{uris:?}");
         }

@@ -72,7 +72,9 @@ pub(super) fn check(
                     Err(CredentialError::because(Denial::WrongCertificate, detail))
                 }
                 None => {
-                    let detail = "the token is bound to a client certificate (cnf.x5t#S256), and the connection has none";
+                    let detail = "the token is bound to a client certificate (cnf.x5t#S256), and the request came without \
+                                  one: the client sent none, or no [client_certificates] asks for it on this host, or \
+                                  another proxy forwards the request";
                     Err(CredentialError::because(Denial::WrongCertificate, detail))
                 }
             }

@@ -34,7 +34,7 @@ pub(super) fn check(
     names: &CookieNames,
     origins: &[Box<str>],
     local: Option<&Local>,
-) -> Result<(), Denial> {
+) -> Result<(), CredentialError> {
     let head = credentials.head;
     if !is_unsafe(head.method) {
         return check_handshake(credentials, origins);
@@ -43,7 +43,7 @@ pub(super) fn check(
     let token = token_shown(head.headers, names, credentials.csrf_field)?.ok_or(Denial::CsrfMissing)?;
     // A token without the `csrf` claim was not issued for use in a cookie.
     let expected = local.and_then(|local| local.csrf.as_deref()).ok_or(Denial::CsrfMismatch)?;
-    verify_slices_are_equal(token, expected.as_bytes()).map_err(|_| Denial::CsrfMismatch)
+    Ok(verify_slices_are_equal(token, expected.as_bytes()).map_err(|_| Denial::CsrfMismatch)?)
 }
 
 /// Checks a request whose credential is in a cookie that another program sets. The gateway issues no CSRF token for
@@ -59,7 +59,7 @@ pub(super) fn check_foreign(
 ) -> Result<(), CredentialError> {
     let head = credentials.head;
     if !is_unsafe(head.method) {
-        return Ok(check_handshake(credentials, origins)?);
+        return check_handshake(credentials, origins);
     }
     if !names_site(head.headers) {
         let detail = "the token is in a cookie of another program, and the request has neither Origin nor \
@@ -69,8 +69,28 @@ pub(super) fn check_foreign(
     Ok(same_site(credentials, origins)?)
 }
 
+/// Checks a request whose credential is a client certificate. A browser sends the certificate of its user with requests
+/// from the pages of all sites, as it does with cookies. Other clients send neither `Origin` nor `Sec-Fetch-Site`.
+///
+/// # Errors
+/// [`Denial::CsrfMismatch`] if a page of another site sent a request with an unsafe method, or asked for an upgrade.
+pub(super) fn check_certificate(
+    credentials: &Credentials<'_>,
+    origins: &[Box<str>],
+) -> Result<(), CredentialError> {
+    let head = credentials.head;
+    if !is_unsafe(head.method) && !upgrade::is_asked(head.method, head.headers) {
+        return Ok(());
+    }
+    same_site(credentials, origins).map_err(|denial| {
+        let detail = "the caller has a client certificate, and the request comes from a page of another site \
+                      (Origin, Sec-Fetch-Site): [policy] origins lists the sites whose pages may send it";
+        CredentialError::because(denial, detail)
+    })
+}
+
 /// Checks a request with a safe method whose credential is in a cookie.
-fn check_handshake(credentials: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), Denial> {
+fn check_handshake(credentials: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), CredentialError> {
     let head = credentials.head;
     // A page of any site can open a WebSocket with cookies and read from it, so the origin is checked. A page cannot
     // set a header on a handshake, so no CSRF token is required.
@@ -80,9 +100,14 @@ fn check_handshake(credentials: &Credentials<'_>, origins: &[Box<str>]) -> Resul
     // A browser sends `Origin` in each handshake (RFC 6455 section 4.1). If the field is missing, a proxy may have
     // removed it, so the gateway does not accept the session.
     if upgrade::is_websocket(head.headers) && !head.headers.contains_key(header::ORIGIN) {
-        return Err(Denial::CsrfMismatch);
+        let detail = "a WebSocket handshake with a cookie, and without Origin";
+        return Err(CredentialError::because(Denial::CsrfMismatch, detail));
     }
-    same_site(credentials, origins)
+    same_site(credentials, origins).map_err(|denial| {
+        let detail = "a WebSocket handshake, or another upgrade, with a cookie and from a page of another site \
+                      (Origin, Sec-Fetch-Site)";
+        CredentialError::because(denial, detail)
+    })
 }
 
 /// Returns the CSRF token of a request: from the header, otherwise from the form field.

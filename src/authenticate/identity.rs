@@ -6,6 +6,7 @@
 use super::claims::{ClaimId, ClaimValue};
 use super::principal::Principal;
 use crate::hex;
+use crate::http1::write_field;
 use http::{HeaderName, HeaderValue};
 use std::ops::Deref;
 
@@ -29,10 +30,7 @@ impl IdentityFields {
     pub fn new(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
         let mut lines = Vec::new();
         for (name, value) in &fields {
-            lines.extend_from_slice(name.as_str().as_bytes());
-            lines.extend_from_slice(b": ");
-            lines.extend_from_slice(value.as_bytes());
-            lines.extend_from_slice(b"\r\n");
+            write_field(&mut lines, name.as_str(), value.as_bytes());
         }
         Self { fields: fields.into(), lines: lines.into() }
     }

@@ -104,6 +104,13 @@ pub struct Credentials<'r> {
     pub certificate: Option<&'r ClientCertificate>,
 }
 
+impl<'r> Credentials<'r> {
+    /// Returns the parts of a request that came from the client alone, without a form field and a certificate.
+    pub const fn new(head: &'r Head<'r>, scheme: Scheme) -> Self {
+        Self { head, scheme, relayed: None, csrf_field: None, certificate: None }
+    }
+}
+
 /// Authenticates the caller of a request. A token that this core has already verified in the same trust epoch is not
 /// verified again, but the revocation check runs for every request.
 ///
@@ -127,15 +134,16 @@ pub fn authenticate(
             && credential_policy.sources.takes_certificates()
         {
             let caller = client_certificate::authenticate(certificate, trust, now, tokens)?;
+            csrf::check_certificate(credentials, trust.foreign_origins())?;
             return Ok(Some((caller, Place::Certificate)));
         }
         return match access {
             // A caller whose `Authorization` field contains an unsupported credential must not be treated as anonymous.
             Access::Optional if head.headers.contains_key(AUTHORIZATION) => {
-                Err(absent(Denial::MalformedToken(TokenPart::Field), head, credential_policy, trust))
+                Err(absent(Denial::MalformedToken(TokenPart::Field), credentials, credential_policy, trust))
             }
             Access::Optional | Access::Public => Ok(None),
-            Access::Authenticated => Err(absent(Denial::MissingToken, head, credential_policy, trust)),
+            Access::Authenticated => Err(absent(Denial::MissingToken, credentials, credential_policy, trust)),
         };
     };
     if place == Place::ApiKey {
@@ -179,11 +187,11 @@ pub fn authenticate(
 #[cold]
 fn absent(
     denial: Denial,
-    head: &Head<'_>,
+    credentials: &Credentials<'_>,
     credential_policy: &CredentialPolicy,
     trust: &Trust,
 ) -> CredentialError {
-    let sources = &credential_policy.sources;
+    let (head, sources) = (credentials.head, &credential_policy.sources);
     if let Some(field) = head.headers.get(AUTHORIZATION) {
         let scheme = credential::scheme_of(field.as_bytes());
         let looks = if sources.header { "" } else { "; the route takes no token from Authorization" };
@@ -202,6 +210,10 @@ fn absent(
                 names.access, names.refresh
             ),
         ),
+        Some(_) | None if credentials.certificate.is_some() => {
+            let detail = "the connection has a client certificate, which the route does not take";
+            CredentialError::because(denial, detail)
+        }
         Some(_) | None => denial.into(),
     }
 }
@@ -271,13 +283,7 @@ mod tests {
             query: None,
             headers,
         };
-        let credentials = Credentials {
-            head: &head,
-            scheme: Scheme::Https,
-            relayed: None,
-            csrf_field: None,
-            certificate: None,
-        };
+        let credentials = Credentials::new(&head, Scheme::Https);
         authenticate(&access.into(), trust, &credentials, Now::at(now), tokens)
             .map_err(|refused| refused.denial)
     }

@@ -122,7 +122,7 @@ impl fmt::Display for Check {
             Self::Claim { name, equals, .. } => write!(f, "claim {name} = {equals}"),
             Self::Fresh { max_age: 0 } => write!(f, "a token from a login"),
             Self::Fresh { max_age } => write!(f, "a login at most {max_age} seconds ago"),
-            Self::Bound => write!(f, "a token that is bound to a key of its sender"),
+            Self::Bound => write!(f, "a token that is bound to a key or certificate of its sender"),
         }
     }
 }

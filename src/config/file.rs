@@ -402,7 +402,7 @@ pub enum CertificateSubject {
     Uri,
     /// The only alternative name that is a host.
     Dns,
-    /// The only alternative name that is an address of mail.
+    /// The only alternative name that is an email address.
     Email,
     /// The only common name of the certificate's subject.
     CommonName,
@@ -1298,7 +1298,7 @@ pub enum Streams {
     /// Ends WebSockets and long answers when the token expires or is revoked.
     #[default]
     Expiry,
-    /// Lets WebSockets and long answers go on.
+    /// Lets WebSockets and long answers continue.
     Open,
 }
 

@@ -1,5 +1,5 @@
-//! Watches the files of TLS. New connections get the latest certificates. A certificate or a revocation list that
-//! expires soon is logged.
+//! Watches the files of TLS. New connections get the latest certificates. A certificate that expires soon, and a
+//! revocation list that has expired, are logged.
 
 use super::file_watch::FileWatch;
 use crate::clock::Now;
@@ -7,6 +7,7 @@ use crate::journal::{Journal, Level};
 use crate::timestamp::rfc3339;
 use crate::tls::{Certificates, Followed, Validity};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A warning is logged this many seconds before a certificate expires: two weeks, because the operator may be on leave.
 const SOON: u64 = 14 * 86_400;
@@ -26,7 +27,7 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
     let mut settings = certificates.settings();
     // The first poll reads the files again, because they may have changed since the process started.
     let mut watch = FileWatch::unread(settings.paths());
-    let mut logged = BTreeMap::new();
+    let (mut logged, mut expired) = (BTreeMap::new(), BTreeMap::new());
     loop {
         interval.tick().await;
         let ours = certificates.clone();
@@ -51,6 +52,7 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
             log_followed(&followed, &journal);
         }
         log_phases(&certificates, &journal, &mut logged);
+        log_expired_lists(&certificates, &journal, &mut expired);
     }
 }
 
@@ -67,6 +69,21 @@ fn log_followed(followed: &Followed, journal: &Journal) {
             &[("why", why)],
         );
     }
+    for name in &followed.verifiers {
+        let fields = [("client_certificates", &**name)];
+        journal.event(
+            Level::Info,
+            "the authorities and revocation lists for client certificates were replaced",
+            &fields,
+        );
+    }
+    for (name, why) in &followed.verifier_faults {
+        journal.event(
+            Level::Error,
+            "the authorities and revocation lists for client certificates were not replaced; the current ones stay in use",
+            &[("client_certificates", name), ("why", why)],
+        );
+    }
 }
 
 /// The phases that were logged, by the name of the certificate.
@@ -81,6 +98,18 @@ fn log_phases(certificates: &Certificates, journal: &Journal, logged: &mut Logge
         let now = validity.map_or(Phase::Valid, |validity| phase(validity, Now::read().unix));
         if logged.insert(shown.label.clone(), (validity, now)) != Some((validity, now)) {
             log_phase(&shown.label, validity, now, journal);
+        }
+    }
+}
+
+/// Logs each revocation list that has expired, once. `logged` contains the ends of lists, by rule.
+fn log_expired_lists(certificates: &Certificates, journal: &Journal, logged: &mut BTreeMap<Arc<str>, u64>) {
+    for known in certificates.verifiers() {
+        let Some(ends) = known.lists_end.filter(|ends| Now::read().unix > *ends) else { continue };
+        if logged.insert(known.rule.name.clone(), ends) != Some(ends) {
+            let fields = [("client_certificates", &*known.rule.name), ("ends", &*rfc3339(ends))];
+            let message = "a revocation list has expired; every client certificate is refused";
+            journal.event(Level::Error, message, &fields);
         }
     }
 }

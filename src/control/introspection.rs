@@ -99,7 +99,7 @@ async fn verdict(
             }
         }
         let words = refused.words().unwrap_or("the answer cannot be read").to_owned();
-        return Err(FetchError { kind: "content", why: format!("{}: {words}", refused.denial.code()) });
+        return Err(FetchError { kind: "content", why: words });
     }
 }
 

@@ -299,7 +299,14 @@ impl Reloader {
     fn follow_certificates(&self, settings: &ServerSettings) -> Vec<Diagnostic> {
         let Some(certificates) = self.shared.certificates.as_ref() else { return Vec::new() };
         let faults = match settings.tls.clone().complete(&settings.state_dir) {
-            Ok(tls) => certificates.follow(tls).faults,
+            Ok(tls) => {
+                let followed = certificates.follow(tls);
+                followed
+                    .faults
+                    .into_iter()
+                    .chain(followed.verifier_faults.into_iter().map(|(_, why)| why))
+                    .collect()
+            }
             Err(why) => vec![why],
         };
         let warning = |why: &String| Diagnostic {
@@ -388,12 +395,7 @@ fn unlike(served: &Certificates, compiled: &Compiled) -> Option<Diagnostic> {
     let invalid =
         |found: &&Diagnostic| matches!(found.id, "certificate_expired" | "certificate_not_yet_valid");
     compiled.warnings.iter().filter(invalid).find_map(|found| {
-        let tls = &compiled.settings.tls;
-        let files = tls.files_of(&found.key)?;
-        let known = served.all().into_iter().find(|shown| match tls.default.as_ref() == Some(files) {
-            true => shown.is_default,
-            false => shown.files == *files,
-        });
+        let known = served.predecessor(compiled.settings.tls.pair_of(&found.key)?);
         let ends = known.filter(|shown| shown.holds(now))?.validity.map(|validity| rfc3339(validity.ends));
         let hint =
             format!("{} (the certificate in use is valid until {})", found.hint, ends.unwrap_or_default());

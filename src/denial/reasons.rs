@@ -45,7 +45,7 @@ pub enum Malformed {
     OriginalOverride,
     /// The request is a WebSocket handshake, and the route does not forward WebSockets.
     WebSocket,
-    /// The request has a mark of a WebSocket handshake, and is not a valid one.
+    /// The request looks like a WebSocket handshake, but is not a valid one.
     Handshake(HandshakeFault),
 }
 
@@ -71,8 +71,10 @@ impl HandshakeFault {
                 "a WebSocket handshake that is not a GET of HTTP/1.1, or is not by CONNECT over HTTP/2"
             }
             Self::Upgrade => "a WebSocket handshake without Upgrade: websocket alone and Connection: Upgrade",
-            Self::Version => "a WebSocket handshake whose Sec-WebSocket-Version is not 13",
-            Self::Key => "a WebSocket handshake whose Sec-WebSocket-Key is not 16 bytes in base64",
+            Self::Version => "a WebSocket handshake whose Sec-WebSocket-Version is missing, or not 13",
+            Self::Key => {
+                "a WebSocket handshake whose Sec-WebSocket-Key is missing, or not 16 bytes in base64"
+            }
             Self::Body => "a WebSocket handshake with a body",
         }
     }

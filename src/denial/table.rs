@@ -233,14 +233,14 @@ denials! {
     WrongCertificate => {
         code: "wrong_client_certificate", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
-        detail: "The access token is bound to another client certificate.",
+        detail: "The access token is bound to a client certificate, which this connection does not have.",
         flask: None,
     }
-    /// The token is not bound to a key of its sender, and the route or the scheme `DPoP` requires it.
+    /// The token is not bound to a key or certificate of its sender, and the route or the scheme `DPoP` requires it.
     UnboundToken => {
         code: "unbound_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Bound, grpc: Grpc::Unauthenticated, from_policy: true,
-        detail: "The access token must be bound to a key of its sender.",
+        detail: "The access token must be bound to a key or certificate of its sender.",
         flask: None,
     }
     /// The proof of possession is missing or invalid (RFC 9449 section 4.3).

@@ -229,7 +229,7 @@ impl<'p> Examiner<'p> {
             }
             return Evaluation { outcome: Outcome::Redirected, ..Evaluation::ended(Denial::NoRoute) };
         }
-        // The client of a question asked for the question's host when it connected.
+        // The hypothetical client requested this host in its handshake (SNI).
         if question.scheme == Scheme::Http
             && let Some(rules) = &self.policy.front.client_rules
             && rules.get(head.host.as_deref()).is_some_and(|rule| rule.required)
@@ -243,12 +243,13 @@ impl<'p> Examiner<'p> {
             Err(denial) => return Evaluation::ended(denial),
         };
         let route = routed.route;
+        let is_relayed = sender.relayed.as_deref().is_some_and(Relayed::names_client);
         let credentials = Credentials {
             head,
             scheme: sender.caller.scheme,
             relayed: sender.relayed.as_deref(),
             csrf_field: None,
-            certificate: certificate.as_ref(),
+            certificate: certificate.as_ref().filter(|_| !is_relayed),
         };
         let decided = routed.decide(trust, &credentials, question.now, &mut cache.borrow_mut());
         // As in the pipeline, the protocol is checked after the rule. In shadow mode, it is checked even after a

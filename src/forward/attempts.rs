@@ -56,7 +56,14 @@ pub(super) async fn send(
                 // This future is large and rarely needed. The box keeps it out of the memory of all other requests.
                 None => {
                     let wait = attempts.last.then(|| timeout.saturating_sub(now.elapsed()));
-                    match Box::pin(connect(pools, upstream, server, wait, notes)).await {
+                    let earlier = notes.detail.take();
+                    let opened = Box::pin(connect(pools, upstream, server, wait, notes)).await;
+                    // The first failure is the cause, and the later ones follow from it.
+                    notes.detail = match (earlier, notes.detail.take()) {
+                        (Some(earlier), Some(later)) => Some(format!("{earlier}; then {later}")),
+                        (earlier, later) => later.or(earlier),
+                    };
+                    match opened {
                         Ok(lease) => lease,
                         Err(LeaseError::Full) => {
                             attempts.busy.get_or_insert(server);

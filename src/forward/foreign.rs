@@ -34,9 +34,10 @@ pub(crate) enum Kind {
 type Entry = (&'static str, Kind, &'static str);
 
 /// The table, sorted by name. If several entries match a name, the longest entry applies.
-const TABLE: [Entry; 105] = [
+const TABLE: [Entry; 107] = [
     ("base-url", Target, "Zend, Symfony"),
     ("cf-access-*", Identity, "Cloudflare Access"),
+    ("cf-client-cert-*", Identity, "Cloudflare"),
     ("cf-connecting-*", Address, "Cloudflare"),
     ("cf-pseudo-ipv4", Address, "Cloudflare"),
     ("client-cert", Identity, "RFC 9440"),
@@ -70,6 +71,7 @@ const TABLE: [Entry; 105] = [
     ("tailscale-user-*", Identity, "Tailscale Serve"),
     ("tls-client-*", Identity, "various"),
     ("true-client-ip", Address, "Akamai, Cloudflare"),
+    ("wl-proxy-*", Identity, "WebLogic"),
     ("x-amzn-mtls-*", Identity, "AWS ALB"),
     ("x-amzn-oidc-*", Identity, "AWS ALB"),
     ("x-anonymous-consumer", Identity, "Kong"),

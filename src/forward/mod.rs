@@ -255,23 +255,23 @@ fn check_switch(
     let fault = match handshake {
         Some(handshake) if is_switched && is_sent => match handshake.check(headers) {
             Ok(()) => return Ok(Some(handshake)),
-            Err(fault) => fault,
+            Err(fault) => format!("the answer to the handshake is invalid: {fault}"),
         },
-        Some(_) if is_switched => "it came before the end of the request",
-        None if is_switched => "the upstream switched protocols without being asked",
+        Some(_) if is_switched => "the answer to the handshake came before the end of the request".to_owned(),
+        None if is_switched => "the upstream switched protocols without being asked".to_owned(),
         // Over HTTP/2, a 2xx would open the WebSocket (RFC 8441 section 5).
         Some(handshake) if handshake.is_http2() && head.status.is_success() => {
-            "it answered a WebSocket handshake with 2xx"
+            "the upstream answered a WebSocket handshake with 2xx".to_owned()
         }
         Some(_) | None => return Ok(None),
     };
-    Err(reject_switch(notes, fault))
+    Err(reject_switch(notes, &fault))
 }
 
 #[cold]
 fn reject_switch(notes: &mut Notes, fault: &str) -> Denial {
     let origin = notes.server.as_ref().map_or("", |server| &*server.origin);
-    notes.detail = Some(format!("{origin}: the answer to the handshake is invalid: {fault}"));
+    notes.detail = Some(format!("{origin}: {fault}"));
     Denial::UpstreamFailed
 }
 

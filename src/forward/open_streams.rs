@@ -3,8 +3,8 @@
 
 use crate::authenticate::Principal;
 use crate::denial::Denial;
-use crate::peer::CoarseMillis;
-use std::cell::{Cell, RefCell};
+use crate::peer::{CoarseMillis, Connection};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -117,6 +117,8 @@ pub(crate) struct OpenStream {
     read: Cell<(u64, CoarseMillis)>,
     end: Cell<Option<StreamEnd>>,
     waker: Cell<Option<Waker>>,
+    /// The connection whose client certificate must stay accepted.
+    certified: OnceCell<Rc<Connection>>,
 }
 
 impl fmt::Debug for OpenStream {
@@ -135,6 +137,11 @@ impl OpenStream {
             }
         }
         self.end.get()
+    }
+
+    /// Ends the stream, too, when the client certificate of this connection is no longer accepted.
+    pub(crate) fn require_certificate(&self, connection: &Rc<Connection>) {
+        let _ = self.certified.set(connection.clone());
     }
 
     /// Returns the reason why the stream ended.
@@ -200,19 +207,25 @@ impl OpenStreams {
             read: Cell::new((0, now)),
             end: Cell::new(None),
             waker: Cell::new(None),
+            certified: OnceCell::new(),
         });
         self.0.borrow_mut().push(stream.clone());
         stream
     }
 
     /// Ends the streams that have exceeded a bound, and those whose caller `admit` no longer accepts.
-    pub(crate) fn sweep(&self, now: CoarseMillis, admit: impl Fn(&Principal) -> Result<(), Denial>) {
+    pub(crate) fn sweep(
+        &self,
+        now: CoarseMillis,
+        admit: impl Fn(&Principal, Option<&Connection>) -> Result<(), Denial>,
+    ) {
         self.0.borrow_mut().retain(|stream| {
             if Rc::strong_count(stream) == 1 {
                 return false;
             }
             if stream.end.get().is_none() {
-                let refused = stream.caller.as_ref().and_then(|caller| admit(caller).err());
+                let client = stream.certified.get().map(|connection| &**connection);
+                let refused = stream.caller.as_ref().and_then(|caller| admit(caller, client).err());
                 if let Some(end) = refused.map(|denial| end_of(&denial)).or_else(|| stream.exceeded(now)) {
                     stream.finish(end);
                 }
@@ -254,7 +267,7 @@ mod tests {
     }
 
     fn swept(streams: &OpenStreams, stream: &OpenStream, now: CoarseMillis) -> Option<StreamEnd> {
-        streams.sweep(now, |_| Ok(()));
+        streams.sweep(now, |_, _| Ok(()));
         stream.end()
     }
 
@@ -301,7 +314,7 @@ mod tests {
             let streams = OpenStreams::default();
             let stream = open(&streams);
             let open_ended = streams.open(StreamKind::Answer, None, None, 0);
-            streams.sweep(1, |_| Err(denial.clone()));
+            streams.sweep(1, |_, _| Err(denial.clone()));
             assert_eq!((stream.end(), open_ended.end()), (Some(end), None));
             assert!(streams.drain());
             assert_eq!(
@@ -316,7 +329,7 @@ mod tests {
     fn a_stream_that_has_ended_is_forgotten() {
         let streams = OpenStreams::default();
         drop(open(&streams));
-        streams.sweep(1, |_| Ok(()));
+        streams.sweep(1, |_, _| Ok(()));
         assert!(streams.0.borrow().is_empty() && !streams.drain());
     }
 }

@@ -12,7 +12,6 @@ use super::counters::{UpstreamCounters, UpstreamShard};
 use super::deadline::Deadlines;
 use super::faults::ConnectError;
 use super::open_streams::{OpenStream, OpenStreams, StreamBounds, StreamKind};
-use super::tunnel::SCRATCH;
 use super::upstream::{Server, Upstream};
 use crate::authenticate::Principal;
 use crate::journal::Journal;
@@ -35,6 +34,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 const WEBSOCKET_SILENCE: Duration = Duration::from_secs(300);
 /// The maximum number of requests of one core that wait for a connection to one server.
 const WAITING_MAX: usize = 1024;
+/// Size of a core's buffer for reads, in bytes.
+const SCRATCH: usize = 64 * 1024;
 
 /// The pools of one core, by [`Server::id`].
 pub(crate) struct Pools {

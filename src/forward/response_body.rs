@@ -121,7 +121,7 @@ impl Body for ResponseBody {
             }
             Ok(None) => Poll::Ready(None),
             Err(error) => {
-                // An error makes hyper drop what it has not written yet, so it gets a turn to write.
+                // An error makes hyper drop what it has not written yet, so the library can first write what it holds.
                 (this.lease, this.failed) = (None, Some(error));
                 cx.waker().wake_by_ref();
                 Poll::Pending

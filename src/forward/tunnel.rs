@@ -20,8 +20,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
-/// Size of a core's buffer for reads, in bytes.
-pub(super) const SCRATCH: usize = 64 * 1024;
 /// Maximum number of bytes of one write. The HTTP library copies a write to an HTTP/2 stream as a whole.
 const WRITE_MAX: usize = 16 * 1024;
 /// Maximum number of reads of one direction before other tasks of the core run.
@@ -69,8 +67,8 @@ impl Tunnel {
         Self { lease, stream, to_client, to_server: Flow::default(), first: None }
     }
 
-    /// Passes bytes until both ends have closed, one fails, or the sweep ends the stream. `early` is the client's bytes
-    /// after its handshake.
+    /// Passes bytes until both ends have closed, one fails, or the sweep ends the stream. `early` contains the
+    /// bytes that the client sent after its handshake.
     pub(crate) async fn run(mut self, mut client: ClientStream, early: Bytes) -> StreamEnd {
         // A slice would keep the HTTP library's buffer.
         self.to_server.hold(Bytes::copy_from_slice(&early));
@@ -95,7 +93,7 @@ impl Tunnel {
         let from_server = to_client.poll(cx, &mut server, client, &mut scratch, &stream.bytes_out);
         stream.is_unread.set(!to_client.held.is_empty());
         if let Poll::Ready(Err(Failed::Receiver)) = from_client {
-            // A server that has closed its connection may have sent its last bytes before.
+            // A server that has closed its connection may have sent bytes before, which must still reach the client.
             first.get_or_insert(StreamEnd::Server);
             to_server.abandon();
             from_client = Poll::Ready(Ok(()));
@@ -124,7 +122,7 @@ impl Tunnel {
         // The server gets no further byte of the client's: the caller may no longer send any.
         if to_server.held.is_empty() && to_server.frames.is_at_boundary() && !to_server.frames.has_closed() {
             let mut mask = [0; 4];
-            // Without random numbers the frame is sent all the same: its payload is the gateway's own.
+            // If the system provides no random numbers, the mask stays zero. The gateway chose the payload itself.
             let _ = aws_lc_rs::rand::fill(&mut mask);
             let frame = masked_close_frame(1001, reason, mask);
             // A server that does not read now gets no close frame.

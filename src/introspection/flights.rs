@@ -141,7 +141,8 @@ type Ended = Result<(), Option<Arc<str>>>;
 
 /// Returns the reason of a failure for the access line: one line of bounded length.
 fn reason(error: &FetchError) -> Arc<str> {
-    error.why.chars().take(REASON_MAX).flat_map(char::escape_debug).collect::<String>().into()
+    let escaped = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    error.why.chars().take(REASON_MAX).map(escaped).collect::<String>().into()
 }
 
 /// The open questions.

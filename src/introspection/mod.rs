@@ -94,6 +94,34 @@ pub struct IntrospectionSettings {
     pub allows_http: bool,
 }
 
+impl IntrospectionSettings {
+    /// Returns settings for tests: questions to `https://id.example.com/introspect`. Callers replace the fields that
+    /// matter to them.
+    ///
+    /// # Panics
+    /// Never: the endpoint is a URL.
+    #[doc(hidden)]
+    pub fn for_tests() -> Self {
+        Self {
+            issuer: Arc::from("https://id.example.com"),
+            endpoint: Endpoint::Url(Url::parse("https://id.example.com/introspect").expect("a URL")),
+            authentication: Authentication::None,
+            signed_for: None,
+            always: false,
+            prefixes: Box::new([]),
+            max_age: Duration::from_secs(60),
+            negative_max_age: Duration::from_secs(10),
+            timeout: Duration::from_secs(3),
+            rate: 100,
+            per: Duration::from_secs(1),
+            concurrent: 8,
+            authorities: [0; 32],
+            networks: Networks::default(),
+            allows_http: false,
+        }
+    }
+}
+
 /// The endpoint of an issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {

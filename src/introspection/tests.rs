@@ -8,23 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 fn introspector(rate: u32, concurrent: usize) -> Arc<Introspector> {
-    let settings = IntrospectionSettings {
-        issuer: Arc::from("https://id.test/"),
-        endpoint: Endpoint::Url(Url::parse("https://id.test/introspect").unwrap()),
-        authentication: Authentication::None,
-        signed_for: None,
-        always: false,
-        prefixes: Box::new([]),
-        max_age: Duration::from_secs(60),
-        negative_max_age: Duration::from_secs(10),
-        timeout: Duration::from_secs(3),
-        rate,
-        per: Duration::from_secs(1),
-        concurrent,
-        authorities: [0; 32],
-        networks: Networks::default(),
-        allows_http: false,
-    };
+    let settings = IntrospectionSettings { rate, concurrent, ..IntrospectionSettings::for_tests() };
     Introspector::after(settings, Arc::new(RootCertStore::empty()), None).unwrap()
 }
 

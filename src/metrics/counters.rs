@@ -177,7 +177,7 @@ pub(crate) struct WorkerCounters {
 }
 
 impl WorkerCounters {
-    /// Counts a stream that is no longer open. The client ended a stream without a reason.
+    /// Counts a stream that is no longer open. If `end` is `None`, the client ended it.
     pub(crate) fn record_stream(&self, kind: StreamKind, end: Option<StreamEnd>) {
         let ends = &self.streams_ended[kind as usize];
         match (kind, end) {

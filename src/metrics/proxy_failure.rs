@@ -3,7 +3,7 @@
 
 use crate::counter::Counter;
 
-/// The reason why a connection was closed before its first byte for TLS or HTTP.
+/// The reason why a connection was closed before TLS or HTTP read any byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyFailure {
     /// The peer is not one of the load balancers that may send a header.

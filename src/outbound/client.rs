@@ -1,11 +1,11 @@
 //! Sends one request and returns the whole answer, within bounds on time and size.
 
 use super::address::Networks;
-use super::connector::Connector;
+use super::connector::{Connector, Opened};
 use super::error::{Error, quoted};
 use super::url::Url;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -15,7 +15,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
 
 /// The maximum time for opening a connection, including the TLS handshake.
@@ -167,11 +167,11 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, body_max: usize) -> Result<Answer, Error> {
-        let again = request.clone();
+        let (again, begun) = (request.clone(), Instant::now());
         let answered = match self.0.request(request).await {
             // A server may close a kept connection while a request is on its way. All requests of this client are
             // questions, which a server may answer twice.
-            Err(error) if is_broken(&error) => self.0.request(again).await,
+            Err(error) if is_broken(&error) && was_kept(&error, begun) => self.0.request(again).await,
             answered => answered,
         };
         let (head, body) = answered.map_err(|error| failure(&error))?.into_parts();
@@ -186,6 +186,15 @@ impl Client {
         })?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
+}
+
+/// Returns whether the request was sent over a connection that is older than the request.
+fn was_kept(error: &legacy::Error, begun: Instant) -> bool {
+    let mut facts = Extensions::new();
+    if let Some(connected) = error.connect_info() {
+        connected.get_extras(&mut facts);
+    }
+    facts.get::<Opened>().is_some_and(|opened| opened.0 < begun)
 }
 
 /// Returns whether an open connection ended before the answer.

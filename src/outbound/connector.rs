@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -113,9 +113,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 /// An open connection, with or without TLS.
 pub(super) struct Pipe(TokioIo<Box<dyn Duplex>>);
 
+/// The time at which a connection was opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened(pub(super) Instant);
+
 impl Connection for Pipe {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().extra(Opened(Instant::now()))
     }
 }
 

@@ -120,6 +120,18 @@ fn a_request_whose_kept_connection_ends_is_sent_over_a_new_one() {
 }
 
 #[test]
+fn a_request_whose_new_connection_ends_is_sent_once() {
+    run(async {
+        let (address, connections) = server(|mut stream| async move {
+            read_request(&mut stream).await;
+        })
+        .await;
+        assert!(matches!(get(&local(), address, BOUNDS).await, Err(Error::Protocol(_))));
+        assert_eq!(connections.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
 fn a_post_carries_its_body_and_its_credential() {
     run(async {
         let (address, _) = server(|mut stream| async move {

@@ -95,3 +95,10 @@ pub struct Relayed {
     /// The port that the client connected to, from `X-Forwarded-Port`.
     pub port: Option<u16>,
 }
+
+impl Relayed {
+    /// Returns whether the proxy forwards a request of another client.
+    pub(crate) fn names_client(&self) -> bool {
+        !self.chain.is_empty()
+    }
+}

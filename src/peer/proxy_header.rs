@@ -28,7 +28,7 @@ pub struct ProxyHeader {
 /// The reason why bytes are not a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyHeaderFault {
-    /// The bytes begin like no header.
+    /// The bytes do not begin like a header.
     Missing,
     /// The header is malformed. The text says how.
     Malformed(&'static str),
@@ -38,7 +38,7 @@ impl ProxyHeader {
     /// Parses the header at the start of a connection. Returns `None` if more bytes are needed.
     ///
     /// # Errors
-    /// Returns why the bytes are not a header. No further bytes would change this.
+    /// Returns why the bytes are not a header. More bytes would not change this.
     pub fn read(bytes: &[u8]) -> Result<Option<Self>, ProxyHeaderFault> {
         let begins = |signature: &[u8]| {
             let common = bytes.len().min(signature.len());

@@ -85,7 +85,7 @@ impl Body {
     fn end(&mut self, cx: &Context<'_>, end: StreamEnd) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         if matches!(self.source, Source::Streamed(_)) {
             // The connection to the upstream closes. An error makes the HTTP library drop what it has not written yet,
-            // so it gets a turn to write.
+            // so the library can first write what it holds.
             self.source = Source::Ended;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -179,7 +179,7 @@ impl HttpBody for Body {
             && (polled.is_pending() || record.has_sent())
         {
             record.bound();
-            // The token may have ended before.
+            // The token may have ended before the stream was registered. This call also registers the waker.
             let _ = record.poll_end(cx);
         }
         // Over HTTP/2, the HTTP library may hold the last piece until the client opens its window. The request

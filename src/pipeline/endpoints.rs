@@ -41,13 +41,8 @@ pub(super) async fn answer(
     let authority = policy.authority.as_ref().ok_or(Denial::StoreUnavailable)?;
     let body = body.bounded(BODY_MAX)?.gather().await?;
     let caller = exchange.caller;
-    let credentials = Credentials {
-        head,
-        scheme: caller.scheme,
-        relayed: exchange.relayed.as_deref(),
-        csrf_field: None,
-        certificate: None,
-    };
+    let credentials =
+        Credentials { relayed: exchange.relayed.as_deref(), ..Credentials::new(head, caller.scheme) };
     let fields = match Fields::read(head.headers, &body) {
         Ok(fields) => fields,
         Err(denial) => return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record)),
@@ -169,7 +164,7 @@ pub(super) fn is_sent_by_another_site(
     let Handler::Answer(Endpoint::Login) = route.handler else { return false };
     let Some(settings) = &policy.issuer_settings else { return false };
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
-    let credentials = Credentials { head, scheme, relayed, csrf_field: None, certificate: None };
+    let credentials = Credentials { relayed, ..Credentials::new(head, scheme) };
     same_site(&credentials, &settings.origins).is_err()
 }
 

@@ -23,7 +23,7 @@ pub(super) fn guide(
     refusal: &Refusal,
 ) -> Option<Guidance> {
     let challenge = challenge(policy, exchange, route, head, &refusal.denial);
-    let dpop = dpop_offer(policy, route, head);
+    let dpop = dpop_offer(policy, route, head, &refusal.denial);
     let api_keys = api_key_offer(route, &refusal.denial, dpop);
     let guidance = guide_person(policy, exchange, route, head, refusal);
     if challenge.is_none() && dpop == SchemeOffer::None && api_keys == SchemeOffer::None {
@@ -48,9 +48,10 @@ fn api_key_offer(route: &Route, denial: &Denial, dpop: SchemeOffer) -> SchemeOff
 
 /// Returns how the answer offers DPoP. A client that used the scheme `DPoP`, or a route that requires a bound token, gets
 /// only the challenge for DPoP.
-fn dpop_offer(policy: &Policy, route: &Route, head: &Head<'_>) -> SchemeOffer {
+fn dpop_offer(policy: &Policy, route: &Route, head: &Head<'_>, denial: &Denial) -> SchemeOffer {
     let sources = &route.credential_policy.sources;
-    if !sources.header {
+    // No proof of a key replaces a certificate.
+    if !sources.header || matches!(denial, Denial::WrongCertificate) {
         return SchemeOffer::None;
     }
     let is_bound = |check: &Check| matches!(check, Check::Bound);

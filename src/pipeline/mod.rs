@@ -1,6 +1,6 @@
 //! Handles a request from its head to its response. The order of the stages in `serve` is security-relevant.
 //!
-//! The futures of rare ways are boxed, so that the future of a request is small: it is moved and kept for each request.
+//! The futures of rare cases are boxed, so that the future of a request is small: it is moved and kept for each request.
 
 mod access_log;
 mod body;
@@ -31,7 +31,7 @@ use crate::forward::{
     self, Answer, ConnectionHeaders, Inbound, PermittedRequest, Proof, RequestBody, Target,
 };
 use crate::limit::{self, LimitKey};
-use crate::peer::{Connection, Scheme};
+use crate::peer::{Connection, Relayed, Scheme};
 use crate::policy::{Handler, Policy, Route};
 use crate::respond::compat::CompatRequest;
 use crate::respond::cors;
@@ -188,7 +188,9 @@ async fn serve<'p>(
         progress.routed(route, record);
         return Ok(answer.map(Body::whole));
     }
-    let certificate = connection.certificate();
+    // The certificate of a trusted proxy is not that of its client.
+    let is_relayed = exchange.relayed.as_deref().is_some_and(Relayed::names_client);
+    let certificate = connection.certificate().filter(|_| !is_relayed);
     let admitted = judge(worker, policy, exchange, (&head, certificate), body, record, progress).await?;
 
     let handshake = stages::check_protocol(admitted.routed.route, &head, parts.version)?;

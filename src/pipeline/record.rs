@@ -229,6 +229,9 @@ impl Record {
         if stream.kind == StreamKind::WebSocket {
             self.worker.counters().websockets_open.add(1);
         }
+        if self.connection.certificate().is_some() {
+            stream.require_certificate(&self.connection);
+        }
         self.stream = Some(stream);
     }
 
@@ -239,7 +242,8 @@ impl Record {
             && let Handler::Forward(delivery) = &policy.routes[route].handler
             && delivery.ends_with_token
         {
-            self.stream = Some(self.worker.pools().open_answer(caller.clone()));
+            let stream = self.worker.pools().open_answer(caller.clone());
+            self.open(stream);
         }
     }
 

@@ -6,13 +6,13 @@ use super::progress::Progress;
 use super::record::Record;
 use crate::authenticate::dpop::DPOP_NONCE;
 use crate::authority::{expire_access_cookie, expire_session_cookies};
-use crate::denial::Denial;
+use crate::denial::{Denial, HandshakeFault, Malformed};
 use crate::policy::Policy;
 use crate::respond::compat::CompatRequest;
 use crate::respond::problem::{self, API_KEY};
 use crate::respond::{self, PageLinks};
 use bytes::Bytes;
-use http::header::WWW_AUTHENTICATE;
+use http::header::{SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use std::borrow::Cow;
 
@@ -115,6 +115,10 @@ impl Rejection {
         }
         offer(response.headers_mut(), api_keys, || API_KEY.into());
         offer(response.headers_mut(), dpop, || problem::dpop().into());
+        // RFC 6455 section 4.4
+        if denial == Denial::BadRequest(Malformed::Handshake(HandshakeFault::Version)) {
+            response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
         if denial == Denial::UseDpopNonce {
             response.headers_mut().insert(DPOP_NONCE, policy.trust.dpop().nonce(exchange.now));
         }

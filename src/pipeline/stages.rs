@@ -91,8 +91,8 @@ impl Routed<'_, '_> {
 ///
 /// # Errors
 /// Returns [`Malformed::WebSocket`] if the route forwards no WebSockets. Without its `Upgrade`, the handshake would
-/// be a plain GET, whose response no WebSocket client understands. Returns [`Malformed::Handshake`] if a mark of a
-/// handshake is there and the handshake is not valid.
+/// be a plain GET, whose response no WebSocket client understands. Returns [`Malformed::Handshake`] for a
+/// request that looks like a handshake and is not a valid one.
 #[inline]
 pub(crate) fn check_protocol(
     route: &Route,

@@ -42,6 +42,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("certificate_not_yet_valid", Kind::Weakness),
     ("cleartext_exposed", Kind::Weakness),
     ("colon_parameter", Kind::Weakness),
+    ("crl_expired", Kind::Weakness),
     ("duplicate_key", Kind::Fault),
     ("empty_list", Kind::Weakness),
     ("evadable_limit", Kind::Weakness),

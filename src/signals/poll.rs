@@ -60,7 +60,7 @@ pub struct Poller {
 enum Handled {
     /// It is new, and in force. The next poll acknowledges it.
     Accepted,
-    /// It was known or is refused. The next poll says so.
+    /// It was already known, or is refused. The next poll reports this.
     Settled,
     /// It stays at the transmitter.
     Left,

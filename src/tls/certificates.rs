@@ -47,10 +47,12 @@ struct State {
 pub(crate) struct Followed {
     /// The name and the end of each certificate that was replaced.
     pub(crate) replaced: Vec<(Box<str>, Option<u64>)>,
-    /// The names of the rules for clients whose files were replaced.
+    /// The names of the rules for clients whose files changed.
     pub(crate) verifiers: Vec<Arc<str>>,
-    /// Why a file was not used. The previous one stays in use.
+    /// Why a certificate was not used. The previous one stays in use.
     pub(crate) faults: Vec<String>,
+    /// The rules for clients whose files were not used, and why. The previous files stay in use.
+    pub(crate) verifier_faults: Vec<(Arc<str>, String)>,
 }
 
 /// How the gateway continues a handshake.
@@ -135,6 +137,11 @@ impl Certificates {
         self.0.state.load().table.all.clone()
     }
 
+    /// Returns the certificate in use that a pair of a new policy replaces.
+    pub(crate) fn predecessor(&self, (files, entry): (&Files, Option<&NamedFiles>)) -> Option<Arc<Shown>> {
+        self.0.state.load().table.predecessor(files, entry).cloned()
+    }
+
     /// Returns the verifiers in use.
     pub(crate) fn verifiers(&self) -> Vec<Verifier> {
         self.0.state.load().verifiers.iter().map(|(verifier, _)| verifier.clone()).collect()
@@ -155,24 +162,17 @@ impl Certificates {
         self.0.state.load().verifier(rule).map(|(verifier, _)| verifier.clone())
     }
 
-    /// Reads all files of `settings` and uses these settings from now on. A faulty file is reported, and what it would
-    /// have replaced stays in use. A certificate that is not valid now does not replace a valid one.
+    /// Reads all files of `settings` and uses these settings from now on. A faulty file is reported, and the previous
+    /// file stays in use. A certificate that is not valid now does not replace a valid one.
     pub(crate) fn follow(&self, settings: TlsSettings) -> Followed {
-        // The lock is held until the new state is in use, so that two readers of the files cannot swap their results.
+        // The lock is held until the new state is in use, so that an older read cannot replace a newer one.
         let mut current = self.0.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.0.state.load_full();
         let now = Now::read().unix;
         let mut followed = Followed::default();
         let mut all = Vec::new();
         for (files, entry) in entries(&settings) {
-            let before = state.table.all.iter().find(|shown| match entry {
-                None => shown.is_default,
-                Some(entry) => {
-                    !shown.is_default
-                        && (shown.files == *files
-                            || entry.hosts.first().is_some_and(|host| *host == shown.label))
-                }
-            });
+            let before = state.table.predecessor(files, entry);
             let kept = match read_again(files, entry, before, now) {
                 Ok(new) => {
                     if before.is_none_or(|before| !before.shows_like(&new)) {
@@ -194,11 +194,15 @@ impl Certificates {
             let before = state.verifier(rule).map(|(verifier, _)| verifier);
             match Verifier::open(rule.clone()) {
                 Ok(new) => {
-                    followed.verifiers.push(rule.name.clone());
+                    if before.is_none_or(|before| before.digest != new.digest) {
+                        followed.verifiers.push(rule.name.clone());
+                    }
                     verifiers.push(new);
                 }
                 Err(bad) => {
-                    followed.faults.push(format!("{}; {}", bad.found, bad.hint));
+                    followed
+                        .verifier_faults
+                        .push((rule.name.clone(), format!("{}; {}", bad.found, bad.hint)));
                     // Without a verifier, every request for the hosts of the rule is refused.
                     verifiers.extend(before.cloned());
                 }

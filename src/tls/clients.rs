@@ -3,20 +3,26 @@
 use super::facts::{Facts, Names, next_update};
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
-use aws_lc_rs::digest::{SHA256, digest};
-use rustls::RootCertStore;
+use aws_lc_rs::digest::{Context, SHA256, digest};
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Maximum size of a file with authorities or revoked certificates. Lists of large authorities have some megabytes.
 const FILE_MAX: ByteSize = ByteSize::bytes(16 << 20);
 
+/// Maximum number of certificates between a client's certificate and an authority of `ca`.
+const INTERMEDIATES_MAX: usize = 8;
+
 /// The remedy for a revocation list that rustls cannot use.
-const UNUSABLE_LIST: &str = "use a list of version 2 with authorityKeyIdentifier (RFC 5280 section 5); OpenSSL writes one with crl_extensions";
+const UNUSABLE_LIST: &str = "use a list of version 2 (RFC 5280 section 5); OpenSSL writes one if its configuration has crl_extensions";
 
 /// Which clients must have a certificate, and who signs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +55,8 @@ pub(crate) struct Verifier {
     pub(crate) verifier: Arc<dyn ClientCertVerifier>,
     /// The earliest end of a revocation list, in seconds since 1970. Without an end, a list does not expire.
     pub(crate) lists_end: Option<u64>,
+    /// The SHA-256 of all files.
+    pub(crate) digest: [u8; 32],
 }
 
 impl Verifier {
@@ -64,6 +72,8 @@ impl Verifier {
         };
         let (ca, hint) = (&rule.ca, "use a PEM file with the certificates of the clients' authorities");
         let bytes = stable_file::read(ca, FILE_MAX).map_err(|why| fault("ca", ca, &why.to_string(), hint))?;
+        let mut all = Context::new(&SHA256);
+        all.update(&bytes);
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&bytes) {
             let certificate = certificate.map_err(|error| fault("ca", ca, &error.to_string(), hint))?;
@@ -81,6 +91,7 @@ impl Verifier {
             let hint = "use a PEM file with BEGIN X509 CRL";
             let bytes =
                 stable_file::read(path, FILE_MAX).map_err(|why| fault(&key, path, &why.to_string(), hint))?;
+            all.update(&bytes);
             let read: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
             let read = read.map_err(|error| fault(&key, path, &error.to_string(), hint))?;
             if read.is_empty() {
@@ -103,7 +114,62 @@ impl Verifier {
             builder = builder.allow_unauthenticated();
         }
         let verifier = builder.build().map_err(|error| fault("ca", ca, &error.to_string(), hint))?;
-        Ok(Self { rule, verifier, lists_end })
+        let verifier = Arc::new(ShortChains(verifier));
+        let digest = all.finish().as_ref().try_into().expect("a SHA-256 has 32 bytes");
+        Ok(Self { rule, verifier, lists_end, digest })
+    }
+}
+
+/// Rejects a chain with many certificates before it is verified. The search for a path to an authority tries each
+/// certificate, so a client without a valid certificate could occupy a core.
+#[derive(Debug)]
+struct ShortChains(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for ShortChains {
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if intermediates.len() > INTERMEDIATES_MAX {
+            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        }
+        self.0.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 
@@ -126,5 +192,32 @@ impl ClientCertificate {
         let Facts { names, validity, .. } = Facts::of(certificate)?;
         let thumbprint = digest(&SHA256, certificate).as_ref().try_into().ok()?;
         Some(Self { rule: rule.name.clone(), names, thumbprint, ends: validity.ends })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+    #[test]
+    fn a_long_chain_is_refused_before_it_is_searched() {
+        let folder = std::env::temp_dir().join(format!("portcullis-chains-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = folder.join("ca.pem");
+        std::fs::write(&ca, parameters.self_signed(&key).unwrap().pem()).unwrap();
+        let mut leaf = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let issuer = Issuer::new(parameters, key);
+        let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap().der().clone();
+        let rule = ClientRule { name: "a".into(), required: true, ca, crls: Vec::new() };
+        let verifier = Verifier::open(Arc::new(rule)).unwrap().verifier;
+        let verify =
+            |count| verifier.verify_client_cert(&leaf, &vec![leaf.clone(); count], UnixTime::now()).is_ok();
+        assert_eq!([0, 8, 9].map(verify), [true, true, false]);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

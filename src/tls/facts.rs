@@ -64,7 +64,7 @@ pub struct Names {
     pub dns: Vec<Box<str>>,
     /// The alternative names that are URIs.
     pub uris: Vec<Box<str>>,
-    /// The alternative names that are addresses of mail.
+    /// The alternative names that are email addresses.
     pub emails: Vec<Box<str>>,
 }
 
@@ -195,7 +195,7 @@ fn to_be_signed(reader: &mut BERReaderSeq<'_, '_>) -> ASN1Result<Facts> {
                 if reader.next().read_oid()? != ObjectIdentifier::from_slice(&COMMON_NAME) {
                     reader.next().read_der()?;
                 } else {
-                    names.common.push(text(reader.next())?.into());
+                    names.common.push(text(reader.next())?);
                 }
                 Ok(())
             })
@@ -242,20 +242,25 @@ fn alternatives(value: &[u8], names: &mut Names) -> ASN1Result<()> {
                 () if tag == Tag::context(6) => &mut names.uris,
                 () => return reader.read_der().map(drop),
             };
-            list.push(reader.read_tagged_implicit(tag, |reader| reader.read_ia5_string())?.into());
+            list.push(content(reader, tag)?);
             Ok(())
         })
     })
 }
 
-/// Reads a text of a name. Other types of text are not used by authorities any more.
-fn text(reader: BERReader<'_, '_>) -> ASN1Result<String> {
+/// Reads a text of a name. Other types of text are not used by authorities any more, and become empty.
+fn text(reader: BERReader<'_, '_>) -> ASN1Result<Box<str>> {
     match reader.lookahead_tag()? {
-        TAG_UTF8STRING => reader.read_utf8string(),
-        TAG_PRINTABLESTRING => reader.read_printable_string(),
-        TAG_IA5STRING => reader.read_ia5_string(),
-        _ => reader.read_der().map(|_| String::new()),
+        tag @ (TAG_UTF8STRING | TAG_PRINTABLESTRING | TAG_IA5STRING) => content(reader, tag),
+        _ => reader.read_der().map(|_| Box::default()),
     }
+}
+
+/// Reads the text of a value with this tag. Authorities put more characters into the types for ASCII than these allow.
+/// A text that is not UTF-8 becomes empty, so that it stays a name of its kind and identifies nobody.
+fn content(reader: BERReader<'_, '_>, tag: Tag) -> ASN1Result<Box<str>> {
+    let bytes = reader.read_tagged_implicit(tag, |reader| reader.read_bytes())?;
+    Ok(String::from_utf8(bytes).unwrap_or_default().into())
 }
 
 fn moment(reader: BERReader<'_, '_>) -> ASN1Result<i64> {
@@ -329,6 +334,24 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let bare = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
         assert_eq!(Facts::of(bare.der()).unwrap().names.dns, texts(&[]));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_read_is_an_empty_name_and_hides_no_other_fact() {
+        let original = certificate();
+        let place = original.windows(7).position(|bytes| bytes == b"billing").unwrap();
+        for (byte, common) in [(b'_', "b_lling"), (0xff, "")] {
+            let mut changed = original.to_vec();
+            changed[place + 1] = byte;
+            let facts = Facts::of(&CertificateDer::from(changed)).unwrap();
+            assert_eq!(facts.names.common, [Box::from(common)]);
+            assert_eq!(facts.names.uris.len(), 1);
+        }
+        let place = original.windows(7).rposition(|bytes| bytes == b"billing").unwrap();
+        let mut changed = original.to_vec();
+        changed[place] = 0xff;
+        let names = Facts::of(&CertificateDer::from(changed)).unwrap().names;
+        assert_eq!((&*names.uris, &*names.common), (&[Box::from("")][..], &[Box::from("billing")][..]));
     }
 
     #[test]

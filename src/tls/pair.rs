@@ -137,7 +137,10 @@ fn bytes(part: Part, path: &Path) -> Result<Vec<u8>, Unusable> {
     stable_file::read(path, FILE_MAX).map_err(|why| Unusable {
         part,
         found: format!("{}: {why}", path.display()),
-        hint: "a PEM file that the gateway's user can read".to_owned(),
+        hint: match part {
+            Part::Certificate | Part::Key => "a PEM file that the gateway's user can read".to_owned(),
+            Part::Ocsp => "a file in DER that the gateway's user can read".to_owned(),
+        },
     })
 }
 

@@ -4,6 +4,7 @@ use super::Certificates;
 use super::clients::{ClientCertificate, ClientRule, Verifier};
 use super::shown::Shown;
 use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::{CertificateError, Error};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
@@ -20,10 +21,12 @@ pub(crate) struct TlsSession {
     /// The client's certificates, its own first.
     chain: Vec<CertificateDer<'static>>,
     client: Option<ClientCertificate>,
+    /// The time after which the revocation lists that accepted `chain` count no longer, in seconds since 1970.
+    lists_end: Cell<Option<u64>>,
     /// The generation of the files whose verifier last accepted `chain`.
     verified: Cell<u64>,
-    /// The generation of the files whose verifier last refused `chain`.
-    refused: Cell<u64>,
+    /// The generation of the files whose verifier last refused `chain`, and the reason.
+    refused: Cell<Option<(u64, Misdirected)>>,
     /// The host for which the shown certificate was last found valid.
     covered: RefCell<Box<str>>,
 }
@@ -47,6 +50,12 @@ pub(crate) enum Misdirected {
     Expired,
     /// The client's certificate is not accepted any more, because an authority or a revocation list changed.
     Refused,
+    /// The client's certificate was revoked.
+    Revoked,
+    /// A revocation list has expired.
+    ListExpired,
+    /// The gateway cannot read the client's certificate, so it does not know when the certificate expires.
+    Unreadable,
 }
 
 impl Misdirected {
@@ -62,7 +71,22 @@ impl Misdirected {
             Self::Refused => {
                 "the client's certificate is not accepted any more: the files of `ca` or `crl` changed"
             }
+            Self::Revoked => "the client's certificate was revoked while the connection was open",
+            Self::ListExpired => {
+                "a revocation list of the host's `crl` has expired, so no certificate is accepted"
+            }
+            Self::Unreadable => "the client's certificate cannot be parsed",
         }
+    }
+}
+
+fn refusal(error: &Error) -> Misdirected {
+    match error {
+        Error::InvalidCertificate(CertificateError::Revoked) => Misdirected::Revoked,
+        Error::InvalidCertificate(
+            CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. },
+        ) => Misdirected::ListExpired,
+        _ => Misdirected::Refused,
     }
 }
 
@@ -71,11 +95,11 @@ impl TlsSession {
         certificates: Certificates,
         has_name: bool,
         shown: Option<Arc<Shown>>,
-        rule: Option<&Verifier>,
+        verifier: Option<&Verifier>,
         chain: Vec<CertificateDer<'static>>,
         generation: u64,
     ) -> Self {
-        let rule = rule.map(|verifier| verifier.rule.clone());
+        let rule = verifier.map(|verifier| verifier.rule.clone());
         let client = rule.as_ref().and_then(|rule| ClientCertificate::of(rule, chain.first()?));
         Self {
             certificates,
@@ -84,8 +108,9 @@ impl TlsSession {
             rule,
             chain,
             client,
+            lists_end: Cell::new(verifier.and_then(|verifier| verifier.lists_end)),
             verified: Cell::new(generation),
-            refused: Cell::new(0),
+            refused: Cell::new(None),
             covered: RefCell::default(),
         }
     }
@@ -99,7 +124,7 @@ impl TlsSession {
     /// the host.
     ///
     /// A client may use one connection for all hosts that its certificate covers (RFC 9113 section 9.1.1), and a client
-    /// may send any `Host`. The rule of the first host must not stand for that of another.
+    /// may send any `Host`. The rule of the first host must not apply to another host.
     ///
     /// # Errors
     /// Returns why the connection may not carry the request.
@@ -113,12 +138,7 @@ impl TlsSession {
         if self.rule.as_deref() != rule {
             return Err(Misdirected::OtherRule);
         }
-        if let Some(client) = &self.client {
-            if now > client.ends {
-                return Err(Misdirected::Expired);
-            }
-            self.verify_again(now)?;
-        }
+        self.still_holds(now)?;
         // A proxy connects to the gateway under one name and forwards requests for many hosts.
         match host {
             Some(host) if self.has_name && !by_trusted_proxy => self.check_certificate(host),
@@ -126,26 +146,49 @@ impl TlsSession {
         }
     }
 
-    /// Verifies the client's certificate again if the files of its rule have changed.
-    fn verify_again(&self, now: u64) -> Result<(), Misdirected> {
-        let generation = self.certificates.generation();
-        if self.verified.get() == generation {
+    /// Checks whether the client's certificate, if there is one, is still accepted at `now` (seconds since 1970).
+    ///
+    /// # Errors
+    /// Returns why it is not.
+    pub(crate) fn still_holds(&self, now: u64) -> Result<(), Misdirected> {
+        if self.chain.is_empty() {
             return Ok(());
         }
-        if self.refused.get() == generation {
-            return Err(Misdirected::Refused);
+        match &self.client {
+            None => Err(Misdirected::Unreadable),
+            Some(client) if now > client.ends => Err(Misdirected::Expired),
+            Some(_) => self.verify_again(now),
+        }
+    }
+
+    /// Verifies the client's certificate again if the files of its rule have changed, or a revocation list has expired.
+    fn verify_again(&self, now: u64) -> Result<(), Misdirected> {
+        let generation = self.certificates.generation();
+        let is_expired = self.lists_end.get().is_some_and(|ends| now > ends);
+        if self.verified.get() == generation && !is_expired {
+            return Ok(());
+        }
+        if let Some((_, why)) = self.refused.get().filter(|(refused, _)| *refused == generation) {
+            return Err(why);
         }
         let Some((own, others)) = self.chain.split_first() else { return Ok(()) };
         let current = self.rule.as_ref().and_then(|rule| self.certificates.verifier(rule));
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
-        match current.map(|current| current.verifier.verify_client_cert(own, others, now)) {
-            Some(Ok(_)) => {
+        let verified = match &current {
+            Some(current) => {
+                current.verifier.verify_client_cert(own, others, now).map_err(|error| refusal(&error))
+            }
+            None => Err(Misdirected::Refused),
+        };
+        match verified {
+            Ok(_) => {
                 self.verified.set(generation);
+                self.lists_end.set(current.and_then(|current| current.lists_end));
                 Ok(())
             }
-            Some(Err(_)) | None => {
-                self.refused.set(generation);
-                Err(Misdirected::Refused)
+            Err(why) => {
+                self.refused.set(Some((generation, why)));
+                Err(why)
             }
         }
     }

@@ -112,6 +112,18 @@ impl Table {
         Self { all: all.into_iter().map(|(shown, _)| shown).collect(), by_host }
     }
 
+    /// Returns the certificate that takes the place of a pair of the policy: the default certificate, or a certificate
+    /// with the same files or the same first host.
+    pub(crate) fn predecessor(&self, files: &Files, entry: Option<&NamedFiles>) -> Option<&Arc<Shown>> {
+        self.all.iter().find(|shown| match entry {
+            None => shown.is_default,
+            Some(entry) => {
+                !shown.is_default
+                    && (shown.files == *files || entry.hosts.first().is_some_and(|host| *host == shown.label))
+            }
+        })
+    }
+
     /// Returns the certificate for a client that asks for this host. Returns `None` if no certificate is for the host,
     /// and there is no default certificate.
     pub(crate) fn of(&self, host: Option<&str>) -> Option<&Arc<Shown>> {

@@ -18,8 +18,8 @@ pub struct Handshake {
     /// `Sec-WebSocket-Key`. Over HTTP/2, whose handshakes have none, the gateway creates it.
     key: HeaderValue,
     is_http2: bool,
-    /// The subprotocol for a client whose subprotocols the upstream ignores. It precedes a token, and the gateway has
-    /// removed both.
+    /// The subprotocol that preceded the token. The gateway removed both, and answers with this subprotocol if the
+    /// upstream selects none.
     own_protocol: Option<HeaderValue>,
     /// The values of `Sec-WebSocket-Protocol` that the upstream gets.
     offers: Vec<HeaderValue>,

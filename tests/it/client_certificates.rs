@@ -4,10 +4,12 @@
 use crate::kit::pki::{Authority, Identity};
 use crate::kit::portcullis::{Builder, command, write_policy};
 use crate::kit::tls::{Options, connect};
+use crate::kit::websocket::{close, echoed, handshake, service};
 use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, token};
 use crate::policy;
 use rustls::version::{TLS12, TLS13};
 use serde_json::json;
+use std::time::Duration;
 
 const ROUTES: &str = "
 [server]
@@ -53,6 +55,14 @@ upstream = \"app\"
 access   = \"public\"
 ";
 
+const SOCKET: &str = "
+[[route]]
+path      = \"/socket\"
+upstream  = \"app\"
+sources   = [\"client_certificate\"]
+websocket = true
+";
+
 struct World {
     upstream: Upstream,
     partners: Authority,
@@ -69,7 +79,11 @@ impl World {
     }
 
     fn builder(&self) -> Builder {
-        Portcullis::with(&policy(&self.upstream, ROUTES))
+        self.with(&policy(&self.upstream, &format!("{ROUTES}{SOCKET}")))
+    }
+
+    fn with(&self, text: &str) -> Builder {
+        Portcullis::with(text)
             .file("ca.pem", &self.partners.pem)
             .file("ca.crl", self.partners.revoke(&[], 2046))
             .file("staff.pem", &self.staff.pem)
@@ -297,9 +311,80 @@ fn a_revoked_certificate_is_refused_at_once_also_on_an_open_connection() {
     eventually("they are accepted again", || !is_refused(&gateway, &options(&other)));
     gateway.dir().replace("ca.pem", "nothing");
     gateway.wait_log("it is logged", |line| {
-        line["message"] == "the certificate was not replaced; the current one stays in use"
+        line["message"] == "the authorities and revocation lists for client certificates were not replaced; the current ones stay in use"
     });
     assert!(!is_refused(&gateway, &options(&other)));
+}
+
+/// The gateway reads a list only when its file changes.
+#[test]
+fn an_expired_revocation_list_ends_open_connections_too() {
+    let world = World::new();
+    let list = world.partners.revoke_none_for(Duration::from_secs(4));
+    let gateway = world.builder().file("ca.crl", list).start();
+    let mut open = opened(&gateway, "partner.test", Some(&world.billing()));
+    let request = Request::get("/certificate").host("partner.test");
+    request.over(&mut open).is(200);
+    eventually("the open connection carries no more requests", || request.over(&mut open).status == 421);
+}
+
+#[test]
+fn a_revoked_certificate_ends_its_websockets() {
+    let service = service();
+    let world = World { upstream: service, ..World::new() };
+    let gateway = world.builder().start();
+    let (revoked, other) = (world.billing(), world.partners.issue(&["spiffe://test/other"]));
+    let mut sockets = [&revoked, &other].map(|identity| opened(&gateway, "partner.test", Some(identity)));
+    for socket in &mut sockets {
+        handshake("/socket").host("partner.test").over(socket).is(101);
+        assert_eq!(echoed(socket, "hello"), "hello");
+    }
+    gateway.dir().replace("ca.crl", world.partners.revoke(&[&revoked], 2046));
+    let [ended, open] = &mut sockets;
+    assert_eq!(ended.rest(), close(1008, "token_revoked"));
+    assert_eq!(echoed(open, "again"), "again");
+}
+
+/// A browser sends the certificate of its user with requests from the pages of all sites, as it does with cookies.
+#[test]
+fn a_page_of_another_site_cannot_use_the_certificate_of_its_visitor() {
+    let world = World::new();
+    let gateway = world.builder().start();
+    let identity = world.billing();
+    let ask = |request: Request| {
+        ask(&gateway, "partner.test", Some(&identity), request.header("Accept", "application/json"))
+    };
+    let origin = "https://partner.test";
+    let post = || Request::post("/certificate", "pay");
+    ask(post()).is(200);
+    ask(post().header("Origin", origin).header("Sec-Fetch-Site", "same-origin")).is(200);
+    for site in
+        [&[("Origin", "https://evil.test")][..], &[("Sec-Fetch-Site", "cross-site")], &[("Origin", "null")]]
+    {
+        let with = |request: Request| {
+            site.iter().fold(request, |request, (name, value)| request.header(name, value))
+        };
+        ask(with(post())).is_refusal(403, "csrf_mismatch");
+        ask(with(Request::get("/certificate"))).is(200);
+        ask(with(handshake("/socket"))).is_refusal(403, "csrf_mismatch");
+    }
+}
+
+/// The certificate of a connection is that of the proxy.
+#[test]
+fn a_client_behind_a_trusted_proxy_does_not_have_the_certificate_of_the_proxy() {
+    let world = World::new();
+    let text = policy(&world.upstream, ROUTES)
+        .replace("[server]\n", "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n");
+    let gateway = world.with(&text).start();
+    let identity = world.billing();
+    let ask = |request: Request| ask(&gateway, "partner.test", Some(&identity), request);
+    ask(Request::get("/certificate")).is(200);
+    let relayed = |path: &str| Request::get(path).header("X-Forwarded-For", "192.0.2.7");
+    ask(relayed("/certificate")).is_refusal(401, "missing_token");
+    let bound = token("ada").claim("cnf", json!({ "x5t#S256": identity.thumbprint() }));
+    ask(relayed("/token").bearer(&bound)).is_refusal(401, "wrong_client_certificate");
+    ask(Request::get("/token").bearer(&bound)).is(200);
 }
 
 /// A connection that is older than the rule has no certificate.
@@ -312,11 +397,7 @@ fn a_rule_that_a_reload_adds_counts_for_open_connections() {
         assert!(rest.contains("[[route]]"));
         policy(&world.upstream, &format!("{before}{routes}"))
     };
-    let gateway = Portcullis::with(&without)
-        .file("ca.pem", &world.partners.pem)
-        .file("ca.crl", world.partners.revoke(&[], 2046))
-        .file("staff.pem", &world.staff.pem)
-        .start();
+    let gateway = world.with(&without).start();
     let mut old = opened(&gateway, "partner.test", None);
     let request = Request::get("/public").host("partner.test");
     request.over(&mut old).is(200);

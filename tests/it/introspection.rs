@@ -10,6 +10,7 @@ use crate::kit::portcullis::{command, command_in, completed, write_policy};
 use crate::kit::upstream::{After, ClosedPort, Gate, Wire};
 use crate::kit::{Answer, Portcullis, Request, eventually, token};
 use crate::reload::reload;
+use crate::signals::SIGNALS;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -312,14 +313,6 @@ fn while_the_endpoint_is_down_only_unknown_tokens_are_unavailable() {
     let listed = list(&["key", "list"]);
     assert!(listed.contains("asked about tokens without a verifiable signature\n"), "{listed}");
 }
-
-const SIGNALS: &str = r#"
-[signals.idp]
-issuer   = "https://id.test/"
-audience = "https://gateway.test"
-push     = "/signals/idp"
-logout   = "/signals/idp/logout"
-"#;
 
 /// Returns a statement of the issuer about a user's sessions.
 fn statement(kind: &str, subject: &str, event: &str) -> Token {

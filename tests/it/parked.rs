@@ -30,6 +30,21 @@ fn after_parking(gateway: &Portcullis) -> Connection {
     later
 }
 
+/// Returns a connection that has served a request and is parked, alone.
+#[track_caller]
+fn one_parked(gateway: &Portcullis, open: fn(&Portcullis) -> Connection) -> Connection {
+    let mut connection = open(gateway);
+    Request::get("/").over(&mut connection).is(200);
+    wait_until_parked(gateway, 1);
+    connection
+}
+
+/// Waits until no connection is open.
+#[track_caller]
+fn wait_until_closed(gateway: &Portcullis) {
+    eventually("all connections are closed", || gateway.metric("portcullis_connections_open") == Some(0));
+}
+
 /// Opens a connection in cleartext, and one over TLS.
 const EACH: [fn(&Portcullis) -> Connection; 2] =
     [|gateway| Connection::open(gateway.http()), |gateway| Connection::tls(gateway.https())];
@@ -54,7 +69,7 @@ fn parked_connections_are_counted_as_open_and_serve_the_next_request() {
     }
     assert_eq!(upstream.requests().len(), 20);
     drop(connections);
-    eventually("they are closed", || gateway.metric("portcullis_connections_open") == Some(0));
+    wait_until_closed(&gateway);
     assert_eq!(parked(&gateway), 0);
 }
 
@@ -109,9 +124,7 @@ fn many_pipelined_requests_wake_a_parked_connection() {
     let upstream = Upstream::start();
     let gateway = one_core(&upstream, "", PUBLIC);
     for open in EACH {
-        let mut connection = open(&gateway);
-        Request::get("/").over(&mut connection).is(200);
-        wait_until_parked(&gateway, 1);
+        let mut connection = one_parked(&gateway, open);
         connection
             .send((0..20).flat_map(|number| Request::get(&format!("/{number}")).bytes()).collect::<Vec<_>>());
         for number in 0..20 {
@@ -146,7 +159,7 @@ fn the_rest_of_a_refused_body_is_no_request() {
                 assert_eq!(upstream.last_request().target, "/next");
             }
             drop((connection, later));
-            eventually("both are closed", || gateway.metric("portcullis_connections_open") == Some(0));
+            wait_until_closed(&gateway);
         }
     }
     assert!(upstream.requests().iter().all(|request| request.target != "/smuggled"));
@@ -200,12 +213,10 @@ fn a_client_that_closes_its_half_closes_a_parked_connection() {
     let upstream = Upstream::start();
     let gateway = one_core(&upstream, "", PUBLIC);
     for open in EACH {
-        let mut connection = open(&gateway);
-        Request::get("/").over(&mut connection).is(200);
-        wait_until_parked(&gateway, 1);
+        let mut connection = one_parked(&gateway, open);
         connection.finish();
         connection.is_closed();
-        eventually("it is closed", || gateway.metric("portcullis_connections_open") == Some(0));
+        wait_until_closed(&gateway);
     }
 }
 
@@ -214,15 +225,13 @@ fn the_last_request_of_a_client_that_closed_its_half_is_answered() {
     let upstream = Upstream::start();
     let gateway = one_core(&upstream, "", PUBLIC);
     for open in EACH {
-        let mut connection = open(&gateway);
-        Request::get("/").over(&mut connection).is(200);
-        wait_until_parked(&gateway, 1);
+        let mut connection = one_parked(&gateway, open);
         connection.send(Request::get("/last").bytes());
         eventually("the request is forwarded", || upstream.last_request().target == "/last");
         connection.answer().is(200);
         connection.finish();
         connection.is_closed();
-        eventually("it is closed", || gateway.metric("portcullis_connections_open") == Some(0));
+        wait_until_closed(&gateway);
     }
 }
 
@@ -251,9 +260,7 @@ fn the_deadlines_hold_while_connections_are_parked() {
     assert_eq!((parked(&gateway), gateway.metric("portcullis_connections_open")), (0, Some(0)));
 
     for open in EACH {
-        let mut connection = open(&gateway);
-        Request::get("/").over(&mut connection).is(200);
-        wait_until_parked(&gateway, 1);
+        let mut connection = one_parked(&gateway, open);
         let begun = Instant::now();
         connection.send("GET / HTTP/1.1\r\n");
         connection.answer().is_refusal(408, "request_timeout");

@@ -6,6 +6,7 @@ use crate::{PUBLIC, policy};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -60,6 +61,19 @@ fn the_announced_address_is_the_client_s_over_cleartext_and_tls() {
         assert_eq!(upstream.last_request().header("x-forwarded-for"), Some(client));
         assert_eq!(gateway.access_line(&answer)["client"], client);
     }
+}
+
+#[test]
+fn a_connection_without_its_header_does_not_delay_the_end() {
+    let upstream = Upstream::start();
+    let mut gateway = started(&upstream, "[server.proxy_protocol]\nfrom = \"127.0.0.1\"\n");
+    let mut silent = Connection::open(gateway.http());
+    eventually("it is open", || gateway.metric("portcullis_connections_open") == Some(1));
+    let begun = Instant::now();
+    gateway.signal("TERM");
+    silent.is_closed();
+    assert_eq!(gateway.exit_code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 /// The header may arrive in any pieces.

@@ -21,7 +21,8 @@ path     = "/any"
 upstream = "echo"
 "#;
 
-const SIGNALS: &str = r#"
+/// The transmitter of the issuer `https://id.test/`.
+pub const SIGNALS: &str = r#"
 [signals.idp]
 issuer   = "https://id.test/"
 audience = "https://gateway.test"

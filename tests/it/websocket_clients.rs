@@ -2,9 +2,9 @@
 
 use crate::kit::browser::{Browser, Scripts};
 use crate::kit::client::HOST;
-use crate::kit::forge::now;
+use crate::kit::forge::{issuer_without_leeway, now};
 use crate::kit::websocket::service;
-use crate::kit::{ISSUER, Portcullis, token};
+use crate::kit::{Portcullis, token};
 use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ access    = "public"
 "#;
 
 fn policy(server: &str) -> String {
-    let issuer = ISSUER.replace("[[issuer]]", "[[issuer]]\nleeway     = \"0s\"");
+    let issuer = issuer_without_leeway();
     format!("{issuer}\n[upstream.app]\nservers = [\"{server}\"]\n{ROUTES}")
 }
 

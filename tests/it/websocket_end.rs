@@ -3,16 +3,16 @@
 
 use crate::kit::account::{AUTHORITY, add, login};
 use crate::kit::client::Connection;
-use crate::kit::forge::now;
+use crate::kit::forge::{issuer_without_leeway, now};
 use crate::kit::upstream::{After, Gate};
 use crate::kit::websocket::{close, echoed, handshake, masked, opened, scripted, service, unmasked};
-use crate::kit::{ISSUER, Portcullis, Request, Upstream, eventually, token};
+use crate::kit::{Portcullis, Request, Upstream, eventually, token};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// The forge's issuer without leeway, and routes for WebSockets and for answers.
 fn policy(upstream: &Upstream, tables: &str) -> String {
-    let issuer = ISSUER.replace("[[issuer]]", "[[issuer]]\nleeway     = \"0s\"");
+    let issuer = issuer_without_leeway();
     format!("{issuer}\n[upstream.app]\nservers = [\"{upstream}\"]\n{ROUTES}{tables}")
 }
 

@@ -2,7 +2,7 @@
 
 use crate::gateway;
 use crate::kit::account::AUTHORITY;
-use crate::kit::forge::now;
+use crate::kit::forge::{issuer_without_leeway, now};
 use crate::kit::http2::{Frames, Verdict, block, frame};
 use crate::kit::upstream::After;
 use crate::kit::websocket::{close, masked, scripted, service, unmasked};
@@ -163,7 +163,7 @@ fn a_service_that_answers_the_handshake_with_200_opens_nothing() {
 #[test]
 fn a_stream_ends_with_its_token_and_its_connection_stays() {
     let service = service();
-    let issuer = crate::kit::ISSUER.replace("[[issuer]]", "[[issuer]]\nleeway     = \"0s\"");
+    let issuer = issuer_without_leeway();
     let policy = format!("{issuer}\n[upstream.app]\nservers = [\"{service}\"]\n{ROUTES}");
     let gateway = Portcullis::with(&policy).start();
     let bearer = format!("Bearer {}", token("ada").claim("exp", json!(now() + 3)));

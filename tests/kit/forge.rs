@@ -23,6 +23,11 @@ algorithms = ["ES256"]
 jwks       = "jwks.json"
 "#;
 
+/// Returns [`ISSUER`] without leeway, so that a token ends when it says.
+pub fn issuer_without_leeway() -> String {
+    ISSUER.replace("[[issuer]]", "[[issuer]]\nleeway     = \"0s\"")
+}
+
 /// Returns the current time in seconds since 1970.
 pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("1970 is over").as_secs() as i64

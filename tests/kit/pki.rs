@@ -69,7 +69,7 @@ impl Authority {
         Self { issuer: Issuer::new(parameters, key), pem, key: text }
     }
 
-    /// Issues a certificate with these alternative names. A name with a scheme is a URI, one with `@` an address of mail,
+    /// Issues a certificate with these alternative names. A name with a scheme is a URI, one with `@` an email address,
     /// and any other is a host. The common name is the first of them.
     pub fn issue(&self, names: &[&str]) -> Identity {
         self.issue_until(names, 2046)
@@ -142,20 +142,34 @@ impl Authority {
 
     /// Returns a revocation list in PEM with these certificates, which is valid until the beginning of a year.
     pub fn revoke(&self, revoked: &[&Identity], year: i32) -> String {
+        self.list(revoked, |list| list.next_update = date_time_ymd(year, 1, 1))
+    }
+
+    /// Returns an empty revocation list in PEM, which is valid for this time.
+    pub fn revoke_none_for(&self, time: std::time::Duration) -> String {
+        self.list(&[], |list| list.next_update = (std::time::SystemTime::now() + time).into())
+    }
+
+    fn list(
+        &self,
+        revoked: &[&Identity],
+        change: impl FnOnce(&mut CertificateRevocationListParams),
+    ) -> String {
         let revoked_certs = revoked.iter().map(|identity| RevokedCertParams {
             serial_number: SerialNumber::from(identity.serial),
             revocation_time: date_time_ymd(2025, 1, 1),
             reason_code: None,
             invalidity_date: None,
         });
-        let list = CertificateRevocationListParams {
+        let mut list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(year, 1, 1),
+            next_update: date_time_ymd(2046, 1, 1),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: revoked_certs.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
+        change(&mut list);
         list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 }

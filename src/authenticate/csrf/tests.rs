@@ -3,6 +3,15 @@ use crate::peer::Scheme;
 use crate::route::Head;
 use proptest::prelude::*;
 
+fn check(
+    credentials: &Credentials<'_>,
+    names: &CookieNames,
+    origins: &[Box<str>],
+    local: Option<&Local>,
+) -> Result<(), Denial> {
+    super::check(credentials, names, origins, local).map_err(|refused| refused.denial)
+}
+
 fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
@@ -18,13 +27,7 @@ fn at(method: &Method, port: Option<u16>, fields: &[(&'static str, &str)]) -> Re
     let head = Head { method, host, port, path: "/".into(), query: None, headers: &headers };
     let local = Local::new(None, 0, Some("right".into()));
     let origins = ["https://app.example".into()];
-    let credentials = Credentials {
-        head: &head,
-        scheme: Scheme::Https,
-        relayed: None,
-        csrf_field: None,
-        certificate: None,
-    };
+    let credentials = Credentials::new(&head, Scheme::Https);
     check(&credentials, &CookieNames::default(), &origins, Some(&local))
 }
 
@@ -90,13 +93,7 @@ fn the_token_is_that_of_the_session_to_the_letter() {
         };
         let local = Local::new(None, 0, Some("right".into()));
         let names = CookieNames::default();
-        let credentials = |csrf_field| Credentials {
-            head: &head,
-            scheme: Scheme::Https,
-            relayed: None,
-            csrf_field,
-            certificate: None,
-        };
+        let credentials = |csrf_field| Credentials { csrf_field, ..Credentials::new(&head, Scheme::Https) };
         let outcome = check(&credentials(None), &names, &[], Some(&local));
         assert_eq!(outcome, MISMATCH, "{wrong:?}");
         // A correct form field does not replace a wrong header, and no value is correct for a token without the `csrf`
@@ -165,13 +162,7 @@ fn the_host_that_a_trusted_proxys_client_asked_is_the_requests_own() {
         };
         let relayed = Relayed { host: Some(host.into()), port, ..Relayed::default() };
         let local = Local::new(None, 0, Some("right".into()));
-        let credentials = Credentials {
-            head: &head,
-            scheme: Scheme::Https,
-            relayed: Some(&relayed),
-            csrf_field: None,
-            certificate: None,
-        };
+        let credentials = Credentials { relayed: Some(&relayed), ..Credentials::new(&head, Scheme::Https) };
         let checked = check(&credentials, &CookieNames::default(), &[], Some(&local));
         assert_eq!(checked, outcome, "{host} {port:?} {origin}");
     }

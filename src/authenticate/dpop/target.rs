@@ -81,7 +81,7 @@ mod tests {
             query: Some("a=b"),
             headers: &headers,
         };
-        let credentials = Credentials { head: &head, scheme, relayed, csrf_field: None, certificate: None };
+        let credentials = Credentials { relayed, ..Credentials::new(&head, scheme) };
         Target::parse(htu).is_some_and(|target| target.is_of(&credentials))
     }
 

@@ -75,13 +75,7 @@ fn verify_fields(
         query: Some("a=b"),
         headers: &headers,
     };
-    let credentials = Credentials {
-        head: &head,
-        scheme: Scheme::Https,
-        relayed: None,
-        csrf_field: None,
-        certificate: None,
-    };
+    let credentials = Credentials::new(&head, Scheme::Https);
     dpop.verify(&credentials, Some((&digest_of(TOKEN), key)), Now::at(now))
 }
 
@@ -125,13 +119,7 @@ fn the_example_of_the_standard_is_accepted() {
         headers.append(DPOP, PROOF.parse().unwrap());
         let path = "/protectedresource".into();
         let head = Head { method, host: Some(host.into()), port: None, path, query: None, headers: &headers };
-        let credentials = Credentials {
-            head: &head,
-            scheme: Scheme::Https,
-            relayed: None,
-            csrf_field: None,
-            certificate: None,
-        };
+        let credentials = Credentials::new(&head, Scheme::Https);
         let key = KEY.parse().unwrap();
         let verified = Dpop::default().verify(&credentials, Some((&digest_of(token), &key)), Now::at(now));
         verified.map(|key| key.to_string()).map_err(|refused| refused.denial)

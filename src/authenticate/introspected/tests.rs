@@ -1,34 +1,22 @@
 use super::*;
 use crate::authenticate::{Algorithm, ClaimPath, IdentityHeaders, KeySet, Principal, Profile, Trust, verify};
-use crate::introspection::{Authentication, Endpoint, IntrospectionSettings};
-use crate::outbound::{Networks, Url};
+use crate::introspection::IntrospectionSettings;
 use jsonwebtoken::{EncodingKey, Header};
 use proptest::prelude::*;
 use rustls::RootCertStore;
 use serde_json::json;
-use std::time::Duration;
 
 const SECRET: &[u8; 32] = b"k7Qz1k8Wv3Jq0ZpLmX2v5T9rY4uB6nHc";
 const ISSUER: &str = "https://id.test/";
 const NOW: u64 = 1_000_000;
 
 fn introspector(issuer: &str, prefixes: &[&str], always: bool) -> Arc<Introspector> {
+    let prefixes = prefixes.iter().map(|prefix| (*prefix).into()).collect();
     let settings = IntrospectionSettings {
         issuer: Arc::from(issuer),
-        endpoint: Endpoint::Url(Url::parse("https://id.test/introspect").unwrap()),
-        authentication: Authentication::None,
-        signed_for: None,
         always,
-        prefixes: prefixes.iter().map(|prefix| (*prefix).into()).collect(),
-        max_age: Duration::from_secs(60),
-        negative_max_age: Duration::from_secs(10),
-        timeout: Duration::from_secs(3),
-        rate: 100,
-        per: Duration::from_secs(1),
-        concurrent: 8,
-        authorities: [0; 32],
-        networks: Networks::default(),
-        allows_http: false,
+        prefixes,
+        ..IntrospectionSettings::for_tests()
     };
     Introspector::after(settings, Arc::new(RootCertStore::empty()), None).unwrap()
 }

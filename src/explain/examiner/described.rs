@@ -62,7 +62,7 @@ impl Examiner<'_> {
         prepared
     }
 
-    /// Returns the callers among which a described caller is, if it has a client certificate: `iss` says so, or the
+    /// Returns the table that contains the described caller, if the caller has a client certificate: `iss` says so, or the
     /// matching route has no place for a token.
     fn certificate_callers(
         &self,

@@ -4,9 +4,7 @@ use super::{Faults, client_certificates, private};
 use crate::clock::Now;
 use crate::config::file::{CertificateSection, File, TlsSection};
 use crate::route::HostPattern;
-use crate::tls::{
-    Depth, Files, HostMap, Invalid, NamedFiles, Part, Shown, TlsSettings, Validity, names_other,
-};
+use crate::tls::{Depth, Files, HostMap, Invalid, NamedFiles, Part, Shown, TlsSettings, names_other};
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
 
@@ -69,16 +67,12 @@ fn named(
         return None;
     }
     let files = pair(key, (certificate, private_key, ocsp.as_deref()), faults)?;
-    let hosts = hosts.iter().enumerate().filter_map(|(index, host)| {
-        let at = format!("{key}.hosts[{index}]");
-        let host = client_certificates::host(&at, host, faults)?;
-        Some(host)
-    });
-    let named = NamedFiles { files, hosts: hosts.collect() };
+    let hosts = client_certificates::hosts(key, hosts, faults);
+    let named = NamedFiles { files, hosts: hosts.iter().map(|(_, host)| host.clone()).collect() };
     let shown = open(key, &named.files, Some(&named), is_served, faults)?;
-    for (index, host) in named.hosts.iter().enumerate() {
+    for (index, host) in &hosts {
         if let Some(presented) = names_other(shown.own(), &host.replacen('*', "any", 1)) {
-            let is_for = if presented.is_empty() { "no name".to_owned() } else { quoted(&presented) };
+            let is_for = quoted(&presented);
             faults.fault(
                 "certificate_host",
                 &format!("{key}.hosts[{index}]"),
@@ -122,13 +116,13 @@ fn pair(
                 "half_a_pair",
                 &at,
                 "the certificate is missing",
-                format!("add [{key}] certificate"),
+                "add certificate to the same table",
             );
             None
         }
         (_, "") => {
             let at = format!("{key}.certificate");
-            faults.fault("half_a_pair", &at, "the key is missing", format!("add [{key}] key"));
+            faults.fault("half_a_pair", &at, "the key is missing", "add key to the same table");
             None
         }
         // `control::certificates` watches these files, and those of clients' certificates.
@@ -140,7 +134,7 @@ fn pair(
     }
 }
 
-/// Reads a pair, and reports what clients would not accept.
+/// Reads a pair, and reports problems for which clients would reject it.
 fn open(
     key: &str,
     files: &Files,
@@ -170,7 +164,7 @@ fn open(
 
 fn validity(key: &str, shown: &Shown, now: u64, faults: &mut Faults<'_>) {
     let at = format!("{key}.certificate");
-    match Validity::of(shown.own()).and_then(|validity| validity.fault(now)) {
+    match shown.validity.and_then(|validity| validity.fault(now)) {
         Some(invalid @ Invalid::Expired(_)) => faults.warn(
             "certificate_expired",
             &at,
@@ -229,13 +223,16 @@ fn names(by_host: &HostMap<Readable>, file: &File, faults: &mut Faults<'_>) {
             faults.warn("certificate_name", "tls.certificates", found, hint);
             continue;
         }
-        let is_for = if presented.is_empty() { "no name".to_owned() } else { quoted(&presented) };
+        let is_for = quoted(&presented);
         let found = format!("valid for {is_for}, but not for {hosts}: clients reject it there");
         faults.warn("certificate_name", &format!("{key}.certificate"), found, hint);
     }
 }
 
 fn quoted(names: &[String]) -> String {
+    if names.is_empty() {
+        return "no name".to_owned();
+    }
     let more = names.len().saturating_sub(NAMES_TOLD);
     let first = names.iter().take(NAMES_TOLD).map(String::as_str).collect::<Vec<_>>().join(", ");
     if more > 0 { format!("{first} and {more} more") } else { first }

@@ -2,8 +2,11 @@
 
 use super::Faults;
 use crate::authenticate::{CertificateCallers, SubjectName};
+use crate::clock::Now;
 use crate::config::file::{CertificateSubject, ClientCertificateMode, File};
+use crate::config::values::TokenSource;
 use crate::route::HostPattern;
+use crate::timestamp::rfc3339;
 use crate::tls::{ClientRule, Verifier};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -22,11 +25,7 @@ pub(super) fn rules(file: &File, faults: &mut Faults<'_>) -> Vec<(Arc<ClientRule
             let hint = "use letters, digits, '-' and '_': the name is part of the issuer of the callers";
             faults.fault("bad_name", &key, format!("the name \"{name}\""), hint);
         }
-        let mut hosts = Vec::new();
-        for (index, host) in table.hosts.iter().enumerate() {
-            let at = format!("{key}.hosts[{index}]");
-            hosts.extend(self::host(&at, host, faults));
-        }
+        let hosts: Vec<_> = hosts(&key, &table.hosts, faults).into_iter().map(|(_, host)| host).collect();
         let claimed = if table.hosts.is_empty() { vec![Box::default()] } else { hosts.clone() };
         for host in claimed {
             if let Some(other) = known.insert(host.clone(), name) {
@@ -46,8 +45,15 @@ pub(super) fn rules(file: &File, faults: &mut Faults<'_>) -> Vec<(Arc<ClientRule
             ca: faults.unwatched_path(&table.ca),
             crls: table.crl.iter().map(|path| faults.unwatched_path(path)).collect(),
         });
-        if let Err(bad) = Verifier::open(rule.clone()) {
-            faults.fault("bad_file", &format!("{key}.{}", bad.key), bad.found, bad.hint);
+        match Verifier::open(rule.clone()) {
+            Ok(Verifier { lists_end: Some(ends), .. }) if Now::read().unix > ends => faults.warn(
+                "crl_expired",
+                &format!("{key}.crl"),
+                format!("a list has expired on {}: every client certificate is refused", rfc3339(ends)),
+                "fetch the authority's current list; a running gateway loads it within a second",
+            ),
+            Ok(_) => {}
+            Err(bad) => faults.fault("bad_file", &format!("{key}.{}", bad.key), bad.found, bad.hint),
         }
         rules.push((rule, hosts));
     }
@@ -61,6 +67,7 @@ pub(super) fn rules(file: &File, faults: &mut Faults<'_>) -> Vec<(Arc<ClientRule
             "turn https on, or remove the table",
         );
     }
+    unasked_hosts(file, faults);
     rules
 }
 
@@ -78,9 +85,48 @@ pub(super) fn callers(file: &File) -> Vec<CertificateCallers> {
     callers.collect()
 }
 
+/// Reports routes that take callers only by their certificate, on hosts that ask nobody for one.
+fn unasked_hosts(file: &File, faults: &mut Faults<'_>) {
+    let asked: Vec<&String> = file.client_certificates.values().flat_map(|table| &table.hosts).collect();
+    if asked.is_empty() || file.client_certificates.values().any(|table| table.hosts.is_empty()) {
+        return;
+    }
+    for (index, route) in file.route.iter().enumerate() {
+        let sources = route.sources.as_deref().or(file.policy.sources.as_deref()).unwrap_or_default();
+        let is_only =
+            !sources.is_empty() && sources.iter().all(|source| *source == TokenSource::ClientCertificate);
+        let Ok(HostPattern::Exact(host)) = HostPattern::parse(&route.host) else { continue };
+        let covers = |asked: &&String| match asked.strip_prefix('*') {
+            Some(end) => host.len() > end.len() && host.ends_with(&end.to_ascii_lowercase()),
+            None => asked.eq_ignore_ascii_case(&host),
+        };
+        if is_only && !asked.iter().any(covers) {
+            faults.warn(
+                "unused",
+                &format!("route[{index}].sources"),
+                format!("no [client_certificates.NAME] asks clients of \"{host}\" for a certificate: nobody can pass"),
+                "add the host to hosts of a [client_certificates.NAME]",
+            );
+        }
+    }
+}
+
+/// Returns the valid hosts of a list, each with its index. `key` is the key of the list's table.
+pub(super) fn hosts(key: &str, list: &[String], faults: &mut Faults<'_>) -> Vec<(usize, Box<str>)> {
+    let each = list.iter().enumerate();
+    each.filter_map(|(index, host)| {
+        Some((index, self::host(&format!("{key}.hosts[{index}]"), host, faults)?))
+    })
+    .collect()
+}
+
 /// Returns a host for which clients ask (SNI), or `*.` and a host.
-pub(super) fn host(key: &str, text: &str, faults: &mut Faults<'_>) -> Option<Box<str>> {
+fn host(key: &str, text: &str, faults: &mut Faults<'_>) -> Option<Box<str>> {
     match HostPattern::parse(text) {
+        _ if text == "*" => {
+            faults.fault("bad_host", key, "the host `*`", "leave hosts out");
+            None
+        }
         Ok(pattern) if is_address(&pattern) => {
             let hint =
                 "use a name: a client that connects to an address asks for no host (RFC 6066 section 3)";

@@ -405,7 +405,7 @@ fn websocket(
 ) {
     let at = format!("{key}.websocket");
     if matches!(destination, Some(Destination::Echo)) {
-        let found = "true, and the built-in echo speaks no WebSocket";
+        let found = "true, and the built-in echo does not support WebSockets";
         faults.fault("impossible_rule", &at, found, "an upstream with servers");
     }
     if matcher.is_some_and(|matcher| !matcher.methods.contains(&Method::GET)) {

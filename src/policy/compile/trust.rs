@@ -299,7 +299,7 @@ fn issuer<'f>(
         );
     }
     if table.issuer == API_KEY_ISSUER || table.issuer.starts_with(CLIENT_CERTIFICATE_ISSUER) {
-        let hint = "use the issuer's own name: callers without a token have this one";
+        let hint = "use the issuer's own name: this name is reserved for API keys and client certificates";
         faults.fault("bad_value", &at("issuer"), format!("\"{}\" is reserved", table.issuer), hint);
     }
     let lacks_audience = table.may_lack.iter().any(|claim| claim == "aud");

@@ -1,7 +1,7 @@
 //! Reports weaknesses in the handling of tokens.
 
 use super::Subject;
-use crate::config::file::{File, SameSite};
+use crate::config::file::{File, RouteSection, SameSite};
 use crate::config::requirements::Requirements;
 use crate::config::secret::Secret;
 use crate::config::values::{RoleLimit, TokenSource};
@@ -152,10 +152,18 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
         let name = if route.name.is_empty() { &route.path } else { &route.name };
         (format!("route[{index}]"), name, route.requirements())
     });
+    // Issuers grant nothing to callers with a certificate or an API key.
+    let reads_tokens = |route: &RouteSection| {
+        let sources = route.sources.as_deref().or(file.policy.sources.as_deref());
+        let is_token =
+            |source: &TokenSource| !matches!(source, TokenSource::ClientCertificate | TokenSource::ApiKey);
+        sources.is_none_or(|sources| sources.iter().any(is_token))
+    };
     let separates = |key: &str| {
         file.route
             .iter()
             .enumerate()
+            .filter(|(_, route)| reads_tokens(route))
             .filter(|(index, route)| {
                 key == format!("route[{index}]")
                     || key
