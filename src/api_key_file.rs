@@ -331,7 +331,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(
+        fn a_written_value_parses_to_the_same_value(
             name in "[A-Za-z0-9._-]{1,64}",
             digest: [u8; 32],
             roles in proptest::collection::vec("\\PC{1,8}", 0..4),

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_findings_the_first_are_told_and_how_many_more_there_are() {
+    fn of_many_findings_the_first_are_listed_and_the_others_counted() {
         let of = |severity, count| vec![Diagnostic { severity, ..diagnostic("x") }; count];
         let said = |faults, warnings| {
             let found = [of(Severity::Fault, faults), of(Severity::Warning, warnings)].concat();

@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_by_rfc_3339_is_read_again(unix in 0_u64..253_402_300_800) {
+        fn a_formatted_rfc_3339_time_parses_to_the_same_time(unix in 0_u64..253_402_300_800) {
             prop_assert_eq!(parse_rfc3339(&rfc3339(unix)), Some(unix));
         }
 

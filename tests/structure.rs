@@ -260,7 +260,7 @@ fn an_import_downwards_and_an_exception_are_no_fault() {
 }
 
 #[test]
-fn what_the_program_is_made_of_is_in_the_image_that_builds_it() {
+fn the_dockerfile_copies_every_folder_that_the_build_needs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dockerfile = fs::read_to_string(root.join("Dockerfile")).unwrap();
     let copied: BTreeSet<&str> = dockerfile

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_lately_stays() {
+    fn a_recently_used_entry_stays() {
         let mut cache = TokenCache::new(3);
         let now = Now::at(0);
         cache.get(&digest_of("x"), 1, now);

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_refused() {
+    fn invalid_paths_are_refused() {
         let long = "a.".repeat(NAMES_MAX) + "a";
         for text in [
             "", ".", "a.", ".a", "a..b", "\"", "\"a", "\"\"", "a\"b\"", "\"a\"b", "\"a\\x\"", "a\nb", "a b",
@@ -343,7 +343,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_put_is_found(one in "[ab](\\.[ab]){0,2}", other in "[ab](\\.[ab]){0,2}") {
+        fn an_inserted_entry_is_found(one in "[ab](\\.[ab]){0,2}", other in "[ab](\\.[ab]){0,2}") {
             let (one, other) = (ClaimPath::parse(&one).unwrap(), ClaimPath::parse(&other).unwrap());
             let mut claims = Map::new();
             prop_assert!(one.put(&mut claims, json!(1)));

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_trust_verified_another_verifies_anew() {
+    fn a_token_verified_under_one_trust_is_verified_again_under_another() {
         let headers = fields(&[&good()]);
         let mut tokens = TokenCache::new(4);
         let mut outcome = |trust: &Trust| {

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_is_what_was_given() {
+    fn each_cookie_that_is_set_can_be_expired() {
         for lax in [false, true] {
             let given = lines(lax, |headers, cookies| {
                 set_session_cookies(headers, cookies, ("", 0), ("", 0), "");

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_two_readings_or_none_is_refused_by_name() {
+    fn ambiguous_and_malformed_bodies_are_refused_by_name() {
         let json = Denial::InvalidBody(BodyFault::Json);
         let form = Denial::InvalidBody(BodyFault::Form);
         for body in ["[]", "{", "\"a\"", "{}{}", r#"{"a":"1","a":"2"}"#, "{\"a\":\"\\ud800\"}", "\u{feff}{}"]

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_refresh_token_is_refused_by_what_it_is() {
+    fn a_token_that_is_no_refresh_token_is_refused_by_its_kind() {
         let malformed = Err(Denial::MalformedToken(TokenPart::Shape));
         assert_eq!(hash_of("eyJh.eyJp.sig"), Err(Denial::WrongType));
         let good = RefreshToken::random(false).unwrap();

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_minted_is_accepted_until_it_expires_whatever_the_algorithm() {
+    fn a_minted_token_of_any_algorithm_is_accepted_until_it_expires() {
         let folder = Folder::new("mint");
         for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256, Algorithm::HS256] {
             let state = folder.0.join(algorithm.as_str());

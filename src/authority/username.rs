@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_read_or_typed_is_refused_by_code_point() {
+    fn invisible_and_control_characters_are_refused_by_code_point() {
         for (text, point) in [
             ("al ice", "U+0020"),
             (" alice", "U+0020"),

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_is_told_and_none_where_all_pass() {
+    fn the_first_failure_is_returned_and_none_where_all_pass() {
         let principal = principal(Shape::List);
         let scope = |name: &str| Check::Scopes { all: names(&[name]), challenge: Arc::from(name) };
         let failure = |checks: Vec<Check>| {

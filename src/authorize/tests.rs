@@ -140,7 +140,7 @@ fn a_claim_is_what_the_path_says() {
 }
 
 #[test]
-fn who_did_not_say_who_they_are_fails_any_check() {
+fn a_caller_without_a_token_fails_every_check() {
     let params = Params::default();
     let rule = Rule::new(vec![Check::AllRoles(Box::new([]))]);
     let ask = |rule: &Rule| asking("h", &[], &params, 0, |request| authorize(rule, None, request));

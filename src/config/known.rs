@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_told_apart_by_what_it_was_meant_to_be() {
+    fn an_unknown_key_is_reported_with_the_key_that_it_resembles() {
         let issuer = ["issuer", "audience", "algorithms", "jwks", "secret", "public_key", "kid", "leeway"];
         let route = ["name", "path", "roles", "rate_limits", "access", "timeout"];
         let bounds = ["header_timeout", "headers", "body_size"];

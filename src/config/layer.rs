@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_is_counted_before_it_is_built() {
+    fn the_values_of_a_file_are_counted_before_it_is_parsed() {
         // Tests the maximum number of values, and one value more. Characters in text and comments do not count.
         for (one, count, more) in [
             ("k=1\n", VALUES_MAX, "k=1"),

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_environment_gave_is_there() {
+    fn a_key_from_the_environment_has_its_variable_as_place() {
         assert_eq!(line("server.http"), "environment variable PORTCULLIS_SERVER__HTTP");
         assert_eq!(line("server.https"), "f:2:1");
     }

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_refused_in_its_own_words() {
+    fn a_path_that_is_no_file_is_refused_by_its_kind() {
         let found = |path: &str| once(Path::new(path), ByteSize::bytes(1)).err().expect(path).found;
         assert_eq!(found("/"), "a directory, not a file");
         assert_eq!(found("/dev/zero"), "a device, not a file");

@@ -293,7 +293,7 @@ mod tests {
     use crate::diagnostic::Place;
 
     #[test]
-    fn each_slip_is_told_by_its_line_and_by_what_to_write() {
+    fn each_mistake_is_reported_with_its_line_and_a_correction() {
         let mut wrong = Vec::new();
         for (text, line, found, hint) in [
             ("[server]\nhttps = \n", 2, "a key without a value", "KEY = VALUE"),

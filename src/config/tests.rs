@@ -25,7 +25,7 @@ fn an_empty_file_is_all_defaults() {
 }
 
 #[test]
-fn all_faults_are_told_at_once_each_with_its_place_and_its_remedy() {
+fn all_faults_are_reported_at_once_each_with_its_place_and_its_remedy() {
     let text = "[server]\nhtps = \"127.0.0.1:1\"\ndrain = \"30\"\nplain = \"redirct\"\n\n[[route]]\npath = \"/\"\n\n[[route]]\nacess = \"public\"\nroles = { a = 1 }\n";
     let found = faults(text, &[]);
     for expected in [
@@ -128,7 +128,7 @@ fn a_variable_that_was_meant_for_us_is_never_ignored() {
 }
 
 #[test]
-fn what_is_not_meant_for_us_is_left_alone() {
+fn unrelated_variables_are_ignored() {
     let linked = [
         "PORTCULLIS_",
         "PORTCULLIS_PORT",
@@ -167,7 +167,7 @@ fn a_variable_that_is_not_text_is_a_fault() {
 }
 
 #[test]
-fn faults_of_a_long_list_are_told_by_the_positions_of_the_file() {
+fn faults_of_a_long_list_are_reported_by_their_positions_in_the_file() {
     // Elements are read in chunks. The faults are in the first chunk, on both sides of a chunk boundary, and at the end
     // of the list.
     let mut text = "route = [".to_owned();
@@ -225,7 +225,7 @@ fn the_file_is_what_is_left_of_it_without_its_faults() {
 }
 
 #[test]
-fn each_bad_element_of_a_list_is_told_by_its_own_position() {
+fn each_bad_element_of_a_list_is_reported_by_its_own_position() {
     let text = "[server]\ntrusted_proxies = [\"a\", \"10.0.0.0/8\", \"b\", \"10.0.0.1/8\"]\nhttps = [\"127.0.0.1:1\", \":2\"]\n[[issuer]]\ntypes = [[], \"JWT\", {}]\n";
     let found = faults(text, &[]);
     for expected in [
@@ -263,7 +263,7 @@ fn versions_without_quotes_are_read_as_they_are_written() {
 }
 
 #[test]
-fn a_key_with_any_name_is_told_as_it_is_written() {
+fn a_key_with_any_name_is_quoted_as_it_is_written() {
     let text = "[server]\n\"a`, expected one of `b\" = 1\n\"x.y\" = 1\n\"\\u001b[2J\" = 1\n";
     let found = faults(text, &[]);
     assert_eq!(found.len(), 3, "{found:#?}");
@@ -276,14 +276,14 @@ fn a_key_with_any_name_is_told_as_it_is_written() {
 }
 
 #[test]
-fn a_text_that_is_no_toml_is_told_by_line() {
+fn a_text_that_is_no_toml_is_reported_by_line() {
     let found = faults("[server]\nhttps = \n", &[]);
     assert!(found[0].starts_with("gateway.toml:2:"), "{found:?}");
     assert_eq!(faults("a = 1\na = 2\n", &[]).len(), 1);
 }
 
 #[test]
-fn a_secret_is_not_told() {
+fn a_secret_is_not_printed() {
     for text in [
         "[authority]\nsecret = [\"hush\"]\n",
         "[[issuer]]\nsecret = { hush = 1 }\n",
@@ -302,7 +302,7 @@ fn a_secret_is_not_told() {
 }
 
 #[test]
-fn what_is_no_file_of_text_is_refused() {
+fn a_file_without_text_is_refused() {
     let dir = std::env::temp_dir().join(format!("portcullis-config-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join("latin1"), b"# caf\xe9\n").unwrap();

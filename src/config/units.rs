@@ -280,7 +280,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(millis in 0..DURATION_MAX, bytes in 0..1_u64 << 40, count in 1..u32::MAX) {
+        fn a_written_value_parses_to_the_same_value(millis in 0..DURATION_MAX, bytes in 0..1_u64 << 40, count in 1..u32::MAX) {
             let duration = Duration(time::Duration::from_millis(millis));
             prop_assert_eq!(duration.to_string().parse(), Ok(duration));
             let size = ByteSize(bytes);

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_told_of_two_weeks_before_its_end_and_after_it() {
+    fn a_certificate_is_reported_two_weeks_before_it_expires_and_afterwards() {
         let now = 1_800_000_000;
         for (ends, logged) in [
             (now - 1, Phase::Ended),

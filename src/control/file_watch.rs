@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_between_being_read_and_being_watched_is_told() {
+    fn a_change_between_reading_and_watching_is_noticed() {
         let folder = folder("between");
         let path = folder.path().join("f");
         let moment = Now::read();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_still_written_is_not_told_before_it_rests() {
+    fn a_file_that_is_still_written_is_not_reported_before_it_rests() {
         let folder = folder("written");
         let path = folder.path().join("f");
         fs::write(&path, "").unwrap();

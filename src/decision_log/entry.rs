@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_written_value_parses_to_the_same_value() {
         let (principal, paths) = (principal(), paths());
         let line = serde_json::to_string(&observed(Some(&principal), &paths)).unwrap();
         let entry: Entry = serde_json::from_str(&line).unwrap();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn who_it_was_and_which_token_is_not_kept_even_where_the_policy_uses_it() {
+    fn subject_and_token_id_are_not_kept_even_where_the_policy_uses_them() {
         let (principal, paths) = (principal(), paths());
         let line = serde_json::to_string(&observed(Some(&principal), &paths)).unwrap();
         assert!(line.contains("acme"), "{line}");

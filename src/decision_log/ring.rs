@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_its_kind_goes_and_time_orders_what_is_told() {
+    fn the_oldest_of_its_kind_is_evicted_and_the_list_is_ordered_by_time() {
         let recent = Arc::new(DecisionLog::new(4));
         let recorder = Recorder::new(recent.clone());
         recorder.keep(at(1), &observed("/refused", Some("no_route")));

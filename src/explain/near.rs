@@ -158,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_elsewhere_is_never_near(
+        fn a_pattern_of_another_path_is_never_near(
             pattern in "(/(a|B|@c|%40c|x%20y|\\{p\\})){0,3}(/|/\\{\\*r\\})?",
             path in "(/(a|A|b|B|@c|%40c|@C|x%20y|d)){0,3}/?",
             host in "h|g",

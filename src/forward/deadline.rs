@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ready_takes_no_slot() {
+    fn a_future_that_is_ready_takes_no_slot() {
         let deadlines = Deadlines::default();
         assert_eq!(poll(pin!(deadlines.within(LONG, ready(1)))), Poll::Ready(Ok(1)));
         assert!(deadlines.waiting.borrow().is_empty());

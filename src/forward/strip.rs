@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_cookie_field_is_as_it_was_written() {
+    fn the_other_cookies_of_a_field_stay_as_they_were_written() {
         for (field, left) in [
             ("__Host-portcullis=x", None),
             ("__Host-portcullis=x; __Host-portcullis-csrf=y;", None),

@@ -73,7 +73,7 @@ fn ok(fields_and_body: &str) -> Result<Whole, AnswerFault> {
 /// Each row: the section of RFC 9112 (of RFC 9110 where it begins with a 9110), why a lenient reader could be misled, the
 /// answer after its status line, and the expected reason.
 #[test]
-fn what_two_readers_could_frame_differently_is_refused() {
+fn ambiguous_framing_is_refused() {
     const TE: &str = "Transfer-Encoding: chunked\r\n";
     let rows: [(&str, &str, &str); 58] = [
         ("9110 8.6", "unequal lengths", "Content-Length: 2\r\nContent-Length: 3\r\n\r\nabc"),
@@ -186,7 +186,7 @@ fn what_two_readers_could_frame_differently_is_refused() {
 
 /// The neighbours of the rows above that have one reading only.
 #[test]
-fn what_has_one_reading_is_accepted() {
+fn unambiguous_framing_is_accepted() {
     let rows: [(&str, &str, &str, bool); 20] = [
         ("a length", "Content-Length: 2\r\n\r\nab", "ab", true),
         ("the same length twice", "Content-Length: 2\r\nContent-Length: 2\r\n\r\nab", "ab", true),
@@ -336,7 +336,7 @@ fn an_answer_without_a_body_ends_with_its_head() {
 }
 
 #[test]
-fn what_follows_an_answer_is_no_part_of_it() {
+fn bytes_after_an_answer_are_no_part_of_it() {
     for answer in ["Content-Length: 2\r\n\r\nab", "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"] {
         let whole = ok(&format!("{answer}HTTP/1.1 200 OK\r\n\r\n")).unwrap();
         assert_eq!((&*whole.body, &*whole.rest), (&b"ab"[..], &b"HTTP/1.1 200 OK\r\n\r\n"[..]));

@@ -114,7 +114,7 @@ fn a_file_that_is_no_key_is_neither_taken_nor_replaced() {
 }
 
 #[test]
-fn a_name_that_says_no_moment_is_told_and_other_files_are_not_looked_at() {
+fn a_name_without_a_time_is_reported_and_other_files_are_ignored() {
     let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
     for name in [
         "signing-key.old.pem",
@@ -347,7 +347,7 @@ fn a_key_does_not_come_back_under_another_name() {
 }
 
 #[test]
-fn where_all_keys_were_taken_back_the_next_start_makes_one() {
+fn a_start_without_usable_keys_generates_one() {
     let folder = Scratch::new();
     let keyring = folder.open(START);
     let first = id(&keyring, START);

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_passes_and_the_next_request_is_told_how_long_to_wait() {
+    fn a_burst_passes_and_the_next_request_gets_retry_after() {
         let clock = FakeRelativeClock::default();
         let limits = [limit("per-ip", 2_500, 2, &clock)];
         let policy = "\"per-ip\";q=2;w=5".to_owned();

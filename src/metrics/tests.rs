@@ -106,7 +106,7 @@ fn requests_are_summed_over_the_shards() {
 }
 
 #[test]
-fn a_route_takes_memory_and_tells_durations_once_it_met_a_request() {
+fn a_route_takes_memory_and_reports_durations_after_its_first_request() {
     let (used, unused) =
         (Arc::new(RouteCounters::new("used".into(), 64)), Arc::new(RouteCounters::new("unused".into(), 64)));
     used.record(7, RequestOutcome::Refused(&Denial::ExpiredToken), 20);
@@ -150,7 +150,7 @@ fn workers_are_summed_and_connections_go_down_too() {
 }
 
 #[test]
-fn limits_are_told_by_name() {
+fn limits_are_reported_by_name() {
     let second = Duration::from_secs(1);
     let limit = Limit::new("login".into(), By::Route, NonZeroU32::MIN, second, NonZeroU32::MIN);
     let samples = rendered(&[], &[], &[Arc::new(limit)]);

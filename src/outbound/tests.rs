@@ -230,7 +230,7 @@ fn an_answer_that_never_ends_is_given_up_at_the_bound() {
 }
 
 #[test]
-fn what_is_not_a_complete_answer_in_plain_bytes_is_an_error() {
+fn an_incomplete_or_encoded_answer_is_an_error() {
     run(async {
         let (address, _) =
             answers(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}").await;

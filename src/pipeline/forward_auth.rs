@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_frames_the_question_does_not_frame_the_original() {
+    fn the_length_of_the_question_does_not_apply_to_the_original() {
         let mut request = Request::builder().method("POST").uri("/auth/verify/a");
         for (name, value) in [("host", "a"), ("x-forwarded-proto", "http"), ("content-length", "7")] {
             request = request.header(name, value);

@@ -93,7 +93,7 @@ mod tests {
     use crate::denial::Malformed;
 
     #[test]
-    fn what_is_known_of_a_request_is_its_method_and_path_and_never_its_query() {
+    fn an_unreadable_request_shows_its_method_and_path_but_no_query() {
         for (read, known) in [
             (&b"GET /a?token=x\"y HTTP/1.1\r\nHost: h\r\n"[..], (&b"GET"[..], &b"/a"[..])),
             (b"POST /a\"b HTTP/1.1\r\n", (b"POST", b"/a\"b")),

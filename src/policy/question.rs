@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_said_to_be_none() {
+    fn input_that_is_no_request_is_reported() {
         for (line, expected) in [
             ("GET /orders", "not a URL"),
             ("GET ftp://h/", "not a URL"),

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said_of_each_place_that_was_looked_at() {
+    fn a_missing_token_is_reported_for_each_source() {
         let only = |header, cookie, query: Option<&str>| Sources {
             header,
             cookie,

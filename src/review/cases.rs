@@ -259,7 +259,7 @@ access = "public"
     }
 
     #[test]
-    fn each_thing_that_is_not_as_expected_is_told_and_what_is_so_is_not() {
+    fn each_unmet_expectation_is_reported_and_no_met_one() {
         let orders = "GET https://h/orders/7?q=1";
         for (request, rest, right, wrong, expected) in [
             (
@@ -335,7 +335,7 @@ access = "public"
     }
 
     #[test]
-    fn what_goes_upstream_is_only_expected_of_what_passes() {
+    fn expected_upstream_fields_need_an_allowed_request() {
         let expected =
             ended("https://h/orders/7", "", "path = \"/7\", headers = { \"X-Auth-Subject\" = \"u1\" }");
         assert_eq!(expected, "verdict: expected allow, found deny \"missing_token\"");

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_more_specific_route_covers_is_said_to_be_its_own() {
+    fn paths_of_a_more_specific_route_are_attributed_to_it() {
         let routes =
             [route("/{a}", ""), route("/sample", "access = \"public\""), route("/another-sample", "")];
         let matrix = matrix(&policy(&routes.concat()));
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_counted() {
+    fn omitted_roles_and_rows_are_counted() {
         let routes: String =
             (0..20).map(|nth| route(&format!("/r{nth}"), &format!("roles = [\"r{nth:02}\"]"))).collect();
         let policy = policy(&routes);

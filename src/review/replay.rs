@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_kept_is_never_guessed() {
+    fn a_missing_fact_is_never_guessed() {
         let open = route("/a", "access = \"public\"");
         let unexamined = [entry("/a", json!({ "credential": "unexamined" }))];
         assert_eq!(
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_header_decides_is_unknown() {
+    fn a_verdict_that_depends_on_a_header_is_unknown() {
         let (plain, other) = (route("/a", ""), route("/b", "access = \"public\""));
         let version =
             plain.clone() + &route("/a", "name = \"v2\"\nheaders = { X-V = \"2\" }\naccess = \"public\"");
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_in_cleartext_is_redirected_where_the_new_policy_says_so() {
+    fn a_cleartext_request_is_redirected_if_the_new_policy_redirects() {
         let line = entry("/a", json!({ "scheme": "http" }));
         let with =
             |plain: &str| route("/a", "access = \"public\"") + &format!("[server]\nplain = \"{plain}\"");

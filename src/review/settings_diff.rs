@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_that_says_something_else_is_told() {
+    fn each_key_with_a_different_value_is_reported() {
         let edit = |from: &str, to: &str| between(BASE, &BASE.replace(from, to));
         assert_eq!(edit("\"10/m\"", "\"20/m\""), ["rate_limit.login.rate | \"10/m\" | \"20/m\""]);
         assert_eq!(edit("rate =", "burst = 3\nrate ="), ["rate_limit.login.burst | - | 3"]);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn that_a_secret_is_another_is_told_and_never_the_secret() {
+    fn a_changed_secret_is_reported_without_the_secret() {
         let found = between(BASE, &BASE.replace("0123456789abcdef0", "x123456789abcdef0"));
         assert_eq!(found, ["issuer \"https://id.example.com/\": keys | others | these"]);
     }

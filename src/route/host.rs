@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_host_is_refused() {
+    fn invalid_hosts_are_refused() {
         let long_label = "a".repeat(64);
         let long = "a.".repeat(128);
         for raw in [

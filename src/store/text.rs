@@ -100,14 +100,14 @@ mod tests {
         }
 
         #[test]
-        fn what_is_shown_has_a_bound_and_no_control_characters(text: String, max in 0_usize..300) {
+        fn displayed_text_is_bounded_and_has_no_control_characters(text: String, max in 0_usize..300) {
             let shown = shown(&text, max);
             prop_assert!(shown.chars().count() <= max && !shown.contains(char::is_control));
         }
     }
 
     #[test]
-    fn what_is_no_hash_is_a_broken_store() {
+    fn an_invalid_hash_is_a_broken_store() {
         for text in ["", "zz", "+1", &"g".repeat(64), &"a".repeat(63), &"+a".repeat(32), &"\u{e4}".repeat(32)]
         {
             assert!(matches!(bytes_of(text), Err(StoreError::Broken(_))), "{text}");

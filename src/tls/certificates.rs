@@ -332,7 +332,7 @@ mod tests {
     const NEW_YEAR_2060: u64 = 2_840_140_800;
 
     #[test]
-    fn what_does_not_go_together_leaves_the_certificate_that_was_shown() {
+    fn a_pair_that_does_not_match_leaves_the_old_certificate_in_use() {
         let folder = std::env::temp_dir().join(format!("portcullis-certificates-{}", std::process::id()));
         let (old, new) = (pair(&folder, "old", 2046), pair(&folder, "new", 2060));
         let certificates = Certificates::open(only(&old), MinVersion::Tls12).unwrap();

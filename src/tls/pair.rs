@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_of_a_certificate_are_told_where_another_is_asked_for() {
+    fn a_certificate_without_the_host_is_reported_with_its_names() {
         let key = rcgen::KeyPair::generate().unwrap();
         let names = ["a.example.com", "*.b.example.com", "127.0.0.1"].map(str::to_owned);
         let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();

@@ -20,7 +20,7 @@ pub(crate) fn metrics(gateway: &Portcullis) -> Answer {
 }
 
 #[test]
-fn health_is_told_to_operators() {
+fn health_is_reported_to_operators() {
     let gateway = gateway(&Upstream::start(), PUBLIC);
     for path in ["/livez", "/readyz"] {
         let answer = Request::get(path).to(gateway.admin());

@@ -284,7 +284,7 @@ fn signed_at(seen: &Seen, made: i64) -> String {
 }
 
 #[test]
-fn who_asks_for_a_verdict_gets_the_proofs_of_the_request_that_it_will_forward() {
+fn a_verdict_contains_the_proofs_of_the_forwarded_request() {
     let upstream = Upstream::start();
     let gateway = start(&upstream, "assertion_binds = true\n[server]\ntrusted_proxies = [\"127.0.0.1\"]\n");
     let token = login(gateway.http(), "ada").access;

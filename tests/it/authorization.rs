@@ -217,7 +217,7 @@ fn one_token_gets_its_own_verdict_on_each_route_in_turn() {
 }
 
 #[test]
-fn what_a_caller_lacks_is_told_to_the_operator_and_not_to_the_caller() {
+fn the_log_names_the_missing_role_and_the_answer_does_not() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, ROUTES);
     let answer = Request::get("/any").bearer(token("ada").role("guest")).to(gateway.http());

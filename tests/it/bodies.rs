@@ -196,7 +196,7 @@ fn a_body_that_breaks_off_is_never_taken_for_a_whole_one() {
 }
 
 #[test]
-fn what_is_refused_leaves_no_bytes_of_its_body_to_be_read_as_a_request() {
+fn the_body_of_a_refused_request_is_never_read_as_a_request() {
     let upstream = Upstream::start();
     let gateway = gateway(
         &upstream,

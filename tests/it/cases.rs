@@ -86,7 +86,7 @@ fn tests_that_hold_are_counted() {
 }
 
 #[test]
-fn each_thing_that_differs_is_told_with_what_was_expected_and_what_was_found() {
+fn each_difference_is_reported_with_the_expected_and_the_found_value() {
     for (expect, what, expected, found) in [
         (r#"{ allow = false }"#, "verdict", "deny with any code", "allow"),
         (r#"{ deny = "insufficient_role" }"#, "verdict", "deny \"insufficient_role\"", "allow"),
@@ -142,7 +142,7 @@ fn a_token_is_not_shown_even_where_it_passes_on() {
 }
 
 #[test]
-fn many_failing_tests_are_all_told_and_the_first_explained() {
+fn many_failing_tests_are_all_listed_and_the_first_is_explained() {
     let tests: String =
         (0..25).map(|n| case("{ allow = false }").replace("\"t\"", &format!("\"t{n}\""))).collect();
     let dir = written(&tests);
@@ -215,7 +215,7 @@ fn read_junit(xml: &str) -> (String, usize, usize) {
 }
 
 #[test]
-fn machines_are_told_by_junit_tap_and_json() {
+fn results_are_written_as_junit_tap_and_json() {
     let hostile = case("{ allow = false }").replace("\"t\"", "\"a <b> & \\\"c\\\" \\u0001 # d\"");
     let tests = format!("{GOOD}{hostile}");
     let junit = check(&tests, "junit");

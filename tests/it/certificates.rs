@@ -93,7 +93,7 @@ fn a_reload_shows_a_new_certificate_at_once_and_refuses_a_bad_one() {
 }
 
 #[test]
-fn a_broken_certificate_leaves_the_old_one_and_is_told_without_its_key() {
+fn a_broken_certificate_leaves_the_old_one_and_is_logged_without_its_key() {
     let upstream = Upstream::start();
     let (old, other) = (Pair::until(2046), Pair::until(2047));
     let gateway = started(&old, &upstream);
@@ -148,7 +148,7 @@ fn a_certificate_behind_links_that_are_turned_is_followed() {
 }
 
 #[test]
-fn a_certificate_that_has_ended_or_is_about_to_is_told_once() {
+fn a_certificate_that_has_expired_or_soon_expires_is_logged_once() {
     let upstream = Upstream::start();
     let gateway = started(&Pair::until(2020), &upstream);
     let ended = |line: &serde_json::Value| line["message"] == "the certificate has expired";

@@ -192,7 +192,7 @@ fn the_authoritys_key_survives_a_restart() {
 }
 
 #[test]
-fn a_token_is_taken_apart_and_told_why_it_would_be_refused() {
+fn a_token_is_decoded_and_its_refusal_explained() {
     let dir = in_dir(&format!("{ISSUER}{ECHO}"));
     let inspect = |token: &str| command(&dir, &["token", "inspect", token]);
     let good = inspect(&token("ada").role("clerk").sign());
@@ -243,7 +243,7 @@ fn the_environment_overrides_the_file() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told_and_nothing_serves() {
+fn a_port_in_use_is_reported_and_nothing_serves() {
     let gateway = Portcullis::with(&format!("{ISSUER}{ECHO}")).start();
     let taken = gateway.http();
     let dir = in_dir(&format!("[server]\nhttp = \"{taken}\"\n{ISSUER}{ECHO}"));
@@ -253,7 +253,7 @@ fn a_port_that_is_taken_is_told_and_nothing_serves() {
 }
 
 #[test]
-fn what_cannot_be_read_and_what_does_not_fit_together_are_told_in_one_go() {
+fn unreadable_and_contradictory_keys_are_reported_together() {
     let dir = in_dir(&format!(
         "[server]\nhtps = \"127.0.0.1:1\"\ndrain = \"30\"\n\n{ISSUER}{ECHO}\n[rate_limit.slow]\nrate = \"often\"\n\n\
          [[route]]\npath = \"/a//b\"\nupstream = \"ordres\"\nrate_limits = [\"slow\"]\n"

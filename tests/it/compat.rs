@@ -204,7 +204,7 @@ fn token() -> Token {
 }
 
 #[test]
-fn each_error_of_the_library_is_told_with_its_status_and_in_its_words() {
+fn each_error_of_the_library_has_its_status_and_its_words() {
     let both = Both::start("headers", false, "");
     let get = |token: &dyn std::fmt::Display| Request::get("/protected").bearer(token);
     let with = |field: &str| Request::get("/protected").header("Authorization", field);
@@ -458,7 +458,7 @@ fn a_session_in_cookies_goes_as_it_went() {
 }
 
 #[test]
-fn what_is_missing_is_said_of_each_place_that_was_looked_at() {
+fn a_missing_token_is_reported_for_each_source() {
     let both = Both::start("both", true, "");
     both.same("no token in two places", &Request::get("/protected"));
     let basic = Request::get("/protected").header("Authorization", "Basic dTpw");
@@ -538,7 +538,7 @@ fn other_proxies_that_ask_for_a_verdict_get_statuses_that_they_know() {
 }
 
 #[test]
-fn the_differences_are_told_to_whoever_moves() {
+fn the_differences_are_printed_for_a_migration() {
     let text = include_str!("../../docs/moving-from-flask.md");
     let cell = |words: &str| words.replace('|', "\\|");
     for (what, theirs, ours) in DIFFERENCES {

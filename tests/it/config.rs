@@ -110,7 +110,7 @@ fn every_value_is_shown_with_where_it_comes_from() {
 }
 
 #[test]
-fn what_is_shown_is_a_policy_that_says_the_same() {
+fn the_printed_policy_is_equivalent() {
     let dir = in_dir(POLICY);
     let values = |dir: &Dir| {
         let keys = keys(&command(dir, &["config", "show", "--format", "json"]));
@@ -185,7 +185,7 @@ headers = { Authorization = \"Bearer @\", Accept = \"text/html\" }
 }
 
 #[test]
-fn what_cannot_be_read_is_told_and_not_shown() {
+fn an_unreadable_policy_is_reported_and_not_shown() {
     let dir = in_dir("[server]\nworkres = 1\nmin = \"hush-hush\"\n[[issuer]]\nsecret = \"$HUSH\"\n");
     let shown = command(&dir, &["config", "show"]);
     assert_eq!((shown.code, &*shown.stdout), (Some(1), ""), "{shown:?}");

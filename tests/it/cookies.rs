@@ -463,7 +463,7 @@ fn a_form_may_carry_the_token_where_the_route_says_so_and_reaches_the_upstream_b
 }
 
 #[test]
-fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
+fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_refused() {
     let upstream = Upstream::start();
     let gateway = with(&upstream, "");
     let address = gateway.http();
@@ -671,7 +671,7 @@ fn a_login_takes_the_place_of_the_browsers_session_and_of_no_other() {
 }
 
 #[test]
-fn a_person_who_guesses_is_told_how_long_to_wait() {
+fn a_person_who_guesses_sees_how_long_to_wait() {
     let upstream = Upstream::start();
     let gateway = with(&upstream, "");
     let address = gateway.http();

@@ -50,7 +50,7 @@ fn report(dir: &Dir, more: &[&str]) -> Value {
 }
 
 #[test]
-fn what_is_kept_of_requests_is_what_decided_and_no_more() {
+fn kept_decisions_contain_only_the_facts_that_decided() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, ROUTES);
     let clerk =
@@ -147,7 +147,7 @@ fn a_diff_says_how_many_recent_requests_would_end_otherwise() {
 }
 
 #[test]
-fn what_a_diff_says_is_what_both_gateways_do() {
+fn both_gateways_decide_as_the_diff_says() {
     let upstream = Upstream::start();
     let old = gateway(&upstream, ROUTES);
     let later = ROUTES.replace("\"admin\"]", "\"user\"]").replace("access = \"public\"", "");

@@ -47,7 +47,7 @@ fn idle_connections_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn what_is_not_finished_in_time_is_given_up() {
+fn a_request_that_outlasts_the_drain_is_cut_off() {
     let gate = Gate::new();
     let upstream = Upstream::held_by(&gate);
     let gateway =

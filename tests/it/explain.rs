@@ -58,7 +58,7 @@ fn explained(dir: &Dir, arguments: &[&str]) -> (Value, i32) {
 }
 
 #[test]
-fn what_is_explained_is_what_then_happens_to_each_token_on_each_route() {
+fn each_token_on_each_route_gets_the_explained_verdict() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, ROUTES);
     let mut tokens: Vec<(String, String)> =
@@ -159,7 +159,7 @@ fn claims_stand_for_a_token_that_holds_them() {
 }
 
 #[test]
-fn people_are_told_the_route_its_neighbours_the_checks_and_the_limits() {
+fn the_text_names_the_route_its_neighbours_the_checks_and_the_limits() {
     let dir = Dir::new();
     write_policy(&dir, &policy(&Upstream::start(), ROUTES));
     let claims = r#"{"sub":"u1","roles":["guest"],"scope":"orders:read","tenant":"acme"}"#;
@@ -205,7 +205,7 @@ fn a_token_comes_from_a_file_and_is_not_shown() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_wrong_usage_and_a_bad_policy_a_refusal() {
+fn an_invalid_question_is_wrong_usage_and_a_bad_policy_a_refusal() {
     let dir = Dir::new();
     write_policy(&dir, &policy(&Upstream::start(), ROUTES));
     for (arguments, says) in [

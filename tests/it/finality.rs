@@ -98,7 +98,7 @@ fn a_token_is_not_made_where_it_cannot_be_put_on_record() {
 }
 
 #[test]
-fn tokens_for_another_audience_are_told_and_revoked() {
+fn tokens_for_another_audience_are_described_and_revoked() {
     // RFC 7662 section 2.2, RFC 7009 section 2.1.
     let gateway = start();
     let address = gateway.http();

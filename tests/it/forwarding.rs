@@ -174,7 +174,7 @@ fn hop_by_hop_fields_end_at_the_gateway_in_both_directions() {
 }
 
 #[test]
-fn what_a_stranger_says_of_proxies_is_replaced_by_what_the_gateway_knows() {
+fn forwarding_fields_of_an_untrusted_client_are_replaced() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, PUBLIC);
     let strangers = [
@@ -212,7 +212,7 @@ fn what_a_stranger_says_of_proxies_is_replaced_by_what_the_gateway_knows() {
 }
 
 #[test]
-fn what_a_trusted_proxy_says_is_kept_and_added_to() {
+fn forwarding_fields_of_a_trusted_proxy_are_kept_and_extended() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &format!("[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{PUBLIC}"));
     let answer = Request::get("/")

@@ -53,7 +53,7 @@ fn route(path: &str) -> String {
 }
 
 #[test]
-fn what_is_not_a_file_is_refused_by_what_it_is() {
+fn a_path_that_is_not_a_file_is_refused_by_its_kind() {
     let dir = Dir::new();
     let at = |name: &str| dir.path().join(name);
     std::fs::create_dir(at("folder")).unwrap();
@@ -163,7 +163,7 @@ fn the_spellings_of_other_systems_are_read() {
 }
 
 #[test]
-fn of_thousands_of_faults_a_hundred_are_told() {
+fn of_thousands_of_faults_a_hundred_are_reported() {
     let wrong_route = |index: usize| format!("[[route]]\npath = \"/{index}\"\nupstraem = \"echo\"\n");
     let unnamed = |index: usize| route(&format!("/{index}")).replace("\"echo\"", "\"none\"");
     let all = |one: &dyn Fn(usize) -> String| (0..20_000).map(one).collect::<String>();
@@ -191,7 +191,7 @@ fn of_thousands_of_faults_a_hundred_are_told() {
 }
 
 #[test]
-fn of_thousands_of_names_a_few_are_told() {
+fn of_thousands_of_names_a_few_are_listed() {
     let upstreams: String = (0..20_000).fold(String::new(), |mut text, index| {
         let _ = writeln!(text, "[upstream.u{index}]\nbuiltin = \"echo\"");
         text
@@ -201,7 +201,7 @@ fn of_thousands_of_names_a_few_are_told() {
 }
 
 #[test]
-fn what_would_take_memory_without_bound_is_bounded() {
+fn the_tables_of_a_policy_are_bounded() {
     let mut claims = String::new();
     let mut limits = String::new();
     for index in 0..1001 {
@@ -317,7 +317,7 @@ fn ten_thousand_routes_are_served_each_as_it_says() {
 }
 
 #[test]
-fn whatever_takes_the_place_of_the_policy_what_is_served_goes_on() {
+fn serving_continues_when_another_kind_of_file_replaces_the_policy() {
     let policy = format!("{ISSUER}{ECHO}{}", route("/served"));
     let gateway = Portcullis::with(&policy).start();
     let dir = gateway.dir();

@@ -559,7 +559,7 @@ fn the_authority_of_another_gateway_answers() {
 }
 
 #[test]
-fn what_is_wrong_or_risky_about_introspection_is_found_before_it_is_served() {
+fn faults_and_risks_of_introspection_are_reported_before_the_policy_is_served() {
     let dir = Dir::new();
     let base = "[[issuer]]\nissuer = \"https://id.test/\"\naudience = [\"orders\"]\n";
     let url = "endpoint = \"https://id.test/i\"\n";

@@ -56,7 +56,7 @@ fn a_secret_in_base64_is_the_bytes_that_it_encodes() {
 }
 
 #[test]
-fn each_slip_in_an_issuers_keys_is_told() {
+fn each_mistake_in_the_keys_of_an_issuer_is_reported() {
     let tenants = "issuer = \"https://a.test/{tenant}/v2\"\n";
     let usual = "issuer = \"https://id.test/\"\n";
     let public = "jwks = \"keys.json\"";

@@ -52,7 +52,7 @@ fn the_upstream_remembers_what_the_client_sent() {
 }
 
 #[test]
-fn the_client_tells_a_cut_answer_from_a_whole_one() {
+fn a_client_recognises_a_truncated_answer() {
     for (answer, body, complete) in [
         ("content-length: 4\r\n\r\nwhole", "whol", true),
         ("content-length: 5\r\n\r\ncut", "cut", false),

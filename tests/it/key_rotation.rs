@@ -120,7 +120,7 @@ fn a_flood_of_invented_kids_causes_few_fetches_and_does_not_slow_good_tokens() {
 }
 
 #[test]
-fn only_so_many_requests_wait_and_the_others_are_told_to_come_back() {
+fn a_bounded_number_of_requests_wait_and_the_others_get_retry_after() {
     let one = Signer::new("1");
     let server = KeyServer::of(&[&one]);
     let gateway = Portcullis::with(&by_url(&server)).start();

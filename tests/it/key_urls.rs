@@ -404,7 +404,7 @@ fn a_reload_keeps_the_keys_and_fetches_nothing() {
 }
 
 #[test]
-fn the_running_gateway_tells_its_keys() {
+fn the_running_gateway_lists_its_keys() {
     let one = Signer::new("1");
     let server = KeyServer::of(&[&one]);
     let gateway = Portcullis::with(&by_url(&server)).start();
@@ -439,7 +439,7 @@ fn an_explanation_does_not_wait_and_says_that_the_gateway_would() {
 }
 
 #[test]
-fn what_is_risky_about_a_url_is_found_before_it_is_served() {
+fn a_risky_url_is_reported_before_the_policy_is_served() {
     let dir = Dir::new();
     for (keys, found) in [
         ("jwks = \"http://id.test/jwks\"", "issuer[0].jwks"),

@@ -109,7 +109,7 @@ fn a_rotation_costs_no_token_its_life() {
 }
 
 #[test]
-fn a_key_that_is_not_told_to_sign_at_once_is_published_first() {
+fn a_key_without_sign_now_is_published_before_it_signs() {
     let dir = in_dir(POLICY);
     let first = good(&dir, &["key", "generate"]).stdout.trim().to_owned();
     let rotated = good(&dir, &["key", "rotate", "--format", "json"]).stdout;
@@ -197,7 +197,7 @@ fn file_name(moment: &str) -> String {
 }
 
 #[test]
-fn a_broken_file_is_told_once_and_the_keys_that_were_good_go_on() {
+fn a_broken_file_is_reported_once_and_the_last_good_keys_stay_in_use() {
     let gateway = Portcullis::with(POLICY).start();
     let dir: Rc<Dir> = gateway.dir().clone();
     let token = mint(&dir);

@@ -45,7 +45,7 @@ fn passed(mut ask: impl FnMut() -> Answer) -> usize {
 }
 
 #[test]
-fn a_burst_passes_and_what_comes_after_is_told_when_to_come_again() {
+fn a_burst_passes_and_later_requests_get_retry_after() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &limited("client_ip"));
     for left in [2, 1, 0] {
@@ -68,7 +68,7 @@ fn a_burst_passes_and_what_comes_after_is_told_when_to_come_again() {
 }
 
 #[test]
-fn what_is_refused_for_its_token_still_counts_by_address() {
+fn a_request_with_a_refused_token_counts_by_address() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &limited("client_ip"));
     for _ in 0..3 {

@@ -89,7 +89,7 @@ fn each_finding_is_one_line_that_ends_with_where_it_is_explained() {
 }
 
 #[test]
-fn what_is_waived_with_a_reason_is_counted_and_listed_and_fails_nothing() {
+fn a_finding_waived_with_a_reason_is_listed_and_fails_nothing() {
     let waivers = "long_leeway = \"their clock is off until May\", no_test = \"tested elsewhere\"";
     let tables = format!("{}{WEAK}", waiving(waivers));
     let strict = check(&tables, &["--strict"]);
@@ -143,7 +143,7 @@ fn a_fault_stays_one_whatever_is_waived() {
 }
 
 #[test]
-fn a_start_tells_weak_spots_but_neither_advice_nor_what_is_accepted() {
+fn a_start_logs_weaknesses_but_neither_advice_nor_accepted_findings() {
     let upstream = Upstream::start();
     let start = |tables: &str| {
         let gateway = Portcullis::with(&policy(&upstream, tables)).file("other.txt", SECRET).start();

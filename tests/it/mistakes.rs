@@ -48,7 +48,7 @@ fn checked(dir: &Dir) -> Vec<Value> {
 }
 
 #[test]
-fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
+fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
     let route = format!("{ECHO}{ROUTE}");
     for (text, severity, id, line, words) in [
         // Tables and arrays of tables.
@@ -459,7 +459,7 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
 }
 
 #[test]
-fn what_is_right_beside_a_mistake_is_not_told_of() {
+fn correct_keys_beside_a_mistake_are_not_reported() {
     let two = format!("{}{}", issuer(""), issuer("").replace("id.", "id2."));
     for (text, id) in [
         (format!("{}{ECHO}{ROUTE}roles = [\"a\"]\n", issuer("")), "empty_list"),
@@ -491,7 +491,7 @@ fn what_is_right_beside_a_mistake_is_not_told_of() {
 }
 
 #[test]
-fn a_secret_with_white_space_at_an_end_is_told_of_and_one_newline_is_not() {
+fn a_secret_with_white_space_at_an_end_is_reported_and_one_newline_is_not() {
     let policy = format!("{}{ECHO}{ROUTE}", issuer(""));
     for (secret, is_told) in [
         (SECRET.to_owned(), false),
@@ -514,7 +514,7 @@ fn a_secret_with_white_space_at_an_end_is_told_of_and_one_newline_is_not() {
 
 /// The same rule applies to every file that contains a secret (CWE-732, ASVS 13.3.2).
 #[test]
-fn a_secret_file_that_others_may_read_or_change_is_told_of() {
+fn a_secret_file_that_others_may_read_or_change_is_reported() {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate =
         rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -555,7 +555,7 @@ fn a_secret_file_that_others_may_read_or_change_is_told_of() {
 }
 
 #[test]
-fn a_state_folder_that_others_may_write_to_or_its_owner_may_not_is_told_of() {
+fn a_state_folder_that_others_may_write_to_or_its_owner_may_not_is_reported() {
     let authority = "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"a\"]\n";
     let dir = in_dir(&format!("[state]\ndir = \"state\"\n{authority}{ECHO}{ROUTE}"));
     std::fs::create_dir(dir.path().join("state")).unwrap();
@@ -644,7 +644,7 @@ fn a_certificate_that_clients_will_refuse_is_a_finding() {
 }
 
 #[test]
-fn a_file_that_is_no_certificate_or_key_is_told_by_what_it_is() {
+fn a_file_without_a_certificate_or_key_is_reported_by_its_content() {
     let (certificate, key) = pair(&["localhost"], 2000, 2046);
     let (_, other) = pair(&["localhost"], 2000, 2046);
     let der = |pem: &str| rcgen_der(pem);
@@ -743,7 +743,7 @@ fn a_reload_never_replaces_a_valid_certificate_by_one_that_clients_refuse() {
 }
 
 #[test]
-fn a_listener_that_cannot_be_had_is_told_in_the_logs_own_format_with_what_to_do() {
+fn a_listener_that_cannot_bind_is_logged_in_the_format_of_the_log_with_a_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let dir = Dir::new();

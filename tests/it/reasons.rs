@@ -212,7 +212,7 @@ expect  = { allow = true }
 }
 
 #[test]
-fn what_is_too_large_or_too_fast_says_its_size_and_its_bound() {
+fn an_excess_is_reported_with_its_size_and_its_bound() {
     // The refusals 413, 429 and 431.
     let upstream = Upstream::start();
     let bounds = "[server.bounds]\nbody_size = \"1KiB\"\nheader_size = \"4KiB\"\nheaders = 20\n";

@@ -55,7 +55,7 @@ fn told(gateway: &Portcullis, message: &str) -> usize {
 }
 
 #[test]
-fn a_reload_by_signal_and_by_call_is_told_in_the_log_the_metrics_and_to_who_asks() {
+fn a_reload_by_signal_and_by_request_shows_in_the_log_the_metrics_and_the_answer() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "[[route]]\npath = \"/a\"\nupstream = \"app\"\naccess = \"public\"\n");
     serves_only(&gateway, "/a", "/b");
@@ -101,7 +101,7 @@ fn only_an_operators_tool_may_ask_for_a_reload() {
 }
 
 #[test]
-fn a_bad_file_keeps_the_old_policy_and_is_told_until_it_is_mended() {
+fn a_bad_file_keeps_the_old_policy_and_is_reported_until_it_is_repaired() {
     let upstream = Upstream::start();
     let good = only(&upstream, "/a");
     let gateway = gateway(&upstream, "[[route]]\npath = \"/a\"\nupstream = \"app\"\naccess = \"public\"\n");
@@ -146,7 +146,7 @@ fn a_bad_file_keeps_the_old_policy_and_is_told_until_it_is_mended() {
 }
 
 #[test]
-fn what_is_told_of_a_bad_file_holds_no_secret_of_it() {
+fn messages_about_a_bad_file_contain_no_secret() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, PUBLIC);
     let secret = "s3cret-that-nobody-may-read-in-any-log-00000";
@@ -297,7 +297,7 @@ fn an_issuers_changed_key_refuses_its_old_tokens_from_the_next_request_on() {
 }
 
 #[test]
-fn what_is_asked_of_tokens_is_asked_of_those_that_were_verified_before() {
+fn a_rule_for_tokens_applies_to_cached_tokens() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, GUARDED);
     let good = token("ada").role("clerk").sign();
@@ -355,7 +355,7 @@ fn a_stream_lives_on_under_its_policy_though_its_route_is_gone() {
 }
 
 #[test]
-fn what_is_fixed_from_the_start_is_told_to_need_a_restart_and_the_rest_is_in_force() {
+fn a_reload_names_the_keys_that_need_a_restart_and_applies_the_rest() {
     let upstream = Upstream::start();
     let https = "[server]\nhttps = \"127.0.0.1:0\"\n";
     let gateway = gateway(&upstream, &format!("{https}{PUBLIC}"));

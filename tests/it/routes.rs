@@ -230,7 +230,7 @@ fn below() -> String {
 }
 
 #[test]
-fn a_spelling_that_gets_past_a_route_fails_the_check_and_is_told_at_start() {
+fn a_spelling_that_bypasses_a_route_fails_the_check_and_is_logged_at_start() {
     let upstream = Upstream::start();
     let guarded = "[[route]]\nname = \"admin\"\npath = \"/admin\"\nupstream = \"app\"\nroles = [\"admin\"]\n";
     let gateway = gateway(&upstream, &format!("{guarded}{}", below()));

@@ -108,7 +108,7 @@ fn a_service_gets_a_token_of_its_own_by_basic_and_by_its_body() {
 }
 
 #[test]
-fn what_a_service_may_not_have_is_refused_in_the_words_of_oauth() {
+fn a_refused_service_gets_an_error_code_of_oauth() {
     let gateway = start();
     let address = gateway.http();
     let wrong = (BILLING.0, "wrong");
@@ -152,7 +152,7 @@ fn what_a_service_may_not_have_is_refused_in_the_words_of_oauth() {
 }
 
 #[test]
-fn a_service_is_told_what_a_token_is_worth_and_of_a_worthless_one_nothing() {
+fn introspection_describes_an_active_token_and_says_nothing_about_an_inactive_one() {
     let gateway = start();
     let address = gateway.http();
     account::add(gateway.dir(), "ada", &["reader"]);
@@ -389,7 +389,7 @@ fn a_service_is_not_the_account_that_is_named_like_it() {
 }
 
 #[test]
-fn who_has_a_document_already_is_not_sent_it_again() {
+fn a_document_with_the_same_etag_is_not_sent_again() {
     let gateway = start();
     let address = gateway.http();
     for path in ["/.well-known/jwks.json", "/.well-known/oauth-authorization-server"] {

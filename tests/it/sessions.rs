@@ -80,7 +80,7 @@ fn a_login_gives_a_pair_by_json_and_by_form() {
 }
 
 #[test]
-fn whoever_does_not_know_the_password_learns_nothing_else() {
+fn a_wrong_password_reveals_nothing_about_the_account() {
     let gateway = with("");
     account::add(gateway.dir(), "eve", &[]);
     let disabled = command(gateway.dir(), &["user", "disable", "eve"]);
@@ -234,7 +234,7 @@ fn a_logout_needs_no_access_token_that_is_alive() {
 }
 
 #[test]
-fn sessions_are_told_to_their_owner_and_ended_by_their_owner_alone() {
+fn sessions_are_listed_for_their_owner_and_ended_by_their_owner_alone() {
     let gateway = with("sessions = 3\n");
     account::add(gateway.dir(), "bob", &[]);
     let address = gateway.http();
@@ -261,7 +261,7 @@ fn sessions_are_told_to_their_owner_and_ended_by_their_owner_alone() {
 }
 
 #[test]
-fn what_an_operator_changes_holds_within_a_second() {
+fn changes_by_an_operator_apply_within_a_second() {
     let gateway = with("");
     let address = gateway.http();
     let run = |arguments: &[&str]| {
@@ -292,7 +292,7 @@ fn what_an_operator_changes_holds_within_a_second() {
 }
 
 #[test]
-fn what_was_revoked_stays_so_after_a_restart_and_sessions_go_on() {
+fn revocations_and_sessions_survive_a_restart() {
     let policy = format!("{AUTHORITY}{ROUTES}");
     let mut gateway = with("");
     let address = gateway.http();

@@ -31,7 +31,7 @@ roles = ["clerk"]
 "#;
 
 #[test]
-fn what_would_be_refused_passes_with_no_more_identity_than_was_proven() {
+fn a_shadowed_refusal_forwards_only_the_proven_identity() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, ROUTES);
     let forged = token("mallory").role("clerk").expired().sign();
@@ -65,7 +65,7 @@ fn what_would_be_refused_passes_with_no_more_identity_than_was_proven() {
 }
 
 #[test]
-fn what_no_policy_asks_for_is_refused_in_the_shadow_too() {
+fn refusals_without_a_rule_apply_in_shadow_mode_too() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &format!("[policy]\nmode = \"shadow\"\n{ROUTES}"));
     Request::get("/enforced").to(gateway.http()).is(200);

@@ -147,7 +147,7 @@ fn a_transmitter_has_its_own_keys_by_url() {
 }
 
 #[test]
-fn an_issuer_with_the_name_of_a_table_of_signals_is_told_apart() {
+fn the_metrics_of_an_issuer_and_a_signals_table_of_the_same_name_differ() {
     let (one, two, three) = (Signer::new("1"), Signer::new("2"), Signer::new("3"));
     let (of_signals, of_issuer) = (KeyServer::of(&[&one]), KeyServer::of(&[&two, &three]));
     let signals = format!(

@@ -236,7 +236,7 @@ impl Network {
 
 /// The number of requests that wait for the authority is bounded. Requests with a token have a separate limit.
 #[test]
-fn what_waits_for_a_slow_store_is_bounded_and_shed() {
+fn requests_waiting_for_a_slow_store_are_bounded_and_shed() {
     let gateway = Portcullis::with(&policy("", "")).start();
     account::add(gateway.dir(), "ada", &[]);
     let pair = login(gateway.http(), "ada");

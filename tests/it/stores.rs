@@ -64,7 +64,7 @@ fn a_gateway_outlives_its_connections_to_the_database() {
 }
 
 #[test]
-fn where_the_database_is_not_there_that_is_told_without_the_password() {
+fn a_missing_database_is_reported_without_the_password() {
     let dir = Dir::new();
     write_policy(&dir, &policy("postgres://ada:hunter2@127.0.0.1:1/portcullis"));
     for arguments in [&["user", "list"][..], &["run"]] {

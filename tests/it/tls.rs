@@ -130,7 +130,7 @@ fn a_client_that_names_no_host_is_served() {
 }
 
 #[test]
-fn cleartext_on_the_encrypted_port_is_told_so_or_cut_and_never_served() {
+fn cleartext_on_the_encrypted_port_gets_an_explanation_or_is_cut_and_never_served() {
     let gateway = Portcullis::with(&echo("")).start();
     let mut connection = Connection::open(gateway.https());
     connection.send(Request::get("/").bytes());

@@ -42,7 +42,7 @@ fn a_connection_that_the_upstream_closed_meanwhile_is_noticed() {
 }
 
 #[test]
-fn what_is_not_safe_to_repeat_is_not_repeated() {
+fn an_unsafe_request_is_not_repeated() {
     let upstream = Upstream::with(|seen, wire| {
         wire.read_body();
         if seen.method == "POST" {
@@ -147,7 +147,7 @@ fn an_upstream_over_tls_is_believed_when_the_policys_authority_vouches_for_it() 
 }
 
 #[test]
-fn what_is_not_http_is_a_bad_gateway() {
+fn an_answer_that_is_not_http_is_a_bad_gateway() {
     for garbage in [
         "nonsense\r\n\r\n",
         "HTTP/1.1 999999 OK\r\n\r\n",

@@ -146,7 +146,7 @@ fn a_name_is_taken_however_it_is_spelled() {
 }
 
 #[test]
-fn what_no_account_can_have_is_refused_by_name() {
+fn impossible_fields_of_an_account_are_refused_by_name() {
     let dir = dir();
     let add = |more: &[&str], says: &str| {
         refused(&dir, &[&["user", "add", "--password-stdin"], more].concat(), says);
@@ -270,7 +270,7 @@ fn the_users_of_a_flask_application_log_in_as_before_and_their_hashes_are_replac
 }
 
 #[test]
-fn every_faulty_line_is_told_and_the_others_are_imported() {
+fn every_faulty_line_is_reported_and_the_others_are_imported() {
     let dir = dir();
     let file = format!(
         "name;password_hash;roles\n\

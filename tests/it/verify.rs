@@ -282,7 +282,7 @@ proptest! {
 }
 
 #[test]
-fn what_the_proxy_would_forward_otherwise_than_it_was_judged_is_refused() {
+fn a_question_about_another_request_than_the_forwarded_one_is_refused() {
     let gateway = gateway();
     for form in FORMS {
         for target in DOTTED {
@@ -342,7 +342,7 @@ fn a_question_that_climbs_out_of_the_endpoint_is_never_answered_by_a_route() {
 }
 
 #[test]
-fn nobody_but_a_trusted_proxy_is_told_a_verdict() {
+fn only_a_trusted_proxy_gets_a_verdict() {
     for server in ["", "[server]\ntrusted_proxies = [\"192.0.2.1\"]\n"] {
         let gateway = gateway_with(server, "");
         for form in FORMS {

@@ -52,7 +52,7 @@ fn ended(gateway: &Portcullis, kind: &str, reason: &str) -> Option<u64> {
 }
 
 #[test]
-fn a_websocket_ends_with_its_token_and_both_ends_are_told_why() {
+fn a_websocket_ends_with_its_token_and_both_ends_get_the_reason() {
     let gate = Gate::new();
     let told = gate.clone();
     let service = scripted(move |_, wire| {

@@ -73,7 +73,7 @@ fn one_that_cannot_be_made_stops_no_other() {
 }
 
 #[test]
-fn what_is_too_large_is_not_kept_and_nothing_with_it() {
+fn an_account_that_is_too_large_is_refused_with_its_whole_batch() {
     on_both(async |bed: Bed| {
         let long = |bytes: usize| "x".repeat(bytes);
         let unfit = [
@@ -175,7 +175,7 @@ fn a_change_ends_tokens_where_it_matters_and_sessions_where_it_must() {
 }
 
 #[test]
-fn who_is_not_there_is_neither_changed_nor_removed() {
+fn an_unknown_account_is_neither_changed_nor_removed() {
     on_both(async |bed: Bed| {
         bed.account("ada").await;
         let change = AccountChange { end_sessions: true, ..AccountChange::default() };
@@ -188,7 +188,7 @@ fn who_is_not_there_is_neither_changed_nor_removed() {
 }
 
 #[test]
-fn what_is_removed_leaves_its_id_and_nothing_else() {
+fn a_removed_account_leaves_only_its_id() {
     on_both(async |bed: Bed| {
         let secret = NewAccount { password: password(PBKDF2), ..new("ada") };
         bed.store.add(&[secret], NOW).await.unwrap();
@@ -229,7 +229,7 @@ fn a_hash_is_upgraded_only_if_it_is_still_that_one() {
 }
 
 #[test]
-fn each_scheme_in_use_is_told_once() {
+fn each_scheme_in_use_is_listed_once() {
     on_both(async |bed: Bed| {
         assert_eq!(bed.store.schemes().await.unwrap(), Vec::<String>::new());
         let with =
@@ -249,7 +249,7 @@ fn each_scheme_in_use_is_told_once() {
 }
 
 #[test]
-fn no_hash_is_told_by_debug() {
+fn debug_output_contains_no_hash() {
     on_both(async |bed: Bed| {
         let made = NewAccount { password: password(PBKDF2), ..new("ada") };
         bed.store.add(std::slice::from_ref(&made), NOW).await.unwrap();

@@ -51,7 +51,7 @@ fn a_path_may_have_any_characters() {
 }
 
 #[test]
-fn what_is_no_database_is_told_with_its_path() {
+fn a_file_that_is_no_database_is_reported_with_its_path() {
     let dir = Dir::new();
     dir.write("p.db", "this is text, and not a database of any kind\n".repeat(100));
     fs::set_permissions(dir.path().join("p.db"), Permissions::from_mode(0o600)).unwrap();
@@ -226,7 +226,7 @@ fn a_connection_that_the_server_closed_is_replaced() {
 }
 
 #[test]
-fn no_fault_of_a_url_tells_its_password() {
+fn no_fault_of_a_url_contains_its_password() {
     for url in [
         "postgres://ada:hunter2@127.0.0.1:1/p",
         "postgres://ada:hunter2@127.0.0.1:1/p?sslmode=hunter2",

@@ -116,7 +116,7 @@ fn no_session_survives_that_begins_while_its_account_is_disabled() {
 }
 
 #[test]
-fn whoever_reads_on_misses_no_mark_of_many_writers() {
+fn a_reader_misses_no_mark_of_many_writers() {
     on_both(async |bed: Bed| {
         let stores = [bed.store.clone(), bed.another().await.unwrap()];
         let mut writers = JoinSet::new();

@@ -115,7 +115,7 @@ fn an_id_that_is_none_of_ours_is_not_kept() {
 }
 
 #[test]
-fn what_is_over_is_forgotten_a_day_later_and_nothing_before() {
+fn an_ended_session_is_deleted_a_day_later_and_not_before() {
     on_both(async |bed: Bed| {
         bed.account("ada").await;
         for sid in ["lives", "ends"] {

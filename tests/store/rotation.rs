@@ -166,7 +166,7 @@ fn a_token_of_a_session_or_an_account_that_ended_is_refused_by_name() {
 }
 
 #[test]
-fn the_state_of_a_token_is_told_while_it_could_be_spent() {
+fn the_state_of_a_token_is_known_until_it_expires() {
     on_both(async |bed: Bed| {
         begun(&bed).await;
         let state = async |token: &str, now: i64| {

@@ -43,7 +43,7 @@ fn nobody_begins_a_session_with_a_password_that_was_changed_meanwhile() {
 }
 
 #[test]
-fn what_a_client_says_of_itself_is_cut() {
+fn text_of_a_client_is_truncated() {
     on_both(async |bed: Bed| {
         bed.account("ada").await;
         let agent = format!("\u{1b}[31m\0{}", "\u{e4}".repeat(1000));

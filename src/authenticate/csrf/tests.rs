@@ -169,7 +169,7 @@ fn the_host_that_a_trusted_proxys_client_asked_is_the_requests_own() {
 }
 
 #[test]
-fn what_a_browser_says_of_the_site_is_believed_when_it_says_ours_alone() {
+fn only_the_sec_fetch_site_same_origin_is_trusted() {
     let own = ("origin", "https://shop.example");
     for (site, outcome) in [
         ("same-origin", Ok(())),

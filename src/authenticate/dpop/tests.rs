@@ -279,7 +279,7 @@ fn gateways_accept_the_nonces_of_each_other_while_the_secret_is_replaced() {
 }
 
 #[test]
-fn what_was_accepted_outlives_a_reload_and_an_explanation_uses_up_nothing() {
+fn accepted_proofs_outlive_a_reload_and_explanations_consume_none() {
     let client = Client::es256();
     let dpop = Dpop::default();
     dpop.begin(Now::at(NOW));

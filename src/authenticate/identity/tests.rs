@@ -94,7 +94,7 @@ fn claims_are_sent_as_text_and_values_without_text_are_left_out() {
 }
 
 #[test]
-fn a_name_that_tells_a_claim_is_reserved_as_well() {
+fn a_field_name_of_a_claim_is_reserved_as_well() {
     let name = HeaderName::from_static("tenant-id");
     let names = IdentityHeaders::new(None, None, None, None, vec![(name, ClaimId(0))]);
     for (name, reserved) in

@@ -150,7 +150,7 @@ fn a_key_is_found_by_its_id_and_algorithm_and_in_no_other_way() {
 }
 
 #[test]
-fn what_is_wrong_with_a_set_is_told_and_nothing_else() {
+fn only_the_faults_of_a_key_set_are_reported() {
     let told = read(&[], &PUBLIC).unwrap_err();
     assert!(told.contains("empty"), "{told}");
     let told = read(&[with(ec(), "use", json!("enc"))], &PUBLIC).unwrap_err();

@@ -106,7 +106,7 @@ fn a_good_token_becomes_a_principal() {
 }
 
 #[test]
-fn what_calls_itself_a_refresh_token_is_none_for_access() {
+fn a_refresh_token_grants_no_access() {
     for name in ["type", "token_type", "typ"] {
         for kind in ["refresh", "Refresh", "REFRESH"] {
             assert_eq!(refusal(&header(), &with(name, json!(kind))), Denial::WrongType, "{name} {kind}");
@@ -382,7 +382,7 @@ fn roles_of_a_shape_that_is_not_known_are_no_roles() {
 }
 
 #[test]
-fn what_is_not_one_token_in_one_spelling_is_malformed() {
+fn a_credential_must_be_one_token_in_one_spelling() {
     let good = signed(&header().to_string(), &claims().to_string());
     assert!(verify(&good, &trust(), Now::at(NOW)).is_ok());
     let parts: Vec<&str> = good.split('.').collect();

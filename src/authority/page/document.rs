@@ -203,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_came_from_a_request_never_opens_an_element_or_ends_a_value(text in "[ -~\\x00-\\x1f\u{e9}\u{202e}]{1,40}") {
+        fn text_of_a_request_never_opens_an_element_or_ends_a_value(text in "[ -~\\x00-\\x1f\u{e9}\u{202e}]{1,40}") {
             // The text is escaped if it adds no markup characters to the page.
             let marks = |page: &str| page.matches(['<', '>', '"', '\'']).count();
             for (page, plain) in all(&text).iter().zip(all("x")) {

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_could_lead_elsewhere_is_none() {
+    fn a_location_of_another_host_is_rejected() {
         for asked in [
             "",
             "orders",
@@ -174,7 +174,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4096))]
 
         #[test]
-        fn whatever_is_asked_for_the_location_is_on_this_host(asked in prop_oneof![hostile(), any::<String>()]) {
+        fn the_location_is_on_this_host_for_every_target(asked in prop_oneof![hostile(), any::<String>()]) {
             let location = location(Next::parse(&asked).as_ref());
             let text = location.to_str().unwrap();
             prop_assert!(text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()));

@@ -150,7 +150,7 @@ fn a_stored_hash_cannot_be_a_bomb() {
 }
 
 #[test]
-fn what_is_no_hash_is_refused() {
+fn an_invalid_hash_is_refused() {
     let hex = "0".repeat(64);
     for bad in [
         "",
@@ -212,7 +212,7 @@ fn a_failed_attempt_costs_the_same_work_whether_and_how_the_account_exists() {
 }
 
 #[test]
-fn a_scheme_tells_the_cost_of_its_hash() {
+fn a_scheme_states_the_cost_of_its_hash() {
     for hash in HASHES.iter().chain(&BY_DEFAULT) {
         let scheme = scheme(hash).unwrap();
         let of_scheme = kdf::Parameters::of_scheme(&scheme).unwrap_or_else(|| panic!("{scheme}"));
@@ -267,7 +267,7 @@ fn a_full_queue_is_busy_at_once_and_serves_again_when_it_is_not() {
 }
 
 #[test]
-fn a_password_that_waits_for_too_long_is_told_that_hashing_is_slow() {
+fn a_password_that_waits_for_too_long_reports_slow_hashing() {
     // Without a limit on the wait, expensive hashes could exceed the time limit of the request, and the error would
     // blame the store.
     let hashers = Hashers { patience: Duration::from_millis(20), ..Hashers::start(1, 8) };
@@ -280,7 +280,7 @@ fn a_password_that_waits_for_too_long_is_told_that_hashing_is_slow() {
 }
 
 #[test]
-fn what_nobody_waits_for_any_longer_is_not_worked_on() {
+fn a_verification_that_nobody_awaits_is_skipped() {
     let hashers = Hashers::start(1, 8);
     let release = held(&hashers);
     block_on(async {

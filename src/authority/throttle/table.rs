@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_is_there_until_it_is_removed() {
+    fn an_inserted_entry_stays_until_it_is_removed() {
         let mut table = Table::new(64);
         assert_eq!(table.get(7), Debt::default());
         table.put(7, debt(100), 1);

@@ -154,7 +154,7 @@ fn an_account_of_his_own_gives_a_guesser_no_more_guesses() {
 }
 
 #[test]
-fn what_was_not_checked_is_not_counted() {
+fn a_withdrawn_attempt_is_not_counted() {
     let throttle = Throttle::new();
     for _ in 0..1_000 {
         for known in [true, false] {
@@ -260,7 +260,7 @@ proptest! {
     }
 
     #[test]
-    fn an_owner_who_waits_as_told_is_never_refused_where_the_account_is_known(
+    fn an_owner_who_respects_retry_after_is_never_refused_where_the_account_is_known(
         strangers in prop::collection::vec((0_u32..50, 0_u32..3), 0..200),
         mistakes in 1_u32..40,
     ) {

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_yaml_cannot_hold_is_written_by_its_number() {
+    fn characters_outside_yaml_are_escaped() {
         let text = "a\u{7f}\u{85}\n\"\u{feff}é";
         let yaml = written(&json!(text));
         assert_eq!(yaml, "\"a\\u007f\\u0085\\n\\\"\\ufeffé\"");

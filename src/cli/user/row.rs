@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_are_not_there_and_maps_that_mean_nothing_are_told() {
+    fn missing_columns_and_maps_without_effect_are_reported() {
         let parse = |maps: &[&str]| {
             let maps: Vec<String> = maps.iter().map(ToString::to_string).collect();
             Columns::parse(&maps, &[])

@@ -38,7 +38,7 @@ fn shown(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn what_is_shown_reads_again_as_the_same_policy() {
+fn the_printed_policy_parses_as_the_same_policy() {
     for text in ["", SHIPPED, FULL] {
         let loaded = load(text, &[]);
         for all in [true, false] {
@@ -68,7 +68,7 @@ fn the_environment_knows_every_table() {
 }
 
 #[test]
-fn each_value_is_told_with_its_line() {
+fn each_value_is_printed_with_its_line() {
     let text = "[server]\n\nworkers = 2\nbounds.streams = 7\ndrain = \"30s\"\n[[route]]\npath = \"/\"\n[[route]]\nclaims = { a = 1,\n b = 2 }\n";
     let text = text.replace(",\n b", ", b");
     assert_eq!(
@@ -90,7 +90,7 @@ fn each_value_is_told_with_its_line() {
 }
 
 #[test]
-fn each_value_is_told_with_its_variable() {
+fn each_value_is_printed_with_its_variable() {
     let text = "[log]\nlevel = \"warn\"\n[server]\ntrusted_proxies = [\"10.0.0.1\", \"10.0.0.2\"]\n[[issuer]]\nissuer = \"a\"\nkid = \"k\"\n[[issuer]]\nissuer = \"b\"\n";
     assert_eq!(
         shown(
@@ -116,7 +116,7 @@ fn each_value_is_told_with_its_variable() {
 }
 
 #[test]
-fn what_a_variable_replaced_is_not_the_files() {
+fn a_value_from_a_variable_is_not_attributed_to_the_file() {
     let text = "[[issuer]]\nissuer = \"a\"\nleeway = \"5s\"\n";
     let whole = ("PORTCULLIS_ISSUER", "[{ issuer = \"b\" }]");
     assert_eq!(shown(text, &[whole]), ["issuer[0].issuer = \"b\" # environment variable PORTCULLIS_ISSUER"]);
@@ -170,7 +170,7 @@ const SECRETS: [(&str, &str); 16] = [
 ];
 
 #[test]
-fn what_only_looks_like_a_secret_is_shown() {
+fn a_value_that_only_resembles_a_secret_is_shown() {
     let test = "[[test]]\nrequest = \"GET https://a:8443/@me?a=b@c&d\"\nheaders = { X-Auth-Subject = \"ada\", Accept = \"x\" }\n\
         expect = { headers = { Authorization = \"\" } }\n";
     assert_eq!(
@@ -219,7 +219,7 @@ proptest! {
     }
 
     #[test]
-    fn where_a_secret_is_is_shown(name in "[A-Za-z0-9_]{1,20}", scheme in "(env|file)") {
+    fn the_place_of_a_secret_is_shown(name in "[A-Za-z0-9_]{1,20}", scheme in "(env|file)") {
         for (around, _) in SECRETS.iter().filter(|(around, _)| around.contains("= @")) {
             let text = around.replace('@', &format!("\"{scheme}:{name}\""));
             let loaded = load_text("gateway.toml", text, PathBuf::new(), Vec::new()).unwrap();

@@ -145,7 +145,7 @@ fn every_policy_that_operators_are_shown_fits() {
 }
 
 #[test]
-fn what_config_show_prints_fits() {
+fn the_output_of_config_show_conforms_to_the_schema() {
     let text = include_str!("../../../gateway.toml");
     let loaded = load_text("gateway.toml", text.to_owned(), PathBuf::new(), Vec::new()).unwrap();
     assert_eq!(faults(&Effective::of(&loaded, true).unwrap().to_string()), Vec::<String>::new());

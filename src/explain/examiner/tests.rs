@@ -93,7 +93,7 @@ fn a_described_caller_shows_a_token_wherever_the_route_looks_for_one() {
 }
 
 #[test]
-fn what_a_described_caller_leaves_out_is_filled_in_and_nothing_else() {
+fn only_missing_claims_of_a_described_caller_are_filled_in() {
     let policy = policy();
     let ask = |path: &str, given: Value| {
         let question = Question::parse(&format!("https://h{path}")).unwrap().claims(claims(given));
@@ -136,7 +136,7 @@ fn a_described_caller_is_nobody_to_what_serves() {
 }
 
 #[test]
-fn in_the_shadow_the_refusal_is_told_and_what_passes_all_the_same() {
+fn a_shadow_rule_logs_the_refusal_and_the_request_passes() {
     let policy = policy();
     let question = Question::parse("https://h/shadow").unwrap().claims(claims(json!({ "sub": "ada" })));
     let text = explain(&policy, &question);

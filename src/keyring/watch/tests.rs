@@ -22,7 +22,7 @@ fn quiet(watcher: &mut Watcher, now: u64) {
 }
 
 #[test]
-fn what_a_command_did_is_taken_up_verifying_before_signing() {
+fn a_new_key_verifies_before_it_signs() {
     let folder = Scratch::new();
     let keyring = folder.open(START);
     let first = keyring.signing(Now::at(START)).id().to_owned();
@@ -179,7 +179,7 @@ fn that_a_key_was_taken_back_is_believed_beside_a_broken_file() {
 }
 
 #[test]
-fn where_the_last_key_was_taken_back_another_one_signs() {
+fn after_the_last_key_is_revoked_another_signs() {
     let folder = Scratch::new();
     let keyring = folder.open(START);
     let first = keyring.signing(Now::at(START)).id().to_owned();
@@ -218,7 +218,7 @@ fn a_key_that_was_taken_back_is_accepted_nowhere_even_if_no_other_can_be_made() 
 }
 
 #[test]
-fn what_cannot_be_made_is_tried_again_after_a_while() {
+fn a_key_that_cannot_be_created_is_tried_again_later() {
     let folder = Scratch::new();
     let keyring = folder.open(START);
     let mut watcher = keyring.watcher(Now::at(START));

@@ -80,7 +80,7 @@ fn an_ipv4_address_mapped_into_ipv6_is_the_ipv4_address() {
 }
 
 #[test]
-fn subjects_are_told_apart_by_issuer_and_name_and_not_by_address() {
+fn subjects_differ_by_issuer_and_name_and_not_by_address() {
     let ada = Somebody::who("https://a/", "ada", None);
     let elsewhere = Somebody { address: "192.0.2.9", ..Somebody::who("https://a/", "ada", None) };
     assert!(share(By::Subject, &ada, &elsewhere));

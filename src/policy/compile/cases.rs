@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_test_is_a_fault_that_says_what_would_be_right() {
+    fn an_invalid_test_is_a_fault_with_a_correction() {
         let of = |expect: &str| fault(&format!("request = \"https://h/open\"\nexpect = {{ {expect} }}"));
         let with =
             |rest: &str| fault(&format!("request = \"https://h/open\"\nexpect = {{ allow = true }}\n{rest}"));

@@ -93,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_everybody_tries_first_is_no_secret_however_long() {
+    fn a_guessable_secret_is_refused_at_any_length() {
         for known in [
             "changeme-changeme-changeme-changeme-changeme",
             "Change_Me_In_Production_Please_Do_It_Now",
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_repeats_or_counts_has_less_in_it_than_it_is_long() {
+    fn a_secret_that_repeats_or_counts_has_less_entropy_than_its_length() {
         for (guessable, what) in [
             ("0123456789abcdef0123456789abcdef", "repeats itself after 16 bytes"),
             ("d3Jq8ZpLmX2vd3Jq8ZpLmX2vd3Jq8ZpLmX2v", "repeats itself after 12 bytes"),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phrase_beside_enough_else_and_what_is_too_short_anyway_are_not_told_of() {
+    fn a_phrase_in_a_long_random_secret_and_a_secret_that_is_too_short_anyway_are_not_reported() {
         assert_eq!(flaw(b"mysecret-8f14e45fceea167a5a36dedd4bea2543"), None);
         assert!(flaw(b"mysecret-8f14e45fceea167a5a36dedd4be").is_some());
         assert_eq!(flaw(b"changeme"), None);

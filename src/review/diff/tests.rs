@@ -34,7 +34,7 @@ fn a_role_more_gains_and_a_role_less_loses() {
 }
 
 #[test]
-fn what_is_no_longer_asked_for_is_a_gain_for_those_without() {
+fn a_dropped_requirement_is_a_gain_for_callers_without_it() {
     let guarded = route("/a", "roles = [\"admin\"]\nscopes = [\"a:read\"]");
     for (new, who) in [
         (route("/a", "scopes = [\"a:read\"]"), "scope a:read"),
@@ -131,7 +131,7 @@ fn a_route_that_comes_goes_or_is_covered_by_another_shows() {
 }
 
 #[test]
-fn methods_are_told_apart_where_the_verdicts_are() {
+fn methods_are_listed_separately_where_the_verdicts_differ() {
     let open = "[[route]]\npath = \"/a\"\nupstream = \"echo\"\n";
     let found = between(&route("/a", ""), open);
     assert_eq!(found.gains.len(), 1, "{found}");
@@ -139,7 +139,7 @@ fn methods_are_told_apart_where_the_verdicts_are() {
 }
 
 #[test]
-fn gains_are_told_first() {
+fn gains_are_listed_first() {
     let (open, closed) = ("access = \"public\"", "roles = [\"admin\"]");
     let old = route("/a", open) + &route("/b", closed);
     let new = route("/a", closed) + &route("/b", open);
@@ -248,7 +248,7 @@ proptest! {
     }
 
     #[test]
-    fn what_one_way_gains_the_other_way_loses(one in policies(), other in policies()) {
+    fn a_gain_in_one_direction_is_a_loss_in_the_other(one in policies(), other in policies()) {
         let set = |changes: &[Change], swapped: bool| -> BTreeSet<String> {
             let text = |change: &Change| {
                 let methods: BTreeSet<_> = change.methods.iter().collect();
@@ -265,7 +265,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_ever_gains_or_loses_without_its_being_told(one in policies(), other in policies(), caller in all_grants()) {
+    fn every_gain_and_loss_is_reported(one in policies(), other in policies(), caller in all_grants()) {
         let (old, new) = (policy(&one), policy(&other));
         let found = difference(&old, &new);
         let comparison = Comparison { old: Examiner::new(&old), new: Examiner::new(&new), now: Now::read() };

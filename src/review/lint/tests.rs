@@ -62,7 +62,7 @@ fn a_careful_policy_has_nothing_to_be_said_of_it() {
 }
 
 #[test]
-fn each_weakness_is_found_where_it_is_and_its_neighbour_is_not_told_of() {
+fn each_weakness_is_reported_at_its_place_and_its_neighbour_is_not() {
     // The cases: text to replace, bad replacement, finding, key, good replacement.
     for (old, bad, id, key, good) in [
         (
@@ -202,7 +202,7 @@ fn each_weakness_is_found_where_it_is_and_its_neighbour_is_not_told_of() {
 }
 
 #[test]
-fn a_login_without_a_limit_and_a_trust_of_everybody_are_told() {
+fn a_login_without_a_limit_and_trust_in_everybody_are_reported() {
     let no_limit = text(&[("rate_limits = [\"login\"]\n", "rate_limits = []\n")], "");
     let ids: Vec<_> = found(&no_limit).into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, ["login_unlimited", "unused"]);
@@ -222,7 +222,7 @@ fn a_login_without_a_limit_and_a_trust_of_everybody_are_told() {
 }
 
 #[test]
-fn routes_that_undo_each_other_are_told() {
+fn routes_that_undo_each_other_are_reported() {
     let guarded = || route("/a/{*rest}", "");
     for (routes, listed) in [
         (vec![guarded(), route("/a/open", "access = \"public\"")], vec![("public_below_guarded", 2)]),
@@ -254,7 +254,7 @@ fn routes_that_undo_each_other_are_told() {
 }
 
 #[test]
-fn what_is_waived_is_all_told() {
+fn every_waived_finding_is_listed() {
     let many: String =
         (0..300).map(|n| format!("[[route]]\npath = \"/n/{n}\"\nupstream = \"app\"\n")).collect();
     assert_eq!(left(&text(&[], &many)).len(), 300);
@@ -265,7 +265,7 @@ fn what_is_waived_is_all_told() {
 }
 
 #[test]
-fn a_start_tells_weaknesses_and_no_advice() {
+fn a_start_logs_weaknesses_and_no_advice() {
     let many: String =
         (0..300).map(|n| format!("[[route]]\npath = \"/n/{n}\"\nupstream = \"app\"\n")).collect();
     let weak = compiled(&text(&[("leeway = \"30s\"", "leeway = \"5m\"")], &many)).weaknesses();
@@ -313,7 +313,7 @@ fn a_secret_that_everybody_knows_is_a_fault_wherever_it_is() {
 }
 
 #[test]
-fn an_excluded_role_that_may_be_missing_is_told_of() {
+fn an_excluded_role_that_may_be_missing_is_reported() {
     let excluding = ("roles = [\"clerks\"]", "roles = [\"clerks\"]\nnot_roles = [\"left\"]");
     let all_roles = ("cookies = true", "cookies = true\nrole_limit = \"all\"");
     assert_eq!(found(&text(&[excluding], "")), [("excluded_role_omitted", "route[0].not_roles".to_owned())]);
@@ -338,7 +338,7 @@ fn an_excluded_role_that_may_be_missing_is_told_of() {
 }
 
 #[test]
-fn roles_that_any_issuer_could_grant_are_told_of_where_they_are_stated() {
+fn roles_that_any_issuer_could_grant_are_reported_at_their_line() {
     let unwaived = ("shared_roles = \"both are trusted\", ", "");
     let issuers = "issuers = [\"https://id.example.com/\"]";
     let own = ("roles = [\"clerks\"]", "roles = [\"clerks\"]\nissuers = \"https://id.example.com/\"");

@@ -67,7 +67,7 @@ fn each_route_has_a_request_that_it_covers_itself_where_there_is_one() {
 }
 
 #[test]
-fn whoever_holds_what_a_rule_asks_for_passes_and_with_less_nobody_does() {
+fn a_sample_that_meets_a_rule_passes_and_every_weaker_one_fails() {
     let policy = policy(
         &[
             route("/a", "roles = [\"admin\", \"clerk\"]\nall_roles = [\"staff\"]\nscopes = [\"x\", \"y\"]"),

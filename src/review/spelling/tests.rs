@@ -31,7 +31,7 @@ fn found(routes: &[(&str, &str)]) -> Vec<(String, &'static str)> {
 const PUBLIC: &str = "access = \"public\"";
 
 #[test]
-fn what_the_gateway_refuses_itself_is_no_way_around() {
+fn a_path_that_the_gateway_refuses_is_no_bypass() {
     // A common policy: a public site, an API for users, and a method of the API for some users.
     let layout = [
         ("/{*rest}", PUBLIC),
@@ -58,7 +58,7 @@ fn a_laxer_route_for_the_other_spelling_is_a_way_around_the_guard() {
 }
 
 #[test]
-fn what_asks_the_same_or_leads_elsewhere_or_nowhere_is_no_way_around() {
+fn a_route_with_the_same_rule_or_other_servers_is_no_bypass() {
     for other in [
         &[][..],
         &[("/{*rest}", "roles = [\"admin\"]")],
@@ -86,7 +86,7 @@ fn a_server_in_another_spelling_is_the_same_server() {
 }
 
 #[test]
-fn who_holds_what_the_other_route_asks_for_is_tried_too() {
+fn callers_that_meet_the_other_rule_are_tried_too() {
     for rule in [
         "",
         "roles = [\"clerk\"]",
@@ -115,7 +115,7 @@ fn a_folder_is_tried_without_its_slash_and_a_path_with_one() {
 }
 
 #[test]
-fn what_the_upstream_gets_decides_and_not_what_the_client_sent() {
+fn the_canonical_path_that_the_upstream_gets_decides() {
     let stripped = "strip_prefix = \"/api\"";
     assert_eq!(
         found(&[("/api/{*rest}", stripped), ("/{*rest}", PUBLIC)]),
@@ -171,7 +171,7 @@ fn the_endpoints_of_the_authority_are_read_by_nobody_else() {
 }
 
 #[test]
-fn of_many_findings_of_a_kind_a_hundred_are_told_and_the_others_counted() {
+fn of_many_findings_of_a_kind_a_hundred_are_listed_and_the_others_counted() {
     let pair = |nth: usize| {
         route(&format!("/s{nth}/orders"), "roles = [\"r\"]")
             + &route(&format!("/s{nth}/orders/{{*rest}}"), PUBLIC)

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_lenient_reader_tells_requests_apart_that_are_different() {
+    fn the_most_lenient_reader_distinguishes_different_requests() {
         for (path, other) in [("/a", "/b"), ("/a/b", "/b"), ("/a", "/a/b"), ("/", "/a"), ("/a%20b", "/ab")] {
             assert_ne!(leniently(path), leniently(other));
         }

@@ -28,7 +28,7 @@ fn paths(entries: &[&str]) -> RouteTable<usize> {
 }
 
 #[test]
-fn an_entry_that_no_request_gets_to_is_told_with_one_that_wins() {
+fn an_entry_that_no_request_reaches_is_reported_with_one_that_wins() {
     let all = ["/a/{*rest}", "/a/", "/a/{x}", "/a/{x}/", "/a/{x}/{y}", "/a/{x}/{y}/{*z}"];
     let requests = ["/a/", "/a/b", "/a/b/", "/a/b/c", "/a/b/c/d"];
     let table = paths(&all);
@@ -127,7 +127,7 @@ fn a_guard_of_all_hosts_is_not_passed_by_without_its_slash_on_a_host_with_routes
 }
 
 #[test]
-fn what_windows_drops_at_the_end_of_a_name_leads_past_no_guard() {
+fn characters_that_windows_drops_at_the_end_of_a_name_bypass_no_guard() {
     let table = guarded(&[("/{*rest}", true), ("/admin/{*rest}", false), ("/v1.", true)]);
     for path in ["/admin./x", "/admin%20/x", "/admin%C2%A0/x", "/admin::$DATA/x", "/admin.%20/x", "/ADMIN./x"]
     {
@@ -145,7 +145,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
-    fn what_is_known_of_last_slashes_beforehand_changes_no_answer(
+    fn precomputed_trailing_slashes_change_no_answer(
         patterns in proptest::collection::vec(
             ("(/([ab]|\\{x\\})){0,2}(/|/[ab]|/\\{y\\}|/\\{\\*r\\})", 0..3_u64, 0..2_u64, proptest::sample::select(vec!["", "h", "*.h", "*.g.h"])), 1..7
         ),
@@ -408,7 +408,7 @@ fn entries_that_claim_the_same_requests_are_conflicts() {
 }
 
 #[test]
-fn a_route_that_loses_methods_to_a_place_of_its_own_is_told() {
+fn a_route_that_loses_methods_to_a_more_specific_route_is_reported() {
     let table = build(&[
         ("", "/o/{id}", &["GET", "DELETE"]),
         ("", "/o/new", &["GET"]),
@@ -572,7 +572,7 @@ proptest! {
     }
 
     #[test]
-    fn what_shadows_is_always_what_comparing_each_with_each_finds(
+    fn shadowed_routes_equal_those_of_a_pairwise_comparison(
         entries in proptest::collection::vec(entry(), 0..24),
     ) {
         let all = entries.iter().map(|(host, path, methods)| (matcher(host, path, methods), ()));

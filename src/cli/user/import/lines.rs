@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_not_shown() {
+    fn text_that_is_no_json_is_not_shown() {
         let lines = read(Input::Jsonl, b"{\"password\":\"secret\nsecret\n\"secret\"\n");
         assert_eq!(lines.len(), 3);
         assert!(lines.iter().all(|(_, why)| !why.contains("secret")), "{lines:?}");
