@@ -97,8 +97,8 @@
 //!   events.
 //! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificates, and
 //!   verifies those of clients.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], `counter`, `timestamp`, `request_id` and `state_dir` are at
-//!   the bottom of the order.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], `counter`, `timestamp`, `request_id`, `field_list` and `state_dir`
+//!   are at the bottom of the order.
 //!
 //! # Terms
 //!
@@ -148,6 +148,7 @@ pub mod clock;
 pub(crate) mod counter;
 pub mod denial;
 pub mod diagnostic;
+pub(crate) mod field_list;
 pub(crate) mod hex;
 pub mod journal;
 pub mod peer;

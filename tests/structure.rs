@@ -57,6 +57,7 @@ const MODULES: &[&str] = &[
     "counter",
     "diagnostic",
     "denial",
+    "field_list",
     "hex",
     "clock",
     "lib",

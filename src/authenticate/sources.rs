@@ -5,6 +5,7 @@
 
 use super::credential::{cookie, scheme_end};
 use crate::denial::{Denial, TokenPart};
+use crate::field_list::members;
 use crate::route::Head;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::borrow::Cow;
@@ -144,7 +145,7 @@ fn api_key<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [
 /// [`Denial::AmbiguousCredentials`] if the client offers `marker` twice. [`Denial::MalformedToken`] if no subprotocol
 /// follows.
 pub(super) fn subprotocol<'r>(headers: &'r HeaderMap, marker: &str) -> Result<Option<&'r [u8]>, Denial> {
-    let mut offers = offers(headers);
+    let mut offers = members(headers, &header::SEC_WEBSOCKET_PROTOCOL);
     let mut found = None;
     while let Some(offer) = offers.next() {
         if offer != marker.as_bytes() {
@@ -162,9 +163,9 @@ pub(super) fn subprotocol<'r>(headers: &'r HeaderMap, marker: &str) -> Result<Op
 /// Returns the first marker of these sources that the client offers as a subprotocol.
 pub(crate) fn marker_offered<'s>(headers: &HeaderMap, sources: &'s Sources) -> Option<&'s str> {
     sources.others.iter().find_map(|source| match source {
-        Source::WebSocket(marker) => {
-            offers(headers).any(|offer| offer == marker.as_bytes()).then_some(&**marker)
-        }
+        Source::WebSocket(marker) => members(headers, &header::SEC_WEBSOCKET_PROTOCOL)
+            .any(|offer| offer == marker.as_bytes())
+            .then_some(&**marker),
         Source::Header(_)
         | Source::Cookie(_)
         | Source::ApiKey(_)
@@ -176,12 +177,12 @@ pub(crate) fn marker_offered<'s>(headers: &HeaderMap, sources: &'s Sources) -> O
 /// Removes `marker`, and the token after it, from the offered subprotocols. The other subprotocols stay in their order.
 /// If no subprotocol is left, removes the header field.
 pub(crate) fn strip_subprotocol(headers: &mut HeaderMap, marker: &str) {
-    if !offers(headers).any(|offer| offer == marker.as_bytes()) {
+    if !members(headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == marker.as_bytes()) {
         return;
     }
     let mut left: Vec<&[u8]> = Vec::new();
     let mut is_after_marker = false;
-    for offer in offers(headers) {
+    for offer in members(headers, &header::SEC_WEBSOCKET_PROTOCOL) {
         let is_marker = !is_after_marker && offer == marker.as_bytes();
         if !is_marker && !is_after_marker && !offer.is_empty() {
             left.push(offer);
@@ -193,12 +194,6 @@ pub(crate) fn strip_subprotocol(headers: &mut HeaderMap, marker: &str) {
         Some(Ok(left)) => drop(headers.insert(header::SEC_WEBSOCKET_PROTOCOL, left)),
         Some(Err(_)) | None => drop(headers.remove(header::SEC_WEBSOCKET_PROTOCOL)),
     }
-}
-
-/// Returns the offered subprotocols. A repeated field continues the list (RFC 9110 section 5.3).
-fn offers(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let fields = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// Returns the value of a query field with this name.

@@ -49,7 +49,7 @@ pub struct Copy {
 impl Copy {
     /// Returns the path of the copy for an owner and a location.
     pub fn path(state: &Path, owner: &Owner, location: &Location) -> PathBuf {
-        let kind = if matches!(owner, Owner::Signals(_)) { "signals\n" } else { "" };
+        let kind = if owner.is_of_signals() { "signals\n" } else { "" };
         let name = digest(&SHA256, format!("{kind}{}\n{location:?}", owner.name()).as_bytes());
         state.join(FOLDER).join(format!("{}.json", hex::text(&name.as_ref()[..16])))
     }
@@ -63,7 +63,7 @@ impl Copy {
     ) -> Option<Self> {
         Some(Self {
             issuer: settings.owner.name().to_owned(),
-            of_signals: matches!(settings.owner, Owner::Signals(_)),
+            of_signals: settings.owner.is_of_signals(),
             location: settings.location.to_string(),
             fetched,
             max_age: Some(settings.max_age.as_secs()),
@@ -82,8 +82,8 @@ impl Copy {
     pub(super) fn read(settings: &SourceSettings, now: Now) -> Option<Self> {
         let bytes = stable_file::read(&settings.copy, COPY_MAX).ok()?;
         let copy: Self = serde_json::from_slice(&bytes).ok()?;
-        let is_owner = copy.issuer == settings.owner.name()
-            && copy.of_signals == matches!(settings.owner, Owner::Signals(_));
+        let is_owner =
+            copy.issuer == settings.owner.name() && copy.of_signals == settings.owner.is_of_signals();
         let is_ours = is_owner && copy.location == settings.location.to_string();
         (is_ours && copy.fetched <= now.unix).then_some(copy)
     }

@@ -74,6 +74,11 @@ impl Owner {
     pub fn name(&self) -> &str {
         self.label().1
     }
+
+    /// Returns whether the keys are those of a `[signals.NAME]`.
+    pub const fn is_of_signals(&self) -> bool {
+        matches!(self, Self::Signals(_))
+    }
 }
 
 impl fmt::Display for Owner {

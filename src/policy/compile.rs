@@ -148,7 +148,7 @@ fn compile_policy(
             format!("use at most {CLAIMS_MAX}: each cached token stores the value of every one"),
         );
     }
-    settings.watch = settings.watch.map(|_| faults.files());
+    settings.watch = (file.server.reload == file::Reload::Watch).then(|| faults.files());
     if faults.fault_count > 0 {
         return Err(Waivers::of(loaded).sift(faults.into_diagnostics()).left);
     }

@@ -110,6 +110,11 @@ impl<'l> Faults<'l> {
         self.loaded.base.join(text)
     }
 
+    /// Returns the state folder.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.unwatched_path(&self.loaded.file.state.dir)
+    }
+
     /// Whether further faults are only counted.
     const fn is_full(&self) -> bool {
         self.fault_count >= REPORTED_MAX

@@ -1,5 +1,6 @@
 //! Chooses the format of a refusal from `Content-Type` and `Accept`. Detects whether a person waits for a page.
 
+use crate::field_list::members;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -44,7 +45,10 @@ impl Format {
             return Self::Grpc;
         }
         // Programs do not name HTML in `Accept`, so most requests skip `prefers_page`.
-        if has_ranges && ranges(headers).any(|range| begins(range, b"text/html")) && prefers_page(headers) {
+        if has_ranges
+            && members(headers, &ACCEPT).any(|range| begins(range, b"text/html"))
+            && prefers_page(headers)
+        {
             Self::Html
         } else {
             Self::Json
@@ -69,12 +73,6 @@ pub(crate) fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// Returns the media ranges of `Accept` with their parameters, in order.
-fn ranges(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let fields = headers.get_all(ACCEPT).iter();
-    fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
-}
-
 /// Returns whether HTML has a higher weight than JSON (RFC 9110 section 12.5.1). The most specific range sets the
 /// weight of a type. If the weights are equal, the first range wins, because old clients list their preferences in
 /// order.
@@ -82,7 +80,7 @@ fn ranges(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 fn prefers_page(headers: &HeaderMap) -> bool {
     let (mut page, mut json): (Option<Wish>, Option<Wish>) = (None, None);
     let (mut application, mut any) = (None, None);
-    for (place, range) in ranges(headers).enumerate() {
+    for (place, range) in members(headers, &ACCEPT).enumerate() {
         let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         let media = parts.next().unwrap_or_default().to_ascii_lowercase();
         let wish = Wish { weight: weight(parts), place };

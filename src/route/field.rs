@@ -4,6 +4,7 @@
 //! three ways: it sends the field twice, sends it a second time under a name that some servers treat as equal, or names
 //! it in `Connection` so that the gateway removes it.
 
+use crate::field_list::members;
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderName};
 
@@ -58,9 +59,7 @@ fn folds_to(one: &str, other: &str) -> bool {
 
 /// Whether `Connection` names the field. The gateway removes such a field (RFC 9110 section 7.6.1).
 fn is_named_by_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
-    let options =
-        headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    options.map(<[u8]>::trim_ascii).any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    members(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
 #[cfg(test)]

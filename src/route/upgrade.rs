@@ -3,6 +3,7 @@
 //! Proxies remove some marks of a handshake from forward-auth requests. Traefik and nginx remove `Upgrade` and keep
 //! `Sec-WebSocket-Key`. A single mark is therefore sufficient.
 
+use crate::field_list::members;
 use http::{HeaderMap, HeaderName, Method, header};
 
 /// The header in which a browser states the mode of its request (W3C Fetch Metadata, section 2.2).
@@ -34,9 +35,7 @@ pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
 
 /// Whether `Upgrade` lists the protocol `websocket`, with or without a version (RFC 9110 section 7.8).
 fn offers_websocket(headers: &HeaderMap) -> bool {
-    let fields = headers.get_all(header::UPGRADE).iter();
-    let mut protocols = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
-    protocols
+    members(headers, &header::UPGRADE)
         .any(|protocol| is(protocol.split(|byte| *byte == b'/').next().unwrap_or_default(), b"websocket"))
 }
 

@@ -1,6 +1,7 @@
 //! Reads the handshake of a client and checks the answer of the upstream.
 
 use crate::denial::HandshakeFault;
+use crate::field_list::{members, members_of};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -106,7 +107,7 @@ impl Handshake {
         }
         let mut protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
         let (chosen, more) = (protocols.next(), protocols.next());
-        let offers = || self.offers.iter().flat_map(members);
+        let offers = || self.offers.iter().flat_map(members_of);
         if more.is_some() || chosen.is_some_and(|chosen| !offers().any(|offer| offer == chosen.as_bytes())) {
             return Err("its Sec-WebSocket-Protocol is not one of those offered");
         }
@@ -156,16 +157,7 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue
 
 /// Returns whether `Connection` has this option.
 fn has_option(headers: &HeaderMap, option: &[u8]) -> bool {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(members)
-        .any(|found| found.eq_ignore_ascii_case(option))
-}
-
-/// Returns the members of a list (RFC 9110 section 5.6.1).
-fn members(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+    members(headers, &header::CONNECTION).any(|found| found.eq_ignore_ascii_case(option))
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(super) fn compile(
             "use a dedicated header, such as \"X-API-Key\"; `Authorization: ApiKey` is always read",
         );
     }
-    let folder = ApiKeyFile::in_folder(&faults.unwatched_path(&file.state.dir));
+    let folder = ApiKeyFile::in_folder(&faults.state_dir());
     let keys = match folder.read() {
         Ok(keys) => Some(ApiKeys::after(keys, before.and_then(|before| before.trust.api_keys()))),
         Err(why) => {

@@ -51,8 +51,8 @@ pub(super) fn compile(
     let paths = paths(table, faults);
     let origins = origins("authority.origins", &table.origins, faults);
     let compat = table.compat.map(|file::Compat::FlaskJwtExtended| Compat::FlaskJwtExtended);
-    let store = store(file, table, faults);
-    let keyring = keyring(file, table, missing_key, before, faults)?;
+    let store = store(table, faults);
+    let keyring = keyring(table, missing_key, before, faults)?;
     let cookies =
         table.cookies.then(|| Cookies { names: cookie_names(compat), lax: table.same_site == SameSite::Lax });
     Some(IssuerSettings {
@@ -240,10 +240,10 @@ pub(super) fn origins(key: &str, written: &[String], faults: &mut Faults<'_>) ->
     written.iter().map(|origin| origin.as_str().into()).collect()
 }
 
-fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<StoreLocation> {
+fn store(table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<StoreLocation> {
     let key = "authority.store";
     let Some(secret) = &table.store else {
-        let path = faults.unwatched_path(&file.state.dir).join("portcullis.db");
+        let path = faults.state_dir().join("portcullis.db");
         return Some(StoreLocation(format!("sqlite:{}", path.display())));
     };
     // A URL in a file probably contains a password, so the permissions of the file are checked.
@@ -303,7 +303,6 @@ fn cookie_names(compat: Option<Compat>) -> CookieNames {
 }
 
 fn keyring(
-    file: &File,
     table: &AuthoritySection,
     missing_key: MissingKey,
     before: Option<&IssuerSettings>,
@@ -354,7 +353,7 @@ fn keyring(
         (false, None) => None,
     };
     let schedule = schedule(table.access_expires.into(), table.rotate_keys.into(), faults);
-    let dir = faults.unwatched_path(&file.state.dir);
+    let dir = faults.state_dir();
     let before =
         before.and_then(|before| before.keyring.carry_over(&dir, algorithm, secret.as_deref(), schedule));
     if before.is_some() {

@@ -25,11 +25,7 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> TlsSettings {
     let is_served = !file.server.https.addresses().is_empty();
     if certificate.is_empty() && key.is_empty() && certificates.is_empty() && is_served {
         // The gateway generates this key at the first start.
-        private::check_mode(
-            "state.dir",
-            &faults.unwatched_path(&file.state.dir).join("certificate-key.pem"),
-            faults,
-        );
+        private::check_mode("state.dir", &faults.state_dir().join("certificate-key.pem"), faults);
     }
     if let Some(files) = pair("tls", (&certificate, &key, ocsp.as_deref()), faults) {
         if let Some(shown) = open("tls", &files, None, is_served, faults) {

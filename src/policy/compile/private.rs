@@ -39,7 +39,7 @@ pub(super) fn check_state_dir(file: &File, faults: &mut Faults<'_>) {
     let makes_certificate =
         file.tls.as_ref().is_none_or(|tls| tls.certificate.is_empty() && tls.certificates.is_empty());
     let is_used = file.authority.is_some() || makes_certificate && !file.server.https.addresses().is_empty();
-    let dir = faults.unwatched_path(&file.state.dir);
+    let dir = faults.state_dir();
     let Ok(metadata) = std::fs::metadata(&dir) else { return };
     let mode = metadata.permissions().mode();
     // Root can write to any folder. A folder that its owner cannot write to is still a mistake.

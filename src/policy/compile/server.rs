@@ -249,7 +249,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         }
     };
     ServerSettings {
-        watch: (server.reload == file::Reload::Watch).then(Vec::new),
+        watch: None,
         cores,
         https,
         http,
@@ -259,7 +259,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         proxy_protocol,
         tls: certificates,
         min_version,
-        state_dir: faults.unwatched_path(&file.state.dir),
+        state_dir: faults.state_dir(),
         level: match file.log.level {
             file::LogLevel::Error => Level::Error,
             file::LogLevel::Warn => Level::Warn,
