@@ -53,9 +53,19 @@ rate = "1000000/s"
 [upstream.app]
 servers = ["http://127.0.0.1:{upstream}"]
 
+[upstream.echo]
+servers = ["http://127.0.0.1:{echo}"]
+
 [[route]]
 path        = "/api/{{*rest}}"
 upstream    = "app"
+roles       = ["{role}"]
+rate_limits = ["callers"]
+
+[[route]]
+path        = "/ws/{{*rest}}"
+upstream    = "echo"
+websocket   = true
 roles       = ["{role}"]
 rate_limits = ["callers"]
 
@@ -79,6 +89,10 @@ http {{
         ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem; ssl_protocols TLSv1.3;
         ssl_session_cache shared:s:8m;
         location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_request_buffering off; }}
+        location /ws/ {{
+            proxy_pass http://127.0.0.1:{echo}; proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+        }}
     }}
 }}
 """
@@ -117,7 +131,10 @@ frontend edge
     http-request track-sc0 var(txn.sub) table callers unless open
     http-request deny deny_status 429 if !open {{ sc_http_req_rate(0) gt 10000000 }}
     http-request set-header X-Auth-Subject %[var(txn.sub)] unless open
+    use_backend echo if {{ path_beg /ws/ }}
     default_backend app
+backend echo
+    server echo 127.0.0.1:{echo}
 backend app
     server app 127.0.0.1:{upstream}
 """
@@ -136,6 +153,8 @@ ENVOY_CHAIN = """
                     domains: ["*"]
                     request_headers_to_remove: []
                     routes:
+                    - match: {{ prefix: "/ws/" }}
+                      route: {{ cluster: echo, timeout: 0s, upgrade_configs: [{{ upgrade_type: websocket }}] }}
                     - match: {{ prefix: "/" }}
                       route: {{ cluster: app, timeout: 60s }}
                 http_filters:
@@ -152,6 +171,8 @@ ENVOY_CHAIN = """
                         jwt_cache_config: {{ jwt_cache_size: 20000 }}
                     rules:
                     - match: {{ prefix: "/api/" }}
+                      requires: {{ provider_name: id }}
+                    - match: {{ prefix: "/ws/" }}
                       requires: {{ provider_name: id }}
                 - name: envoy.filters.http.rbac
                   typed_config:
@@ -212,6 +233,13 @@ static_resources:
       endpoints:
       - lb_endpoints:
         - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {upstream} }} }} }}
+  - name: echo
+    type: STATIC
+    load_assignment:
+      cluster_name: echo
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {echo} }} }} }}
 """
 )
 
@@ -228,7 +256,12 @@ CADDY = """
 }}
 (app) {{
     bind 127.0.0.1
-    reverse_proxy 127.0.0.1:{upstream}
+    handle /ws/* {{
+        reverse_proxy 127.0.0.1:{echo}
+    }}
+    handle {{
+        reverse_proxy 127.0.0.1:{upstream}
+    }}
 }}
 http://127.0.0.1:{plain} {{
     import app
@@ -255,7 +288,9 @@ http:
   routers:
     plain: {{ rule: "PathPrefix(`/`)", service: app, entryPoints: [plain] }}
     tls: {{ rule: "PathPrefix(`/`)", service: app, entryPoints: [tls], tls: {{}} }}
+    sockets: {{ rule: "PathPrefix(`/ws/`)", service: echo, entryPoints: [plain] }}
   services:
+    echo: {{ loadBalancer: {{ servers: [{{ url: "http://127.0.0.1:{echo}" }}] }} }}
     app: {{ loadBalancer: {{ servers: [{{ url: "http://127.0.0.1:{upstream}" }}] }} }}
 """
 

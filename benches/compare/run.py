@@ -67,6 +67,8 @@ ROWS = [
     Row("resumption", "a resumed TLS 1.3 handshake for each request", "/public/a", "resumption", True, credential=None),
     Row("forged", "HTTP/1.1, refusal of a forged RS256 signature", "/api/a", credential="forged", status=401, only_checking=True),
     Row("large", "HTTP/1.1, an answer of 1 MiB", "/public/mib", arguments=("-c16",), credential=None, needs_upstream=True),
+    Row("websocket", "a WebSocket message of 200 bytes and its echo", "/ws/a", "websocket", needs_upstream=True),
+    Row("websocket-large", "a WebSocket message of 32 KiB and its echo", "/ws/a", "websocket-large", needs_upstream=True),
     Row("upload", "HTTP/1.1, a request body of 1 MiB", "/public/sink", "upload", arguments=("-c16",), credential=None, needs_upstream=True),
 ]
 # A fixed rate of requests, for latencies.
@@ -170,11 +172,11 @@ def prepare(folder):
 class Running:
     """A program under test."""
 
-    def __init__(self, peer, folder, upstream, scripts):
+    def __init__(self, peer, folder, upstream, echo, scripts):
         self.peer, self.plain, self.tls = peer, free_port(), free_port()
         from peers import AUDIENCE, ISSUER, ROLE
 
-        facts = dict(plain=self.plain, tls=self.tls, folder=folder, upstream=upstream, name=peer.name, issuer=ISSUER)
+        facts = dict(plain=self.plain, tls=self.tls, folder=folder, upstream=upstream, echo=echo, name=peer.name, issuer=ISSUER)
         facts |= dict(audience=AUDIENCE, role=ROLE, here=HERE, scripts=scripts)
         facts["user"] = "user root;" if os.getuid() == 0 else ""
         for name, text in peer.files.items():
@@ -237,6 +239,10 @@ def load(running, row, seconds, folder, credentials):
     header = ["-H", f"Authorization: Bearer {credentials[row.credential]}"] if row.credential in credentials else []
     if row.tool == "resumption":
         return resume(running, row)
+    if row.tool.startswith("websocket"):
+        size = 32 << 10 if row.tool == "websocket-large" else 200
+        asked = [running.port(row.secure), row.path, credentials[row.credential], seconds, 16, size]
+        return int(run([sys.executable, HERE / "sockets.py", "ask", *asked]))
     if row.tool in ("wrk", "upload"):
         script = ["-s", HERE / "tokens.lua"] if row.credential == "many" else []
         script = ["-s", HERE / "upload.lua"] if row.tool == "upload" else script
@@ -319,7 +325,10 @@ def steady(asked, peers, folder, credentials):
 
 
 def run(command):
-    return subprocess.run(["taskset", "-c", OTHERS, *map(str, command)], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(["taskset", "-c", OTHERS, *map(str, command)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{command[0]} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def compare(asked, peers, credentials, folder):
@@ -397,7 +406,7 @@ def main():
     scripts = Path(sys.executable).parent
     folder = Path(tempfile.mkdtemp(prefix="compare-"))
     credentials = prepare(folder)
-    running, upstream = [], free_port()
+    running, upstream, echo = [], free_port(), free_port()
     (folder / "upstream.conf").write_text(
         f"daemon off; pid {folder}/upstream.pid; error_log stderr crit; worker_processes 1;\n"
         f"{'user root;' if os.getuid() == 0 else ''}\n"
@@ -410,11 +419,14 @@ def main():
     )
     command = ["taskset", "-c", OTHERS, "nginx", "-p", folder, "-c", folder / "upstream.conf"]
     backend = subprocess.Popen(list(map(str, command)), stderr=(folder / "upstream.log").open("w"))
+    command = ["taskset", "-c", OTHERS, sys.executable, HERE / "sockets.py", "serve", echo]
+    echoes = subprocess.Popen(list(map(str, command)), stderr=(folder / "echo.log").open("w"))
     try:
         wait_for(upstream, backend, "the upstream", folder / "upstream.log")
+        wait_for(echo, echoes, "the echo", folder / "echo.log")
         for peer in all_peers(binaries, scripts):
             if not asked.peers or peer.name in asked.peers:
-                running.append(Running(peer, folder, upstream, scripts))
+                running.append(Running(peer, folder, upstream, echo, scripts))
                 prove(running[-1], credentials)
                 print(f"{peer.name} {'does the job' if peer.checks else 'forwards, and checks nothing'}", file=sys.stderr)
         if not asked.prove:
@@ -428,8 +440,9 @@ def main():
     finally:
         for one in running:
             one.stop()
-        backend.terminate()
-        backend.wait()
+        for server in backend, echoes:
+            server.terminate()
+            server.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
