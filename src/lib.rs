@@ -92,6 +92,7 @@
 //!   sessions and revocations. [`api_key_file`] contains the API keys of programs.
 //! - [`key_source`] fetches the keys of issuers, and [`introspection`] asks issuers about opaque tokens.
 //! - [`websocket`] reads the handshakes and follows the frames of WebSockets, which [`forward`] passes on.
+//! - [`acme`] orders the gateway's certificate from an ACME server and renews it.
 //! - [`signals`] receives security events and logout tokens from other issuers. They revoke tokens of their issuer.
 //! - [`decision_log`] keeps recent decisions. Another policy can be evaluated with the same requests. `metrics` counts
 //!   events.
@@ -125,6 +126,7 @@ pub(crate) mod pipeline;
 pub(crate) mod respond;
 pub mod websocket;
 
+pub mod acme;
 pub mod api_key_file;
 pub mod authority;
 pub mod cli;

@@ -4,14 +4,16 @@ mod certificates;
 mod clients;
 mod facts;
 mod host_map;
+mod ordered;
 mod pair;
 mod session;
 mod shown;
 
 pub(crate) use certificates::{Certificates, Followed};
 pub(crate) use clients::{ClientCertificate, ClientRule, Verifier};
-pub(crate) use facts::{Invalid, Names, Validity};
+pub(crate) use facts::{Facts, Invalid, Names, Validity};
 pub(crate) use host_map::{Depth, HostMap};
+pub(crate) use ordered::{ORDERED_FILE, ORDERED_FOLDER, check_issued, is_usable, ordered};
 pub(crate) use pair::{Part, names_other};
 pub(crate) use session::{Misdirected, TlsSession};
 pub(crate) use shown::Shown;
@@ -58,6 +60,8 @@ pub struct TlsSettings {
     pub(crate) default: Option<Files>,
     /// The certificates by host.
     pub(crate) named: Vec<NamedFiles>,
+    /// Whether the gateway orders the default certificate from an ACME server.
+    pub(crate) is_ordered: bool,
     /// The rules for clients' certificates, with the hosts of each rule. Without hosts, a rule applies to all others.
     pub(crate) clients: Vec<(Arc<ClientRule>, Vec<Box<str>>)>,
 }
@@ -65,15 +69,19 @@ pub struct TlsSettings {
 impl TlsSettings {
     /// Returns whether the policy names no certificate, so that the gateway makes one.
     pub fn is_self_signed(&self) -> bool {
-        self.default.is_none() && self.named.is_empty()
+        self.default.is_none() && self.named.is_empty() && !self.is_ordered
     }
 
-    /// Returns the settings with the self-signed pair in the state folder, if the policy names no certificate.
+    /// Returns the settings with the ordered certificate in the state folder if the gateway orders one. Until the first
+    /// order succeeds, and if the policy names no certificate, the self-signed pair takes its place.
     ///
     /// # Errors
     /// Returns a sentence for the operator if the pair cannot be created.
     pub(crate) fn complete(mut self, state: &Path) -> Result<Self, String> {
-        if self.is_self_signed() {
+        let ordered = ordered(state);
+        if self.is_ordered && is_usable(&ordered.certificate) {
+            self.default = Some(ordered);
+        } else if self.is_ordered || self.is_self_signed() {
             self.default = Some(self_signed(state)?);
         }
         Ok(self)

@@ -1,6 +1,7 @@
 //! Holds the resources of one core, which its requests borrow. They are neither `Send` nor `Sync`, so no other core can
 //! access them.
 
+use crate::acme::{Acme, Challenges};
 use crate::authenticate::TokenCache;
 use crate::clock::Now;
 use crate::decision_log::{DecisionLog, Recorder};
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) policy: LivePolicy,
     /// The certificates, if a listener uses TLS.
     pub(crate) certificates: Option<Certificates>,
+    /// The certificate that the gateway orders, if the policy asks for it.
+    pub(crate) acme: Arc<Acme>,
     pub(crate) journal: Journal,
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     /// The decision log of each core. Empty if decisions are not kept.
@@ -51,6 +54,7 @@ pub(crate) struct Worker {
     tokens: RefCell<TokenCache>,
     pools: Rc<Pools>,
     counters: Arc<WorkerCounters>,
+    challenges: Arc<Challenges>,
     recorder: Option<Recorder>,
     journal: Journal,
     lines: RefCell<Vec<u8>>,
@@ -79,6 +83,7 @@ impl Worker {
             tokens: RefCell::new(TokenCache::bounded(TOKENS, TOKEN_BYTES)),
             pools: Rc::new(Pools::new(index, shared.journal.clone(), settings.body_timeout)),
             counters,
+            challenges: shared.acme.challenges.clone(),
             recorder: shared.recent.get(index).cloned().map(Recorder::new),
             journal: shared.journal.clone(),
             lines: RefCell::new(Vec::new()),
@@ -115,6 +120,11 @@ impl Worker {
 
     pub(crate) fn counters(&self) -> &WorkerCounters {
         &self.counters
+    }
+
+    /// Returns the answers to the challenges of an ACME server.
+    pub(crate) fn challenges(&self) -> &Challenges {
+        &self.challenges
     }
 
     /// Returns the recorder of decisions, or `None` if decisions are not kept.

@@ -38,6 +38,7 @@ const MODULES: &[&str] = &[
     "authenticate",
     "introspection",
     "key_source",
+    "acme",
     "peer",
     "route",
     "outbound",

@@ -6,11 +6,13 @@ use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::Connection;
 use crate::tls::Certificates;
 use rustls::server::Acceptor;
-use rustls::{AlertDescription, Error, PeerMisbehaved};
+use rustls::{AlertDescription, Error, PeerMisbehaved, ServerConfig};
 use std::io;
+use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 /// Performs the handshake within `header_timeout`. If it fails, counts and logs the failure and returns `None`.
 pub(super) async fn handshake(
@@ -19,9 +21,9 @@ pub(super) async fn handshake(
     stream: TcpStream,
     certificates: &Certificates,
 ) -> Option<Box<TlsStream<TcpStream>>> {
-    let negotiated = negotiate(connection, stream, certificates);
+    let negotiated = negotiate(core, connection, stream, certificates);
     match tokio::time::timeout(core.worker.settings().header_timeout, negotiated).await {
-        Ok(Ok(stream)) => Some(Box::new(stream)),
+        Ok(Ok(stream)) => stream.map(Box::new),
         Ok(Err((failure, detail))) => {
             record_failure(core, connection, failure, &detail);
             None
@@ -39,16 +41,21 @@ pub(super) async fn handshake(
 }
 
 /// Performs the handshake with the certificate of the host that the client asks for, and keeps the facts of the
-/// connection.
+/// connection. Returns `None` if the handshake validated a domain for an ACME server: nothing may follow it.
 async fn negotiate(
+    core: &Core,
     connection: &Connection,
     stream: TcpStream,
     certificates: &Certificates,
-) -> Result<TlsStream<TcpStream>, (TlsFailure, String)> {
+) -> Result<Option<TlsStream<TcpStream>>, (TlsFailure, String)> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream)
         .await
         .map_err(|error| (classify(&error), error.to_string()))?;
     let hello = start.client_hello();
+    if let Some(config) = core.worker.challenges().configuration(&hello) {
+        validate(core, start, config).await;
+        return Ok(None);
+    }
     let selected = certificates.select(&hello);
     let host = hello.server_name().map(str::to_owned);
     let stream = start.into_stream(selected.config.clone()).await.map_err(|error| match host {
@@ -69,7 +76,16 @@ async fn negotiate(
     if let Some(session) = selected.session(chain) {
         connection.set_tls(session);
     }
-    Ok(stream)
+    Ok(Some(stream))
+}
+
+/// Completes a handshake that validates a domain, and closes the connection (RFC 8737 section 3).
+async fn validate(core: &Core, start: StartHandshake<TcpStream>, config: Arc<ServerConfig>) {
+    // A failure is a fact of the order: the ACME server reports it there.
+    if let Ok(mut stream) = start.into_stream(config).await {
+        core.worker.counters().acme_challenges.add(1);
+        let _ = stream.shutdown().await;
+    }
 }
 
 /// Counts a failure. Logs it unless the core has recently logged a failure with the same reason.

@@ -3,6 +3,7 @@
 use super::{REFUSED, limits, load_and_test, print_error};
 use crate::accept::listener::bind;
 use crate::accept::{Entry, Gateway, ListenerKind, Sockets};
+use crate::acme::Acme;
 use crate::authority::Authority;
 use crate::clock::Now;
 use crate::config::file::BoundsSection;
@@ -84,6 +85,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     let shared = Arc::new(Shared {
         policy: LivePolicy::new(policy),
         certificates: bound.certificates,
+        acme: Arc::new(Acme::new(settings.acme.clone())),
         journal: journal.clone(),
         counters: (0..cores).map(|_| Arc::new(WorkerCounters::default())).collect(),
         recent: recent(settings.worker.decisions, cores),

@@ -5,9 +5,9 @@
 
 use super::Loaded;
 use super::file::{
-    ApiKeysSection, AuthoritySection, CertificateSection, ClientCertificatesSection, ClientSection, File,
-    IntrospectionSection, IssuerSection, ProxyProtocolSection, RateLimitSection, ResourceSection,
-    RouteSection, ServerSection, SignalsSection, TestSection, TlsSection, UpstreamSection,
+    AcmeSection, ApiKeysSection, AuthoritySection, CertificateSection, ClientCertificatesSection,
+    ClientSection, File, IntrospectionSection, IssuerSection, ProxyProtocolSection, RateLimitSection,
+    ResourceSection, RouteSection, ServerSection, SignalsSection, TestSection, TlsSection, UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
@@ -125,7 +125,11 @@ fn with_every_table() -> File {
             proxy_protocol: Some(ProxyProtocolSection::default()),
             ..ServerSection::default()
         },
-        tls: Some(TlsSection { certificates: vec![CertificateSection::default()], ..TlsSection::default() }),
+        tls: Some(TlsSection {
+            certificates: vec![CertificateSection::default()],
+            acme: Some(AcmeSection::default()),
+            ..TlsSection::default()
+        }),
         client_certificates: named::<ClientCertificatesSection>(),
         issuer: vec![IssuerSection {
             introspection: Some(IntrospectionSection::default()),

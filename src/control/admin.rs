@@ -3,7 +3,7 @@
 //! The other listeners never answer health checks, regardless of the path, host or user agent.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
-use super::{guard, introspection, key_report, metrics_page, queries};
+use super::{acme, guard, introspection, key_report, metrics_page, queries};
 use crate::journal::Level;
 use crate::metrics;
 use crate::worker::Shared;
@@ -133,6 +133,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
             let mut lines = format!("ready\n{}", state.status.lines());
             lines.push_str(&key_report::lines(&state.shared.policy.load()));
             lines.push_str(&introspection::lines(&state.shared.policy.load().trust));
+            lines.push_str(&acme::line(&state.shared));
             if let Some(authority) = &state.shared.policy.load().authority {
                 lines.push_str(&authority.health().line());
             }

@@ -56,7 +56,7 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
     }
 }
 
-fn log_followed(followed: &Followed, journal: &Journal) {
+pub(super) fn log_followed(followed: &Followed, journal: &Journal) {
     for (certificate, ends) in &followed.replaced {
         let ends = ends.map(rfc3339).unwrap_or_default();
         let fields = [("certificate", &**certificate), ("ends", &ends)];
@@ -126,12 +126,14 @@ fn log_phase(label: &str, validity: Option<Validity>, now: Phase, journal: &Jour
     journal.event(level, message, &[("certificate", label), moment]);
 }
 
-const fn phase(Validity { begins, ends }: Validity, now: u64) -> Phase {
+fn phase(Validity { begins, ends }: Validity, now: u64) -> Phase {
+    // A certificate for six days is renewed two days before its end.
+    let soon = SOON.min(ends.saturating_sub(begins) / 4);
     if now > ends {
         Phase::Ended
     } else if now < begins {
         Phase::NotYetValid
-    } else if now.saturating_add(SOON) > ends {
+    } else if now.saturating_add(soon) > ends {
         Phase::EndsSoon
     } else {
         Phase::Valid
@@ -152,7 +154,12 @@ mod tests {
             (now + SOON, Phase::Valid),
             (u64::MAX, Phase::Valid),
         ] {
-            assert_eq!(phase(Validity { begins: now, ends }, now), logged, "{ends}");
+            assert_eq!(phase(Validity { begins: 0, ends }, now), logged, "{ends}");
+        }
+        let day = 86_400;
+        for (left, logged) in [(2 * day, Phase::Valid), (day, Phase::EndsSoon)] {
+            let short = Validity { begins: now + left - 6 * day, ends: now + left };
+            assert_eq!(phase(short, now), logged, "a certificate for six days");
         }
         let later = Validity { begins: now + 1, ends: u64::MAX };
         assert_eq!(phase(later, now), Phase::NotYetValid);

@@ -1,7 +1,7 @@
 //! Writes the metrics page in Prometheus's text format: the counts of all cores, and the state of the gateway.
 
 use super::reload::ReloadStatus;
-use super::{introspection, key_report};
+use super::{acme, introspection, key_report};
 use crate::authenticate::dpop::ProofOutcome;
 use crate::authenticate::token_stats::{AGES, SIZES};
 use crate::authenticate::{ApiKeys, Dpop, Trust};
@@ -33,6 +33,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     if let Some(certificates) = &shared.certificates {
         write_certificates(&mut out, certificates);
     }
+    acme::write_metrics(&mut out, &shared.acme);
     if let Some(keys) = policy.trust.api_keys() {
         write_api_keys(&mut out, keys);
     }
@@ -69,6 +70,13 @@ fn write_certificates(out: &mut Exposition, certificates: &Certificates) {
             let label = [("certificate", &*shown.label)];
             out.sample(if shown.is_default { &[] } else { &label }, *ends);
         }
+    }
+    let help = "Begin of the validity of the certificate in use, in seconds since 1970.";
+    out.family("portcullis_certificate_start_timestamp_seconds", help, Kind::Gauge);
+    for (shown, _) in &ends {
+        let label = [("certificate", &*shown.label)];
+        let begins = shown.validity.map_or(0, |validity| validity.begins);
+        out.sample(if shown.is_default { &[] } else { &label }, begins);
     }
     let answers: Vec<_> = all.iter().filter_map(|shown| Some((&shown.label, shown.staple_ends()?))).collect();
     if !answers.is_empty() {

@@ -1,6 +1,7 @@
 //! Runs all tasks that no client triggers: signals, reloads, the admin listener, and the watches of keys and
 //! certificates. They run on the main thread, so they do not delay the requests on a core.
 
+mod acme;
 mod admin;
 mod api_keys;
 mod certificates;
@@ -64,6 +65,8 @@ pub(crate) fn run(
         tokio::task::spawn_local(forward_hangups(signal(SignalKind::hangup())?, requests.clone()));
         if let Some(certificates) = &shared.certificates {
             tokio::task::spawn_local(certificates::watch(certificates.clone(), shared.journal.clone()));
+            let state = reloader.state_dir().to_owned();
+            tokio::task::spawn_local(acme::run(shared.clone(), certificates.clone(), state));
         }
         tokio::task::spawn_local(reload::watch(reloader.watching(), requests.clone()));
         tokio::task::spawn_local(reloader.run(received));

@@ -202,6 +202,11 @@ impl Reloader {
         }
     }
 
+    /// Returns the folder for the files that the gateway generates. It is fixed at start.
+    pub(super) fn state_dir(&self) -> &Path {
+        &self.settings.state_dir
+    }
+
     /// Returns the shared handle of the watched files. A reload replaces its content.
     pub(super) fn watching(&self) -> Arc<Mutex<Option<FileWatch>>> {
         self.watching.clone()
@@ -298,6 +303,7 @@ impl Reloader {
     /// Loads the certificates of the new policy. Instead of a faulty one, the previous one stays in use.
     fn follow_certificates(&self, settings: &ServerSettings) -> Vec<Diagnostic> {
         let Some(certificates) = self.shared.certificates.as_ref() else { return Vec::new() };
+        self.shared.acme.follow(settings.acme.clone());
         let faults = match settings.tls.clone().complete(&settings.state_dir) {
             Ok(tls) => {
                 let followed = certificates.follow(tls);

@@ -156,6 +156,8 @@ pub(crate) struct WorkerCounters {
     pub drain_timeouts: Counter,
     /// Requests that were redirected from cleartext to TLS.
     pub redirected: Counter,
+    /// Validations by an ACME server that were answered.
+    pub acme_challenges: Counter,
     /// Requests whose client disconnected before the response.
     pub clients_left: Counter,
     /// Requests that were refused before a route was found, by denial code.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
-    let families: [(&'static str, &'static str, Kind, Pick); 12] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 13] = [
         ("portcullis_connections_open", "Open client connections.", Kind::Gauge, |w| &w.connections_open),
         (
             "portcullis_connections_parked",
@@ -54,6 +54,12 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
         ("portcullis_redirects_total", "Requests redirected from cleartext to TLS.", Kind::Counter, |w| {
             &w.redirected
         }),
+        (
+            "portcullis_acme_challenges_total",
+            "Validations by an ACME server that the gateway answered.",
+            Kind::Counter,
+            |w| &w.acme_challenges,
+        ),
         (
             "portcullis_clients_left_total",
             "Requests whose client disconnected before a response.",

@@ -139,6 +139,13 @@ async fn serve<'p>(
     record: &mut Record,
     progress: &mut Progress<'p>,
 ) -> Result<Response<Body>, Rejection> {
+    // RFC 8555 section 8.3 asks over cleartext HTTP. The answer comes before every rule of the policy.
+    if worker.challenges().is_pending()
+        && let Some(answer) = validation(worker, connection, parts)
+    {
+        record.is_validation();
+        return Ok(answer);
+    }
     if forward_auth::is_asked(policy, parts.uri.path()) {
         exchange.verdict = Some(VerdictStyle::Statuses);
         record.asks_for_verdict();
@@ -228,6 +235,20 @@ async fn serve<'p>(
             Ok(Box::pin(answer).await?.map(Body::whole))
         }
     }
+}
+
+/// Answers an ACME server that validates a domain by HTTP-01. Returns `None` for any other request.
+#[cold]
+fn validation(worker: &Worker, connection: &Connection, parts: &Parts) -> Option<Response<Body>> {
+    if connection.peer.scheme != Scheme::Http || !matches!(parts.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let text = worker.challenges().text(parts.uri.path())?;
+    let mut response = Response::new(Body::whole(Bytes::copy_from_slice(text.as_bytes())));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Some(response)
 }
 
 /// Decides about an original request, and returns the verdict for the proxy.

@@ -64,6 +64,8 @@ pub(super) struct Record {
     complete: bool,
     broken: Option<ResponseErrorKind>,
     is_question: bool,
+    /// Whether the request is a validation by an ACME server.
+    is_challenge: bool,
 }
 
 impl Record {
@@ -109,6 +111,7 @@ impl Record {
             complete: false,
             broken: None,
             is_question: false,
+            is_challenge: false,
         })
     }
 
@@ -201,6 +204,12 @@ impl Record {
         if self.notes.detail.is_none() {
             self.notes.detail = standing.refused_by();
         }
+    }
+
+    /// Records that the request is a validation by an ACME server.
+    pub(super) fn is_validation(&mut self) {
+        self.is_challenge = true;
+        self.explained("a validation by the ACME server".to_owned());
     }
 
     pub(super) fn refused(&mut self, denial: Denial) {
@@ -358,6 +367,7 @@ impl Drop for Record {
             (Some(_), None, Some(_)) if self.is_question => self.count(RequestOutcome::Permitted, micros),
             (Some(_), None, Some(status)) => self.count(RequestOutcome::Forwarded(status), micros),
             (None, Some(denial), _) => counters.unrouted.record(denial),
+            (None, None, Some(_)) if self.is_challenge => counters.acme_challenges.add(1),
             (None, None, Some(_)) => counters.redirected.add(1),
             (_, None, None) => counters.clients_left.add(1),
         }

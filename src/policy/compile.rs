@@ -1,5 +1,6 @@
 //! Compiles a policy file: resolves names and loads keys. Reports all faults together.
 
+mod acme;
 mod api_keys;
 mod authorities;
 mod authority;

@@ -13,6 +13,8 @@ pub enum Kind {
 
 /// The ids of all findings and their severities, in alphabetical order.
 pub const ALL: &[(&str, Kind)] = &[
+    ("acme_domain", Kind::Fault),
+    ("acme_listener", Kind::Fault),
     ("address_without_ca", Kind::Weakness),
     ("admin_exposed", Kind::Weakness),
     ("any_audience", Kind::Weakness),
@@ -36,6 +38,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("bad_value", Kind::Fault),
     ("cannot_read", Kind::Fault),
     ("cannot_serve", Kind::Fault),
+    ("certificate_and_acme", Kind::Fault),
     ("certificate_expired", Kind::Weakness),
     ("certificate_host", Kind::Fault),
     ("certificate_name", Kind::Weakness),

@@ -1,5 +1,6 @@
 //! The settings that are fixed when the process starts.
 
+use crate::acme;
 use crate::config::network::Cidr;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
@@ -26,6 +27,8 @@ pub struct ServerSettings {
     pub proxy_protocol: ProxyProtocol,
     /// The certificates, and those that clients are asked for.
     pub tls: TlsSettings,
+    /// The order of the default certificate, if the gateway orders it.
+    pub acme: Option<Arc<acme::Settings>>,
     /// The minimum TLS version.
     pub min_version: MinVersion,
     /// The folder for the files that the gateway generates.

@@ -12,6 +12,9 @@ const COMMON_NAME: [u64; 4] = [2, 5, 4, 3];
 /// `id-ce-subjectAltName` (RFC 5280 section 4.2.1.6).
 const ALTERNATIVE_NAMES: [u64; 4] = [2, 5, 29, 17];
 
+/// `id-ce-authorityKeyIdentifier` (RFC 5280 section 4.2.1.1).
+const AUTHORITY_KEY: [u64; 4] = [2, 5, 29, 35];
+
 /// The validity of a certificate, in seconds since 1970. Both ends are included (RFC 5280 section 4.1.2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
@@ -74,6 +77,8 @@ pub(crate) struct Facts {
     pub(crate) serial: Vec<u8>,
     pub(crate) validity: Validity,
     pub(crate) names: Names,
+    /// The identifier of the key that signed the certificate.
+    pub(crate) authority_key: Option<Vec<u8>>,
 }
 
 impl Facts {
@@ -208,6 +213,7 @@ fn to_be_signed(reader: &mut BERReaderSeq<'_, '_>) -> ASN1Result<Facts> {
         })?;
     }
     let mut lists = 0;
+    let mut authority_key = None;
     reader.read_optional(|reader| {
         reader.read_tagged(Tag::context(3), |reader| {
             reader.read_sequence_of(|reader| {
@@ -219,6 +225,10 @@ fn to_be_signed(reader: &mut BERReaderSeq<'_, '_>) -> ASN1Result<Facts> {
                         lists += 1;
                         alternatives(&value, &mut names)?;
                     }
+                    if id == ObjectIdentifier::from_slice(&AUTHORITY_KEY) {
+                        // A malformed identifier is only missed by ACME renewal information.
+                        authority_key = key_identifier(&value).ok().flatten();
+                    }
                     Ok(())
                 })
             })
@@ -228,7 +238,21 @@ fn to_be_signed(reader: &mut BERReaderSeq<'_, '_>) -> ASN1Result<Facts> {
     if lists > 1 {
         return Err(ASN1Error::new(ASN1ErrorKind::Invalid));
     }
-    Ok(Facts { serial, validity: Validity { begins: unsigned(begins), ends: unsigned(ends) }, names })
+    let validity = Validity { begins: unsigned(begins), ends: unsigned(ends) };
+    Ok(Facts { serial, validity, names, authority_key })
+}
+
+/// Reads the key identifier of the extension `authorityKeyIdentifier`.
+fn key_identifier(value: &[u8]) -> ASN1Result<Option<Vec<u8>>> {
+    yasna::parse_der(value, |reader| {
+        reader.read_sequence(|reader| {
+            let id = reader.read_optional(|reader| {
+                reader.read_tagged_implicit(Tag::context(0), |reader| reader.read_bytes())
+            })?;
+            rest(reader)?;
+            Ok(id)
+        })
+    })
 }
 
 /// Reads the `GeneralNames` of the extension `subjectAltName`.

@@ -14,6 +14,8 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod acme;
+mod acme_faults;
 mod admin;
 mod admin_guard;
 mod answers;

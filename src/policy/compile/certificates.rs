@@ -4,7 +4,9 @@ use super::{Faults, client_certificates, private};
 use crate::clock::Now;
 use crate::config::file::{CertificateSection, File, TlsSection};
 use crate::route::HostPattern;
-use crate::tls::{Depth, Files, HostMap, Invalid, NamedFiles, Part, Shown, TlsSettings, names_other};
+use crate::tls::{
+    Depth, Files, HostMap, Invalid, NamedFiles, Part, Shown, TlsSettings, names_other, ordered,
+};
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
 
@@ -19,13 +21,25 @@ struct Readable {
 
 /// Returns the certificates of the policy. If it names none, the gateway generates a self-signed one.
 pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> TlsSettings {
-    let TlsSection { certificate, key, ocsp, certificates, .. } = file.tls.clone().unwrap_or_default();
-    let mut settings = TlsSettings::default();
+    let TlsSection { certificate, key, ocsp, certificates, acme, .. } = file.tls.clone().unwrap_or_default();
+    let mut settings = TlsSettings { is_ordered: acme.is_some(), ..TlsSettings::default() };
     let mut by_host: HostMap<Readable> = HostMap::new(Depth::One);
     let is_served = !file.server.https.addresses().is_empty();
     if certificate.is_empty() && key.is_empty() && certificates.is_empty() && is_served {
         // The gateway generates this key at the first start.
         private::check_mode("state.dir", &faults.state_dir().join("certificate-key.pem"), faults);
+    }
+    if acme.is_some() {
+        let ordered = ordered(&faults.unwatched_path(&file.state.dir));
+        private::check_mode("state.dir", &ordered.key, faults);
+        if !certificate.is_empty() || !key.is_empty() {
+            faults.fault(
+                "certificate_and_acme",
+                "tls.acme",
+                "[tls] has a certificate, too",
+                "remove certificate and key, or acme; [[tls.certificates]] may have certificates of further hosts",
+            );
+        }
     }
     if let Some(files) = pair("tls", (&certificate, &key, ocsp.as_deref()), faults) {
         if let Some(shown) = open("tls", &files, None, is_served, faults) {
@@ -43,7 +57,8 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> TlsSettings {
         }
     }
     if is_served && !settings.is_self_signed() && faults.fault_count == 0 {
-        names(&by_host, file, faults);
+        let ordered = acme.map(|acme| acme.domains).unwrap_or_default();
+        names(&by_host, &ordered, file, faults);
     }
     settings.clients = client_certificates::rules(file, faults);
     settings
@@ -178,7 +193,7 @@ fn validity(key: &str, shown: &Shown, now: u64, faults: &mut Faults<'_>) {
 }
 
 /// Reports hosts that the certificate does not cover.
-fn names(by_host: &HostMap<Readable>, file: &File, faults: &mut Faults<'_>) {
+fn names(by_host: &HostMap<Readable>, ordered: &[String], file: &File, faults: &mut Faults<'_>) {
     let mut asked: BTreeMap<String, String> = BTreeMap::new();
     for (index, route) in file.route.iter().enumerate() {
         let name = match HostPattern::parse(&route.host) {
@@ -200,6 +215,9 @@ fn names(by_host: &HostMap<Readable>, file: &File, faults: &mut Faults<'_>) {
     // The hosts that lack a certificate, and the names of the certificate that clients would get, by its key.
     let mut lacking: BTreeMap<&str, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for (name, shown) in asked {
+        if ordered.iter().any(|domain| domain.eq_ignore_ascii_case(&name)) {
+            continue;
+        }
         match by_host.get(Some(&name)) {
             Some(readable) => {
                 if let Some(presented) = names_other(&readable.own, &name) {
@@ -215,8 +233,12 @@ fn names(by_host: &HostMap<Readable>, file: &File, faults: &mut Faults<'_>) {
         let hint = "use a certificate that is valid for every name that clients use";
         let hosts = quoted(&hosts);
         if key.is_empty() {
-            let found = format!("no certificate is for {hosts}: no client can connect there");
-            faults.warn("certificate_name", "tls.certificates", found, hint);
+            let (at, found) = if ordered.is_empty() {
+                ("tls.certificates", format!("no certificate is for {hosts}: no client can connect there"))
+            } else {
+                ("tls.acme.domains", format!("no certificate is for {hosts}: clients reject it there"))
+            };
+            faults.warn("certificate_name", at, found, hint);
             continue;
         }
         let is_for = quoted(&presented);

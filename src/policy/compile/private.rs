@@ -36,8 +36,10 @@ pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
 
 /// Checks that the gateway can write to the state folder. The gateway rotates keys and stores generated files there.
 pub(super) fn check_state_dir(file: &File, faults: &mut Faults<'_>) {
-    let makes_certificate =
-        file.tls.as_ref().is_none_or(|tls| tls.certificate.is_empty() && tls.certificates.is_empty());
+    let makes_certificate = file
+        .tls
+        .as_ref()
+        .is_none_or(|tls| tls.acme.is_some() || tls.certificate.is_empty() && tls.certificates.is_empty());
     let is_used = file.authority.is_some() || makes_certificate && !file.server.https.addresses().is_empty();
     let dir = faults.state_dir();
     let Ok(metadata) = std::fs::metadata(&dir) else { return };

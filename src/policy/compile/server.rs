@@ -1,6 +1,6 @@
 //! Compiles `[server]`, `[tls]` and `[log]`: the listeners, their bounds and the common settings.
 
-use super::{Faults, certificates, private};
+use super::{Faults, acme, certificates, private};
 use crate::config::file::{self, File};
 use crate::config::network::Cidr;
 use crate::config::values::TlsVersion;
@@ -229,6 +229,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
     }
     let tls = file.tls.clone().unwrap_or_default();
     let certificates = certificates::compile(file, faults);
+    let acme = acme::compile(file, faults);
     private::check_state_dir(file, faults);
     let min_version = match tls.min_version {
         TlsVersion::Tls12 => MinVersion::Tls12,
@@ -258,6 +259,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         public_port: server.public_port,
         proxy_protocol,
         tls: certificates,
+        acme,
         min_version,
         state_dir: faults.state_dir(),
         level: match file.log.level {

@@ -35,7 +35,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "self_signed",
             "server.https",
             format!("{address} uses a self-signed certificate, which no client trusts"),
-            "set [tls] certificate and key",
+            "set [tls] certificate and key, or acme",
         );
     }
     if !settings.https.is_empty() && file.tls.as_ref().is_some_and(|tls| tls.hsts.is_empty()) {
