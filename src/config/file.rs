@@ -925,6 +925,13 @@ pub struct UpstreamSection {
     /// The way in which a request chooses its server.
     #[serde(deserialize_with = "word")]
     pub balance: Balance,
+    /// For `"hash"`: the properties that select the server, `client_ip`, `subject`, `header:NAME`, `cookie:NAME` or
+    /// `claim:PATH`. The first property that a request has counts.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub hash_by: Vec<String>,
+    /// The share of each server, in the order of `servers`; if empty, the shares are equal.
+    pub weights: Vec<u32>,
     /// Path of a PEM file with the certificate authorities to trust instead of those of the system.
     #[serde(deserialize_with = "optional_text")]
     pub ca: Option<String>,
@@ -941,6 +948,8 @@ impl Default for UpstreamSection {
             timeout: Duration::seconds(30),
             connections: 10_000,
             balance: Balance::RoundRobin,
+            hash_by: Vec::new(),
+            weights: Vec::new(),
             ca: None,
             identity_secret: None,
         }
@@ -957,6 +966,8 @@ pub enum Balance {
     LeastRequests,
     /// The server with fewer requests, out of two servers that are chosen at random.
     TwoChoices,
+    /// The server that a hash of `hash_by` selects.
+    Hash,
 }
 
 /// `[upstream.NAME] builtin`

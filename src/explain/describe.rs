@@ -1,7 +1,9 @@
 //! Describes parts of a route in the notation of the policy file.
 
-use crate::forward::{Delivery, Destination};
+use crate::forward::{Delivery, Destination, KeyFacts, Server};
 use crate::route::{Fields, HostPattern, Matcher, Methods};
+use std::sync::Arc;
+use std::time::Instant;
 
 /// Returns the host and path of a matcher. Omits the host if the matcher applies to all hosts.
 pub(crate) fn covers(matcher: &Matcher) -> String {
@@ -29,14 +31,24 @@ pub(crate) fn methods(methods: &Methods) -> Vec<String> {
     if methods.is_any() { Vec::new() } else { methods.iter().map(ToString::to_string).collect() }
 }
 
-/// Returns the name of the upstream and the origins of its servers.
-pub(crate) fn upstream_of(delivery: &Delivery) -> (String, Vec<String>) {
+/// Returns the name of the upstream.
+pub(crate) fn upstream_name(delivery: &Delivery) -> &str {
     match &delivery.destination {
-        Destination::Upstream(upstream) => {
-            let servers = upstream.servers.iter().map(|server| server.origin.to_string()).collect();
-            (upstream.name.to_string(), servers)
-        }
-        Destination::Echo => (delivery.audience.name.to_string(), vec!["the built-in echo".to_owned()]),
+        Destination::Upstream(upstream) => &upstream.name,
+        Destination::Echo => &delivery.audience.name,
+    }
+}
+
+/// Returns the origins of the upstream's servers. If a key of the request selects the server, the servers are in the
+/// order in which the request tries them.
+pub(super) fn servers_of(delivery: &Delivery, key: KeyFacts<'_>) -> Vec<String> {
+    let Destination::Upstream(upstream) = &delivery.destination else {
+        return vec!["the built-in echo".to_owned()];
+    };
+    let origin = |server: &Arc<Server>| server.origin.to_string();
+    match upstream.balance.key(key) {
+        Some(key) => upstream.in_turn(Instant::now(), Some(key), |_| 0).map(origin).collect(),
+        None => upstream.servers.iter().map(origin).collect(),
     }
 }
 

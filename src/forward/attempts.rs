@@ -1,5 +1,6 @@
 //! Sends one request to the servers of its upstream until one of them answers.
 
+use super::balance::Key;
 use super::deadline;
 use super::exchange::{Answered, Exchange, ExchangeError};
 use super::notes::Notes;
@@ -22,6 +23,8 @@ pub(super) struct Outbound<'r> {
     pub(super) headers: &'r mut HeaderMap,
     /// The meter of the body, if there is one.
     pub(super) meter: Option<&'r Rc<Meter>>,
+    /// The key that selects the server, if the upstream balances by a key.
+    pub(super) key: Option<Key>,
 }
 
 /// Tries servers in turn until one answers.
@@ -43,9 +46,9 @@ pub(super) async fn send(
     now: Instant,
     notes: &mut Notes,
 ) -> Result<(Answered, Lease), Denial> {
-    let Outbound { upload, headers, meter } = request;
+    let Outbound { upload, headers, meter, key } = request;
     let mut attempts = Attempts::default();
-    let mut servers = upstream.in_turn(now, |server| pools.load(server)).peekable();
+    let mut servers = upstream.in_turn(now, key, |server| pools.load(server)).peekable();
     while let Some(server) = servers.next().or_else(|| attempts.left_over()) {
         notes.server = Some(server.clone());
         upload.name_host(|| server.authority());

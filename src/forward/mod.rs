@@ -4,6 +4,7 @@
 //! authorized has no permit.
 
 mod attempts;
+mod balance;
 pub(crate) mod client;
 mod connect;
 mod connection;
@@ -29,6 +30,8 @@ mod tunnel;
 mod upload;
 mod upstream;
 
+pub(crate) use balance::KeyFacts;
+pub use balance::{Balance, HashBy};
 pub(crate) use client::ConnectionHeaders;
 pub use counters::{UpstreamCounters, UpstreamShard};
 pub(crate) use faults::{ResponseError, ResponseErrorKind};
@@ -44,7 +47,7 @@ pub use request_body::BodyBounds;
 pub(crate) use request_body::{BodyOwner, Inbound, Meter, RequestBody};
 pub(crate) use response_body::ResponseBody;
 pub(crate) use tunnel::Tunnel;
-pub use upstream::{Balance, Server, Tls, Upstream};
+pub use upstream::{Server, Tls, Upstream};
 
 use crate::authorize::Permit;
 use crate::denial::Denial;
@@ -147,6 +150,9 @@ pub(crate) async fn forward(
             Ok(Answer::Whole(response))
         }
         Destination::Upstream(upstream) => {
+            let principal = permit.principal().map(|principal| &**principal);
+            let address = context.caller.address;
+            let key = upstream.balance.key(KeyFacts { principal, headers: &parts.headers, address });
             let framing = upload::framing(&parts.method, &body);
             let (written, removed) = outgoing::write(
                 parts,
@@ -166,7 +172,7 @@ pub(crate) async fn forward(
             parts.uri = Uri::default();
             let timeout = delivery.timeout.unwrap_or(upstream.timeout);
             let silence = delivery.silence.unwrap_or(timeout);
-            let request = Outbound { upload: &mut upload, headers: &mut headers, meter };
+            let request = Outbound { upload: &mut upload, headers: &mut headers, meter, key };
             let sent = send(pools, upstream, timeout, request, now, notes).await;
             let took = now.elapsed();
             notes.took = Some(took);

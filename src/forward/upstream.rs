@@ -1,6 +1,7 @@
 //! Upstreams: their servers, the order in which a request tries the servers, and the servers that are set aside after
 //! a failure.
 
+use super::balance::{Balance, Key, Order, Turns, hash_of_origin};
 use super::counters::UpstreamCounters;
 use http::HeaderValue;
 use std::fmt;
@@ -31,21 +32,10 @@ pub struct Upstream {
     pub(crate) counters: Arc<UpstreamCounters>,
     /// The way in which a request chooses its first server.
     pub(crate) balance: Balance,
-    next: AtomicUsize,
+    /// The order in which the servers take turns, by weight.
+    pub(super) turns: Turns,
     /// Whether the log already reports that this upstream sets cookies with the gateway's names.
     cookies_reported: AtomicBool,
-}
-
-/// The way in which a request chooses the server that it tries first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// The servers take turns.
-    #[default]
-    RoundRobin,
-    /// The server with the fewest requests of this core.
-    LeastRequests,
-    /// The server with fewer requests of this core, out of two servers that are chosen at random.
-    TwoChoices,
 }
 
 /// One server.
@@ -60,6 +50,8 @@ pub struct Server {
     pub(crate) port: u16,
     /// The TLS settings of an `https` server.
     pub(crate) tls: Option<Tls>,
+    /// The hash of `origin`.
+    pub(super) hash: u64,
     health: Health,
 }
 
@@ -99,13 +91,13 @@ impl Upstream {
         assert!(!servers.is_empty(), "the compiler refuses an upstream without servers");
         Self {
             name: counters.name().clone(),
+            turns: Turns::new(&vec![1; servers.len()]),
             servers: servers.into(),
             connect_timeout,
             timeout,
             share: share.max(1),
             counters,
             balance: Balance::RoundRobin,
-            next: AtomicUsize::new(0),
             cookies_reported: AtomicBool::new(false),
         }
     }
@@ -115,58 +107,25 @@ impl Upstream {
         !self.cookies_reported.swap(true, Ordering::Relaxed)
     }
 
+    /// Sets the way in which requests choose their servers. A weight of 2 gets twice as many requests as a weight of 1.
+    /// There are as many weights as servers.
+    pub(crate) fn balanced(mut self, balance: Balance, weights: &[u16]) -> Self {
+        assert_eq!(self.servers.len(), weights.len(), "the compiler refuses other numbers of weights");
+        (self.balance, self.turns) = (balance, Turns::new(weights));
+        self
+    }
+
     /// Returns the servers in the order in which one request should try them. The order starts with the server that
-    /// `balance` chooses by the servers' `load`, and servers that are set aside come last. These servers are still tried, because otherwise the request
-    /// would certainly be answered with a 503. Each server occurs once, even if it fails in the meantime.
+    /// `balance` chooses by the request's key or the servers' `load`, and servers that are set aside come last. These
+    /// servers are still tried, because otherwise the request would certainly be answered with a 503.
     pub(crate) fn in_turn(
         &self,
         now: Instant,
+        key: Option<Key>,
         load: impl Fn(&Server) -> usize,
-    ) -> impl Iterator<Item = &Arc<Server>> {
-        let count = self.servers.len();
-        let start = if count == 1 { 0 } else { self.first(now, load) };
-        let all = move || (0..count).map(move |i| (start + i) % count);
-        // This list is nearly always empty, and an empty list does not allocate. For a single server, the order does
-        // not matter.
-        let aside: Vec<usize> = match count {
-            1 => Vec::new(),
-            _ => all().filter(|at| self.servers[*at].is_set_aside(now)).collect(),
-        };
-        let good = {
-            let aside = aside.clone();
-            all().filter(move |at| !aside.contains(at))
-        };
-        good.chain(aside).map(|at| &self.servers[at])
+    ) -> Order<'_> {
+        Order::new(self, now, key, load)
     }
-
-    /// Returns the index of the server that a request tries first. There are at least two servers.
-    fn first(&self, now: Instant, load: impl Fn(&Server) -> usize) -> usize {
-        let count = self.servers.len();
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let cost = |at: &usize| (self.servers[*at].is_set_aside(now), load(&self.servers[*at]));
-        match self.balance {
-            Balance::RoundRobin => turn % count,
-            // Of several servers with equal load, `min_by_key` returns the first. The rotation lets them take turns.
-            Balance::LeastRequests => {
-                (0..count).map(|at| (turn + at) % count).min_by_key(cost).unwrap_or_default()
-            }
-            Balance::TwoChoices => {
-                let random = scatter(turn);
-                let one = random % count;
-                let other = (one + 1 + (random / count) % (count - 1)) % count;
-                [one, other].into_iter().min_by_key(cost).unwrap_or_default()
-            }
-        }
-    }
-}
-
-/// Returns a number that looks random, for each of a sequence of numbers (the finalizer of `SplitMix64`).
-fn scatter(number: usize) -> usize {
-    let mut bits = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    // The upper bits are lost on 32-bit systems only.
-    usize::try_from((bits ^ (bits >> 31)) >> 8).unwrap_or_default()
 }
 
 impl Server {
@@ -180,7 +139,8 @@ impl Server {
         static IDS: AtomicUsize = AtomicUsize::new(0);
         let health =
             Health { since: Instant::now(), failures: AtomicU32::new(0), aside_until: AtomicU64::new(0) };
-        Self { id: IDS.fetch_add(1, Ordering::Relaxed), origin, host, port, tls, health }
+        let hash = hash_of_origin(&origin);
+        Self { id: IDS.fetch_add(1, Ordering::Relaxed), origin, host, port, tls, hash, health }
     }
 
     /// Whether the server failed so recently that requests try other servers first.
@@ -231,123 +191,4 @@ impl Server {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn upstream(count: usize) -> Upstream {
-        let server =
-            |n: usize| Arc::new(Server::new(Arc::from(format!("http://s{n}:80")), "s".into(), 80, None));
-        let timeout = Duration::from_secs(1);
-        let counters = Arc::new(UpstreamCounters::new(Arc::from("u"), 1));
-        Upstream::new(counters, (0..count).map(server).collect(), timeout, timeout, 10)
-    }
-
-    fn order(upstream: &Upstream, now: Instant) -> Vec<String> {
-        upstream.in_turn(now, |_| 0).map(|server| server.origin[7..9].to_owned()).collect()
-    }
-
-    #[test]
-    fn servers_take_turns() {
-        let upstream = upstream(3);
-        let now = Instant::now();
-        assert_eq!(order(&upstream, now), ["s0", "s1", "s2"]);
-        assert_eq!(order(&upstream, now), ["s1", "s2", "s0"]);
-        assert_eq!(order(&upstream, now), ["s2", "s0", "s1"]);
-    }
-
-    /// Returns the number of times that each of four servers with these loads is chosen, out of 4,000.
-    fn chosen(balance: Balance, loads: [usize; 4], aside: &[usize]) -> [usize; 4] {
-        let mut upstream = upstream(4);
-        upstream.balance = balance;
-        let now = Instant::now();
-        for at in aside {
-            upstream.servers[*at].record_failure(now);
-        }
-        let load = |server: &Server| {
-            loads[upstream.servers.iter().position(|known| known.id == server.id).expect("one of the four")]
-        };
-        let mut counts = [0; 4];
-        for _ in 0..4_000 {
-            let order: Vec<_> = upstream.in_turn(now, load).collect();
-            assert_eq!(order.len(), 4, "each server is tried");
-            let first = upstream.servers.iter().position(|known| known.id == order[0].id);
-            counts[first.expect("one of the four")] += 1;
-        }
-        counts
-    }
-
-    #[test]
-    fn the_least_loaded_server_comes_first_and_equals_take_turns() {
-        let least = Balance::LeastRequests;
-        assert_eq!(chosen(least, [3, 1, 2, 5], &[]), [0, 4_000, 0, 0]);
-        assert_eq!(chosen(least, [0, 0, 0, 0], &[]), [1_000; 4]);
-        assert_eq!(
-            chosen(least, [3, 1, 2, 5], &[1]),
-            [0, 0, 4_000, 0],
-            "a server that failed has no advantage"
-        );
-        assert_eq!(chosen(least, [3, 1, 2, 5], &[0, 1, 2, 3]), [0, 4_000, 0, 0], "all are tried");
-    }
-
-    #[test]
-    fn of_two_random_servers_the_less_loaded_one_comes_first() {
-        let counts = chosen(Balance::TwoChoices, [0, 1, 2, 3], &[]);
-        // Half of all pairs contain the best server, and no pair prefers the worst.
-        assert!((1_850..2_150).contains(&counts[0]), "{counts:?}");
-        assert!(counts[0] > counts[1] && counts[1] > counts[2] && counts[3] == 0, "{counts:?}");
-        let equal = chosen(Balance::TwoChoices, [7; 4], &[]);
-        assert!(equal.iter().all(|count| (850..1_150).contains(count)), "{equal:?}");
-        assert_eq!(chosen(Balance::TwoChoices, [0, 1, 2, 3], &[0, 1, 2]), [0, 0, 0, 4_000]);
-    }
-
-    #[test]
-    fn a_server_that_failed_comes_last_until_its_pause_is_over() {
-        let upstream = upstream(2);
-        let now = Instant::now();
-        assert!(upstream.servers[0].record_failure(now));
-        assert_eq!(order(&upstream, now), ["s1", "s0"]);
-        assert_eq!(order(&upstream, now), ["s1", "s0"]);
-        let later = now + Duration::from_millis(1_001);
-        assert_eq!(order(&upstream, later), ["s0", "s1"]);
-    }
-
-    #[test]
-    fn a_server_that_fails_while_it_is_tried_is_not_tried_twice() {
-        let upstream = upstream(2);
-        let now = Instant::now();
-        let tried: Vec<_> =
-            upstream.in_turn(now, |_| 0).inspect(|server| assert!(server.record_failure(now))).collect();
-        assert_eq!(tried.len(), 2);
-    }
-
-    #[test]
-    fn pauses_double_up_to_a_bound_and_an_answer_ends_them() {
-        let upstream = upstream(1);
-        let server = &upstream.servers[0];
-        let mut now = Instant::now();
-        for (round, pause) in [1, 2, 4, 8, 16, 30, 30].into_iter().enumerate() {
-            assert_eq!(server.record_failure(now), round == 0, "only the first failure brings it down");
-            assert!(!server.record_failure(now), "a failure while set aside counts once");
-            now += Duration::from_secs(pause);
-            assert!(!server.is_set_aside(now), "after {pause} s");
-            assert!(server.is_set_aside(now - Duration::from_millis(1)), "before {pause} s");
-        }
-        server.record_failure(now);
-        assert!(!server.is_up());
-        server.record_response();
-        assert!(!server.is_set_aside(now) && server.is_up());
-    }
-
-    #[test]
-    fn a_server_is_up_again_once_it_has_answered_and_not_before() {
-        let upstream = upstream(1);
-        let (server, now) = (&upstream.servers[0], Instant::now());
-        assert!(server.is_up());
-        server.record_failure(now);
-        let later = now + Duration::from_secs(60);
-        assert!(!server.is_set_aside(later), "its pause is over, and it is tried again");
-        assert!(!server.is_up(), "but it has not answered yet");
-        assert!(server.record_response() && server.is_up());
-        assert!(!server.record_response(), "it was up already");
-    }
-}
+mod tests;

@@ -121,7 +121,7 @@ fn compile_policy(
     let dpop = dpop::compile(file, &mut faults);
     let counters = counters::CounterRegistry::after(before, settings.cores);
     let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
-    let upstreams = upstreams::compile(file, upstreams_before, counters.cores(), &mut faults);
+    let upstreams = upstreams::compile(file, &mut claims, upstreams_before, counters.cores(), &mut faults);
     let audiences = upstreams::audiences(file, &mut faults);
     let limits = limits::compile(file, &mut claims, before, &mut faults);
     let references = routes::References {

@@ -1,7 +1,7 @@
 //! Lists the routes of a policy with their requirements, in matching order.
 
 use crate::authenticate::Access;
-use crate::explain::describe::{fields, upstream_of};
+use crate::explain::describe::{fields, upstream_name};
 use crate::policy::{Handler, Policy, Route};
 use crate::route::HostPattern;
 use serde::Serialize;
@@ -47,7 +47,7 @@ impl RouteSummary {
     fn of(route: &Route) -> Self {
         let (upstream, strip_prefix) = match &route.handler {
             Handler::Forward(delivery) => {
-                (upstream_of(delivery).0, delivery.strip_prefix.as_deref().map(str::to_owned))
+                (upstream_name(delivery).to_owned(), delivery.strip_prefix.as_deref().map(str::to_owned))
             }
             Handler::Answer(_) => ("authority".to_owned(), None),
             Handler::Publish(_) | Handler::Receive(..) => ("gateway".to_owned(), None),

@@ -23,6 +23,7 @@ mod api_keys;
 mod assertion;
 mod authentication;
 mod authorization;
+mod balancing;
 mod blind;
 mod bodies;
 mod browser;

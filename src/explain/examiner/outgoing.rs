@@ -2,10 +2,10 @@
 
 use super::{Evaluation, Examiner, Sender};
 use crate::authenticate::Place;
-use crate::explain::describe::upstream_of;
+use crate::explain::describe::{servers_of, upstream_name};
 use crate::explain::explanation::UpstreamRequest;
 use crate::forward::outgoing::{self, OutgoingHead, X_REQUEST_ID};
-use crate::forward::{ConnectionHeaders, Proofs, Target};
+use crate::forward::{ConnectionHeaders, KeyFacts, Proofs, Target};
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::stages;
 use crate::policy::{Credential, Handler, Question};
@@ -82,10 +82,14 @@ impl Examiner<'_> {
         let mut headers: Vec<_> =
             headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         headers.sort();
-        let (upstream, servers) = upstream_of(delivery);
+        let key = KeyFacts {
+            principal: permit.principal().map(|principal| &**principal),
+            headers: &parts.headers,
+            address: sender.caller.address,
+        };
         Some(UpstreamRequest {
-            upstream,
-            servers,
+            upstream: upstream_name(delivery).to_owned(),
+            servers: servers_of(delivery, key),
             method: method.to_string(),
             path: path.to_string(),
             headers,

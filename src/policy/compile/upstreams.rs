@@ -2,11 +2,11 @@
 
 use super::Faults;
 use super::authorities::Authorities;
-use super::trust::resolve;
+use super::trust::{Claims, claim_path, resolve};
 use crate::config::file::{self as config, File, UpstreamSection};
-use crate::forward::{Audience, Balance, Server, Tls, Upstream, UpstreamCounters};
+use crate::forward::{Audience, Balance, HashBy, Server, Tls, Upstream, UpstreamCounters};
 use ::aws_lc_rs::hmac;
-use http::Uri;
+use http::{HeaderName, Uri};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use std::borrow::Cow;
@@ -37,6 +37,7 @@ struct Previous {
 /// Compiles the upstreams. `cores` is the number of running cores, which a reload does not change.
 pub(super) fn compile(
     file: &File,
+    claims: &mut Claims,
     before: &[Arc<Upstream>],
     cores: usize,
     faults: &mut Faults<'_>,
@@ -49,8 +50,9 @@ pub(super) fn compile(
         cores: cores.max(1),
     };
     let mut roots = Authorities::default();
-    let upstream =
-        |(name, table): (&String, _)| (name.clone(), upstream(name, table, &previous, &mut roots, faults));
+    let upstream = |(name, table): (&String, _)| {
+        (name.clone(), upstream(name, table, &previous, claims, &mut roots, faults))
+    };
     file.upstream.iter().map(upstream).collect()
 }
 
@@ -92,6 +94,7 @@ fn upstream<'f>(
     name: &str,
     table: &'f UpstreamSection,
     previous: &Previous,
+    claims: &mut Claims,
     roots: &mut Authorities<'f>,
     faults: &mut Faults<'_>,
 ) -> Option<Arc<Upstream>> {
@@ -147,7 +150,9 @@ fn upstream<'f>(
         let hint = "use the maximum number of connections to each server, such as 1000";
         faults.fault("bad_value", &format!("{key}.connections"), "0: no request could be forwarded", hint);
     }
-    if servers.is_empty() {
+    let weights = weights(&key, table, faults);
+    let balance = balance(&key, table, claims, faults)?;
+    if servers.is_empty() || servers.len() != weights.len() {
         return None;
     }
     let counters = previous.counters.get(name).cloned();
@@ -155,13 +160,90 @@ fn upstream<'f>(
         counters.unwrap_or_else(|| Arc::new(UpstreamCounters::new(Arc::from(name), previous.cores)));
     let (connect, answer) = (table.connect_timeout.into(), table.timeout.into());
     let share = connections.div_ceil(previous.cores);
-    let mut upstream = Upstream::new(counters, servers, connect, answer, share);
-    upstream.balance = match table.balance {
-        config::Balance::RoundRobin => Balance::RoundRobin,
-        config::Balance::LeastRequests => Balance::LeastRequests,
-        config::Balance::TwoChoices => Balance::TwoChoices,
-    };
+    let upstream = Upstream::new(counters, servers, connect, answer, share).balanced(balance, &weights);
     Some(Arc::new(upstream))
+}
+
+/// The maximum number of servers of an upstream.
+const SERVERS_MAX: usize = 1000;
+/// The maximum weight of a server.
+const WEIGHT_MAX: u16 = 100;
+
+/// Returns a weight for each server.
+fn weights(key: &str, table: &UpstreamSection, faults: &mut Faults<'_>) -> Vec<u16> {
+    let (count, given) = (table.servers.len(), table.weights.len());
+    if count > SERVERS_MAX {
+        let hint = format!("use at most {SERVERS_MAX} servers");
+        faults.fault("too_many", &format!("{key}.servers"), format!("{count} servers"), hint);
+    }
+    if given == 0 {
+        return vec![1; count];
+    }
+    if given != count {
+        let hint = "one weight for each server, in the same order";
+        let found = format!("{given} weights for {count} servers");
+        faults.fault("bad_upstream", &format!("{key}.weights"), found, hint);
+    }
+    let read = |(index, weight): (usize, &u32)| {
+        let weight = u16::try_from(*weight).ok().filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+        weight.unwrap_or_else(|| {
+            let hint = format!("a weight from 1 to {WEIGHT_MAX}; remove a server that must get no requests");
+            let found = table.weights[index].to_string();
+            faults.fault("bad_value", &format!("{key}.weights[{index}]"), found, hint);
+            1
+        })
+    };
+    table.weights.iter().enumerate().map(read).collect()
+}
+
+fn balance(
+    key: &str,
+    table: &UpstreamSection,
+    claims: &mut Claims,
+    faults: &mut Faults<'_>,
+) -> Option<Balance> {
+    let by_key = format!("{key}.hash_by");
+    let is_given = !table.hash_by.is_empty();
+    match table.balance {
+        config::Balance::Hash if !is_given => {
+            let hint = "hash_by = [\"subject\", \"client_ip\"]: the properties that select a server";
+            faults.fault("missing_key", &by_key, "nothing", hint);
+            return None;
+        }
+        config::Balance::Hash => {}
+        config::Balance::RoundRobin | config::Balance::LeastRequests | config::Balance::TwoChoices
+            if is_given =>
+        {
+            let hint = "balance = \"hash\", or remove this";
+            faults.fault("bad_upstream", &by_key, "properties, but the balance is not \"hash\"", hint);
+            return None;
+        }
+        config::Balance::RoundRobin => return Some(Balance::RoundRobin),
+        config::Balance::LeastRequests => return Some(Balance::LeastRequests),
+        config::Balance::TwoChoices => return Some(Balance::TwoChoices),
+    }
+    let mut properties = Vec::new();
+    for (index, text) in table.hash_by.iter().enumerate() {
+        properties.push(hash_by(&format!("{by_key}[{index}]"), text, claims, faults)?);
+    }
+    Some(Balance::Hash(properties.into()))
+}
+
+fn hash_by(key: &str, text: &str, claims: &mut Claims, faults: &mut Faults<'_>) -> Option<HashBy> {
+    let is_name = |name: &str| name.parse::<HeaderName>().is_ok();
+    Some(match text.split_once(':') {
+        None if text == "client_ip" => HashBy::ClientIp,
+        None if text == "subject" => HashBy::Subject,
+        Some(("header", name)) if is_name(name) => HashBy::Header(name.parse().ok()?),
+        // The name of a cookie is a token, like that of a header (RFC 6265 section 4.1.1).
+        Some(("cookie", name)) if is_name(name) => HashBy::Cookie(name.into()),
+        Some(("claim", path)) => HashBy::Claim(claims.id(claim_path(key, path, faults)?)),
+        Some(_) | None => {
+            let hint = "\"client_ip\", \"subject\", \"header:X-Tenant\", \"cookie:NAME\" or \"claim:tenant\"";
+            faults.fault("bad_value", key, format!("\"{text}\""), hint);
+            return None;
+        }
+    })
 }
 
 /// Returns the URL without user information, which may contain a password.
