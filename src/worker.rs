@@ -177,7 +177,7 @@ impl Worker {
         // Without requests, the core would keep an outdated policy.
         let policy = self.policy();
         self.pools.streams().sweep(tick, |caller, client| {
-            policy.trust.still_admits(caller, now)?;
+            caller.map_or(Ok(()), |caller| policy.trust.still_admits(caller, now))?;
             let session = client.and_then(|client| client.tls());
             session.map_or(Ok(()), |session| session.still_holds(now.unix)).map_err(|_| Denial::Misdirected)
         });

@@ -135,13 +135,15 @@ async fn converse<S: Parkable>(
     };
     let mut http = core.http1().serve_connection(io, service);
     let end = drive(connection, &mut http).await;
+    // The takeover owns the connection that holds it. It begins only after the whole response was written.
+    let takeover = connection.takeover.take().filter(|_| matches!(end, End::Http(Ok(()))));
     let parts = http.into_parts();
     let (stream, has_suppressed_output) = parts.io.into_inner().into_inner();
     match end {
         // Even an empty `read_buf` holds the memory of its buffer.
         End::Idle if parts.read_buf.is_empty() => return Next::Idle(stream, Bytes::new()),
         End::Idle => return Next::Idle(stream, parts.read_buf),
-        End::Http(Ok(())) => match connection.takeover.take() {
+        End::Http(Ok(())) => match takeover {
             Some(takeover) => return Next::Takeover(takeover.begin(Box::new(stream), parts.read_buf)),
             None => linger(stream, core.worker.settings().body_timeout).await,
         },

@@ -60,7 +60,9 @@ pub(super) async fn send(
                 None => {
                     let wait = attempts.last.then(|| timeout.saturating_sub(now.elapsed()));
                     let earlier = notes.detail.take();
-                    let opened = Box::pin(connect(pools, upstream, server, wait, notes)).await;
+                    let accepts_kept = !attempts.kept_broke;
+                    let opened =
+                        Box::pin(connect(pools, upstream, server, (wait, accepts_kept), notes)).await;
                     // The first failure is the cause, and the later ones follow from it.
                     notes.detail = match (earlier, notes.detail.take()) {
                         (Some(earlier), Some(later)) => Some(format!("{earlier}; then {later}")),
@@ -170,16 +172,16 @@ impl<'u> Attempts<'u> {
     }
 }
 
-/// Returns a connection to a server: a new connection, or with `wait` possibly a connection that another request has
-/// released. Records the reason of a failure.
+/// Returns a connection to a server: a new connection, or with `wait` and `accepts_kept` possibly a connection that
+/// another request has released. Records the reason of a failure.
 async fn connect(
     pools: &Rc<Pools>,
     upstream: &Upstream,
     server: &Server,
-    wait: Option<Duration>,
+    (wait, accepts_kept): (Option<Duration>, bool),
     notes: &mut Notes,
 ) -> Result<Lease, LeaseError> {
-    let connected = pools.obtain(upstream, server, wait).await;
+    let connected = pools.obtain(upstream, server, wait, accepts_kept).await;
     notes.detail = match &connected {
         // `Full` is not yet a failure: the request waits for a connection after all servers were tried. Only the end
         // of that wait is recorded.

@@ -97,14 +97,15 @@ impl StreamKind {
 pub(crate) struct StreamBounds {
     /// Maximum time without a byte in either direction.
     pub(crate) silence: CoarseMillis,
-    /// Maximum time for which the client accepts no byte although some wait for it.
+    /// Maximum time for which the client accepts no byte although some wait for it, and without a byte after one end has
+    /// closed its side without a close frame.
     pub(crate) stall: CoarseMillis,
 }
 
 /// A stream that the core's sweep can end. The stream and the sweep share it.
 pub(crate) struct OpenStream {
     pub(crate) kind: StreamKind,
-    /// The caller whose token bounds the stream.
+    /// The caller whose token bounds the stream, if it is bounded.
     caller: Option<Rc<Principal>>,
     /// `None` if other deadlines apply.
     bounds: Option<StreamBounds>,
@@ -112,6 +113,8 @@ pub(crate) struct OpenStream {
     pub(crate) bytes_out: Cell<u64>,
     /// Whether bytes wait for the client.
     pub(crate) is_unread: Cell<bool>,
+    /// The end that closed its side of a WebSocket without a close frame.
+    pub(crate) half_closed: Cell<Option<StreamEnd>>,
     /// The bytes in both directions, and those to the client, at the last sweep, each with the time of its last change.
     moved: Cell<(u64, CoarseMillis)>,
     read: Cell<(u64, CoarseMillis)>,
@@ -175,6 +178,10 @@ impl OpenStream {
         let moved = since(&self.moved, out.wrapping_add(self.bytes_in.get()));
         if self.is_unread.get() && now.saturating_sub(read) >= bounds.stall {
             Some(StreamEnd::Reader)
+        } else if let Some(end) = self.half_closed.get()
+            && now.saturating_sub(moved) >= bounds.stall
+        {
+            Some(end)
         } else if now.saturating_sub(moved) >= bounds.silence {
             Some(StreamEnd::Silence)
         } else {
@@ -203,6 +210,7 @@ impl OpenStreams {
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             is_unread: Cell::new(false),
+            half_closed: Cell::new(None),
             moved: Cell::new((0, now)),
             read: Cell::new((0, now)),
             end: Cell::new(None),
@@ -217,7 +225,7 @@ impl OpenStreams {
     pub(crate) fn sweep(
         &self,
         now: CoarseMillis,
-        admit: impl Fn(&Principal, Option<&Connection>) -> Result<(), Denial>,
+        admit: impl Fn(Option<&Principal>, Option<&Connection>) -> Result<(), Denial>,
     ) {
         self.0.borrow_mut().retain(|stream| {
             if Rc::strong_count(stream) == 1 {
@@ -225,7 +233,9 @@ impl OpenStreams {
             }
             if stream.end.get().is_none() {
                 let client = stream.certified.get().map(|connection| &**connection);
-                let refused = stream.caller.as_ref().and_then(|caller| admit(caller, client).err());
+                let caller = stream.caller.as_deref();
+                let is_bound = caller.is_some() || client.is_some();
+                let refused = is_bound.then(|| admit(caller, client)).and_then(Result::err);
                 if let Some(end) = refused.map(|denial| end_of(&denial)).or_else(|| stream.exceeded(now)) {
                     stream.finish(end);
                 }

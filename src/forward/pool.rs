@@ -69,6 +69,7 @@ struct IdleConnection {
 /// A request that waits for a connection.
 struct QueuedRequest {
     turn: oneshot::Sender<Turn>,
+    accepts_kept: bool,
     /// The maximum number of connections of one core that the request's upstream allows to this server.
     share: usize,
     counters: Arc<UpstreamCounters>,
@@ -158,9 +159,9 @@ impl Pools {
         self.streams.open(StreamKind::WebSocket, caller, Some(bounds), self.deadlines.now())
     }
 
-    /// Registers an answer that ends with the token of `caller`.
-    pub(crate) fn open_answer(&self, caller: Rc<Principal>) -> Rc<OpenStream> {
-        self.streams.open(StreamKind::Answer, Some(caller), None, self.deadlines.now())
+    /// Registers an answer that ends with the token of `caller`, if there is one.
+    pub(crate) fn open_answer(&self, caller: Option<Rc<Principal>>) -> Rc<OpenStream> {
+        self.streams.open(StreamKind::Answer, caller, None, self.deadlines.now())
     }
 
     /// Returns an idle connection, if there is one: the most recently used one, which the server is least likely to
@@ -169,7 +170,7 @@ impl Pools {
         loop {
             // The loan of the pool must end before a connection is dropped, because its slot returns to the pool.
             let idle = self.servers.borrow_mut().get_mut(server.id)?.idle.pop()?;
-            if idle.is_ready() {
+            if is_ready(&idle.connection) {
                 return Some(self.lease(idle.connection, true, server.id));
             }
         }
@@ -181,21 +182,30 @@ impl Pools {
         servers.get(server.id).map_or(0, |pool| pool.open - pool.idle.len() + pool.queue.len())
     }
 
-    /// Opens a connection, if the server's share allows another one. With `wait`, waits up to that time for a
-    /// connection that another request releases, or for the right to open one.
+    /// Opens a connection, if the server's share allows another one. With `wait`, waits up to that time for the right
+    /// to open one, or for a connection that another request releases, if `accepts_kept`.
     pub(super) async fn obtain(
         self: &Rc<Self>,
         upstream: &Upstream,
         server: &Server,
         wait: Option<Duration>,
+        accepts_kept: bool,
     ) -> Result<Lease, LeaseError> {
-        let slot = match (self.open_slot(upstream, server), wait) {
-            (Some(slot), _) => slot,
-            (None, None) => return Err(LeaseError::Full),
-            (None, Some(wait)) => match self.wait(upstream, server, wait).await? {
-                Turn::Connection(lease) => return Ok(lease),
-                Turn::Slot(slot) => slot,
-            },
+        let mut wait = wait.map(|wait| (Instant::now(), wait));
+        let slot = loop {
+            match (self.open_slot(upstream, server), &mut wait) {
+                (Some(slot), _) => break slot,
+                (None, None) => return Err(LeaseError::Full),
+                (None, Some((begun, wait))) => {
+                    let left = wait.saturating_sub(begun.elapsed());
+                    match self.wait(upstream, server, left, accepts_kept).await? {
+                        Turn::Slot(slot) => break slot,
+                        // The server may have closed it, or sent bytes, since its release.
+                        Turn::Connection(lease) if is_ready(&lease.connection) => return Ok(lease),
+                        Turn::Connection(_unusable) => {}
+                    }
+                }
+            }
         };
         let result = connect::connect(server, upstream.connect_timeout).await;
         let counts = upstream.counters.of(self.core);
@@ -235,6 +245,7 @@ impl Pools {
         upstream: &Upstream,
         server: &Server,
         timeout: Duration,
+        accepts_kept: bool,
     ) -> Result<Turn, LeaseError> {
         let (turn, mine) = oneshot::channel();
         {
@@ -249,6 +260,7 @@ impl Pools {
             }
             line.push_back(QueuedRequest {
                 turn,
+                accepts_kept,
                 share: upstream.share,
                 counters: upstream.counters.clone(),
             });
@@ -265,16 +277,17 @@ impl Pools {
         let mut servers = self.servers.borrow_mut();
         let pool = &mut servers[server];
         if !pool.queue.is_empty()
-            && let Some(first) = pool.first_in_line(|_| true)
+            && let Some(first) = pool.first_in_line(|first| first.accepts_kept && is_ready(&connection))
         {
             let lease = self.lease(connection, true, server);
             drop(servers);
             // The receiver still exists: `first_in_line` checked it on this thread.
             let _ = first.turn.send(Turn::Connection(lease));
-        } else if pool.idle.len() < IDLE_MAX {
+        } else if pool.queue.is_empty() && pool.idle.len() < IDLE_MAX {
             pool.idle.push(IdleConnection { connection, since: self.swept.get() });
         } else {
-            // The loan must end before the connection is dropped, because its slot returns to the pool.
+            // The connection closes, and its slot returns to the pool, where a request may wait for it. The loan must
+            // end before.
             drop(servers);
         }
     }
@@ -287,23 +300,22 @@ impl Pools {
         let mut doomed = Vec::new();
         for pool in self.servers.borrow_mut().iter_mut() {
             let is_late = |idle: &IdleConnection| now.saturating_duration_since(idle.since) >= IDLE_TIMEOUT;
-            doomed.extend(pool.idle.extract_if(.., |idle| is_late(idle) || !idle.is_ready()));
+            doomed.extend(pool.idle.extract_if(.., |idle| is_late(idle) || !is_ready(&idle.connection)));
         }
         // Each dropped connection returns its slot to its pool, so the loan above must have ended.
         drop(doomed);
     }
 }
 
-impl IdleConnection {
-    /// Whether a request can use the connection. Counts a server that sent bytes without a request.
-    fn is_ready(&self) -> bool {
-        match self.connection.idle_state() {
-            IdleState::Ready => true,
-            IdleState::Closed => false,
-            IdleState::Unasked => {
-                self.connection.slot.count_unasked();
-                false
-            }
+/// Returns whether another request can use a connection. Each way to a further request asks this. Counts a server that
+/// sent bytes without a request.
+fn is_ready(connection: &Connection) -> bool {
+    match connection.idle_state() {
+        IdleState::Ready => true,
+        IdleState::Closed => false,
+        IdleState::Unasked => {
+            connection.slot.count_unasked();
+            false
         }
     }
 }

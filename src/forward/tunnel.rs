@@ -99,11 +99,14 @@ impl Tunnel {
             from_client = Poll::Ready(Ok(()));
         }
         if first.is_none() {
-            *first = match (to_server.is_ended, to_client.is_ended) {
-                (true, _) => Some(StreamEnd::Client),
-                (false, true) => Some(StreamEnd::Server),
-                (false, false) => None,
+            let (end, sent) = match (to_server.is_ended, to_client.is_ended) {
+                (true, _) => (Some(StreamEnd::Client), &*to_server),
+                (false, true) => (Some(StreamEnd::Server), &*to_client),
+                (false, false) => (None, &*to_client),
             };
+            *first = end;
+            // A client that reset its HTTP/2 stream looks like one that closed its side.
+            stream.half_closed.set(end.filter(|_| !sent.frames.has_closed()));
         }
         match (from_client, from_server) {
             (Poll::Ready(Err(Failed::Sender)), _) | (_, Poll::Ready(Err(Failed::Receiver))) => {

@@ -238,22 +238,25 @@ impl Record {
         if stream.kind == StreamKind::WebSocket {
             self.worker.counters().websockets_open.add(1);
         }
-        if self.connection.certificate().is_some() {
+        if self.connection.certificate().is_some() && self.ends_with_token() {
             stream.require_certificate(&self.connection);
         }
         self.stream = Some(stream);
     }
 
-    /// Registers the answer with the core's sweep if it has to end with the caller's token.
+    /// Registers the answer with the core's sweep if it has to end with the caller's token or certificate.
     pub(super) fn bound(&mut self) {
-        if self.stream.is_none()
-            && let (Some(caller), Some(policy), Some(route)) = (&self.principal, &self.policy, self.route)
-            && let Handler::Forward(delivery) = &policy.routes[route].handler
-            && delivery.ends_with_token
-        {
-            let stream = self.worker.pools().open_answer(caller.clone());
+        let is_bound = self.principal.is_some() || self.connection.certificate().is_some();
+        if self.stream.is_none() && is_bound && self.ends_with_token() {
+            let stream = self.worker.pools().open_answer(self.principal.clone());
             self.open(stream);
         }
+    }
+
+    /// Returns whether the streams of the route end with the caller's token.
+    fn ends_with_token(&self) -> bool {
+        let (Some(policy), Some(route)) = (&self.policy, self.route) else { return false };
+        matches!(&policy.routes[route].handler, Handler::Forward(delivery) if delivery.ends_with_token)
     }
 
     /// Returns the reason why the answer has to end. Without one, the end wakes the task of `cx`.

@@ -4,7 +4,8 @@
 use crate::kit::pki::{Authority, Identity};
 use crate::kit::portcullis::{Builder, command, write_policy};
 use crate::kit::tls::{Options, connect};
-use crate::kit::websocket::{close, echoed, handshake, service};
+use crate::kit::upstream::After;
+use crate::kit::websocket::{accepting, close, echoed, handshake, service};
 use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, token};
 use crate::policy;
 use rustls::version::{TLS12, TLS13};
@@ -343,6 +344,37 @@ fn a_revoked_certificate_ends_its_websockets() {
     let [ended, open] = &mut sockets;
     assert_eq!(ended.rest(), close(1008, "token_revoked"));
     assert_eq!(echoed(open, "again"), "again");
+}
+
+/// A host that requires certificates may rely on them alone.
+#[test]
+fn a_revoked_certificate_ends_streams_of_public_routes_too() {
+    let service = Upstream::with(|seen, wire| {
+        match seen.header("sec-websocket-key") {
+            Some(key) => wire.send(accepting(key, "")),
+            None => wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+        }
+        wire.peer_left();
+        After::Close
+    });
+    let world = World { upstream: service, ..World::new() };
+    let sockets = "
+[[route]]
+path      = \"/open\"
+upstream  = \"app\"
+access    = \"public\"
+websocket = true
+";
+    let gateway = world.with(&policy(&world.upstream, &format!("{ROUTES}{sockets}"))).start();
+    let revoked = world.billing();
+    let mut socket = opened(&gateway, "partner.test", Some(&revoked));
+    handshake("/open").host("partner.test").over(&mut socket).is(101);
+    let mut answer = opened(&gateway, "partner.test", Some(&revoked));
+    answer.send(Request::get("/public").host("partner.test").bytes());
+    assert_eq!(answer.read_head().unwrap().status, 200);
+    gateway.dir().replace("ca.crl", world.partners.revoke(&[&revoked], 2046));
+    assert_eq!(socket.rest(), close(1008, "token_revoked"));
+    assert!(!answer.rest().ends_with(b"0\r\n\r\n"), "the answer is not complete");
 }
 
 /// A browser sends the certificate of its user with requests from the pages of all sites, as it does with cookies.

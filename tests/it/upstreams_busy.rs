@@ -9,7 +9,8 @@ use crate::{PUBLIC, gateway};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 /// Starts a gateway with these servers.
 #[track_caller]
@@ -263,6 +264,67 @@ fn connections_to_a_server_are_bounded_and_requests_beyond_wait_their_turn() {
         metric(&metrics(&gateway), "portcullis_requests_in_progress", &[]) == 0.0
     });
     assert_eq!(app(&gateway, "portcullis_upstream_requests_waiting", &[]), 0.0);
+}
+
+/// RFC 9112 section 9.2: bytes that no request asked for are never the answer to the next request. The first read of the
+/// gateway takes 8192 bytes, so the rest is still in the socket when the answer has ended.
+#[test]
+fn a_request_in_line_gets_no_connection_with_bytes_that_nobody_asked_for() {
+    let gate = Gate::new();
+    let opens = gate.clone();
+    let upstream = Upstream::with(move |seen, wire| {
+        if seen.target == "/first" {
+            opens.wait();
+            let head = "HTTP/1.1 200 OK\r\ncontent-length: 8151\r\n\r\n";
+            let stray = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray";
+            assert_eq!(head.len() + 8151, 8192);
+            wire.send(format!("{head}{}{stray}", "a".repeat(8151)));
+        } else {
+            wire.answer("200 OK", "", "second");
+        }
+        After::Keep
+    });
+    let gateway = before(&[&upstream], "connections = 1", PUBLIC);
+    let mut first = sent(&gateway, "/first");
+    upstream.wait_for_requests(1);
+    let mut second = sent(&gateway, "/second");
+    eventually("one waits", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 1.0);
+    gate.open();
+    first.answer().is(200);
+    assert_eq!(second.answer().is(200).text(), "second");
+    assert_eq!(app(&gateway, "portcullis_upstream_unasked_bytes_total", &[]), 1.0);
+}
+
+/// A request that makes its server fail must not break one kept connection after another.
+#[test]
+fn a_request_in_line_is_repeated_on_new_connections_only() {
+    let upstream = Upstream::with(|seen, wire| {
+        wire.read_body();
+        if seen.method == "DELETE" {
+            return After::Close;
+        }
+        wire.answer("200 OK", "", "fine");
+        After::Keep
+    });
+    let gateway = before(&[&upstream], "connections = 1", PUBLIC);
+    let (address, is_over) = (gateway.http(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = Connection::open(address);
+                while !is_over.load(Ordering::SeqCst) {
+                    Request::get("/").over(&mut client).is(200);
+                }
+            });
+        }
+        upstream.wait_for_requests(50);
+        let status = Request::new("DELETE", "/").to(address).status;
+        is_over.store(true, Ordering::SeqCst);
+        assert_eq!(status, 502);
+    });
+    let received = upstream.requests().iter().filter(|seen| seen.method == "DELETE").count();
+    // Once over a kept connection, and then twice over new ones.
+    assert!((2..=3).contains(&received), "{received}");
 }
 
 #[test]

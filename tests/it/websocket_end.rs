@@ -5,7 +5,9 @@ use crate::kit::account::{AUTHORITY, add, login};
 use crate::kit::client::Connection;
 use crate::kit::forge::{issuer_without_leeway, now};
 use crate::kit::upstream::{After, Gate};
-use crate::kit::websocket::{close, echoed, handshake, masked, opened, scripted, service, unmasked};
+use crate::kit::websocket::{
+    accepting, close, echoed, handshake, masked, opened, scripted, service, unmasked,
+};
 use crate::kit::{Portcullis, Request, Upstream, eventually, token};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -232,4 +234,31 @@ fn the_silence_of_an_answer_has_its_own_bound() {
         gateway.metric("portcullis_upstream_broken_answers_total{upstream=\"app\",reason=\"stalled\"}"),
         Some(1)
     );
+}
+
+/// The byte after the handshake keeps the gateway's HTTP library from noticing the reset before it writes the answer.
+#[test]
+fn a_client_that_resets_during_its_handshake_leaves_nothing_open() {
+    let gate = Gate::new();
+    let reset = gate.clone();
+    let service = Upstream::with(move |seen, wire| {
+        reset.wait();
+        wire.send(accepting(seen.header("sec-websocket-key").unwrap(), ""));
+        wire.peer_left();
+        After::Close
+    });
+    let gateway = gateway(&service, "");
+    let mut connection = Connection::open(gateway.http());
+    connection.send([handshake("/bound/a").bearer(token("ada")).bytes(), b"x".to_vec()].concat());
+    service.wait_for_requests(1);
+    connection.reset();
+    gate.open();
+    for name in ["requests_in_progress", "websockets_open", "connections_open"] {
+        eventually(name, || gateway.metric(&format!("portcullis_{name}")) == Some(0));
+    }
+    eventually("the upstream connection closes", || {
+        gateway.metric("portcullis_upstream_connections_open{upstream=\"app\"}") == Some(0)
+    });
+    gateway
+        .wait_log("the request is logged", |line| line["target"] == "/bound/a" || line["path"] == "/bound/a");
 }

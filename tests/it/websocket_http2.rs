@@ -4,9 +4,9 @@ use crate::gateway;
 use crate::kit::account::AUTHORITY;
 use crate::kit::forge::{issuer_without_leeway, now};
 use crate::kit::http2::{Frames, Verdict, block, frame};
-use crate::kit::upstream::After;
+use crate::kit::upstream::{After, Gate};
 use crate::kit::websocket::{close, masked, scripted, service, unmasked};
-use crate::kit::{Portcullis, Upstream, token};
+use crate::kit::{Portcullis, Upstream, eventually, token};
 use serde_json::json;
 
 const ROUTES: &str = r#"
@@ -190,4 +190,25 @@ fn a_client_that_opens_no_window_stops_its_service() {
     service.wait_for_departure();
     let grown = gateway.peak_memory().saturating_sub(before);
     assert!(grown < 8 << 20, "{grown} bytes more");
+}
+
+/// The HTTP library reports a reset (RFC 9113 section 5.4.2) like the end of the client's bytes. A client that resets has
+/// room for another stream, while the service may keep its side open.
+#[test]
+fn a_reset_stream_ends_although_the_service_keeps_its_side_open() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let service = scripted(move |_, wire| {
+        wire.peer_left();
+        held.wait();
+        After::Close
+    });
+    let gateway = gateway(&service, &format!("[server.bounds]\nbody_timeout = \"1s\"\n{ROUTES}"));
+    let mut frames = open(&gateway, "/open/a", &[]);
+    frames.send(frame::RST_STREAM, 0, 1, &8_u32.to_be_bytes()).unwrap();
+    gateway.wait_log("the end", |line| line["ended"] == "client");
+    eventually("the upstream connection closes", || {
+        gateway.metric("portcullis_upstream_connections_open{upstream=\"app\"}") == Some(0)
+    });
+    gate.open();
 }

@@ -172,6 +172,11 @@ impl Connection {
         let _ = self.stream.finish();
     }
 
+    /// Closes the connection with a reset, which reaches the gateway at once.
+    pub fn reset(self) {
+        socket2::SockRef::from(self.stream.socket()).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     /// Reads the next answer.
     #[track_caller]
     pub fn answer(&mut self) -> Answer {
