@@ -189,7 +189,8 @@ fn a_client_that_opens_no_window_stops_its_service() {
     gateway.wait_log("the end", |line| line["ended"] == "reader");
     service.wait_for_departure();
     let grown = gateway.peak_memory().saturating_sub(before);
-    assert!(grown < 8 << 20, "{grown} bytes more");
+    // The peak contains pages of the program that the test is the first to use.
+    assert!(grown < 24 << 20, "{grown} bytes more");
 }
 
 /// The HTTP library reports a reset (RFC 9113 section 5.4.2) like the end of the client's bytes. A client that resets has
