@@ -915,6 +915,9 @@ pub struct UpstreamSection {
     /// An upstream that is part of the gateway.
     #[serde(deserialize_with = "optional_word")]
     pub builtin: Option<Builtin>,
+    /// The version of HTTP that the servers use.
+    #[serde(deserialize_with = "word")]
+    pub protocol: UpstreamProtocol,
     /// Maximum time to open a connection.
     pub connect_timeout: Duration,
     /// Maximum time until the upstream's response begins.
@@ -944,6 +947,7 @@ impl Default for UpstreamSection {
         Self {
             servers: Vec::new(),
             builtin: None,
+            protocol: UpstreamProtocol::Http1,
             connect_timeout: Duration::seconds(2),
             timeout: Duration::seconds(30),
             connections: 10_000,
@@ -954,6 +958,16 @@ impl Default for UpstreamSection {
             identity_secret: None,
         }
     }
+}
+
+/// `[upstream.NAME] protocol`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: by ALPN over TLS, otherwise with prior knowledge.
+    Http2,
 }
 
 /// `[upstream.NAME] balance`

@@ -37,8 +37,12 @@ pub enum Fault {
 /// A status of the gRPC protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grpc {
+    /// `CANCELLED`.
+    Cancelled,
     /// `INVALID_ARGUMENT`.
     InvalidArgument,
+    /// `DEADLINE_EXCEEDED`.
+    DeadlineExceeded,
     /// `NOT_FOUND`.
     NotFound,
     /// `PERMISSION_DENIED`.
@@ -47,6 +51,8 @@ pub enum Grpc {
     ResourceExhausted,
     /// `UNIMPLEMENTED`.
     Unimplemented,
+    /// `INTERNAL`.
+    Internal,
     /// `UNAVAILABLE`.
     Unavailable,
     /// `UNAUTHENTICATED`.
@@ -57,11 +63,14 @@ impl Grpc {
     /// Returns the number for `grpc-status`.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Cancelled => "1",
             Self::InvalidArgument => "3",
+            Self::DeadlineExceeded => "4",
             Self::NotFound => "5",
             Self::PermissionDenied => "7",
             Self::ResourceExhausted => "8",
             Self::Unimplemented => "12",
+            Self::Internal => "13",
             Self::Unavailable => "14",
             Self::Unauthenticated => "16",
         }

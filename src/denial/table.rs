@@ -471,7 +471,7 @@ denials! {
     /// The upstream did not respond in time.
     UpstreamTimeout => {
         code: "upstream_timeout", status: StatusCode::GATEWAY_TIMEOUT, fault: Fault::Upstream,
-        challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
+        challenge: Challenge::None, grpc: Grpc::DeadlineExceeded, from_policy: false,
         detail: "The service did not answer in time.",
         flask: None,
     }

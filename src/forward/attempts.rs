@@ -205,13 +205,13 @@ async fn connect(
 }
 
 #[cold]
-fn report_down(pools: &Pools, upstream: &Upstream, server: &Server, why: &str) {
+pub(super) fn report_down(pools: &Pools, upstream: &Upstream, server: &Server, why: &str) {
     let fields = [("upstream", &*upstream.name), ("server", &server.origin), ("error", why)];
     pools.journal.event(Level::Warn, "an upstream server is down", &fields);
 }
 
 #[cold]
-fn report_up(pools: &Pools, upstream: &Upstream, server: &Server) {
+pub(super) fn report_up(pools: &Pools, upstream: &Upstream, server: &Server) {
     let fields = [("upstream", &*upstream.name), ("server", &*server.origin)];
     pools.journal.event(Level::Info, "an upstream server is up again", &fields);
 }

@@ -4,24 +4,23 @@
 //! A separate task sends the rest. A client that sends its whole body before it reads the response would otherwise wait
 //! for the gateway, and the gateway for the client.
 
-use super::connection::Connection;
 use super::request_body::Meter;
-use super::upload::{Upload, UploadError};
+use super::upload::UploadError;
 use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::task::AbortHandle;
 
-/// The time after which the gateway closes the connection once the answer is complete and the server accepts nothing
+/// The time after which the gateway stops once the answer is complete and the server accepts nothing
 /// of the request's body any more.
 const STUCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the task looks for a server that accepts nothing.
 const STUCK_CHECK: Duration = Duration::from_secs(1);
 
-/// The rest of a request's body that is being sent. Dropping this value stops the transfer and closes the connection.
+/// The rest of a request's body that is being sent. Dropping this value stops the transfer.
 pub(super) struct EarlyAnswer {
     shared: Rc<Shared>,
     task: AbortHandle,
@@ -35,15 +34,17 @@ struct Shared {
 }
 
 impl EarlyAnswer {
-    /// Sends the rest of the request's body over the connection. The connection is closed afterwards.
-    pub(super) fn begin(mut upload: Upload, connection: Rc<Connection>, meter: Option<Rc<Meter>>) -> Self {
+    /// Sends the rest of the request's body with `send`. Once the body is sent, `send` is dropped.
+    pub(super) fn begin(
+        mut send: impl FnMut(&mut Context<'_>) -> Poll<Result<(), UploadError>> + 'static,
+        meter: Option<Rc<Meter>>,
+    ) -> Self {
         let shared = Rc::<Shared>::default();
         let state = shared.clone();
         let task = tokio::task::spawn_local(async move {
             let is_stuck = || meter.as_ref().is_none_or(|meter| meter.is_stuck(STUCK_TIMEOUT));
             loop {
-                let sent = poll_fn(|cx| upload.poll(cx, &connection));
-                match tokio::time::timeout(STUCK_CHECK, sent).await {
+                match tokio::time::timeout(STUCK_CHECK, poll_fn(&mut send)).await {
                     // A server that takes no more of the request may still send its answer.
                     Ok(Ok(()) | Err(UploadError::Connection(_))) => break,
                     Ok(Err(UploadError::Body)) => {

@@ -2,7 +2,9 @@
 //! has a name in the metrics.
 
 use super::open_streams::StreamEnd;
+use crate::denial::Grpc;
 use crate::http1::AnswerFault;
+use h2::Reason;
 use rustix::io::Errno;
 use std::fmt;
 use std::io;
@@ -95,6 +97,20 @@ fn speaks_no_tls(error: &io::Error) -> bool {
     )
 }
 
+/// Describes an error of HTTP/2 without the text that the server sent with GOAWAY.
+pub(super) struct Http2Error<'e>(pub(super) &'e h2::Error);
+
+impl fmt::Display for Http2Error<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frame = if self.0.is_go_away() { "GOAWAY" } else { "RST_STREAM" };
+        match self.0.reason() {
+            Some(reason) if self.0.is_remote() => write!(f, "the server sent {frame}({reason:?})"),
+            Some(reason) => write!(f, "the server violated HTTP/2: {reason:?}"),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
 /// The reason why an upstream's body ended early. The client must be able to detect that the body is incomplete.
 #[derive(Debug)]
 pub(crate) enum ResponseError {
@@ -106,6 +122,10 @@ pub(crate) enum ResponseError {
     Silent,
     /// The client's body failed after the response had begun.
     Upload,
+    /// The HTTP/2 stream was reset, or its connection failed.
+    Stream(h2::Error),
+    /// The time of the gRPC call was over.
+    Deadline,
     /// The gateway ended the answer, because the caller is no longer admitted.
     Ended(StreamEnd),
 }
@@ -119,6 +139,8 @@ impl fmt::Display for ResponseError {
             Self::Upload => {
                 f.write_str("the upstream's answer was cut off: its request could not be sent to the end")
             }
+            Self::Stream(error) => write!(f, "the upstream's answer was cut off: {}", Http2Error(error)),
+            Self::Deadline => f.write_str("the answer was ended: the call's grpc-timeout has passed"),
             Self::Ended(end) => write!(f, "the answer was ended: {}", end.as_str()),
         }
     }
@@ -155,7 +177,10 @@ impl ResponseErrorKind {
 impl ResponseError {
     pub(crate) fn kind(&self) -> Option<ResponseErrorKind> {
         Some(match self {
-            Self::Ended(_) => return None,
+            Self::Ended(_) | Self::Deadline => return None,
+            Self::Stream(error) if error.is_io() => ResponseErrorKind::Closed,
+            Self::Stream(error) if error.is_remote() => ResponseErrorKind::Reset,
+            Self::Stream(_) => ResponseErrorKind::Invalid,
             Self::Silent => ResponseErrorKind::Stalled,
             Self::Invalid(AnswerFault::Incomplete) | Self::Upload => ResponseErrorKind::Closed,
             Self::Invalid(_) => ResponseErrorKind::Invalid,
@@ -166,6 +191,33 @@ impl ResponseError {
                 _ => ResponseErrorKind::Closed,
             },
         })
+    }
+}
+
+impl ResponseError {
+    /// Returns the status and the message with which a gRPC call ends. A stream that the server reset gets the status
+    /// that a gRPC client would derive from the code (gRPC over HTTP/2, "Errors").
+    pub(crate) fn grpc_end(&self) -> (Grpc, &'static str) {
+        match self {
+            Self::Deadline => (Grpc::DeadlineExceeded, "deadline_exceeded"),
+            Self::Ended(end @ (StreamEnd::TokenExpired | StreamEnd::TokenRevoked)) => {
+                (Grpc::Unauthenticated, end.as_str())
+            }
+            Self::Ended(end) => (Grpc::Unavailable, end.as_str()),
+            Self::Silent => (Grpc::DeadlineExceeded, "upstream_timeout"),
+            Self::Stream(error) if error.is_reset() => {
+                let status = match error.reason() {
+                    Some(Reason::CANCEL) => Grpc::Cancelled,
+                    Some(Reason::ENHANCE_YOUR_CALM) => Grpc::ResourceExhausted,
+                    Some(Reason::INADEQUATE_SECURITY) => Grpc::PermissionDenied,
+                    Some(_) | None => Grpc::Internal,
+                };
+                (status, "upstream_failed")
+            }
+            Self::Broken(_) | Self::Invalid(_) | Self::Upload | Self::Stream(_) => {
+                (Grpc::Unavailable, "upstream_failed")
+            }
+        }
     }
 }
 

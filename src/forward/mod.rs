@@ -16,6 +16,7 @@ mod exchange;
 mod faults;
 pub(crate) mod fields;
 pub(crate) mod foreign;
+mod http2;
 mod identity_choice;
 mod notes;
 mod open_streams;
@@ -36,6 +37,7 @@ pub(crate) use client::ConnectionHeaders;
 pub use counters::{UpstreamCounters, UpstreamShard};
 pub(crate) use faults::{ResponseError, ResponseErrorKind};
 pub use fields::FieldSink;
+pub(crate) use http2::Http2Body;
 pub use identity_choice::IdentityChoice;
 pub(crate) use notes::Notes;
 pub(crate) use open_streams::{OpenStream, StreamEnd, StreamKind};
@@ -47,7 +49,7 @@ pub use request_body::BodyBounds;
 pub(crate) use request_body::{BodyOwner, Inbound, Meter, RequestBody};
 pub(crate) use response_body::ResponseBody;
 pub(crate) use tunnel::Tunnel;
-pub use upstream::{Server, Tls, Upstream};
+pub use upstream::{Protocol, Server, Tls, Upstream};
 
 use crate::authorize::Permit;
 use crate::denial::Denial;
@@ -101,6 +103,8 @@ pub(crate) enum Answer {
     Whole(Response<Bytes>),
     /// A response whose body streams from an upstream.
     Streamed(Response<Box<ResponseBody>>),
+    /// A response whose body streams from an upstream over HTTP/2.
+    Multiplexed(Response<Box<Http2Body>>),
     /// The answer to a handshake that the upstream accepted, and the WebSocket that follows it.
     Switched(Response<Box<Tunnel>>),
 }
@@ -133,6 +137,11 @@ pub(crate) async fn forward(
     context: &ForwardContext<'_>,
     notes: &mut Notes,
 ) -> Result<Answer, Denial> {
+    if let Destination::Upstream(upstream) = &delivery.destination
+        && upstream.protocol == Protocol::Http2
+    {
+        return Box::pin(http2::forward(pools, upstream, delivery, request, context, notes)).await;
+    }
     let PermittedRequest { permit, parts, target, body, meter, mut handshake } = request;
     let now = context.now.steady;
     match &delivery.destination {
@@ -207,8 +216,10 @@ pub(crate) async fn forward(
                 return Ok(Answer::Whole(response(head.status, headers, body)));
             }
             let is_early = !is_sent && !is_refused;
-            let early =
-                is_early.then(|| EarlyAnswer::begin(upload, lease.connection.clone(), meter.cloned()));
+            let early = is_early.then(|| {
+                let connection = lease.connection.clone();
+                EarlyAnswer::begin(move |cx| upload.poll(cx, &connection), meter.cloned())
+            });
             // The response may begin before the client has sent its whole body. The server's timeout does not run while
             // the gateway waits for the client's body.
             let meter = meter.filter(|meter| !meter.is_ended()).cloned();

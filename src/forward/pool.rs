@@ -11,6 +11,7 @@ use super::connection::{Connection, IdleState};
 use super::counters::{UpstreamCounters, UpstreamShard};
 use super::deadline::Deadlines;
 use super::faults::ConnectError;
+use super::http2::Links;
 use super::open_streams::{OpenStream, OpenStreams, StreamBounds, StreamKind};
 use super::upstream::{Server, Upstream};
 use crate::authenticate::Principal;
@@ -43,6 +44,8 @@ pub(crate) struct Pools {
     /// The time of the last sweep. It is exact enough to compute how long a connection was idle.
     swept: Cell<Instant>,
     pub(super) deadlines: Deadlines,
+    /// The connections of HTTP/2.
+    pub(super) links: Links,
     /// The buffer into which the WebSockets of the core are read, allocated for the first one.
     scratch: RefCell<Vec<u8>>,
     streams: OpenStreams,
@@ -133,6 +136,7 @@ impl Pools {
             servers: RefCell::new(Vec::new()),
             swept: Cell::new(Instant::now()),
             deadlines: Deadlines::default(),
+            links: Links::default(),
             scratch: RefCell::default(),
             streams: OpenStreams::default(),
             stall,
@@ -297,6 +301,7 @@ impl Pools {
     pub(crate) fn sweep(&self, now: Instant, tick: u64) {
         self.swept.set(now);
         self.deadlines.advance(tick);
+        self.links.sweep(tick);
         let mut doomed = Vec::new();
         for pool in self.servers.borrow_mut().iter_mut() {
             let is_late = |idle: &IdleConnection| now.saturating_duration_since(idle.since) >= IDLE_TIMEOUT;

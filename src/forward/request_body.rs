@@ -195,8 +195,7 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
-/// A client's body as the upstream receives it. Trailers are dropped, because the gateway does not check them for
-/// identity fields.
+/// A client's body as the upstream receives it. Trailers are dropped, unless [`RequestBody::with_trailers`] keeps them.
 #[derive(Debug, Default)]
 pub(crate) enum RequestBody {
     #[default]
@@ -211,6 +210,7 @@ pub(crate) enum RequestBody {
 pub(crate) struct Streamed {
     incoming: Inbound,
     bounds: BodyBounds,
+    keeps_trailers: bool,
     meter: Rc<Meter>,
     /// The total length of all completed pauses.
     waited: Duration,
@@ -230,7 +230,15 @@ impl RequestBody {
         }
         let meter = Rc::new(Meter::new(bounds));
         let waited = Duration::ZERO;
-        let streamed = Streamed { incoming, bounds, meter: meter.clone(), waited, pause: None, timer: None };
+        let streamed = Streamed {
+            incoming,
+            bounds,
+            keeps_trailers: false,
+            meter: meter.clone(),
+            waited,
+            pause: None,
+            timer: None,
+        };
         Ok((Self::Streamed(Box::new(streamed)), meter))
     }
 
@@ -246,6 +254,14 @@ impl RequestBody {
             streamed.bounds.size = streamed.bounds.size.min(size);
         }
         Ok(self)
+    }
+
+    /// Keeps the trailers. The caller must remove the identity fields from them.
+    pub(super) fn with_trailers(mut self) -> Self {
+        if let Self::Streamed(streamed) = &mut self {
+            streamed.keeps_trailers = true;
+        }
+        self
     }
 
     /// Reads the whole body. It must arrive within the time of one pause: only small bodies are read before the
@@ -337,10 +353,10 @@ impl Streamed {
                 return Poll::Ready(None);
             }
         };
-        // Trailers end the body and are dropped.
+        // Trailers end the body.
         let Some(data) = frame.data_ref() else {
             self.meter.ended.set(true);
-            return Poll::Ready(None);
+            return Poll::Ready(self.keeps_trailers.then_some(Ok(frame)));
         };
         let bytes = self.meter.bytes.get() + data.len() as u64;
         self.meter.bytes.set(bytes);

@@ -34,8 +34,20 @@ pub struct Upstream {
     pub(crate) balance: Balance,
     /// The order in which the servers take turns, by weight.
     pub(super) turns: Turns,
+    /// The protocol of all servers.
+    pub(crate) protocol: Protocol,
     /// Whether the log already reports that this upstream sets cookies with the gateway's names.
     cookies_reported: AtomicBool,
+}
+
+/// The version of HTTP that servers use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: by ALPN over TLS, otherwise with prior knowledge.
+    Http2,
 }
 
 /// One server.
@@ -98,6 +110,7 @@ impl Upstream {
             share: share.max(1),
             counters,
             balance: Balance::RoundRobin,
+            protocol: Protocol::Http1,
             cookies_reported: AtomicBool::new(false),
         }
     }

@@ -1,8 +1,9 @@
 //! Defines the body of a response. It holds the record of its request until the response ends.
 
 use super::record::Record;
-use crate::forward::{ResponseBody, ResponseError, StreamEnd, Tunnel};
+use crate::forward::{Http2Body, ResponseBody, ResponseError, StreamEnd, Tunnel};
 use crate::peer::streams::Reader;
+use crate::respond::grpc_trailers;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
@@ -33,6 +34,7 @@ struct Paced {
 enum Source {
     Whole(Bytes),
     Streamed(Box<ResponseBody>),
+    Multiplexed(Box<Http2Body>),
     /// The WebSocket that follows the response.
     Tunnel(Box<Tunnel>),
     /// A streamed body that the gateway has ended.
@@ -48,6 +50,10 @@ impl Body {
         Self { source: Source::Streamed(body), record: None, paced: None }
     }
 
+    pub(super) fn multiplexed(body: Box<Http2Body>) -> Self {
+        Self { source: Source::Multiplexed(body), record: None, paced: None }
+    }
+
     /// Creates the empty body of a response that a WebSocket follows.
     pub(super) fn tunnel(tunnel: Box<Tunnel>) -> Self {
         Self { source: Source::Tunnel(tunnel), record: None, paced: None }
@@ -60,7 +66,7 @@ impl Body {
         }
         match std::mem::replace(&mut self.source, Source::Whole(Bytes::new())) {
             Source::Tunnel(tunnel) => Some(tunnel),
-            Source::Whole(_) | Source::Streamed(_) | Source::Ended => None,
+            Source::Whole(_) | Source::Streamed(_) | Source::Multiplexed(_) | Source::Ended => None,
         }
     }
 
@@ -83,7 +89,10 @@ impl Body {
     /// Cuts the answer off, so that the client sees that it is incomplete.
     #[cold]
     fn end(&mut self, cx: &Context<'_>, end: StreamEnd) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        if matches!(self.source, Source::Streamed(_)) {
+        if self.is_grpc() {
+            return Poll::Ready(Some(Ok(self.end_call(&ResponseError::Ended(end)))));
+        }
+        if matches!(self.source, Source::Streamed(_) | Source::Multiplexed(_)) {
             // The connection to the upstream closes. An error makes the HTTP library drop what it has not written yet,
             // so the library can first write what it holds.
             self.source = Source::Ended;
@@ -97,11 +106,31 @@ impl Body {
         Poll::Ready(Some(Err(error)))
     }
 
+    /// Whether a gRPC status can report that the answer ended early.
+    fn is_grpc(&self) -> bool {
+        matches!(&self.source, Source::Multiplexed(body) if body.is_grpc())
+    }
+
+    /// Ends a gRPC call with a status, as trailers. The stream to the upstream is reset.
+    #[cold]
+    fn end_call(&mut self, error: &ResponseError) -> Frame<Bytes> {
+        if let Some(record) = &mut self.record {
+            record.cut(error);
+        }
+        self.source = Source::Whole(Bytes::new());
+        if let Some(paced) = &mut self.paced {
+            paced.rest = Bytes::new();
+        }
+        let (status, message) = error.grpc_end();
+        Frame::trailers(grpc_trailers(status, message))
+    }
+
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         match &mut self.source {
             Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Source::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Source::Multiplexed(body) => Pin::new(body).poll_frame(cx),
             Source::Tunnel(_) | Source::Ended => Poll::Ready(None),
         }
     }
@@ -154,6 +183,11 @@ impl HttpBody for Body {
             return this.end(cx, end);
         }
         let polled = if this.paced.is_none() { this.poll_source(cx) } else { this.poll_paced(cx) };
+        if let Poll::Ready(Some(Err(error))) = &polled
+            && this.is_grpc()
+        {
+            return Poll::Ready(Some(Ok(this.end_call(error))));
+        }
         let is_end = this.is_end_stream();
         let mut is_over = false;
         if let (Some(record), Poll::Ready(frame)) = (&mut this.record, &polled) {
@@ -175,7 +209,8 @@ impl HttpBody for Body {
                 is_over = this.paced.is_none();
             }
         }
-        if let (Some(record), Source::Streamed(_), false) = (&mut this.record, &this.source, is_over)
+        if let (Some(record), Source::Streamed(_) | Source::Multiplexed(_), false) =
+            (&mut this.record, &this.source, is_over)
             && (polled.is_pending() || record.has_sent())
         {
             record.bound();
@@ -197,6 +232,7 @@ impl HttpBody for Body {
         match &self.source {
             Source::Whole(bytes) => bytes.is_empty(),
             Source::Streamed(body) => body.is_end_stream(),
+            Source::Multiplexed(body) => body.is_end_stream(),
             Source::Tunnel(_) => true,
             Source::Ended => false,
         }
@@ -206,6 +242,7 @@ impl HttpBody for Body {
         match &self.source {
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Streamed(body) => body.size_hint(),
+            Source::Multiplexed(body) => body.size_hint(),
             Source::Tunnel(_) => SizeHint::with_exact(0),
             Source::Ended => SizeHint::default(),
         }

@@ -221,6 +221,7 @@ async fn serve<'p>(
             Ok(match answer {
                 Answer::Whole(response) => response.map(Body::whole),
                 Answer::Streamed(response) => response.map(Body::streamed),
+                Answer::Multiplexed(response) => response.map(Body::multiplexed),
                 Answer::Switched(response) => response.map(Body::tunnel),
             })
         }

@@ -9,7 +9,7 @@ pub(crate) mod problem;
 
 pub(crate) use accept::{Format, is_navigation, is_repeatable};
 pub(crate) use page::PageLinks;
-pub(crate) use problem::{refuse, refuse_with, see_other};
+pub(crate) use problem::{grpc_trailers, refuse, refuse_with, see_other};
 
 #[cfg(test)]
 mod tests;

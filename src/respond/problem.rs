@@ -6,14 +6,14 @@
 use super::accept::Format;
 use super::page::{self, PageLinks, card};
 use crate::authenticate::dpop::algorithms;
-use crate::denial::{Challenge, Denial};
+use crate::denial::{Challenge, Denial, Grpc};
 use crate::journal::line::quoted;
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
     RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -206,6 +206,14 @@ fn grpc_answer(denial: &Denial, kind: &'static str) -> Response<Bytes> {
     answer
 }
 
+/// Returns the trailers that end a gRPC call with this status.
+pub(crate) fn grpc_trailers(status: Grpc, message: &'static str) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static(status.as_str()));
+    trailers.insert(GRPC_MESSAGE, HeaderValue::from_static(message));
+    trailers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,7 +346,8 @@ mod tests {
                     404 if denial == Denial::NotFound => "5",
                     404 | 405 => "12",
                     429 => "8",
-                    502..=504 => "14",
+                    502 | 503 => "14",
+                    504 => "4",
                     other => panic!("no gRPC status for {other}"),
                 };
                 assert_eq!(field(&answer, "grpc-status").unwrap(), expected, "{}", denial.code());

@@ -403,6 +403,16 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
             &["cookie name"],
         ),
         (
+            format!(
+                "{}[upstream.echo]\nservers = [\"http://127.0.0.1:9\"]\nprotocol = \"http2\"\n{ROUTE}websocket = true\n",
+                issuer("")
+            ),
+            "fault",
+            "impossible_rule",
+            12,
+            &["http1"],
+        ),
+        (
             format!("{}{ECHO}{ROUTE}sources = [{{ websocket = \"a,b\" }}]\n", issuer("")),
             "fault",
             "bad_value",

@@ -10,7 +10,7 @@ use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Sou
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
-use crate::forward::{Delivery, Destination, strip};
+use crate::forward::{Delivery, Destination, Protocol, strip};
 use crate::policy::{Handler, ProtectedResource, Route};
 use crate::route::field::is_word;
 use crate::route::{Fields, Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
@@ -407,6 +407,12 @@ fn websocket(
     if matches!(destination, Some(Destination::Echo)) {
         let found = "true, and the built-in echo does not support WebSockets";
         faults.fault("impossible_rule", &at, found, "an upstream with servers");
+    }
+    if let Some(Destination::Upstream(upstream)) = destination
+        && upstream.protocol == Protocol::Http2
+    {
+        let found = "true, and the upstream uses HTTP/2, over which the gateway forwards no WebSockets";
+        faults.fault("impossible_rule", &at, found, "an upstream with protocol = \"http1\"");
     }
     if matcher.is_some_and(|matcher| !matcher.methods.contains(&Method::GET)) {
         let found = "true, and the route's methods lack GET, the method of every WebSocket handshake";

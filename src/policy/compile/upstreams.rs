@@ -4,7 +4,7 @@ use super::Faults;
 use super::authorities::Authorities;
 use super::trust::{Claims, claim_path, resolve};
 use crate::config::file::{self as config, File, UpstreamSection};
-use crate::forward::{Audience, Balance, HashBy, Server, Tls, Upstream, UpstreamCounters};
+use crate::forward::{Audience, Balance, HashBy, Protocol, Server, Tls, Upstream, UpstreamCounters};
 use ::aws_lc_rs::hmac;
 use http::{HeaderName, Uri};
 use rustls::ClientConfig;
@@ -17,12 +17,14 @@ use tokio_rustls::TlsConnector;
 /// The upstreams by name. `None` for the built-in echo.
 pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
-/// The servers of the previous policy, by origin and digest of the certificate authorities. A server that is also in
-/// the new policy keeps its connections and its health.
-type Servers = HashMap<(Arc<str>, Option<[u8; 32]>), Arc<Server>>;
+/// The servers of the previous policy. A server that is also in the new policy keeps its connections and its health.
+type Servers = HashMap<ServerIdentity, Arc<Server>>;
 
-fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
-    (server.origin.clone(), server.tls.as_ref().map(|tls| tls.authorities))
+/// The origin of a server, the digest of its certificate authorities, and its protocol.
+type ServerIdentity = (Arc<str>, Option<[u8; 32]>, Protocol);
+
+fn identity(server: &Server, protocol: Protocol) -> ServerIdentity {
+    (server.origin.clone(), server.tls.as_ref().map(|tls| tls.authorities), protocol)
 }
 
 /// The state of the previous policy.
@@ -42,13 +44,11 @@ pub(super) fn compile(
     cores: usize,
     faults: &mut Faults<'_>,
 ) -> Upstreams {
-    let servers = before.iter().flat_map(|upstream| upstream.servers.iter());
+    let servers = before.iter().flat_map(|upstream| {
+        upstream.servers.iter().map(|server| (identity(server, upstream.protocol), server.clone()))
+    });
     let counters = before.iter().map(|upstream| (upstream.name.clone(), upstream.counters.clone()));
-    let previous = Previous {
-        servers: servers.map(|server| (identity(server), server.clone())).collect(),
-        counters: counters.collect(),
-        cores: cores.max(1),
-    };
+    let previous = Previous { servers: servers.collect(), counters: counters.collect(), cores: cores.max(1) };
     let mut roots = Authorities::default();
     let upstream = |(name, table): (&String, _)| {
         (name.clone(), upstream(name, table, &previous, claims, &mut roots, faults))
@@ -116,13 +116,17 @@ fn upstream<'f>(
         }
         (false, false) => {}
     }
+    let protocol = match table.protocol {
+        config::UpstreamProtocol::Http1 => Protocol::Http1,
+        config::UpstreamProtocol::Http2 => Protocol::Http2,
+    };
     let wants_tls = table.servers.iter().any(|server| server.starts_with("https://"));
     let tls = if wants_tls { connector(&key, table, roots, faults) } else { None };
     let mut servers = Vec::new();
     for (index, text) in table.servers.iter().enumerate() {
         match server(text, tls.as_ref()) {
             Ok(server) => {
-                let known = previous.servers.get(&identity(&server)).cloned();
+                let known = previous.servers.get(&identity(&server, protocol)).cloned();
                 servers.push(known.unwrap_or_else(|| Arc::new(server)));
             }
             Err(why) => faults.fault(
@@ -160,7 +164,8 @@ fn upstream<'f>(
         counters.unwrap_or_else(|| Arc::new(UpstreamCounters::new(Arc::from(name), previous.cores)));
     let (connect, answer) = (table.connect_timeout.into(), table.timeout.into());
     let share = connections.div_ceil(previous.cores);
-    let upstream = Upstream::new(counters, servers, connect, answer, share).balanced(balance, &weights);
+    let mut upstream = Upstream::new(counters, servers, connect, answer, share).balanced(balance, &weights);
+    upstream.protocol = protocol;
     Some(Arc::new(upstream))
 }
 
@@ -300,7 +305,10 @@ fn connector<'f>(
     match config {
         Ok(config) => {
             let mut config = config.with_root_certificates(roots).with_no_client_auth();
-            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            config.alpn_protocols = vec![match table.protocol {
+                config::UpstreamProtocol::Http1 => b"http/1.1".to_vec(),
+                config::UpstreamProtocol::Http2 => b"h2".to_vec(),
+            }];
             Some(Tls { connector: TlsConnector::from(Arc::new(config)), authorities })
         }
         Err(error) => {

@@ -1,0 +1,156 @@
+//! The body of an HTTP/2 upstream's answer, as it streams to the client.
+
+use super::links::StreamSlot;
+use super::trailers::TrailerNames;
+use crate::forward::Meter;
+use crate::forward::early::EarlyAnswer;
+use crate::forward::faults::ResponseError;
+use bytes::Bytes;
+use h2::RecvStream;
+use http_body::{Body, Frame, SizeHint};
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// The body of an answer. Dropping the body before its end resets the stream.
+pub(crate) struct Http2Body {
+    /// `None` after the end.
+    open: Option<Open>,
+    /// Whether the answer belongs to a gRPC call of a client that reads trailers.
+    is_grpc: bool,
+    timeout: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+    /// The end of a gRPC call's time.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// The error that ends the body with the next poll.
+    failed: Option<ResponseError>,
+}
+
+/// A stream whose answer has not ended.
+pub(super) struct Open {
+    pub(super) stream: RecvStream,
+    pub(super) slot: Rc<StreamSlot>,
+    pub(super) names: Rc<TrailerNames>,
+    /// The rest of the request, if the answer began before the request was sent.
+    pub(super) early: Option<EarlyAnswer>,
+    /// The meter of the request's body, if the client is still sending it.
+    pub(super) meter: Option<Rc<Meter>>,
+}
+
+impl Http2Body {
+    /// `left` is the time that is left of a gRPC call.
+    pub(super) fn new(open: Open, is_grpc: bool, timeout: Duration, left: Option<Duration>) -> Self {
+        let is_ended = open.stream.is_end_stream();
+        let deadline = left.filter(|_| !is_ended).map(|left| Box::pin(tokio::time::sleep(left)));
+        let mut body = Self { open: Some(open), is_grpc, timeout, waiting: None, deadline, failed: None };
+        if is_ended {
+            body.end();
+        }
+        body
+    }
+
+    /// Returns whether a gRPC status reports to the client that the answer ended early.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.is_grpc
+    }
+
+    /// Ends the answer. The server may still read the request.
+    fn end(&mut self) {
+        self.deadline = None;
+        if let Some(early) = self.open.take().and_then(|open| open.early) {
+            early.detach();
+        }
+    }
+
+    /// Returns the next frame. The library reports a stream that was reset as an error, with NO_ERROR too.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        let Some(open) = &mut self.open else { return Poll::Ready(None) };
+        if open.early.as_ref().is_some_and(|early| early.is_failed(cx)) {
+            return Poll::Ready(Some(Err(ResponseError::Upload)));
+        }
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(ResponseError::Deadline)));
+        }
+        let frame = match open.stream.poll_data(cx) {
+            Poll::Ready(Some(Ok(data))) => {
+                // A failure means that the stream has ended, which the next poll reports.
+                let _ = open.stream.flow_control().release_capacity(data.len());
+                Some(Frame::data(data))
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(ResponseError::Stream(error)))),
+            Poll::Ready(None) => match open.stream.poll_trailers(cx) {
+                Poll::Ready(Ok(trailers)) => trailers.map(|mut trailers| {
+                    open.names.clean_answer(&mut trailers);
+                    Frame::trailers(trailers)
+                }),
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(ResponseError::Stream(error)))),
+                Poll::Pending => return self.wait(cx).map(|error| Some(Err(error))),
+            },
+            Poll::Pending => return self.wait(cx).map(|error| Some(Err(error))),
+        };
+        open.slot.heard();
+        self.waiting = None;
+        if frame.as_ref().is_none_or(|frame| frame.is_trailers() || open.stream.is_end_stream()) {
+            self.end();
+        }
+        Poll::Ready(frame.map(Ok))
+    }
+
+    /// Waits for the server within its timeout. While the gateway waits for the client to send the rest of the
+    /// request's body, the timeout does not run.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<ResponseError> {
+        let timeout = self.timeout;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        loop {
+            ready!(waiting.as_mut().poll(cx));
+            let meter = self.open.as_ref().and_then(|open| open.meter.as_ref());
+            match meter.and_then(|meter| meter.waiting().left(timeout)) {
+                Some(left) => waiting.as_mut().reset(Instant::now() + left),
+                None => return Poll::Ready(ResponseError::Silent),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Http2Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http2Body").field("is_open", &self.open.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Body for Http2Body {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        let this = self.get_mut();
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(this.poll_open(cx)) {
+            Some(Err(error)) => {
+                // An error makes hyper drop what it has not written yet, so the library can first write what it holds.
+                (this.open, this.failed) = (None, Some(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => Poll::Ready(polled),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.open.is_none() && self.failed.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
+    }
+}

@@ -1,0 +1,373 @@
+//! Sends requests to upstreams over HTTP/2. Requests share connections, and each request has a stream of its own.
+
+mod body;
+mod head;
+mod links;
+mod trailers;
+mod upload;
+
+pub(crate) use body::Http2Body;
+pub(super) use links::Links;
+
+use super::attempts::{report_down, report_up};
+use super::balance::{Key, KeyFacts};
+use super::deadline::Elapsed;
+use super::early::EarlyAnswer;
+use super::faults::Http2Error;
+use super::notes::Notes;
+use super::outgoing::{self, ForwardContext};
+use super::request_body::{Meter, RequestBody};
+use super::upload::UploadError;
+use super::upstream::{Server, Upstream};
+use super::{
+    Answer, Delivery, PermittedRequest, Pools, body_denial, micros, reframe, report_cookies,
+    response as answer, upload as http1_upload,
+};
+use crate::denial::Denial;
+use crate::http1::RequestFraming;
+use body::Open;
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use head::RequestHead;
+use http::{HeaderMap, Request, Response, StatusCode, Version, header};
+use links::{ObtainError, StreamSlot};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use trailers::TrailerNames;
+use upload::Upload;
+
+/// The maximum number of times that a request is sent again because no server has processed it.
+const REFUSALS_MAX: u32 = 3;
+/// The maximum number of interim answers before an answer, as over HTTP/1.1.
+const INTERIM_MAX: u32 = 16;
+
+/// Forwards a request to an upstream that uses HTTP/2, and returns the upstream's response.
+pub(super) async fn forward(
+    pools: &Rc<Pools>,
+    upstream: &Upstream,
+    delivery: &Delivery,
+    request: PermittedRequest<'_>,
+    context: &ForwardContext<'_>,
+    notes: &mut Notes,
+) -> Result<Answer, Denial> {
+    let PermittedRequest { permit, parts, target, body, meter, .. } = request;
+    let now = context.now.steady;
+    let version = parts.version;
+    let accepts_trailers = head::accepts_trailers(&parts.headers);
+    let deadline = head::grpc_timeout(&parts.headers);
+    let timeout = delivery.timeout.unwrap_or(upstream.timeout);
+    let silence = delivery.silence.unwrap_or(timeout);
+    let authority = target.authority.clone();
+    let principal = permit.principal().map(|principal| &**principal);
+    let address = context.caller.address;
+    let key = upstream.balance.key(KeyFacts { principal, headers: &parts.headers, address });
+    let framing = http1_upload::framing(&parts.method, &body);
+    let body = if framing == RequestFraming::None { RequestBody::Empty } else { body };
+    let names = Rc::new(TrailerNames::new(context));
+    let upload = Upload::new(body, names.clone());
+
+    let (outgoing, removed) = outgoing::head(parts, target, &permit, &delivery.audience, context);
+    notes.forged = removed.0;
+    let head = RequestHead::new(outgoing, authority.as_ref(), framing, accepts_trailers);
+    let mut attempts = Attempts {
+        pools,
+        upstream,
+        timeout,
+        head,
+        upload,
+        refusals: 0,
+        is_repeated: false,
+        is_out_of_reach: false,
+    };
+    let until_answer = deadline.map_or(timeout, |deadline| deadline.min(timeout));
+    let sent = attempts.send(until_answer, now, key, meter, notes).await;
+    let took = now.elapsed();
+    notes.took = Some(took);
+    let (received, slot) = sent.map_err(|denial| body_denial(meter, notes).unwrap_or(denial))?;
+    let counts = upstream.counters.of(pools.core);
+    counts.inspect(|counts| counts.durations.record(micros(took)));
+
+    let (head, stream) = received.response.into_parts();
+    let mut headers = head.headers;
+    frame(head.status, &mut headers).map_err(|fault| {
+        notes.detail = notes.server.as_ref().map(|server| format!("{}: {fault}", server.origin));
+        Denial::UpstreamFailed
+    })?;
+    let cookies_removed = reframe::answer(&mut headers, context.cookies);
+    if cookies_removed > 0 {
+        counts.inspect(|counts| counts.cookies_removed.add(cookies_removed));
+        report_cookies(pools, upstream);
+    }
+    let slot = Rc::new(slot);
+    let early = received.rest.map(|mut rest| {
+        let Attempts { mut upload, .. } = attempts;
+        upload.forget();
+        let slot = slot.clone();
+        let send = move |cx: &mut Context<'_>| {
+            // The stream is in use until the request is sent.
+            let _ = &slot;
+            upload.poll(cx, &mut rest)
+        };
+        EarlyAnswer::begin(send, meter.cloned())
+    });
+    let is_grpc = version == Version::HTTP_2 && head::is_grpc(&headers);
+    let meter = meter.filter(|meter| !meter.is_ended()).cloned();
+    let left = deadline.map(|deadline| deadline.saturating_sub(now.elapsed()));
+    let body = Http2Body::new(Open { stream, slot, names, early, meter }, is_grpc, silence, left);
+    Ok(Answer::Multiplexed(answer(head.status, headers, Box::new(body))))
+}
+
+/// Leaves at most one length in the head of an answer, and none in the head of a 204.
+fn frame(status: StatusCode, headers: &mut HeaderMap) -> Result<(), &'static str> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (first, second) = (lengths.next(), lengths.next());
+    if second.is_some() {
+        return Err("the answer has several lengths");
+    }
+    if first.is_some() && status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    Ok(())
+}
+
+/// The head of an answer, and the stream of the request's body if the request is not sent yet.
+struct Received {
+    response: Response<RecvStream>,
+    rest: Option<SendStream<Bytes>>,
+}
+
+/// The reason why no answer arrived.
+#[derive(Debug)]
+enum Failure {
+    /// The server has certainly not processed the request.
+    NotProcessed(h2::Error),
+    /// The connection was lost.
+    Lost(h2::Error),
+    /// The server reset the stream, or violated the protocol.
+    Invalid(h2::Error),
+    /// The server sent too many interim answers.
+    Interim,
+    /// The client's body failed.
+    Upload,
+}
+
+impl Failure {
+    /// Returns the failure of a request that was passed to the connection.
+    ///
+    /// GOAWAY ends the streams that the server has not processed (RFC 9113 section 6.8), and REFUSED_STREAM is such a
+    /// stream (section 8.7).
+    fn of(error: h2::Error) -> Self {
+        let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        if error.is_remote() && (error.is_go_away() || is_refused) {
+            Self::NotProcessed(error)
+        } else if error.is_io() {
+            Self::Lost(error)
+        } else {
+            Self::Invalid(error)
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotProcessed(error) => {
+                write!(f, "the server did not process the request: {}", Http2Error(error))
+            }
+            Self::Lost(error) => write!(f, "the connection broke before the answer: {}", Http2Error(error)),
+            Self::Invalid(error) => write!(f, "no answer: {}", Http2Error(error)),
+            Self::Interim => f.write_str("too many interim answers"),
+            Self::Upload => f.write_str("the body of the request was not sent to its end"),
+        }
+    }
+}
+
+/// Sends a request over a stream, and returns the head of its answer. Dropping the future resets the stream.
+async fn exchange(slot: &StreamSlot, request: Request<()>, upload: &mut Upload) -> Result<Received, Failure> {
+    let sent = slot.sender().send_request(request, upload.is_empty());
+    let (mut response, stream) = sent.map_err(|error| match error.is_io() || error.is_go_away() {
+        // The connection has ended in the meantime.
+        true => Failure::NotProcessed(error),
+        false => Failure::Invalid(error),
+    })?;
+    let mut rest = Some(stream).filter(|_| !upload.is_empty());
+    let mut interim = 0;
+    let response = poll_fn(|cx| {
+        if let Some(stream) = &mut rest {
+            match upload.poll(cx, stream) {
+                Poll::Ready(Err(UploadError::Body)) => return Poll::Ready(Err(Failure::Upload)),
+                // A server that takes no more of the request may still answer.
+                Poll::Ready(Ok(()) | Err(UploadError::Connection(_))) => rest = None,
+                Poll::Pending => {}
+            }
+        }
+        poll_response(cx, &mut response, &mut interim)
+    });
+    let response = response.await?;
+    slot.heard();
+    Ok(Received { response, rest })
+}
+
+fn poll_response(
+    cx: &mut Context<'_>,
+    response: &mut ResponseFuture,
+    interim: &mut u32,
+) -> Poll<Result<Response<RecvStream>, Failure>> {
+    while let Poll::Ready(Some(informed)) = response.poll_informational(cx) {
+        informed.map_err(Failure::of)?;
+        *interim += 1;
+        if *interim > INTERIM_MAX {
+            return Poll::Ready(Err(Failure::Interim));
+        }
+    }
+    Poll::Ready(ready!(Pin::new(response).poll(cx)).map_err(Failure::of))
+}
+
+/// One request on its way through the servers of its upstream.
+struct Attempts<'r> {
+    pools: &'r Rc<Pools>,
+    upstream: &'r Upstream,
+    /// The time for the head of an answer, without regard to the client.
+    timeout: Duration,
+    head: RequestHead,
+    upload: Upload,
+    /// How often the request was sent again because no server has processed it.
+    refusals: u32,
+    /// Whether the request was sent again although a server may have processed it.
+    is_repeated: bool,
+    is_out_of_reach: bool,
+}
+
+impl Attempts<'_> {
+    /// Tries servers in turn until one answers.
+    ///
+    /// A request that its server certainly has not processed is sent again. If the connection is lost, only a request
+    /// with an idempotent method is sent again, once. In both cases, the body must still be in memory.
+    async fn send(
+        &mut self,
+        timeout: Duration,
+        now: Instant,
+        key: Option<Key>,
+        meter: Option<&Rc<Meter>>,
+        notes: &mut Notes,
+    ) -> Result<(Received, StreamSlot), Denial> {
+        let (pools, upstream) = (self.pools, self.upstream);
+        let mut busy = None;
+        let mut again = None;
+        let mut is_last = false;
+        let mut servers = upstream.in_turn(now, key, |server| pools.links.load(server));
+        loop {
+            let next = servers.next().or_else(|| {
+                is_last = true;
+                busy.take().or_else(|| again.take())
+            });
+            let Some(server) = next else { break };
+            notes.server = Some(server.clone());
+            loop {
+                let left = timeout.saturating_sub(now.elapsed());
+                let slot = match pools.links.obtain(pools, upstream, server, is_last, left).await {
+                    Ok(slot) => slot,
+                    Err(ObtainError::Full) => {
+                        busy.get_or_insert(server);
+                        break;
+                    }
+                    Err(error) => {
+                        self.note_unreachable(server, &error, notes)?;
+                        break;
+                    }
+                };
+                let started = pools.deadlines.now();
+                let waiting = meter.map(|meter| || meter.waiting());
+                let exchange = exchange(&slot, self.head.request(server), &mut self.upload);
+                let left = timeout.saturating_sub(now.elapsed());
+                let failure = match pools.deadlines.answer_within(left, waiting, exchange).await {
+                    Ok(Ok(received)) => {
+                        if server.record_response() {
+                            report_up(pools, upstream, server);
+                        }
+                        return Ok((received, slot));
+                    }
+                    Ok(Err(failure)) => failure,
+                    Err(Elapsed) => {
+                        // The client chose a shorter time, which says nothing about the connection.
+                        if timeout == self.timeout {
+                            slot.doubt(started);
+                        }
+                        notes.detail = Some(format!("{} did not answer within {timeout:?}", server.origin));
+                        return Err(Denial::UpstreamTimeout);
+                    }
+                };
+                notes.detail = Some(format!("{}: {failure}", server.origin));
+                let is_lost = matches!(failure, Failure::Lost(_));
+                if is_lost && slot.is_fresh() && server.record_failure(Instant::now()) {
+                    report_down(pools, upstream, server, &failure.to_string());
+                }
+                if !self.may_repeat(&failure) {
+                    return Err(Denial::UpstreamFailed);
+                }
+                self.upload.rewind();
+                upstream.counters.of(pools.core).inspect(|counts| counts.retries.add(1));
+                if is_lost {
+                    again = Some(server);
+                    break;
+                }
+            }
+        }
+        if self.is_repeated {
+            return Err(Denial::UpstreamFailed);
+        }
+        Err(if self.is_out_of_reach { Denial::UpstreamUnavailable } else { Denial::Overloaded })
+    }
+
+    fn may_repeat(&mut self, failure: &Failure) -> bool {
+        self.upload.is_kept()
+            && match failure {
+                Failure::NotProcessed(_) => {
+                    self.refusals += 1;
+                    self.refusals <= REFUSALS_MAX
+                }
+                Failure::Lost(_) => {
+                    !std::mem::replace(&mut self.is_repeated, true) && self.head.method().is_idempotent()
+                }
+                Failure::Invalid(_) | Failure::Interim | Failure::Upload => false,
+            }
+    }
+
+    /// Records why a server offers no stream. Returns the denial if no other server is to be tried.
+    fn note_unreachable(
+        &mut self,
+        server: &Arc<Server>,
+        error: &ObtainError,
+        notes: &mut Notes,
+    ) -> Result<(), Denial> {
+        let origin = &server.origin;
+        let (detail, is_over) = match error {
+            ObtainError::Full => return Ok(()),
+            ObtainError::Waited => {
+                let name = &self.upstream.name;
+                (format!("all streams to {origin} that upstream.{name}.connections allows are in use"), true)
+            }
+            ObtainError::LineFull => (format!("too many requests wait for a stream to {origin}"), true),
+            ObtainError::Fault(fault) => {
+                let why = fault.to_string();
+                self.is_out_of_reach |= fault.blames_server();
+                if fault.blames_server() && server.record_failure(Instant::now()) {
+                    report_down(self.pools, self.upstream, server, &why);
+                }
+                (format!("cannot connect to {origin}: {why}"), false)
+            }
+        };
+        notes.detail = Some(match notes.detail.take() {
+            // The first failure is the cause, and the later ones follow from it.
+            Some(earlier) => format!("{earlier}; then {detail}"),
+            None => detail,
+        });
+        if is_over { Err(Denial::Overloaded) } else { Ok(()) }
+    }
+}
