@@ -17,7 +17,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const PASSWORD: &str = "correct horse battery staple";
 /// The number of clients of a flood, each with its own account.
 const CLIENTS: usize = 16;
@@ -61,6 +60,11 @@ path     = "/echo"
 upstream = "echo"
 roles    = ["clerk"]
 "#;
+
+/// Returns the binary to measure: that of this build, unless `PORTCULLIS` names another one.
+fn binary() -> String {
+    std::env::var("PORTCULLIS").unwrap_or_else(|_| env!("CARGO_BIN_EXE_portcullis").to_owned())
+}
 
 struct Gateway(Child);
 
@@ -117,7 +121,7 @@ fn main() {
 }
 
 fn add(dir: &Path, name: &str) {
-    let mut child = Command::new(BINARY)
+    let mut child = Command::new(binary())
         .current_dir(dir)
         .args(["user", "add", name, "--role", "clerk", "--password-stdin"])
         .stdin(Stdio::piped())
@@ -129,7 +133,8 @@ fn add(dir: &Path, name: &str) {
 }
 
 fn start(dir: &Path) -> (Gateway, SocketAddr) {
-    let mut child = Command::new(BINARY).current_dir(dir).stdout(Stdio::piped()).spawn().expect("the binary");
+    let mut child =
+        Command::new(binary()).current_dir(dir).stdout(Stdio::piped()).spawn().expect("the binary");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let ready =
         lines.find_map(|line| line.ok().filter(|line| line.contains("\"ready\""))).expect("it is ready");

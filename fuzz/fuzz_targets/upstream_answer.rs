@@ -6,13 +6,13 @@
 use bytes::BytesMut;
 use http::{HeaderMap, Method};
 use libfuzzer_sys::fuzz_target;
-use portcullis::http1::{BodyReader, Framing, HeadReader, KnownFields, Piece};
+use portcullis::http1::{BodyReader, Framing, HeadReader, KnownHead, Piece};
 
 /// The status, the fields, the body, whether it is complete, and what is left of the input.
 type Answer = (u16, HeaderMap, Vec<u8>, bool, usize);
 
 fn read<'p>(
-    known: &mut KnownFields,
+    known: &mut KnownHead,
     method: &Method,
     mut pieces: impl Iterator<Item = &'p [u8]>,
 ) -> Option<Answer> {
@@ -55,8 +55,8 @@ fuzz_target!(|input: &[u8]| {
     let [method, size, answer @ ..] = input else { return };
     let method = if method % 2 == 0 { Method::GET } else { Method::HEAD };
     // The fields of the last answer change nothing.
-    let known = &mut KnownFields::default();
+    let known = &mut KnownHead::default();
     let whole = read(known, &method, std::iter::once(answer));
     assert_eq!(whole, read(known, &method, answer.chunks(usize::from(*size).max(1))));
-    assert_eq!(whole, read(&mut KnownFields::default(), &method, answer.chunks(1)));
+    assert_eq!(whole, read(&mut KnownHead::default(), &method, answer.chunks(1)));
 });

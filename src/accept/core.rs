@@ -223,6 +223,10 @@ impl Core {
             self.connections.borrow_mut().retain(|connection| match connection.upgrade() {
                 Some(connection) => {
                     connection.activity.examine(now_millis, timeouts);
+                    // An HTTP/1.1 connection releases its token together with its read buffer.
+                    if connection.is_http2() {
+                        connection.known_token.release();
+                    }
                     let timed_out = connection.streams.examine(now_millis, pace);
                     if timed_out > 0 {
                         self.worker.counters().stream_reader_timeouts.add(timed_out);

@@ -2,6 +2,7 @@
 //! buffers of the HTTP library are released until bytes arrive.
 
 use super::core::Core;
+use super::eager::Begun;
 use super::linger::{linger, send_last_response};
 use super::observed_stream::ObservedStream;
 use crate::counter::Counter;
@@ -131,13 +132,17 @@ async fn converse<S: Parkable>(
     let service = {
         let connection = connection.clone();
         let worker = core.worker.clone();
-        service_fn(move |request| pipeline::handle(worker.clone(), connection.clone(), request))
+        service_fn(move |request| {
+            let request = Box::pin(pipeline::handle(worker.clone(), connection.clone(), request));
+            Begun::new(request, &connection.activity)
+        })
     };
     let mut http = core.http1().serve_connection(io, service);
     let end = drive(connection, &mut http).await;
     // The takeover owns the connection that holds it. It begins only after the whole response was written.
     let takeover = connection.takeover.take().filter(|_| matches!(end, End::Http(Ok(()))));
     let parts = http.into_parts();
+    connection.known_token.release();
     let (stream, has_suppressed_output) = parts.io.into_inner().into_inner();
     match end {
         // Even an empty `read_buf` holds the memory of its buffer.

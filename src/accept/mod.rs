@@ -6,6 +6,7 @@
 
 mod connection;
 mod core;
+mod eager;
 mod failure_log;
 mod frames;
 mod handshake;

@@ -166,6 +166,10 @@ fn authorization(headers: &HeaderMap) -> Result<Option<(&[u8], Place)>, Denial> 
         return Err(Denial::AmbiguousCredentials);
     }
     let field = field.as_bytes();
+    // The usual spelling needs no search for the end of the scheme.
+    if let Some(credential) = field.strip_prefix(b"Bearer ") {
+        return Ok(Some((credential, Place::Header)));
+    }
     let (scheme, rest) = field.split_at(scheme_end(field));
     let place = if scheme.eq_ignore_ascii_case(b"bearer") {
         Place::Header

@@ -110,6 +110,7 @@ impl IdentityHeaders {
     /// Returns whether an application could mistake a client's header of this name for an identity header: the name is
     /// one of the reserved names or begins with `x-auth-`. The comparison ignores case and treats all characters except
     /// letters and digits as equal.
+    #[inline]
     pub fn reserved(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         // This function runs for every field of every request. The first letter excludes nearly all names.

@@ -55,7 +55,7 @@ pub use verify::{claims_of, verify};
 
 use crate::clock::Now;
 use crate::denial::{Denial, TokenPart};
-use crate::peer::{Relayed, Scheme};
+use crate::peer::{KnownToken, Relayed, Scheme};
 use crate::route::Head;
 use crate::tls::ClientCertificate;
 use http::header::AUTHORIZATION;
@@ -102,12 +102,14 @@ pub struct Credentials<'r> {
     pub csrf_field: Option<&'r str>,
     /// The client's certificate, which the handshake of the connection has verified.
     pub certificate: Option<&'r ClientCertificate>,
+    /// The last verified token of the connection, if the request's client is at its other end.
+    pub(crate) known_token: Option<&'r KnownToken>,
 }
 
 impl<'r> Credentials<'r> {
     /// Returns the parts of a request that came from the client alone, without a form field and a certificate.
     pub const fn new(head: &'r Head<'r>, scheme: Scheme) -> Self {
-        Self { head, scheme, relayed: None, csrf_field: None, certificate: None }
+        Self { head, scheme, relayed: None, csrf_field: None, certificate: None, known_token: None }
     }
 }
 
@@ -149,9 +151,15 @@ pub fn authenticate(
     if place == Place::ApiKey {
         return Ok(Some((api_key::authenticate(credential, trust, now, tokens)?, place)));
     }
-    let digest = digest_of(credential);
+    let known_digest = credentials.known_token.and_then(|known| known.digest(credential));
+    let digest = known_digest.unwrap_or_else(|| digest_of(credential));
     let principal = match tokens.get(&digest, trust.epoch(), now) {
-        Some(principal) => principal,
+        Some(principal) => {
+            if let (Some(known), None) = (credentials.known_token, known_digest) {
+                known.remember(credential, digest);
+            }
+            principal
+        }
         None => {
             let principal = Rc::new(verify(token(credential)?, trust, now)?);
             tokens.insert(digest, principal.clone());

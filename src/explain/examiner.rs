@@ -250,6 +250,7 @@ impl<'p> Examiner<'p> {
             relayed: sender.relayed.as_deref(),
             csrf_field: None,
             certificate: certificate.as_ref().filter(|_| !is_relayed),
+            known_token: None,
         };
         let decided = routed.decide(trust, &credentials, question.now, &mut cache.borrow_mut());
         // As in the pipeline, the protocol is checked after the rule. In shadow mode, it is checked even after a

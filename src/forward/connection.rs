@@ -1,7 +1,7 @@
 //! One connection to a server, which its requests drive: no task of its own reads or writes it.
 
 use super::pool::Slot;
-use crate::http1::KnownFields;
+use crate::http1::KnownHead;
 use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -37,8 +37,8 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct Input {
     buffer: BytesMut,
-    /// The fields of the last answer.
-    known: KnownFields,
+    /// The head of the last answer.
+    known: KnownHead,
     /// The number of bytes that the next read asks for.
     ask: usize,
     /// Whether the last read was much smaller than the space for it.
@@ -47,13 +47,13 @@ struct Input {
 
 impl Connection {
     pub(super) fn new(stream: Stream, slot: Slot) -> Self {
-        let known = KnownFields::default();
+        let known = KnownHead::default();
         let input = Input { buffer: BytesMut::new(), known, ask: READ_MIN, was_small: false };
         Self { stream: RefCell::new(stream), input: RefCell::new(input), slot }
     }
 
-    /// Passes the bytes that have arrived and are not used yet to `read`, and the fields of the last answer.
-    pub(super) fn arrived_head<T>(&self, read: impl FnOnce(&mut BytesMut, &mut KnownFields) -> T) -> T {
+    /// Passes the bytes that have arrived and are not used yet to `read`, and the head of the last answer.
+    pub(super) fn arrived_head<T>(&self, read: impl FnOnce(&mut BytesMut, &mut KnownHead) -> T) -> T {
         let Input { buffer, known, .. } = &mut *self.input.borrow_mut();
         read(buffer, known)
     }

@@ -209,6 +209,7 @@ pub(super) fn connection(headers: &mut HeaderMap) {
 }
 
 /// Returns whether a field is hop-by-hop. `Connection` is handled separately.
+#[inline]
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     // This check runs for each field of each request and response. The length alone excludes nearly all names.
     match name.as_str().len() {
@@ -222,6 +223,7 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// Returns whether a field is meant for the gateway and not for the upstream.
+#[inline]
 fn is_for_us(name: &HeaderName) -> bool {
     match name.as_str().len() {
         // An upstream that received the proof could use it together with the token.

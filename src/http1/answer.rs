@@ -1,10 +1,10 @@
 //! Reads the head of an answer.
 
 use super::framing::{Framing, FramingFields};
-use super::known::KnownFields;
+use super::known::{KnownHead, ReadHead};
 use super::{AnswerFault, fault};
 use bytes::{Buf, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use httparse::{ParserConfig, Response, Status};
 use std::mem::MaybeUninit;
 
@@ -50,7 +50,7 @@ impl HeadReader {
     /// this connection alone: `Content-Length`, `Transfer-Encoding`, and a `Connection` of only `keep-alive` or `close`.
     /// Returns `None` if the head is not complete yet. Interim answers are skipped (RFC 9110 section 15.2).
     ///
-    /// `known` are the fields of the connection's last answer.
+    /// `known` is the head of the connection's last answer.
     ///
     /// # Errors
     /// Returns the reason if the bytes are not the head of an answer with a certain end. The caller must then close
@@ -59,7 +59,7 @@ impl HeadReader {
         &mut self,
         buffer: &mut BytesMut,
         headers: &mut HeaderMap,
-        known: &mut KnownFields,
+        known: &mut KnownHead,
     ) -> Result<Option<AnswerHead>, AnswerFault> {
         loop {
             let parsed = if self.may_be_complete(buffer) {
@@ -103,11 +103,29 @@ impl HeadReader {
     }
 }
 
-/// Parses one head. Returns its length too, or `None` if it is incomplete.
+/// Reads one head. Returns its length too, or `None` if it is incomplete. `headers` must be empty.
 fn parse(
     bytes: &[u8],
     headers: &mut HeaderMap,
-    known: &mut KnownFields,
+    known: &mut KnownHead,
+    is_head: bool,
+) -> Result<Option<(usize, AnswerHead)>, AnswerFault> {
+    if let Some(ReadHead { length, status, version, framing: fields }) = known.read(bytes, headers) {
+        if let Ok(framing) = fields.framing(status, is_head, version) {
+            return Ok(Some((length, AnswerHead::new(status, version, framing, fields))));
+        }
+        // The parser names the fault.
+        headers.clear();
+    }
+    parse_unknown(bytes, headers, known, is_head)
+}
+
+/// Parses one head, and remembers it.
+#[inline(never)]
+fn parse_unknown(
+    bytes: &[u8],
+    headers: &mut HeaderMap,
+    known: &mut KnownHead,
     is_head: bool,
 ) -> Result<Option<(usize, AnswerHead)>, AnswerFault> {
     // The parser would skip empty lines before the status line, which RFC 9112 allows only before a request line.
@@ -132,27 +150,8 @@ fn parse(
     let status = status.map_err(|_| AnswerFault::Head("an invalid status"))?;
     let version = parsed.version.unwrap_or_default();
     let mut framing_fields = FramingFields::default();
-    let mut position = 0;
-    for field in &*parsed.headers {
-        let is = |name: HeaderName| field.name.eq_ignore_ascii_case(name.as_str());
-        // The length alone rules out nearly all names.
-        match field.name.len() {
-            10 if is(header::CONNECTION) => {
-                framing_fields.add_connection(field.value);
-                if [&b"keep-alive"[..], b"close"].iter().any(|only| field.value.eq_ignore_ascii_case(only)) {
-                    continue;
-                }
-            }
-            14 if is(header::CONTENT_LENGTH) => {
-                framing_fields.add_length(field.value);
-                continue;
-            }
-            17 if is(header::TRANSFER_ENCODING) => {
-                framing_fields.add_coding(field.value);
-                continue;
-            }
-            _ => {}
-        }
+    for (position, field) in parsed.headers.iter().enumerate() {
+        let is_kept = framing_fields.add(field.name, field.value);
         let (name, value) = match known.get(position, field) {
             Some(field) => field,
             None => {
@@ -164,13 +163,23 @@ fn parse(
                 (name, value)
             }
         };
-        headers.append(name, value);
-        position += 1;
+        if is_kept {
+            headers.append(name, value);
+        }
     }
     let framing = framing_fields.framing(status, is_head, version);
     let framing = framing.map_err(|fault| fault.with_values(parsed.headers))?;
-    let keep_alive = framing != Framing::UntilClose && framing_fields.keeps_alive(status, version);
-    Ok(Some((length, AnswerHead { status, framing, length: framing_fields.length(), keep_alive })))
+    if !status.is_informational() {
+        known.complete(bytes, status, version, parsed.headers.len());
+    }
+    Ok(Some((length, AnswerHead::new(status, version, framing, framing_fields))))
+}
+
+impl AnswerHead {
+    fn new(status: StatusCode, version: u8, framing: Framing, fields: FramingFields) -> Self {
+        let keep_alive = framing != Framing::UntilClose && fields.keeps_alive(status, version);
+        Self { status, framing, length: fields.length(), keep_alive }
+    }
 }
 
 /// Whether each line of a head or of a trailer section ends with CRLF. The parser also accepts a bare LF, which a

@@ -1,7 +1,7 @@
 //! Determines the end of a response from its head (RFC 9112 section 6.3).
 
 use super::AnswerFault;
-use http::StatusCode;
+use http::{HeaderName, StatusCode, header};
 
 /// How the end of an answer's body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,31 @@ enum Coding {
 }
 
 impl FramingFields {
+    /// Adds a field, if it concerns the framing. Returns whether the field also concerns others than the two ends of
+    /// the connection.
+    #[inline]
+    pub(super) fn add(&mut self, name: &str, value: &[u8]) -> bool {
+        let is = |known: HeaderName| name.eq_ignore_ascii_case(known.as_str());
+        // The length alone rules out nearly all names.
+        match name.len() {
+            10 if is(header::CONNECTION) => {
+                self.add_connection(value);
+                !(value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close"))
+            }
+            14 if is(header::CONTENT_LENGTH) => {
+                self.add_length(value);
+                false
+            }
+            17 if is(header::TRANSFER_ENCODING) => {
+                self.add_coding(value);
+                false
+            }
+            _ => true,
+        }
+    }
+
     /// Adds a value of `Content-Length`.
-    pub(super) fn add_length(&mut self, value: &[u8]) {
+    fn add_length(&mut self, value: &[u8]) {
         for member in value.split(|byte| *byte == b',') {
             self.length = match (self.length, number(member.trim_ascii())) {
                 (Length::Absent, Some(length)) => Length::One(length),
@@ -58,13 +81,13 @@ impl FramingFields {
     }
 
     /// Adds a value of `Transfer-Encoding`.
-    pub(super) fn add_coding(&mut self, value: &[u8]) {
+    fn add_coding(&mut self, value: &[u8]) {
         let is_only = self.coding == Coding::Absent && value.eq_ignore_ascii_case(b"chunked");
         self.coding = if is_only { Coding::Chunked } else { Coding::Other };
     }
 
     /// Adds a value of `Connection`.
-    pub(super) fn add_connection(&mut self, value: &[u8]) {
+    fn add_connection(&mut self, value: &[u8]) {
         let mut options = value.split(|byte| *byte == b',');
         self.closes |= options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
     }

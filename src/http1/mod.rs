@@ -21,5 +21,5 @@ pub use answer::{AnswerHead, HeadReader};
 pub use body::{BodyReader, Piece};
 pub use fault::AnswerFault;
 pub use framing::Framing;
-pub use known::KnownFields;
+pub use known::KnownHead;
 pub use request::{RequestFraming, write_field, write_fields, write_host, write_request_line};

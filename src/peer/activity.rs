@@ -321,6 +321,18 @@ impl Activity {
         }
         command
     }
+
+    /// Calls `poll` for the task that [`Self::command`] has registered. Returns `None` if there is none.
+    pub(crate) fn with_task<T>(&self, poll: impl FnOnce(&mut Context<'_>) -> T) -> Option<T> {
+        let waker = self.waker.take()?;
+        let before = self.command.get();
+        let polled = poll(&mut Context::from_waker(&waker));
+        if self.command.get() != before {
+            waker.wake_by_ref();
+        }
+        self.waker.set(Some(waker));
+        Some(polled)
+    }
 }
 
 #[cfg(test)]

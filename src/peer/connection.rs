@@ -2,9 +2,11 @@
 
 use super::activity::Activity;
 use super::coarse::{CoarseMillis, CoreState};
+use super::known_token::KnownToken;
 use super::streams::Streams;
 use super::takeover::Takeover;
 use super::{Peer, Protocol};
+use crate::route::KnownHost;
 use crate::tls::{ClientCertificate, TlsSession};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
@@ -21,6 +23,10 @@ pub(crate) struct Connection {
     /// The fields about the peer that the last request got. They are kept because the host rarely changes on a
     /// connection.
     pub(crate) peer_lines: RefCell<PeerLines>,
+    /// The `Host` of the last request.
+    pub(crate) known_host: KnownHost,
+    /// The token of the last request.
+    pub(crate) known_token: KnownToken,
     /// The connection's open HTTP/2 streams.
     pub(crate) streams: Streams,
     /// The facts of the TLS handshake, if hosts of the policy differ in TLS.
@@ -72,6 +78,8 @@ impl Connection {
             activity: Activity::new(core.coarse_now.get()),
             redirect,
             peer_lines: RefCell::default(),
+            known_host: KnownHost::default(),
+            known_token: KnownToken::default(),
             streams: Streams::default(),
             tls: OnceCell::new(),
             takeover: Cell::new(None),
@@ -157,6 +165,7 @@ impl Connection {
         let is_idle = self.activity.is_idle() && !self.has_unread_body.get();
         if is_idle {
             self.peer_lines.take();
+            self.known_host.release();
             self.head_start.take();
         } else {
             self.activity.resume();
@@ -175,12 +184,13 @@ impl Connection {
 /// returns whether it contains `#`.
 fn first_line(bytes: &[u8]) -> (&[u8], bool) {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
-    let mut has_fragment = false;
-    let end = bytes[start..].iter().position(|byte| {
-        has_fragment |= *byte == b'#';
-        *byte == b'\n'
-    });
-    (&bytes[start..end.map_or(bytes.len(), |end| start + end)], has_fragment)
+    let bytes = &bytes[start..];
+    // A loop without an exit compares sixteen bytes at once.
+    let has = |part: &[u8], wanted: u8| part.iter().fold(false, |found, byte| found | (*byte == wanted));
+    let (blocks, _) = bytes.as_chunks::<16>();
+    let before = 16 * blocks.iter().take_while(|block| !has(*block, b'\n')).count();
+    let end = bytes[before..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| before + end);
+    (&bytes[..end], has(&bytes[..end], b'#'))
 }
 
 /// Maximum number of bytes of a head's first line that are kept for the log.
@@ -200,6 +210,22 @@ mod tests {
             (b"", b""),
         ] {
             assert_eq!(first_line(bytes).0, line, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_line_of_any_length_is_found_with_its_fragment() {
+        for length in 1..80 {
+            for fragment in (0..=length).chain([1000]) {
+                let mut line = vec![b'a'; length];
+                if let Some(byte) = line.get_mut(fragment) {
+                    *byte = b'#';
+                }
+                let has_fragment = fragment < length;
+                let head = [&line[..], b"\nHost: #\n"].concat();
+                assert_eq!(first_line(&head), (&line[..], has_fragment));
+                assert_eq!(first_line(&line), (&line[..], has_fragment));
+            }
         }
     }
 }

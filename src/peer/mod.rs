@@ -4,12 +4,14 @@ pub(crate) mod activity;
 mod coarse;
 mod connection;
 pub(crate) mod forwarded;
+mod known_token;
 mod proxy_header;
 pub(crate) mod streams;
 mod takeover;
 
 pub(crate) use coarse::{CoarseMillis, CoreState, coarse_millis};
 pub(crate) use connection::{Connection, PeerLines};
+pub(crate) use known_token::KnownToken;
 pub use proxy_header::{PROXY_HEADER_MAX, ProxyHeader, ProxyHeaderFault};
 pub(crate) use takeover::{ClientStream, Session, Takeover};
 

@@ -31,7 +31,7 @@ use crate::forward::{
     self, Answer, ConnectionHeaders, Inbound, PermittedRequest, Proof, RequestBody, Target,
 };
 use crate::limit::{self, LimitKey};
-use crate::peer::{Connection, Relayed, Scheme};
+use crate::peer::{Connection, KnownToken, Relayed, Scheme};
 use crate::policy::{Handler, Policy, Route};
 use crate::respond::compat::CompatRequest;
 use crate::respond::cors;
@@ -154,7 +154,8 @@ async fn serve<'p>(
         return Err(Denial::BadRequest(Malformed::Fragment).into());
     }
     let is_question = exchange.verdict.is_some() && exchange.caller.by_trusted_proxy;
-    let head = if is_question { policy.front.question(parts) } else { policy.front.head(parts) };
+    let known = &connection.known_host;
+    let head = if is_question { policy.front.question(parts) } else { policy.front.head_after(known, parts) };
     let head = head.inspect_err(|denial| record.too_large(denial, &parts.headers))?;
     // Two kinds of requests are not redirected: a request whose client used HTTPS to a trusted proxy, and a trusted
     // proxy's forward-auth request.
@@ -198,7 +199,10 @@ async fn serve<'p>(
     // The certificate of a trusted proxy is not that of its client.
     let is_relayed = exchange.relayed.as_deref().is_some_and(Relayed::names_client);
     let certificate = connection.certificate().filter(|_| !is_relayed);
-    let admitted = judge(worker, policy, exchange, (&head, certificate), body, record, progress).await?;
+    let known_token = &connection.known_token;
+    let admitted =
+        judge(worker, policy, exchange, (&head, certificate, Some(known_token)), body, record, progress)
+            .await?;
 
     let handshake = stages::check_protocol(admitted.routed.route, &head, parts.version)?;
     if handshake.is_some() && !http_body::Body::is_end_stream(&admitted.body) {
@@ -274,7 +278,7 @@ async fn give_verdict<'p>(
         return Err(Denial::Misdirected.into());
     }
     // The connection is that of the other proxy, and so is its certificate.
-    let admitted = judge(worker, policy, exchange, (&head, None), None, record, progress).await?;
+    let admitted = judge(worker, policy, exchange, (&head, None, None), None, record, progress).await?;
     match &admitted.routed.route.handler {
         Handler::Forward(delivery) => {
             let write_csrf = admitted.routed.route.csrf_field.is_some();
@@ -302,7 +306,7 @@ async fn judge<'p, 'h>(
     worker: &Worker,
     policy: &'p Policy,
     exchange: &Exchange,
-    (head, certificate): (&'h Head<'_>, Option<&ClientCertificate>),
+    (head, certificate, known_token): (&'h Head<'_>, Option<&ClientCertificate>, Option<&KnownToken>),
     body: Option<Inbound>,
     record: &mut Record,
     progress: &mut Progress<'p>,
@@ -338,7 +342,7 @@ async fn judge<'p, 'h>(
     };
     let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
-    let shown = Credentials { head, scheme, relayed, csrf_field, certificate };
+    let shown = Credentials { head, scheme, relayed, csrf_field, certificate, known_token };
     // This is a separate statement because the token cache must not stay borrowed during a wait.
     let decision = routed.decide(&policy.trust, &shown, exchange.now, &mut worker.tokens());
     let decision = match decision {

@@ -36,7 +36,7 @@ use crate::peer::Scheme;
 use crate::respond::compat::SearchedPlaces;
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
-use crate::route::{Head, Matcher, RouteTable};
+use crate::route::{Head, KnownHost, Matcher, RouteTable};
 use crate::signals::{FileWriter, Receiver, Recorder, SignalKind};
 use crate::tls::{ClientRule, HostMap};
 use http::request::Parts;
@@ -232,6 +232,15 @@ impl Front {
     /// Returns the same errors as [`Head::read`].
     pub fn head<'r>(&self, parts: &'r Parts) -> Result<Head<'r>, Denial> {
         Head::read(parts, self.head_bounds, self.slashes)
+    }
+
+    /// Reads the head of a request like [`Self::head`]. `known` is the last `Host` of the connection.
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`Head::read`].
+    pub(crate) fn head_after<'r>(&self, known: &KnownHost, parts: &'r Parts) -> Result<Head<'r>, Denial> {
+        Head::read_after(known, parts, self.head_bounds, self.slashes)
     }
 
     /// Reads the head of a forward-auth request from a trusted proxy. The bounds are wider, because the request has

@@ -3,6 +3,7 @@
 //! hyper has parsed the message. This module rejects a target, host or framing that two servers could read differently.
 
 use super::host::Authority;
+use super::known_host::KnownHost;
 use super::path::{Slashes, canonical_with};
 use crate::denial::{Denial, Malformed};
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
@@ -74,22 +75,37 @@ impl<'r> Head<'r> {
     /// Returns [`Denial::HeadersTooLarge`] if the head exceeds the bounds. Returns [`Denial::BadRequest`] if two
     /// servers could read the request differently.
     pub fn read(parts: &'r Parts, bounds: HeadBounds, slashes: Slashes) -> Result<Self, Denial> {
+        Self::read_after(&KnownHost::default(), parts, bounds, slashes)
+    }
+
+    /// Reads the head of a request like [`Head::read`]. `known` is the last `Host` of the connection.
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`Head::read`].
+    pub(crate) fn read_after(
+        known: &KnownHost,
+        parts: &'r Parts,
+        bounds: HeadBounds,
+        slashes: Slashes,
+    ) -> Result<Self, Denial> {
         let is_too_many = parts.headers.len() > bounds.header_count && fields(parts) > bounds.header_count;
         let singular = SingularFields::of(&parts.headers);
         if is_too_many || singular.bytes > bounds.header_bytes {
             return Err(Denial::HeadersTooLarge);
         }
-        Self::read_bounded(parts, &singular, slashes).map_err(Denial::BadRequest)
+        Self::read_bounded(known, parts, &singular, slashes).map_err(Denial::BadRequest)
     }
 
     fn read_bounded(
+        known: &KnownHost,
         parts: &'r Parts,
         singular: &SingularFields<'r>,
         slashes: Slashes,
     ) -> Result<Self, Malformed> {
         check_framing(parts.version, singular)?;
         check_target(&parts.method, &parts.uri)?;
-        let authority = read_authority(parts, singular)?;
+        let authority = read_authority(known, parts, singular)?;
         let (host, port) = authority.map_or((None, None), |authority| (Some(authority.host), authority.port));
         Ok(Self {
             method: &parts.method,
@@ -217,12 +233,12 @@ fn is_same(one: &Authority<'_>, other: &Authority<'_>, uri: &Uri) -> bool {
 
 /// Returns the host of a request. Rejects a `Host` that differs from an absolute-form target or `:authority`.
 fn read_authority<'r>(
+    known: &KnownHost,
     parts: &'r Parts,
     singular: &SingularFields<'r>,
 ) -> Result<Option<Authority<'r>>, Malformed> {
     let field = match singular.host.first {
-        // `to_str` accepts only visible ASCII.
-        Some(value) => Some(Authority::parse(value.to_str().map_err(|_| Malformed::Host)?)?),
+        Some(value) => Some(known.parse(value)?),
         None => None,
     };
     if singular.host.is_repeated {
