@@ -98,8 +98,8 @@
 //!   events.
 //! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificates, and
 //!   verifies those of clients.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], `counter`, `timestamp`, `request_id`, `field_list` and `state_dir`
-//!   are at the bottom of the order.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`memory`], `counter`, `timestamp`, `request_id`, `field_list` and
+//!   `state_dir` are at the bottom of the order.
 //!
 //! # Terms
 //!
@@ -153,6 +153,7 @@ pub mod diagnostic;
 pub(crate) mod field_list;
 pub(crate) mod hex;
 pub mod journal;
+pub mod memory;
 pub mod peer;
 pub(crate) mod request_id;
 pub(crate) mod state_dir;

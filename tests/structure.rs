@@ -61,6 +61,7 @@ const MODULES: &[&str] = &[
     "field_list",
     "hex",
     "clock",
+    "memory",
     "lib",
 ];
 /// Files that import against the order: the file, the imported module, and the reason.

@@ -4,6 +4,7 @@ use super::failure_log::FailureLog;
 use super::stream_executor::StreamExecutor;
 use crate::clock::Now;
 use crate::denial::{Denial, Malformed};
+use crate::memory;
 use crate::metrics::proxy_failure::ProxyFailure;
 use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::activity::{Command, SWEEP, Timeout, Timeouts};
@@ -28,6 +29,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// never pays for new ones.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
+/// The number of connections that a core parks before it gives their memory back to the system: 5 MiB of buffers.
+const PARKED_MIN: u64 = 256;
+/// A core gives memory back after a sweep that parked fewer connections than this number.
+const PARKED_LAST: u64 = 16;
+
 /// One core and its connections.
 pub(super) struct Core {
     /// The resources that requests use.
@@ -37,6 +43,7 @@ pub(super) struct Core {
     http1: http1::Builder,
     connections: RefCell<Vec<Weak<Connection>>>,
     open: Cell<usize>,
+    parks: Parks,
     started: Instant,
     draining: Cell<bool>,
     tls_log: FailureLog<{ TlsFailure::ALL.len() }>,
@@ -54,6 +61,7 @@ impl Core {
             http1: http1_settings(&settings),
             connections: RefCell::new(Vec::new()),
             open: Cell::new(0),
+            parks: Parks::default(),
             started: Instant::now(),
             draining: Cell::new(false),
             tls_log: FailureLog::default(),
@@ -143,6 +151,17 @@ impl Core {
     pub(super) fn reject_slow_head(&self, connection: &Connection) -> Box<[u8]> {
         let detail = "the request head took longer than header_timeout";
         unreadable::refuse(&self.worker, connection, Denial::RequestTimeout, detail)
+    }
+
+    /// Counts a connection that is parked now.
+    pub(super) fn count_park(&self) {
+        self.worker.counters().connections_parked.add(1);
+        self.parks.all.set(self.parks.all.get() + 1);
+    }
+
+    /// Counts a parked connection that is served again, or has ended.
+    pub(super) fn count_unpark(&self) {
+        self.worker.counters().connections_parked.sub(1);
     }
 
     /// Makes each HTTP/1.1 connection close after its next response.
@@ -236,7 +255,31 @@ impl Core {
                 None => false,
             });
             self.worker.sweep(now, now_millis);
+            // No request waits for the few milliseconds that this takes.
+            if self.parks.is_burst_over() && self.worker.counters().requests_in_progress.get() == 0 {
+                self.parks.released.set(self.parks.all.get());
+                memory::release();
+            }
         }
+    }
+}
+
+/// The numbers of connections that a core has parked.
+#[derive(Debug, Default)]
+struct Parks {
+    all: Cell<u64>,
+    /// The number at the last sweep.
+    swept: Cell<u64>,
+    /// The number at the last release of memory.
+    released: Cell<u64>,
+}
+
+impl Parks {
+    /// Returns whether many connections were parked since the last release, but only a few since the last call.
+    fn is_burst_over(&self) -> bool {
+        let all = self.all.get();
+        let is_over = all - self.swept.replace(all) < PARKED_LAST;
+        is_over && all - self.released.get() >= PARKED_MIN
     }
 }
 
@@ -288,4 +331,25 @@ fn http2_settings(settings: &WorkerSettings, executor: StreamExecutor) -> http2:
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     http2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_released_once_after_a_burst() {
+        let parks = Parks::default();
+        let sweep = |parked: u64| {
+            parks.all.set(parks.all.get() + parked);
+            let is_over = parks.is_burst_over();
+            if is_over {
+                parks.released.set(parks.all.get());
+            }
+            is_over
+        };
+        assert!(!sweep(PARKED_MIN - 1) && !sweep(0), "too few");
+        assert!(!sweep(1000) && !sweep(PARKED_LAST), "the burst goes on");
+        assert!(sweep(PARKED_LAST - 1) && !sweep(0), "one release");
+    }
 }

@@ -5,7 +5,6 @@ use super::core::Core;
 use super::eager::Begun;
 use super::linger::{linger, send_last_response};
 use super::observed_stream::ObservedStream;
-use crate::counter::Counter;
 use crate::peer::activity::{Command, Timeout};
 use crate::peer::{Connection, Session};
 use crate::pipeline;
@@ -96,7 +95,7 @@ async fn wait_for_input<S: Parkable>(core: &Core, connection: &Connection, strea
             }
             // A closing connection still serves a request in transit, until the sweep closes the connection.
             Some(Command::Drain | Command::Park) | None => {
-                parked.get_or_insert_with(|| Parked::new(&core.worker.counters().connections_parked));
+                parked.get_or_insert_with(|| Parked::new(core));
                 Poll::Pending
             }
         }
@@ -105,18 +104,18 @@ async fn wait_for_input<S: Parkable>(core: &Core, connection: &Connection, strea
 }
 
 /// Counts a parked connection until it is dropped.
-struct Parked<'c>(&'c Counter);
+struct Parked<'c>(&'c Core);
 
 impl<'c> Parked<'c> {
-    fn new(counter: &'c Counter) -> Self {
-        counter.add(1);
-        Self(counter)
+    fn new(core: &'c Core) -> Self {
+        core.count_park();
+        Self(core)
     }
 }
 
 impl Drop for Parked<'_> {
     fn drop(&mut self) {
-        self.0.sub(1);
+        self.0.count_unpark();
     }
 }
 

@@ -240,7 +240,7 @@ impl Front {
     ///
     /// Returns the same errors as [`Head::read`].
     pub(crate) fn head_after<'r>(&self, known: &KnownHost, parts: &'r Parts) -> Result<Head<'r>, Denial> {
-        Head::read_after(known, parts, self.head_bounds, self.slashes)
+        Head::read_after(Some(known), parts, self.head_bounds, self.slashes)
     }
 
     /// Reads the head of a forward-auth request from a trusted proxy. The bounds are wider, because the request has

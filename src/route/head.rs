@@ -75,16 +75,16 @@ impl<'r> Head<'r> {
     /// Returns [`Denial::HeadersTooLarge`] if the head exceeds the bounds. Returns [`Denial::BadRequest`] if two
     /// servers could read the request differently.
     pub fn read(parts: &'r Parts, bounds: HeadBounds, slashes: Slashes) -> Result<Self, Denial> {
-        Self::read_after(&KnownHost::default(), parts, bounds, slashes)
+        Self::read_after(None, parts, bounds, slashes)
     }
 
-    /// Reads the head of a request like [`Head::read`]. `known` is the last `Host` of the connection.
+    /// Reads the head of a request like [`Head::read`]. `known` is the last `Host` of the connection, if it is remembered.
     ///
     /// # Errors
     ///
     /// Returns the same errors as [`Head::read`].
     pub(crate) fn read_after(
-        known: &KnownHost,
+        known: Option<&KnownHost>,
         parts: &'r Parts,
         bounds: HeadBounds,
         slashes: Slashes,
@@ -98,7 +98,7 @@ impl<'r> Head<'r> {
     }
 
     fn read_bounded(
-        known: &KnownHost,
+        known: Option<&KnownHost>,
         parts: &'r Parts,
         singular: &SingularFields<'r>,
         slashes: Slashes,
@@ -233,12 +233,16 @@ fn is_same(one: &Authority<'_>, other: &Authority<'_>, uri: &Uri) -> bool {
 
 /// Returns the host of a request. Rejects a `Host` that differs from an absolute-form target or `:authority`.
 fn read_authority<'r>(
-    known: &KnownHost,
+    known: Option<&KnownHost>,
     parts: &'r Parts,
     singular: &SingularFields<'r>,
 ) -> Result<Option<Authority<'r>>, Malformed> {
     let field = match singular.host.first {
-        Some(value) => Some(known.parse(value)?),
+        Some(value) => Some(match known {
+            Some(known) => known.parse(value)?,
+            // `to_str` accepts only visible ASCII.
+            None => Authority::parse(value.to_str().map_err(|_| Malformed::Host)?)?,
+        }),
         None => None,
     };
     if singular.host.is_repeated {
