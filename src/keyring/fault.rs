@@ -128,7 +128,8 @@ impl fmt::Display for KeyringFault {
             Self::FolderWritable { path, mode } => write!(
                 f,
                 "{}: writable by users other than its owner (mode {mode:o}): chmod 700 it; or, if the system sets \
-                 the mode (a volume with fsGroup), set [state] dir to a folder below it, which the gateway creates",
+                 the mode (a volume with fsGroup), set [state] dir to a folder below it, which the gateway creates, \
+                 and fsGroupChangePolicy to OnRootMismatch",
                 path.display()
             ),
             Self::Locked => f.write_str("another process holds the lock on the signing keys: try again later"),

@@ -38,6 +38,7 @@ mod compat;
 mod config;
 mod cookies;
 mod cors;
+mod deploy;
 mod diff;
 mod differential;
 mod dpop;
