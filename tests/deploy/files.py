@@ -14,6 +14,7 @@ import helm_python as helm
 import kubernetes_validate
 import yaml
 from chart import CHART, DEPLOY, POLICY, ROOT, manifests, objects, one, values
+from wire import certificate
 
 PLAIN = DEPLOY / "kubernetes.yaml"
 FLEET = "helm/fleet.yaml"
@@ -163,13 +164,7 @@ def policy_of(portcullis, environment, where, expected=()):
     with tempfile.TemporaryDirectory() as folder:
         secrets = pathlib.Path(folder, "secrets")
         secrets.mkdir()
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90"]
-            + ["-subj", "/CN=gateway", "-addext", "subjectAltName=DNS:gateway.example.com"]
-            + ["-keyout", secrets / "tls.key", "-out", secrets / "tls.crt"],
-            check=True,
-            capture_output=True,
-        )
+        certificate(secrets)
         for name in ["store_url", "url"]:
             (secrets / name).write_text("postgres://portcullis:x@db.example.com/portcullis")
         for file in secrets.iterdir():

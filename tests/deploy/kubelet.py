@@ -150,14 +150,14 @@ class Pod:
 class Gateway:
     """A running container."""
 
-    def __init__(self, process):
+    def __init__(self, process, listeners=("https", "http", "admin")):
         self.process = process
         self.lines = []
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
         ready = until("ready", lambda: self._event("ready") or self._ended())
         address = lambda name: ready[name].split(",")[0].rsplit(":", 1)
-        self.ports = {name: int(address(name)[1]) for name in ["https", "http", "admin"]}
+        self.ports = {name: int(address(name)[1]) for name in listeners}
 
     def _read(self):
         for line in self.process.stdout:

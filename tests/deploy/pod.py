@@ -1,17 +1,14 @@
 """Serves the chart's policy in the files of a pod: pod.py PORTCULLIS URL_OF_THE_STORE CERTIFICATE_OF_THE_STORE"""
 
 import http.client
-import http.server
 import os
 import pathlib
 import re
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 if os.geteuid() != 0:
@@ -20,43 +17,10 @@ if os.geteuid() != 0:
 
 from chart import POLICY, objects, values
 from kubelet import USER, Pod, own_volume, until
+from wire import Client, Service, certificate, log_in
 
 DELAY, REQUESTS = 3, 10
-HOST = "gateway.example.com"
 CONFIG = ["--config", "/etc/portcullis/gateway.toml"]
-
-
-class Service(http.server.BaseHTTPRequestHandler):
-    """A service: answers with the caller's identity, and to /orders/slow only when the test lets it."""
-
-    go = threading.Event()
-    asked = threading.Event()
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-
-    def do_GET(self):
-        if self.path == "/orders/slow":
-            self.asked.set()
-            self.go.wait(60)
-        body = self.headers.get("X-Auth-Subject", "nobody").encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-def certificate(folder):
-    key, cert = pathlib.Path(folder, "tls.key"), pathlib.Path(folder, "tls.crt")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90"]
-        + ["-subj", "/CN=gateway", "-addext", f"subjectAltName=DNS:{HOST}", "-keyout", key, "-out", cert],
-        check=True,
-        capture_output=True,
-    )
-    return {"tls.key": key.read_text(), "tls.crt": cert.read_text()}
 
 
 def probe(gateway, path, host):
@@ -68,30 +32,6 @@ def probe(gateway, path, host):
     connection.endheaders()
     answer = connection.getresponse()
     return answer.status, answer.read().decode()
-
-
-class Client:
-    """One TLS connection to the gateway, which trusts the gateway's certificate alone."""
-
-    def __init__(self, gateway, trusted):
-        context = ssl.create_default_context(cadata=trusted)
-        plain = socket.create_connection(("127.0.0.1", gateway.ports["https"]), timeout=30)
-        self.connection = http.client.HTTPConnection(HOST)
-        self.connection.sock = context.wrap_socket(plain, server_hostname=HOST)
-
-    def send(self, method, path, token=None, form=None):
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        if form:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        self.connection.request(method, path, body=form, headers=headers)
-
-    def answer(self):
-        answer = self.connection.getresponse()
-        return answer.status, answer.read().decode(), answer.getheader("Connection")
-
-    def ask(self, *arguments, **more):
-        self.send(*arguments, **more)
-        return self.answer()
 
 
 def sample(gateway, name):
@@ -133,30 +73,22 @@ def the_state(pod):
         assert others.stdout == b"", f"the gateway wrote outside of its volume: {others.stdout}"
 
 
-def login(gateway, trusted):
-    status, body, _ = Client(gateway, trusted).ask(
-        "POST", "/auth/login", form="username=ada&password=correct+horse+battery+staple&deliver=body"
-    )
-    assert status == 200, body
-    return re.search(r'"access_token":"([^"]+)"', body)[1]
-
-
 def two_pods(pod, one, other, trusted):
     """Accounts, sessions and signing keys are those of the fleet."""
     code, text = pod.run(
         "user", "add", "ada", "--role", "clerk", "--password-stdin", *CONFIG, text="correct horse battery staple\n"
     )
     assert code == 0, text
-    token = login(one, trusted)
+    token = log_in(one.ports["https"], trusted)
     for gateway in [one, other]:
-        status, body, _ = Client(gateway, trusted).ask("GET", "/orders/7", token)
+        status, body, _ = Client(gateway.ports["https"], trusted).ask("GET", "/orders/7", token)
         assert (status, body) == (200, "ada"), body
-        assert Client(gateway, trusted).ask("GET", "/billing/7", token)[0] == 403
-    Client(one, trusted).ask("POST", "/auth/logout", token)
+        assert Client(gateway.ports["https"], trusted).ask("GET", "/billing/7", token)[0] == 403
+    Client(one.ports["https"], trusted).ask("POST", "/auth/logout", token)
 
     def is_refused():
         try:
-            return Client(other, trusted).ask("GET", "/orders/7", token)[0] == 401
+            return Client(other.ports["https"], trusted).ask("GET", "/orders/7", token)[0] == 401
         except http.client.IncompleteRead:
             # An answer in progress ends with its session.
             return False
@@ -165,8 +97,8 @@ def two_pods(pod, one, other, trusted):
 
 
 def a_changed_config_map(pod, gateway, policy, trusted):
-    token = login(gateway, trusted)
-    assert Client(gateway, trusted).ask("GET", "/billing/7", token)[0] == 403
+    token = log_in(gateway.ports["https"], trusted)
+    assert Client(gateway.ports["https"], trusted).ask("GET", "/billing/7", token)[0] == 403
     loads = lambda: sample(gateway, 'portcullis_policy_reloads_total{outcome="reloaded"}')
     pod.write_policy(policy + "\n[[route]]\npath = 7\n")
     until("the fault is seen", lambda: sample(gateway, "portcullis_policy_last_reload_ok") == 0)
@@ -179,15 +111,15 @@ def a_changed_config_map(pod, gateway, policy, trusted):
     pod.write_policy(wider)
     until("the policy is loaded", lambda: loads() == before + 1)
     assert sample(gateway, "portcullis_policy_last_reload_ok") == 1
-    assert Client(gateway, trusted).ask("GET", "/billing/7", token)[0] == 200
+    assert Client(gateway.ports["https"], trusted).ask("GET", "/billing/7", token)[0] == 200
     pod.write_policy(policy)
     until("the first policy is loaded again", lambda: loads() == before + 2)
 
 
 def the_end(gateway, trusted, grace):
     """A request in progress and new connections are served after SIGTERM, and the process ends within the grace period."""
-    token = login(gateway, trusted)
-    slow, kept = Client(gateway, trusted), Client(gateway, trusted)
+    token = log_in(gateway.ports["https"], trusted)
+    slow, kept = Client(gateway.ports["https"], trusted), Client(gateway.ports["https"], trusted)
     slow.send("GET", "/orders/slow", token)
     assert Service.asked.wait(30)
     assert kept.ask("GET", "/orders/7", token)[2] is None
@@ -197,7 +129,7 @@ def the_end(gateway, trusted, grace):
     assert probe(gateway, "/livez", "10.244.1.7:9900")[0] == 200, "the kubelet must not restart a pod that ends"
     assert sample(gateway, "portcullis_ready") == 0
     # The endpoints of the Service still name this pod, so there are new connections.
-    for client in [kept, Client(gateway, trusted)]:
+    for client in [kept, Client(gateway.ports["https"], trusted)]:
         status, _, connection = client.ask("GET", "/orders/7", token)
         assert (status, connection) == (200, "close")
 
@@ -231,13 +163,12 @@ def the_group_of_a_claim(pod):
 
 def main():
     program, store, authority = sys.argv[1:]
-    service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service)
-    threading.Thread(target=service.serve_forever, daemon=True).start()
+    service = Service.start()
     # The rest of the policy is exactly that of the ConfigMap.
     release = objects(values("helm/fleet.yaml", drain={"delay": DELAY, "requests": REQUESTS}))
     (mapped,) = [thing["data"]["gateway.toml"] for thing in release if thing["kind"] == "ConfigMap"]
     assert mapped == POLICY
-    policy = re.sub(r"(http://(?:orders|billing)):8080", rf"\1:{service.server_port}", mapped)
+    policy = re.sub(r"(http://(?:orders|billing)):8080", rf"\1:{service}", mapped)
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         pair = certificate(folder)

@@ -2,6 +2,7 @@
 
 use crate::kit::dir::Dir;
 use crate::kit::postgres::Postgres;
+use crate::kit::proxies::Kind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,4 +52,10 @@ fn the_chart_serves_in_the_files_of_a_pod() {
     dir.write("ca.crt", postgres.certificate());
     let certificate = dir.path().join("ca.crt");
     passes(&folder, "pod.py", &[&store, certificate.to_str().unwrap()]);
+}
+
+#[test]
+fn envoy_with_the_lists_of_the_recipes_forwards_no_claim_of_a_client() {
+    let folder = installed();
+    passes(&folder, "envoy.py", &[Kind::Envoy.program().to_str().unwrap()]);
 }

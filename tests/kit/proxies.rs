@@ -64,7 +64,8 @@ impl Kind {
         words.iter().map(|word| (*word).to_owned()).chain([file]).collect()
     }
 
-    fn program(self) -> PathBuf {
+    /// Returns the path of the proxy's program.
+    pub fn program(self) -> PathBuf {
         let folder = std::env::var_os("PORTCULLIS_TEST_PROXIES").map_or_else(
             || Path::new(env!("CARGO_BIN_EXE_portcullis")).ancestors().nth(2).unwrap().join("proxies/bin"),
             PathBuf::from,
