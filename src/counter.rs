@@ -65,6 +65,11 @@ impl Durations {
         self.micros.add(micros);
     }
 
+    /// Returns the number of durations.
+    pub(crate) fn count(&self) -> u64 {
+        self.buckets.iter().map(Counter::get).fold(0, u64::wrapping_add)
+    }
+
     /// Returns the count of one bucket, not cumulative.
     pub(crate) fn bucket(&self, bucket: usize) -> u64 {
         self.buckets[bucket].get()

@@ -6,8 +6,9 @@
 use super::Loaded;
 use super::file::{
     AcmeSection, ApiKeysSection, AuthoritySection, CertificateSection, ClientCertificatesSection,
-    ClientSection, File, IntrospectionSection, IssuerSection, ProxyProtocolSection, RateLimitSection,
-    ResourceSection, RouteSection, ServerSection, SignalsSection, TestSection, TlsSection, UpstreamSection,
+    ClientSection, File, HealthSection, IntrospectionSection, IssuerSection, ProxyProtocolSection,
+    RateLimitSection, ResourceSection, RouteSection, ServerSection, SignalsSection, TestSection, TlsSection,
+    UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
@@ -137,7 +138,10 @@ fn with_every_table() -> File {
         }],
         authority: Some(AuthoritySection { client: named::<ClientSection>(), ..AuthoritySection::default() }),
         api_keys: Some(ApiKeysSection::default()),
-        upstream: named::<UpstreamSection>(),
+        upstream: BTreeMap::from([(
+            NAME.to_owned(),
+            UpstreamSection { health: Some(HealthSection::default()), ..UpstreamSection::default() },
+        )]),
         rate_limit: named::<RateLimitSection>(),
         resource: named::<ResourceSection>(),
         signals: named::<SignalsSection>(),

@@ -935,6 +935,17 @@ pub struct UpstreamSection {
     pub hash_by: Vec<String>,
     /// The share of each server, in the order of `servers`; if empty, the shares are equal.
     pub weights: Vec<u32>,
+    /// The percentage of the answered requests that may be repeated after a failure.
+    pub retry_percent: u32,
+    /// The rate of requests that may be repeated in any case.
+    pub retry_floor: Rate,
+    /// The time in which a server that has come back gets its whole share of the requests again.
+    pub slow_start: Duration,
+    /// All servers are used if fewer than this percentage of them is not set aside.
+    pub panic_below: u32,
+    /// Active checks of the servers; if absent, only requests show whether a server works.
+    #[serde(deserialize_with = "optional_table")]
+    pub health: Option<HealthSection>,
     /// Path of a PEM file with the certificate authorities to trust instead of those of the system.
     #[serde(deserialize_with = "optional_text")]
     pub ca: Option<String>,
@@ -954,6 +965,14 @@ impl Default for UpstreamSection {
             balance: Balance::RoundRobin,
             hash_by: Vec::new(),
             weights: Vec::new(),
+            retry_percent: 20,
+            retry_floor: Rate {
+                count: NonZeroU32::MIN.saturating_add(9),
+                per: std::time::Duration::from_secs(1),
+            },
+            slow_start: Duration::seconds(0),
+            panic_below: 0,
+            health: None,
             ca: None,
             identity_secret: None,
         }
@@ -968,6 +987,58 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2: by ALPN over TLS, otherwise with prior knowledge.
     Http2,
+}
+
+/// `[upstream.NAME.health]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthSection {
+    /// The kind of check.
+    #[serde(deserialize_with = "word")]
+    pub check: HealthCheck,
+    /// For `"http"`: the path of the GET, with its query.
+    #[serde(deserialize_with = "optional_text")]
+    pub path: Option<String>,
+    /// For `"http"`: the `Host`; if absent, the server's host and port.
+    #[serde(deserialize_with = "optional_text")]
+    pub host: Option<String>,
+    /// For `"http"`: the statuses that pass, such as `200` or `200-399`.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub status: Vec<String>,
+    /// Time between two checks of a server.
+    pub interval: Duration,
+    /// Maximum time of a check.
+    pub timeout: Duration,
+    /// Number of failed checks in a row after which a server gets no requests.
+    pub unhealthy_after: u32,
+    /// Number of passed checks in a row after which a server gets requests again.
+    pub healthy_after: u32,
+}
+
+impl Default for HealthSection {
+    fn default() -> Self {
+        Self {
+            check: HealthCheck::Http,
+            path: None,
+            host: None,
+            status: vec!["200-299".to_owned()],
+            interval: Duration::seconds(5),
+            timeout: Duration::seconds(2),
+            unhealthy_after: 3,
+            healthy_after: 2,
+        }
+    }
+}
+
+/// `[upstream.NAME.health] check`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthCheck {
+    /// A GET.
+    Http,
+    /// A connection, with TLS for an https server.
+    Tcp,
 }
 
 /// `[upstream.NAME] balance`

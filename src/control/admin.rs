@@ -3,7 +3,7 @@
 //! The other listeners never answer health checks, regardless of the path, host or user agent.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
-use super::{acme, guard, introspection, key_report, metrics_page, queries};
+use super::{acme, guard, introspection, key_report, metrics_page, queries, upstream_checks};
 use crate::journal::Level;
 use crate::metrics;
 use crate::worker::Shared;
@@ -134,6 +134,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
             lines.push_str(&key_report::lines(&state.shared.policy.load()));
             lines.push_str(&introspection::lines(&state.shared.policy.load().trust));
             lines.push_str(&acme::line(&state.shared));
+            lines.push_str(&upstream_checks::lines(&state.shared.policy.load().upstreams));
             if let Some(authority) = &state.shared.policy.load().authority {
                 lines.push_str(&authority.health().line());
             }

@@ -16,6 +16,7 @@ mod queries;
 mod reload;
 mod signals;
 mod tasks;
+mod upstream_checks;
 
 pub(crate) use admin::Admin;
 pub(crate) use reload::{ReloadRequest, ReloadStatus, Reloader, log_finding};

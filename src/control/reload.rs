@@ -8,6 +8,7 @@ use super::api_keys;
 use super::file_watch::FileWatch;
 use super::introspection::Interviewers;
 use super::issuer_keys::{self, KeyFetchers};
+use super::upstream_checks::UpstreamChecks;
 use super::{keys, signals};
 use crate::authority::Authority;
 use crate::clock::Now;
@@ -155,6 +156,8 @@ pub(crate) struct Reloader {
     /// The tasks that fetch keys from URLs for the current policy.
     fetchers: KeyFetchers,
     interviewers: Interviewers,
+    /// The tasks that check the servers of the current policy's upstreams.
+    checks: UpstreamChecks,
     /// The tasks that poll the current policy's transmitters of signals.
     polls: Vec<JoinHandle<()>>,
     /// The task that watches the current policy's API keys.
@@ -198,6 +201,7 @@ impl Reloader {
             api_keys: None,
             fetchers: KeyFetchers::default(),
             interviewers: Interviewers::default(),
+            checks: UpstreamChecks::default(),
             polls: Vec::new(),
         }
     }
@@ -347,6 +351,7 @@ impl Reloader {
         }
         self.fetchers.follow(&self.shared, &self.settings.state_dir);
         self.interviewers.follow(&self.shared);
+        self.checks.follow(&self.shared);
         if let Some(task) = self.api_keys.take() {
             task.abort();
         }

@@ -37,7 +37,8 @@ pub(super) struct Outbound<'r> {
 /// not count as the retry: the request continues over new connections, at a server that is in use.
 ///
 /// A retry is safe if no part of the request was sent, or if its method is idempotent (RFC 9110 section 9.2.2) and its
-/// body is in memory. A streamed body is not kept and cannot be sent again.
+/// body is in memory. A streamed body is not kept and cannot be sent again. The upstream's budget bounds the retries over
+/// new connections.
 pub(super) async fn send(
     pools: &Rc<Pools>,
     upstream: &Upstream,
@@ -126,6 +127,10 @@ pub(super) async fn send(
                     return Err(Denial::UpstreamFailed);
                 }
                 attempts.broke_off = true;
+                if !upstream.take_retry(pools.core) {
+                    notes.detail = Some(format!("{}: {why}; the retry budget is spent", server.origin));
+                    return Err(Denial::UpstreamFailed);
+                }
             }
             attempts.again = Some(server);
             upstream.counters.of(pools.core).inspect(|counts| counts.retries.add(1));

@@ -153,6 +153,8 @@ pub(super) struct Turns {
     /// One round of turns, with each server as often as its weight. Empty if all weights are equal.
     round: Box<[u16]>,
     next: AtomicUsize,
+    /// The number of draws for slow starts. They must not take turns.
+    draws: AtomicUsize,
 }
 
 impl Turns {
@@ -160,12 +162,22 @@ impl Turns {
     pub(super) fn new(weights: &[u16]) -> Self {
         let is_equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
         let round = if is_equal { Box::default() } else { round(weights) };
-        Self { count: weights.len(), weights: weights.into(), round, next: AtomicUsize::new(0) }
+        Self {
+            count: weights.len(),
+            weights: weights.into(),
+            round,
+            next: AtomicUsize::new(0),
+            draws: AtomicUsize::new(0),
+        }
     }
 
     #[inline]
     fn number(&self) -> usize {
         self.next.fetch_add(1, atomic::Ordering::Relaxed)
+    }
+
+    fn draw(&self) -> u64 {
+        scatter(self.draws.fetch_add(1, atomic::Ordering::Relaxed) as u64)
     }
 
     /// Returns the index of the server whose turn this is.
@@ -255,7 +267,13 @@ impl<'u> Order<'u> {
             return Self { upstream, first: First::From(0), given: 0, aside: Vec::new() };
         }
         // This list is nearly always empty, and an empty list does not allocate.
-        let aside: Vec<usize> = (0..count).filter(|at| upstream.servers[*at].is_set_aside(now)).collect();
+        let mut aside: Vec<usize> = (0..count).filter(|at| upstream.servers[*at].is_set_aside(now)).collect();
+        if !aside.is_empty() && upstream.is_panic(aside.len()) {
+            aside.clear();
+        }
+        if !upstream.slow_start.is_zero() {
+            spare(upstream, &mut aside, now, key);
+        }
         let first = match key {
             Some(key) => First::Ranked(key, None),
             None => First::From(first(upstream, &aside, load)),
@@ -297,6 +315,26 @@ impl<'u> Iterator for Order<'u> {
                 None
             }
         }
+    }
+}
+
+/// Sets servers aside for this request that came back recently, as often as their slow start demands.
+fn spare(upstream: &Upstream, aside: &mut Vec<usize>, now: Instant, key: Option<Key>) {
+    let failed = aside.len();
+    let mut random = key.map(|key| key.0);
+    for (at, server) in upstream.servers.iter().enumerate() {
+        if aside[..failed].contains(&at) {
+            continue;
+        }
+        let Some(share) = server.health.share(now, upstream.slow_start) else { continue };
+        // A key stays with the server once the server's share is large enough for it.
+        let random = *random.get_or_insert_with(|| upstream.turns.draw());
+        if scatter(random ^ !server.hash) >> 48 >= u64::from(share) {
+            aside.push(at);
+        }
+    }
+    if aside.len() == upstream.servers.len() {
+        aside.truncate(failed);
     }
 }
 

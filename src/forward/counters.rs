@@ -1,8 +1,10 @@
 //! Counts each upstream's connections, connection failures, response times and response failures.
 
 use super::faults::{ConnectError, ResponseErrorKind};
+use super::retry_budget::{RetryBudget, RetryWindow};
 use crate::counter::{Counter, Durations, Sharded};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The counters of one upstream, with one shard per core. They survive a reload if the upstream keeps its name.
 #[derive(Debug)]
@@ -23,6 +25,9 @@ pub struct UpstreamShard {
     pub(crate) waiting: Counter,
     /// The number of retried requests.
     pub(crate) retries: Counter,
+    /// The number of requests that were not retried because of the budget.
+    pub(crate) retries_refused: Counter,
+    retry_window: RetryWindow,
     /// The number of connections that were closed because the server sent bytes that no request asked for.
     pub(crate) unasked: Counter,
     /// The number of `Set-Cookie` fields that were removed because they set a cookie of the gateway.
@@ -73,6 +78,15 @@ impl UpstreamCounters {
 }
 
 impl UpstreamShard {
+    /// Takes one retry from the upstream's budget. Returns whether the request may be retried.
+    pub(super) fn take_retry(&self, budget: RetryBudget, now: Instant) -> bool {
+        let may = self.retry_window.take(budget, self.durations.count(), now);
+        if !may {
+            self.retries_refused.add(1);
+        }
+        may
+    }
+
     /// Counts a connection that could not be opened.
     pub(super) fn count_connect_error(&self, fault: &ConnectError) {
         count(&self.connect_failures, &ConnectError::REASONS, fault.reason());

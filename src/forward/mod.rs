@@ -5,6 +5,7 @@
 
 mod attempts;
 mod balance;
+mod check;
 pub(crate) mod client;
 mod connect;
 mod connection;
@@ -16,6 +17,7 @@ mod exchange;
 mod faults;
 pub(crate) mod fields;
 pub(crate) mod foreign;
+mod health;
 mod http2;
 mod identity_choice;
 mod notes;
@@ -26,6 +28,7 @@ pub mod proof;
 mod reframe;
 mod request_body;
 mod response_body;
+mod retry_budget;
 pub mod strip;
 mod tunnel;
 mod upload;
@@ -33,6 +36,7 @@ mod upstream;
 
 pub(crate) use balance::KeyFacts;
 pub use balance::{Balance, HashBy};
+pub(crate) use check::{Check, CheckSettings, Probe};
 pub(crate) use client::ConnectionHeaders;
 pub use counters::{UpstreamCounters, UpstreamShard};
 pub(crate) use faults::{ResponseError, ResponseErrorKind};
@@ -48,6 +52,7 @@ pub use proof::{Assertor, Audience, Proof, Proofs};
 pub use request_body::BodyBounds;
 pub(crate) use request_body::{BodyOwner, Inbound, Meter, RequestBody};
 pub(crate) use response_body::ResponseBody;
+pub(crate) use retry_budget::{RetryBudget, WINDOW as RETRY_WINDOW};
 pub(crate) use tunnel::Tunnel;
 pub use upstream::{Protocol, Server, Tls, Upstream};
 

@@ -2,18 +2,16 @@
 //! a failure.
 
 use super::balance::{Balance, Key, Order, Turns, hash_of_origin};
+use super::check::Check;
 use super::counters::UpstreamCounters;
+use super::health::Health;
+use super::retry_budget::RetryBudget;
 use http::HeaderValue;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
-
-/// How long a server is set aside after its first failure. The time doubles with each further failure.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The maximum time for which a server is set aside.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A group of servers that are interchangeable for a client.
 #[derive(Debug)]
@@ -36,6 +34,14 @@ pub struct Upstream {
     pub(super) turns: Turns,
     /// The protocol of all servers.
     pub(crate) protocol: Protocol,
+    /// The number of requests that may be repeated.
+    pub(crate) retry_budget: RetryBudget,
+    /// The time in which a server that has come back gets its whole share again.
+    pub(crate) slow_start: Duration,
+    /// All servers are used if fewer than this percentage of them is not set aside.
+    pub(crate) panic_below: u8,
+    /// The active checks: one for each server, or none.
+    pub(crate) checks: Vec<Arc<Check>>,
     /// Whether the log already reports that this upstream sets cookies with the gateway's names.
     cookies_reported: AtomicBool,
 }
@@ -64,7 +70,7 @@ pub struct Server {
     pub(crate) tls: Option<Tls>,
     /// The hash of `origin`.
     pub(super) hash: u64,
-    health: Health,
+    pub(super) health: Health,
 }
 
 /// The TLS settings for connections to a server.
@@ -80,15 +86,6 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("origin", &self.origin).finish_non_exhaustive()
     }
-}
-
-/// The recent state of a server, as this process knows it.
-#[derive(Debug)]
-struct Health {
-    since: Instant,
-    failures: AtomicU32,
-    /// The time until which the server is set aside, in nanoseconds after `since`.
-    aside_until: AtomicU64,
 }
 
 impl Upstream {
@@ -111,6 +108,10 @@ impl Upstream {
             counters,
             balance: Balance::RoundRobin,
             protocol: Protocol::Http1,
+            retry_budget: RetryBudget { percent: 100, floor: u64::MAX },
+            slow_start: Duration::ZERO,
+            panic_below: 0,
+            checks: Vec::new(),
             cookies_reported: AtomicBool::new(false),
         }
     }
@@ -126,6 +127,24 @@ impl Upstream {
         assert_eq!(self.servers.len(), weights.len(), "the compiler refuses other numbers of weights");
         (self.balance, self.turns) = (balance, Turns::new(weights));
         self
+    }
+
+    /// Takes one retry of a core's request from the budget. Returns whether the request may be sent again.
+    #[cold]
+    pub(super) fn take_retry(&self, core: usize) -> bool {
+        let counts = self.counters.of(core);
+        counts.is_none_or(|counts| counts.take_retry(self.retry_budget, Instant::now()))
+    }
+
+    /// Whether so few servers are left that all are used, also those that are set aside.
+    pub(crate) fn is_in_panic(&self, now: Instant) -> bool {
+        self.is_panic(self.servers.iter().filter(|server| server.is_set_aside(now)).count())
+    }
+
+    /// Whether all servers are used if this number is set aside.
+    pub(super) fn is_panic(&self, aside: usize) -> bool {
+        let count = self.servers.len();
+        aside > 0 && (count - aside) * 100 < count * usize::from(self.panic_below)
     }
 
     /// Returns the servers in the order in which one request should try them. The order starts with the server that
@@ -150,58 +169,40 @@ impl Server {
     /// Creates a server that has not failed.
     pub(crate) fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<Tls>) -> Self {
         static IDS: AtomicUsize = AtomicUsize::new(0);
-        let health =
-            Health { since: Instant::now(), failures: AtomicU32::new(0), aside_until: AtomicU64::new(0) };
         let hash = hash_of_origin(&origin);
-        Self { id: IDS.fetch_add(1, Ordering::Relaxed), origin, host, port, tls, hash, health }
+        Self { id: IDS.fetch_add(1, Ordering::Relaxed), origin, host, port, tls, hash, health: Health::new() }
     }
 
-    /// Whether the server failed so recently that requests try other servers first.
+    /// Whether the server failed so recently, or fails its checks, that requests try other servers first.
+    #[inline]
     pub(crate) fn is_set_aside(&self, now: Instant) -> bool {
-        let until = self.health.aside_until.load(Ordering::Relaxed);
-        until > 0 && self.nanos(now) < until
+        self.health.is_set_aside(now)
     }
 
     /// Records that the server was unreachable or failed before its answer. Returns whether this is its first failure
     /// in a row.
     pub(crate) fn record_failure(&self, now: Instant) -> bool {
-        if self.is_set_aside(now) {
-            // A failure during the pause does not extend the pause. The request was sent before the pause began, or all
-            // servers of the upstream were set aside.
-            return false;
-        }
-        let failures = self.health.failures.fetch_add(1, Ordering::Relaxed);
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE);
-        self.health.aside_until.store(self.nanos(now + pause), Ordering::Relaxed);
-        failures == 0
-    }
-
-    /// Whether the server has answered since its last failure. The end of the time for which the server is set aside
-    /// does not count as an answer, because an alert must not end before the problem does.
-    pub(crate) fn is_up(&self) -> bool {
-        self.health.failures.load(Ordering::Relaxed) == 0
+        self.health.record_failure(now)
     }
 
     /// Records that the server answered. Returns whether the server was down before.
+    #[inline]
     pub(crate) fn record_response(&self) -> bool {
-        // The value is read first, because a store on each request would move the cache line between the cores.
-        if self.is_up() {
-            return false;
-        }
-        self.health.aside_until.store(0, Ordering::Relaxed);
-        self.health.failures.swap(0, Ordering::Relaxed) != 0
+        self.health.record_response()
+    }
+
+    /// Whether the server passes its checks and has answered since its last failure.
+    pub(crate) fn is_up(&self) -> bool {
+        self.health.is_up()
+    }
+
+    /// Forgets the results of checks that no longer run.
+    pub(crate) fn end_checks(&self) {
+        self.health.end_checks();
     }
 
     /// Returns the server's host and port, which are sent as `Host` if the client named no host.
     pub(crate) fn authority(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(self.origin.split_once("://").map_or(&*self.origin, |(_, rest)| rest)).ok()
     }
-
-    fn nanos(&self, at: Instant) -> u64 {
-        let elapsed = at.saturating_duration_since(self.health.since).as_nanos();
-        u64::try_from(elapsed).unwrap_or(u64::MAX)
-    }
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,11 +3,12 @@
 use super::{Exposition, Kind};
 use crate::forward::{Upstream, UpstreamShard};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Writes the counts of all upstreams. Failure counts of zero are written too: a rate includes the first failure only
 /// if an earlier sample exists.
 pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
-    let help = "Whether a server responds: 0 from its first failure until it responds again.";
+    let help = "Whether a server responds: 0 from its first failure until it responds again, and while its checks fail.";
     out.family("portcullis_upstream_up", help, Kind::Gauge);
     for upstream in upstreams {
         for server in &upstream.servers {
@@ -15,8 +16,23 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
             out.sample(&labels, u64::from(server.is_up()));
         }
     }
+    let help = "Active checks of upstream servers, by outcome.";
+    out.family("portcullis_upstream_checks_total", help, Kind::Counter);
+    for check in upstreams.iter().flat_map(|upstream| upstream.checks.iter()) {
+        for (outcome, count) in check.counts() {
+            let labels =
+                [("upstream", &*check.upstream), ("server", &*check.server.origin), ("outcome", outcome)];
+            out.sample(&labels, count);
+        }
+    }
+    let help = "Whether so few servers are left that all are used (panic_below).";
+    out.family("portcullis_upstream_panic", help, Kind::Gauge);
+    let now = Instant::now();
+    for upstream in upstreams {
+        out.sample(&[("upstream", &*upstream.name)], u64::from(upstream.is_in_panic(now)));
+    }
     type Pick = fn(&UpstreamShard) -> u64;
-    let families: [(&'static str, &'static str, Kind, Pick); 6] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 7] = [
         (
             "portcullis_upstream_connections_total",
             "Connections opened to upstream servers.",
@@ -40,6 +56,12 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
             "Requests retried because a server failed before its response.",
             Kind::Counter,
             |shard| shard.retries.get(),
+        ),
+        (
+            "portcullis_upstream_retries_refused_total",
+            "Requests not retried because the retry budget of their upstream was spent.",
+            Kind::Counter,
+            |shard| shard.retries_refused.get(),
         ),
         (
             "portcullis_upstream_unasked_bytes_total",

@@ -27,6 +27,7 @@ mod secrets;
 mod server;
 mod signals;
 mod trust;
+mod upstream_checks;
 mod upstreams;
 mod waivers;
 #[cfg(test)]

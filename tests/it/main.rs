@@ -95,6 +95,7 @@ mod tls;
 mod tls_profile;
 mod under_fire;
 mod unread;
+mod upstream_checks;
 mod upstream_faults;
 mod upstream_wire;
 mod upstreams;

@@ -462,3 +462,19 @@ fn an_unknown_balance_is_a_mistake() {
     assert_eq!(checked.code, Some(1), "{checked:?}");
     assert!(checked.text().contains("least_requests"), "{checked:?}");
 }
+
+#[test]
+fn a_failing_upstream_gets_few_requests_twice() {
+    let failing = dying();
+    let more = "retry_floor = \"30/m\"\nretry_percent = 0\n[server]\nworkers = 1";
+    let gateway = before(&[&failing], more, PUBLIC);
+    for at in 0..20 {
+        let answer = Request::get("/").to(gateway.http());
+        answer.is_refusal(502, "upstream_failed");
+        let detail = gateway.access_line(&answer)["detail"].to_string();
+        assert_eq!(detail.contains("the retry budget is spent"), at >= 5, "{at}: {detail}");
+    }
+    assert_eq!(failing.requests().len(), 25, "30 a minute are five in ten seconds");
+    assert_eq!(app(&gateway, "portcullis_upstream_retries_refused_total", &[]), 15.0);
+    assert_eq!(app(&gateway, "portcullis_upstream_retries_total", &[]), 5.0);
+}

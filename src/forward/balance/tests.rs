@@ -265,3 +265,50 @@ fn the_first_property_that_a_request_has_is_its_key() {
     let other = KeyFacts { principal: Some(&other), ..known };
     assert_ne!(Balance::Hash(Box::new([HashBy::Subject])).key(other), key(&[HashBy::Subject]));
 }
+
+#[test]
+fn all_servers_are_used_if_too_few_are_left() {
+    let mut upstream = upstream(4);
+    let now = Instant::now();
+    let mut firsts = |percent: u8, aside: &[usize]| {
+        upstream.panic_below = percent;
+        for (at, server) in upstream.servers.iter().enumerate() {
+            if aside.contains(&at) {
+                server.record_failure(now)
+            } else {
+                server.record_response()
+            };
+        }
+        let firsts =
+            (0..8).map(|_| upstream.in_turn(now, None, |_| 0).next().unwrap().origin[8..9].to_owned());
+        (upstream.is_in_panic(now), firsts.collect::<BTreeSet<_>>().len())
+    };
+    assert_eq!(firsts(50, &[]), (false, 4));
+    assert_eq!(firsts(50, &[0, 1]), (false, 2), "half of them is enough");
+    assert_eq!(firsts(50, &[0, 1, 2]), (true, 4));
+    assert_eq!(firsts(0, &[0, 1, 2]), (false, 1));
+    assert_eq!(firsts(100, &[0]), (true, 4));
+}
+
+#[test]
+fn a_server_that_came_back_gets_a_growing_share() {
+    let mut upstream = upstream(2);
+    upstream.slow_start = Duration::from_secs(10);
+    let now = Instant::now();
+    upstream.servers[0].record_failure(now);
+    upstream.servers[0].record_response();
+    let back = Instant::now();
+    let firsts = |seconds: u64, key: bool| {
+        let at = back + Duration::from_secs(seconds);
+        let key = |n: u64| key.then_some(Key(scatter(n)));
+        let first = |n: u64| upstream.in_turn(at, key(n), |_| 0).next().unwrap().id == upstream.servers[0].id;
+        (0..4_000).filter(|n| first(*n)).count()
+    };
+    for key in [false, true] {
+        assert!((100..400).contains(&firsts(0, key)), "a tenth of a half, or less: {}", firsts(0, key));
+        assert!((700..1_500).contains(&firsts(5, key)), "about half: {}", firsts(5, key));
+    }
+    assert_eq!(firsts(10, false), 2_000);
+    let alone = hashed(&["http://a:1".to_owned(), "http://b:1".to_owned()], &[1, 1]);
+    assert_eq!(order_for(&alone, 3).len(), 2);
+}

@@ -311,6 +311,11 @@ impl Attempts<'_> {
                 if !self.may_repeat(&failure) {
                     return Err(Denial::UpstreamFailed);
                 }
+                if is_lost && slot.is_fresh() && !upstream.take_retry(pools.core) {
+                    let detail = format!("{}: {failure}; the retry budget is spent", server.origin);
+                    notes.detail = Some(detail);
+                    return Err(Denial::UpstreamFailed);
+                }
                 self.upload.rewind();
                 upstream.counters.of(pools.core).inspect(|counts| counts.retries.add(1));
                 if is_lost {

@@ -3,8 +3,12 @@
 use super::Faults;
 use super::authorities::Authorities;
 use super::trust::{Claims, claim_path, resolve};
+use super::upstream_checks::{checks, panic_below};
 use crate::config::file::{self as config, File, UpstreamSection};
-use crate::forward::{Audience, Balance, HashBy, Protocol, Server, Tls, Upstream, UpstreamCounters};
+use crate::forward::{
+    Audience, Balance, Check, HashBy, Protocol, RETRY_WINDOW, RetryBudget, Server, Tls, Upstream,
+    UpstreamCounters,
+};
 use ::aws_lc_rs::hmac;
 use http::{HeaderName, Uri};
 use rustls::ClientConfig;
@@ -20,16 +24,19 @@ pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 /// The servers of the previous policy. A server that is also in the new policy keeps its connections and its health.
 type Servers = HashMap<ServerIdentity, Arc<Server>>;
 
-/// The origin of a server, the digest of its certificate authorities, and its protocol.
-type ServerIdentity = (Arc<str>, Option<[u8; 32]>, Protocol);
+/// The name of the upstream, the origin, the digest of the certificate authorities, and the protocol. Two upstreams may
+/// check the same server differently, so each has its own state of the server.
+type ServerIdentity = (Arc<str>, Arc<str>, Option<[u8; 32]>, Protocol);
 
-fn identity(server: &Server, protocol: Protocol) -> ServerIdentity {
-    (server.origin.clone(), server.tls.as_ref().map(|tls| tls.authorities), protocol)
+fn identity(upstream: &str, server: &Server, protocol: Protocol) -> ServerIdentity {
+    let authorities = server.tls.as_ref().map(|tls| tls.authorities);
+    (Arc::from(upstream), server.origin.clone(), authorities, protocol)
 }
 
 /// The state of the previous policy.
 struct Previous {
     servers: Servers,
+    checks: Vec<Arc<Check>>,
     /// The counters of each upstream, by name.
     counters: HashMap<Arc<str>, Arc<UpstreamCounters>>,
     /// The number of cores.
@@ -45,10 +52,16 @@ pub(super) fn compile(
     faults: &mut Faults<'_>,
 ) -> Upstreams {
     let servers = before.iter().flat_map(|upstream| {
-        upstream.servers.iter().map(|server| (identity(server, upstream.protocol), server.clone()))
+        let identity = |server| identity(&upstream.name, server, upstream.protocol);
+        upstream.servers.iter().map(move |server| (identity(server), server.clone()))
     });
     let counters = before.iter().map(|upstream| (upstream.name.clone(), upstream.counters.clone()));
-    let previous = Previous { servers: servers.collect(), counters: counters.collect(), cores: cores.max(1) };
+    let previous = Previous {
+        servers: servers.collect(),
+        checks: before.iter().flat_map(|upstream| upstream.checks.iter().cloned()).collect(),
+        counters: counters.collect(),
+        cores: cores.max(1),
+    };
     let mut roots = Authorities::default();
     let upstream = |(name, table): (&String, _)| {
         (name.clone(), upstream(name, table, &previous, claims, &mut roots, faults))
@@ -126,7 +139,7 @@ fn upstream<'f>(
     for (index, text) in table.servers.iter().enumerate() {
         match server(text, tls.as_ref()) {
             Ok(server) => {
-                let known = previous.servers.get(&identity(&server, protocol)).cloned();
+                let known = previous.servers.get(&identity(name, &server, protocol)).cloned();
                 servers.push(known.unwrap_or_else(|| Arc::new(server)));
             }
             Err(why) => faults.fault(
@@ -154,6 +167,8 @@ fn upstream<'f>(
         let hint = "use the maximum number of connections to each server, such as 1000";
         faults.fault("bad_value", &format!("{key}.connections"), "0: no request could be forwarded", hint);
     }
+    let checks = checks(name, table, &servers, &previous.checks, faults);
+    let panic_below = panic_below(&key, table, faults);
     let weights = weights(&key, table, faults);
     let balance = balance(&key, table, claims, faults)?;
     if servers.is_empty() || servers.len() != weights.len() {
@@ -166,7 +181,23 @@ fn upstream<'f>(
     let share = connections.div_ceil(previous.cores);
     let mut upstream = Upstream::new(counters, servers, connect, answer, share).balanced(balance, &weights);
     upstream.protocol = protocol;
+    (upstream.checks, upstream.panic_below) = (checks, panic_below);
+    upstream.slow_start = table.slow_start.into();
+    upstream.retry_budget = retry_budget(&key, table, previous.cores, faults);
     Some(Arc::new(upstream))
+}
+
+fn retry_budget(key: &str, table: &UpstreamSection, cores: usize, faults: &mut Faults<'_>) -> RetryBudget {
+    let percent = u8::try_from(table.retry_percent).ok().filter(|percent| *percent <= 100);
+    if percent.is_none() {
+        let found = table.retry_percent.to_string();
+        faults.fault("bad_value", &format!("{key}.retry_percent"), found, "a percentage from 0 to 100");
+    }
+    let rate = table.retry_floor;
+    let in_window = u128::from(rate.count.get()) * RETRY_WINDOW.as_nanos() / rate.per.as_nanos().max(1);
+    // Each core has an equal share of the floor, rounded up.
+    let floor = in_window.div_ceil(cores as u128);
+    RetryBudget { percent: percent.unwrap_or_default(), floor: u64::try_from(floor).unwrap_or(u64::MAX) }
 }
 
 /// The maximum number of servers of an upstream.

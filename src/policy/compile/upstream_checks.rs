@@ -1,0 +1,147 @@
+//! Compiles `[upstream.NAME.health]`: the active checks of servers.
+
+use super::Faults;
+use crate::config::file::{HealthCheck, HealthSection, UpstreamProtocol, UpstreamSection};
+use crate::forward::{Check, CheckSettings, Probe, Server};
+use http::HeaderValue;
+use http::uri::{Authority, PathAndQuery};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The minimum time between two checks of a server.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Returns one check for each server. A server that is checked as before keeps its check.
+pub(super) fn checks(
+    name: &str,
+    table: &UpstreamSection,
+    servers: &[Arc<Server>],
+    before: &[Arc<Check>],
+    faults: &mut Faults<'_>,
+) -> Vec<Arc<Check>> {
+    let Some(health) = &table.health else { return Vec::new() };
+    if table.protocol == UpstreamProtocol::Http2 && health.check == HealthCheck::Http {
+        let hint = "check = \"tcp\": the gateway sends checks over HTTP/1.1";
+        let found = "a GET over HTTP/1.1, but the servers use HTTP/2";
+        faults.fault("bad_upstream", &format!("upstream.{name}.health.check"), found, hint);
+        return Vec::new();
+    }
+    let Some(settings) = settings(&format!("upstream.{name}.health"), health, faults) else {
+        return Vec::new();
+    };
+    let settings = Arc::new(settings);
+    let name: Arc<str> = Arc::from(name);
+    let check = |server: &Arc<Server>| {
+        let known = before.iter().find(|check| check.is_same(server, &settings)).cloned();
+        known.unwrap_or_else(|| Arc::new(Check::new(name.clone(), server.clone(), settings.clone())))
+    };
+    servers.iter().map(check).collect()
+}
+
+/// Compiles the percentage of servers below which all are used.
+pub(super) fn panic_below(key: &str, table: &UpstreamSection, faults: &mut Faults<'_>) -> u8 {
+    u8::try_from(table.panic_below).ok().filter(|percent| *percent <= 100).unwrap_or_else(|| {
+        let key = format!("{key}.panic_below");
+        let hint = "a percentage from 0 to 100; 0 turns it off";
+        faults.fault("bad_value", &key, table.panic_below.to_string(), hint);
+        0
+    })
+}
+
+fn settings(key: &str, table: &HealthSection, faults: &mut Faults<'_>) -> Option<CheckSettings> {
+    let count = faults.fault_count;
+    let (interval, timeout) = (Duration::from(table.interval), Duration::from(table.timeout));
+    if interval < INTERVAL_MIN {
+        let hint = format!("at least {INTERVAL_MIN:?}, such as \"5s\"");
+        faults.fault("bad_value", &format!("{key}.interval"), format!("{interval:?}"), hint);
+    }
+    if timeout.is_zero() {
+        let hint = "use a duration such as \"2s\"";
+        faults.fault("bad_value", &format!("{key}.timeout"), "0: every check would fail", hint);
+    }
+    for (name, number) in [("unhealthy_after", table.unhealthy_after), ("healthy_after", table.healthy_after)]
+    {
+        if number == 0 {
+            let hint = "a number of checks of at least 1";
+            faults.fault("bad_value", &format!("{key}.{name}"), "0", hint);
+        }
+    }
+    let probe = match table.check {
+        HealthCheck::Http => http(key, table, faults),
+        HealthCheck::Tcp => {
+            for (name, value) in [("path", &table.path), ("host", &table.host)] {
+                if value.is_some() {
+                    let hint = "check = \"http\", or remove this";
+                    faults.fault("bad_upstream", &format!("{key}.{name}"), "set, but check is \"tcp\"", hint);
+                }
+            }
+            Some(Probe::Connect)
+        }
+    };
+    let (unhealthy_after, healthy_after) = (table.unhealthy_after, table.healthy_after);
+    let settings = CheckSettings { probe: probe?, interval, timeout, unhealthy_after, healthy_after };
+    (faults.fault_count == count).then_some(settings)
+}
+
+fn http(key: &str, table: &HealthSection, faults: &mut Faults<'_>) -> Option<Probe> {
+    let Some(path) = &table.path else {
+        let hint = "path = \"/healthz\": the path that answers 2xx if the server works";
+        faults.fault("missing_key", &format!("{key}.path"), "nothing", hint);
+        return None;
+    };
+    if !path.starts_with('/') || path.contains('#') || path.parse::<PathAndQuery>().is_err() {
+        let hint = "a path such as \"/healthz\"";
+        faults.fault("bad_value", &format!("{key}.path"), format!("\"{path}\""), hint);
+    }
+    let host = table.host.as_ref().and_then(|host| {
+        let valid = host.parse::<Authority>().ok().filter(|host| !host.as_str().contains('@'));
+        let value = valid.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        if value.is_none() {
+            let hint = "a host name, with a port if needed";
+            faults.fault("bad_value", &format!("{key}.host"), format!("\"{host}\""), hint);
+        }
+        value
+    });
+    let mut statuses = Vec::new();
+    for (index, text) in table.status.iter().enumerate() {
+        match range(text) {
+            Some(range) => statuses.push(range),
+            None => {
+                let hint = "a status such as \"200\", or a range such as \"200-399\"";
+                faults.fault("bad_value", &format!("{key}.status[{index}]"), format!("\"{text}\""), hint);
+            }
+        }
+    }
+    if table.status.is_empty() {
+        let hint = "status = [\"200-299\"]";
+        faults.fault("bad_value", &format!("{key}.status"), "an empty list: every check would fail", hint);
+    }
+    Some(Probe::Http { path: path.as_str().into(), host, statuses: statuses.into() })
+}
+
+/// Returns a range of statuses: `200`, or `200-399`.
+fn range(text: &str) -> Option<RangeInclusive<u16>> {
+    let status = |text: &str| {
+        let is_plain = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u16>().ok().filter(|status| is_plain && (200..=599).contains(status))
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (status(first)?, status(last)?);
+    (first <= last).then_some(first..=last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_numbers_or_ranges() {
+        assert_eq!(range("200"), Some(200..=200));
+        assert_eq!(range("200-399"), Some(200..=399));
+        for text in ["", "2xx", "99", "100", "600", "0200", "+200", "300-200", "200-", "-200", "200-299-300"]
+        {
+            assert_eq!(range(text), None, "{text}");
+        }
+    }
+}
