@@ -65,7 +65,7 @@ impl fmt::Display for Failure {
 }
 
 /// Returns a server's text, escaped and truncated.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let mut characters = text.chars();
     let escape = |character: char| match character {
         '"' | '\'' => character.to_string(),

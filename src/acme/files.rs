@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// The maximum size of a file.
 const FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
@@ -98,7 +99,7 @@ impl Files {
     pub(crate) fn kept(&self) -> Option<Kept> {
         let path = self.certificate();
         crate::tls::is_usable(&path).then_some(())?;
-        let pem = stable_file::read(&path, FILE_MAX).ok()?;
+        let pem = Zeroizing::new(stable_file::read(&path, FILE_MAX).ok()?);
         let own = CertificateDer::from_pem_slice(&pem).ok()?;
         let facts = Facts::of(&own)?;
         let origin = self.read::<Origin>(&self.origin());
@@ -155,11 +156,11 @@ impl Files {
     }
 
     pub(super) fn read<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
-        serde_json::from_slice(&stable_file::read(path, FILE_MAX).ok()?).ok()
+        serde_json::from_slice(&Zeroizing::new(stable_file::read(path, FILE_MAX).ok()?)).ok()
     }
 
     pub(super) fn write<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), Failure> {
-        let json = zeroize::Zeroizing::new(
+        let json = Zeroizing::new(
             serde_json::to_vec(value).map_err(|error| Failure::of("file", error.to_string()))?,
         );
         state_dir::replace(path, &json).map_err(|why| Failure::of("file", why))

@@ -23,6 +23,7 @@ pub(crate) use status::{Report, Status};
 use crate::outbound::{Networks, Url};
 use rustls::RootCertStore;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroizing;
 
@@ -86,6 +87,8 @@ pub struct Settings {
     pub external_account: Option<ExternalAccount>,
     /// The profile of the certificate.
     pub profile: Option<Box<str>>,
+    /// The folder for the files that the gateway generates.
+    pub state: PathBuf,
 }
 
 impl PartialEq for Settings {
@@ -102,6 +105,7 @@ impl PartialEq for Settings {
             agrees_to_terms,
             external_account,
             profile,
+            state,
         } = self;
         *domains == other.domains
             && *email == other.email
@@ -112,6 +116,7 @@ impl PartialEq for Settings {
             && *agrees_to_terms == other.agrees_to_terms
             && *external_account == other.external_account
             && *profile == other.profile
+            && *state == other.state
     }
 }
 

@@ -4,6 +4,7 @@ use super::account::{self, Opened};
 use super::challenges::Answer;
 use super::transport::Transport;
 use super::{Acme, Challenge, Failure, Files, Kept, Settings, Window};
+use crate::clock::Now;
 use crate::{outbound, tls};
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier,
@@ -20,6 +21,9 @@ const SHARED_AFTER: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The maximum time of a whole order.
 const ORDER_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// The largest difference of the clocks for which the gateway waits until a certificate is valid, in seconds.
+const CLOCK_DIFFERENCE: u64 = 120;
 
 /// The facts of a successful order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +72,14 @@ async fn carry_out(
     let mut order = placed?;
     prove(settings, files, acme, &mut order).await?;
     let pem = issue(settings, &mut order).await?;
-    tls::check_issued(&pem, &settings.domains).map_err(|why| Failure::of("certificate", why))?;
+    let begins = tls::check_issued(&pem, &settings.domains).map_err(|why| Failure::of("certificate", why))?;
+    // A certificate that begins at the time of its issuance is early for a clock that is late.
+    let early = begins.saturating_sub(Now::read().unix);
+    if early > CLOCK_DIFFERENCE {
+        let why = format!("the issued certificate begins {early} s from now: check this machine's clock");
+        return Err(Failure::of("certificate", why));
+    }
+    tokio::time::sleep(Duration::from_secs(early)).await;
     files.keep(settings, &pem)?;
     let Opened { is_new, .. } = opened;
     Ok(Order { is_new_account: is_new, terms: transport.terms() })
@@ -128,6 +139,9 @@ async fn prove(
     acme: &Acme,
     order: &mut instant_acme::Order,
 ) -> Result<(), Failure> {
+    if order.state().authorizations.len() > settings.domains.len() {
+        return Err(Failure::of("protocol", "the order has more authorizations than domains"));
+    }
     let answers = answers(settings, order).await?;
     if !answers.is_empty() {
         acme.challenges.publish(settings.challenge, &answers).map_err(|why| Failure::of("challenge", why))?;

@@ -24,7 +24,7 @@ pub(crate) struct Window {
 pub(crate) fn renewal(validity: Validity, window: Option<Window>, random: u16) -> u64 {
     let Validity { begins, ends } = validity;
     let lifetime = ends.saturating_sub(begins);
-    let share = |whole: u64| u64::try_from(u128::from(whole) * u128::from(random) >> 16).unwrap_or(whole);
+    let share = |whole: u64| u64::try_from((u128::from(whole) * u128::from(random)) >> 16).unwrap_or(whole);
     match window {
         Some(Window { start, end }) => {
             // A window at the end of the validity would leave no time for a second attempt. A window in the past asks

@@ -1,6 +1,7 @@
 //! Sends the requests of the ACME library through the gateway's own client, with its bounds and its choice of
 //! addresses. RFC 8555 section 6.1 requires https.
 
+use super::failure::shown;
 use super::{Failure, Settings};
 use crate::clock::Now;
 use crate::outbound::{self, Bounds, Client, Error, Url};
@@ -79,7 +80,7 @@ impl Transport {
         } else if url == self.directory {
             noted.terms = serde_json::from_slice::<Value>(&answer.body)
                 .ok()
-                .and_then(|directory| directory["meta"]["termsOfService"].as_str().map(str::to_owned));
+                .and_then(|directory| directory["meta"]["termsOfService"].as_str().map(shown));
         }
         let mut response = Response::new(Full::new(answer.body));
         *response.status_mut() = answer.status;

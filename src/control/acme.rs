@@ -12,7 +12,6 @@ use crate::timestamp::rfc3339;
 use crate::tls::{Certificates, ordered};
 use crate::worker::Shared;
 use aws_lc_rs::rand;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The time after which a gateway looks again whether another gateway has finished its order, in seconds.
@@ -25,7 +24,6 @@ struct Keeper {
     journal: Journal,
     acme: Arc<Acme>,
     certificates: Certificates,
-    state: PathBuf,
     files: Files,
     settings: Arc<Settings>,
     kept: Option<Kept>,
@@ -41,12 +39,10 @@ struct Keeper {
 }
 
 /// Runs the orders. Never returns.
-pub(super) async fn run(shared: Arc<Shared>, certificates: Certificates, state: PathBuf) {
-    let files = Files::of(&state);
-    let paths = vec![files.certificate(), files.challenges()];
+pub(super) async fn run(shared: Arc<Shared>, certificates: Certificates) {
     let mut interval = super::poll_interval();
     let mut keeper: Option<Keeper> = None;
-    let mut watch = FileWatch::unread(paths.clone());
+    let mut watch = FileWatch::unread(Vec::new());
     loop {
         interval.tick().await;
         let Some(settings) = shared.acme.settings() else {
@@ -63,15 +59,16 @@ pub(super) async fn run(shared: Arc<Shared>, certificates: Certificates, state: 
                     (watch, changed)
                 });
                 let Ok((back, changed)) = looked.await else {
-                    watch = FileWatch::unread(paths.clone());
+                    watch = keeper.watch();
                     continue;
                 };
                 watch = back;
                 changed
             }
             _ => {
-                keeper = Some(Keeper::new(&shared, certificates.clone(), state.clone(), settings));
-                watch = FileWatch::unread(paths.clone());
+                let new = Keeper::new(&shared, certificates.clone(), settings);
+                watch = new.watch();
+                keeper = Some(new);
                 true
             }
         };
@@ -82,16 +79,15 @@ pub(super) async fn run(shared: Arc<Shared>, certificates: Certificates, state: 
 }
 
 impl Keeper {
-    fn new(shared: &Shared, certificates: Certificates, state: PathBuf, settings: Arc<Settings>) -> Self {
+    fn new(shared: &Shared, certificates: Certificates, settings: Arc<Settings>) -> Self {
         shared.acme.status.update(|report| *report = Report::default());
-        let files = Files::of(&state);
+        let files = Files::of(&settings.state);
         files.clear_stale();
         Self {
             journal: shared.journal.clone(),
             acme: shared.acme.clone(),
             certificates,
             files,
-            state,
             settings,
             kept: None,
             attempts: Attempts::default(),
@@ -101,6 +97,11 @@ impl Keeper {
             not_before: 0,
             random: random(),
         }
+    }
+
+    /// Watches the files that other gateways change.
+    fn watch(&self) -> FileWatch {
+        FileWatch::unread(vec![self.files.certificate(), self.files.challenges()])
     }
 
     /// Follows the files if they `changed`, and orders a certificate if it is time.
@@ -143,7 +144,7 @@ impl Keeper {
 
     /// Shows the ordered certificate to clients, if they get another one.
     fn show(&self) {
-        let (mut settings, ordered) = (self.certificates.settings(), ordered(&self.state));
+        let (mut settings, ordered) = (self.certificates.settings(), ordered(&self.settings.state));
         if self.kept.is_none() || !settings.is_ordered || settings.default.as_ref() == Some(&ordered) {
             return;
         }

@@ -66,8 +66,7 @@ pub(crate) fn run(
         tokio::task::spawn_local(forward_hangups(signal(SignalKind::hangup())?, requests.clone()));
         if let Some(certificates) = &shared.certificates {
             tokio::task::spawn_local(certificates::watch(certificates.clone(), shared.journal.clone()));
-            let state = reloader.state_dir().to_owned();
-            tokio::task::spawn_local(acme::run(shared.clone(), certificates.clone(), state));
+            tokio::task::spawn_local(acme::run(shared.clone(), certificates.clone()));
         }
         tokio::task::spawn_local(reload::watch(reloader.watching(), requests.clone()));
         tokio::task::spawn_local(reloader.run(received));

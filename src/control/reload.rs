@@ -206,11 +206,6 @@ impl Reloader {
         }
     }
 
-    /// Returns the folder for the files that the gateway generates. It is fixed at start.
-    pub(super) fn state_dir(&self) -> &Path {
-        &self.settings.state_dir
-    }
-
     /// Returns the shared handle of the watched files. A reload replaces its content.
     pub(super) fn watching(&self) -> Arc<Mutex<Option<FileWatch>>> {
         self.watching.clone()

@@ -139,19 +139,19 @@ async fn serve<'p>(
     record: &mut Record,
     progress: &mut Progress<'p>,
 ) -> Result<Response<Body>, Rejection> {
-    // RFC 8555 section 8.3 asks over cleartext HTTP. The answer comes before every rule of the policy.
-    if worker.challenges().is_pending()
-        && let Some(answer) = validation(worker, connection, parts)
-    {
-        record.is_validation();
-        return Ok(answer);
-    }
     if forward_auth::is_asked(policy, parts.uri.path()) {
         exchange.verdict = Some(VerdictStyle::Statuses);
         record.asks_for_verdict();
     }
     if connection.take_fragment() {
         return Err(Denial::BadRequest(Malformed::Fragment).into());
+    }
+    // RFC 8555 section 8.3 asks over cleartext HTTP. The answer comes before every rule of the policy.
+    if worker.challenges().is_pending()
+        && let Some(answer) = validation(worker, connection, parts)
+    {
+        record.is_validation();
+        return Ok(answer);
     }
     let is_question = exchange.verdict.is_some() && exchange.caller.by_trusted_proxy;
     let known = &connection.known_host;

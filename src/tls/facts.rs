@@ -381,6 +381,25 @@ mod tests {
     }
 
     #[test]
+    fn the_key_of_the_authority_is_identified_as_its_certificate_says() {
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![7; 20]);
+        let issuer = rcgen::Issuer::new(parameters, rcgen::KeyPair::generate().unwrap());
+        let mut parameters = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let facts = |parameters: &rcgen::CertificateParams| {
+            Facts::of(parameters.signed_by(&key, &issuer).unwrap().der()).unwrap()
+        };
+        assert_eq!(facts(&parameters).authority_key, None);
+        parameters.use_authority_key_identifier_extension = true;
+        // RFC 9773 section 4.1 uses the serial number as it is encoded, with a leading zero.
+        parameters.serial_number = Some(rcgen::SerialNumber::from_slice(&[0x87, 0x65]));
+        let facts = facts(&parameters);
+        assert_eq!((facts.authority_key, facts.serial), (Some(vec![7; 20]), vec![0, 0x87, 0x65]));
+    }
+
+    #[test]
     fn a_certificate_holds_from_its_first_second_to_its_last() {
         // RFC 5280 section 4.1.2.5: the validity period includes both notBefore and notAfter.
         let validity = Validity { begins: 10, ends: 20 };

@@ -1,7 +1,7 @@
 //! The certificate that the gateway orders from an ACME server.
 
 use super::pair::{self, names_other};
-use super::{Facts, Files};
+use super::{Facts, Files, Invalid};
 use crate::clock::Now;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,11 +24,12 @@ pub(crate) fn is_usable(file: &Path) -> bool {
     pair::read(&Files { certificate: file.to_owned(), key: file.to_owned(), ocsp: None }).is_ok()
 }
 
-/// Checks a chain and its key before they replace the certificate in use.
+/// Checks a chain and its key before they replace the certificate in use. Returns the begin of the validity, in seconds
+/// since 1970.
 ///
 /// # Errors
 /// Returns a sentence if clients of these hosts would reject the certificate, whatever authorities they trust.
-pub(crate) fn check_issued(pem: &str, hosts: &[Box<str>]) -> Result<(), String> {
+pub(crate) fn check_issued(pem: &str, hosts: &[Box<str>]) -> Result<u64, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let chain = chain.map_err(|error| format!("the issued chain is not PEM: {error}"))?;
     let own = chain.first().ok_or("the issued chain is empty")?.clone();
@@ -43,8 +44,10 @@ pub(crate) fn check_issued(pem: &str, hosts: &[Box<str>]) -> Result<(), String> 
     }
     let facts = Facts::of(&own).ok_or("the issued certificate cannot be read")?;
     match facts.validity.fault(Now::read().unix) {
-        Some(invalid) => Err(format!("the issued certificate {invalid}; check this machine's clock")),
-        None => Ok(()),
+        Some(invalid @ Invalid::Expired(_)) => {
+            Err(format!("the issued certificate {invalid}; check this machine's clock"))
+        }
+        Some(Invalid::NotYet(_)) | None => Ok(facts.validity.begins),
     }
 }
 
@@ -67,8 +70,8 @@ mod tests {
             check_issued(&format!("{chain}\n{}", key.serialize_pem()), &hosts)
         };
         let chain = pem(&["a.test", "b.test"], 2046, &key);
-        assert_eq!(check(&chain, &key, &["a.test", "b.test"]), Ok(()));
-        let refused = |result: Result<(), String>, why: &str| {
+        assert!(check(&chain, &key, &["a.test", "b.test"]).is_ok());
+        let refused = |result: Result<u64, String>, why: &str| {
             assert!(result.as_ref().is_err_and(|found| found.contains(why)), "{result:?}");
         };
         refused(check(&chain, &key, &["a.test", "c.test"]), "not for c.test");

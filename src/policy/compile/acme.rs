@@ -53,6 +53,7 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Arc<Settin
         agrees_to_terms: table.agree_to_terms,
         external_account,
         profile: table.profile.as_deref().map(Into::into),
+        state: faults.state_dir(),
     }))
 }
 

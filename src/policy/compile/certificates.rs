@@ -30,7 +30,7 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> TlsSettings {
         private::check_mode("state.dir", &faults.state_dir().join("certificate-key.pem"), faults);
     }
     if acme.is_some() {
-        let ordered = ordered(&faults.unwatched_path(&file.state.dir));
+        let ordered = ordered(&faults.state_dir());
         private::check_mode("state.dir", &ordered.key, faults);
         if !certificate.is_empty() || !key.is_empty() {
             faults.fault(
