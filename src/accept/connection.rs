@@ -44,15 +44,25 @@ async fn serve_http2<S: Parkable>(core: &Core, connection: &Rc<Connection>, stre
     let mut http = pin!(http);
     let mut draining = false;
     let end = poll_fn(|cx| {
-        match connection.activity.command(cx) {
+        let command = connection.activity.command(cx);
+        match command {
+            Some(Command::Close(Timeout::Farewell)) | None => {}
             Some(Command::Close(timeout)) => return Poll::Ready(Err(timeout)),
             Some(Command::Drain) if !draining => {
                 draining = true;
                 http.as_mut().graceful_shutdown();
             }
-            Some(Command::Drain | Command::Park) | None => {}
+            Some(Command::Drain | Command::Park) => {}
         }
-        http.as_mut().poll(cx).map(Ok)
+        match http.as_mut().poll(cx) {
+            Poll::Pending
+                if command == Some(Command::Close(Timeout::Farewell))
+                    && connection.activity.takes_leave() =>
+            {
+                Poll::Ready(Err(Timeout::Farewell))
+            }
+            poll => poll.map(Ok),
+        }
     })
     .await;
     if connection.activity.is_retired() {

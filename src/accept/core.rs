@@ -21,6 +21,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 /// How long a closing connection waits for a request in transit.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -180,14 +181,20 @@ impl Core {
         self.draining.get()
     }
 
-    /// Lets connections finish their requests for up to `[server] drain`, then closes all that remain.
-    pub(super) async fn drain(&self) {
+    /// Waits until the listeners have accepted what is in their queues, lets connections finish their requests for up to
+    /// `[server] drain`, then closes all that remain.
+    pub(super) async fn drain(&self, listeners: Vec<JoinHandle<()>>) {
         self.draining.set(true);
         self.drain_wakers.take().into_iter().for_each(Waker::wake);
         self.command_all(Command::Drain);
-        // Yield first: the accept loops can then accept the connections in the kernel's queue.
-        tokio::task::yield_now().await;
-        if tokio::time::timeout(self.worker.settings().drain, self.wait_until_empty()).await.is_err() {
+        let until_closed = async {
+            for listener in listeners {
+                // A listener that panicked has closed its socket, too.
+                let _ = listener.await;
+            }
+            self.wait_until_empty().await;
+        };
+        if tokio::time::timeout(self.worker.settings().drain, until_closed).await.is_err() {
             if self.worker.pools().streams().drain() {
                 // The close frames are on their way.
                 let _ = tokio::time::timeout(Duration::from_secs(2), self.wait_for_websockets()).await;

@@ -175,23 +175,23 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let mut draining = false;
     poll_fn(|cx| {
         let command = connection.activity.command(cx);
-        match command {
-            Some(Command::Close(timeout)) => return Poll::Ready(End::Timeout(timeout)),
-            Some(Command::Drain) if !draining => {
-                draining = true;
-                // An idle connection stays open briefly, because a request may be in transit. The response to that
-                // request announces `close`.
-                if connection.activity.is_active() {
-                    Pin::new(&mut *http).graceful_shutdown();
-                }
-            }
-            Some(Command::Drain | Command::Park) | None => {}
+        // A draining connection closes after the next answer, which announces `close`, or once it was idle. It never
+        // closes after an answer that did not announce it, because the next request may already be in transit.
+        if let Some(Command::Close(timeout)) = command
+            && timeout != Timeout::Farewell
+        {
+            return Poll::Ready(End::Timeout(timeout));
         }
         match Pin::new(&mut *http).poll(cx) {
             Poll::Ready(end) => Poll::Ready(End::Http(end)),
+            Poll::Pending
+                if command == Some(Command::Close(Timeout::Farewell))
+                    && connection.activity.takes_leave() =>
+            {
+                Poll::Ready(End::Timeout(Timeout::Farewell))
+            }
             // The HTTP library drops its unsent output when it is taken apart, so this question comes right after it
             // has written all that it could.
             Poll::Pending if command == Some(Command::Park) && connection.park() => Poll::Ready(End::Idle),

@@ -11,7 +11,7 @@ use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::activity::Command;
 use crate::peer::{Connection, Peer, Protocol, Scheme, Session};
 use crate::tls::Certificates;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -28,6 +28,23 @@ use tokio::net::{TcpListener, TcpStream};
 const BACKLOG: i32 = 4096;
 /// Pause after `accept` fails because the system has no free file descriptor or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a closing socket waits for the last segment of TCP handshakes in progress. It is above most round trips.
+const HANDSHAKE_END: Duration = Duration::from_millis(100);
+/// A socket filter that drops each segment with SYN and without ACK. It drops nothing of a handshake in progress.
+const NO_NEW_CONNECTIONS: [SockFilter; 5] = {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    [
+        // Byte 13 of a TCP header has the flags (RFC 9293 section 3.1).
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, 0x12),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0x02),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+};
 
 /// The protocol that a listener serves.
 #[derive(Clone)]
@@ -47,6 +64,8 @@ pub(crate) struct Entry {
     /// The load balancers whose connections begin with a PROXY header. `None` if the listener accepts connections
     /// without a header.
     pub(crate) proxies: Option<Arc<[Cidr]>>,
+    /// Whether the service manager holds the sockets. Their queues then outlive this process.
+    pub(crate) is_inherited: bool,
 }
 
 /// Binds `cores` sockets to one address. The kernel distributes connections over them (`SO_REUSEPORT`), so cores share
@@ -126,22 +145,17 @@ impl Drop for Slot {
     }
 }
 
-/// Accepts connections until the core drains. Then accepts the connections that are already queued, and closes the
-/// socket.
+/// Accepts connections until the core drains. Then closes the socket, and loses no connection that a client believes to
+/// be open.
 pub(super) async fn run(core: Rc<Core>, listener: TcpListener, entry: Entry, slots: Arc<ConnectionSlots>) {
     let last_logged = Cell::new(None::<Instant>);
-    let mut draining = false;
     loop {
-        let accepted = poll_fn(|cx| {
-            draining = draining || core.is_draining(cx);
-            match listener.poll_accept(cx) {
-                Poll::Pending if draining => Poll::Ready(None),
-                poll => poll.map(Some),
-            }
-        })
-        .await;
-        match accepted {
-            None => return,
+        let accepted = poll_fn(|cx| match core.is_draining(cx) {
+            true => Poll::Ready(None),
+            false => listener.poll_accept(cx).map(Some),
+        });
+        match accepted.await {
+            None => break,
             Some(Ok((stream, address))) => accept_connection(&core, stream, address, &entry, &slots),
             Some(Err(error)) if is_connection_error(&error) => {}
             Some(Err(error)) => {
@@ -154,11 +168,46 @@ pub(super) async fn run(core: Rc<Core>, listener: TcpListener, entry: Entry, slo
                         &[("error", &error.to_string())],
                     );
                 }
-                if draining {
-                    return;
-                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+    if !entry.is_inherited {
+        let accept = |stream, address| accept_connection(&core, stream, address, &entry, &slots);
+        close(listener, accept).await;
+    }
+}
+
+/// Accepts the connections that are open or in their handshake, and closes the socket.
+///
+/// The kernel resets the connections in the queue of a socket that closes. To their clients they are open, so a load
+/// balancer does not send the request again. The socket therefore first stops to take new connections. Their clients
+/// repeat the SYN after a second, and are then refused.
+async fn close(listener: TcpListener, mut accept: impl FnMut(TcpStream, SocketAddr)) {
+    // Without the filter, a connection that arrives between the last `accept` and the close is lost.
+    let _ = SockRef::from(&listener).attach_filter(&NO_NEW_CONNECTIONS);
+    let accept_all = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, address)) => accept(stream, address),
+                Err(error) if is_connection_error(&error) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(HANDSHAKE_END, accept_all).await;
+    // tokio asks the kernel only if the runtime has already seen that the socket is ready.
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        match listener.accept() {
+            Ok((stream, address)) => {
+                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                if let Ok(stream) = stream {
+                    accept(stream, address);
+                }
+            }
+            Err(error) if is_connection_error(&error) => {}
+            Err(_) => return,
         }
     }
 }
@@ -178,7 +227,7 @@ fn accept_connection(
     entry: &Entry,
     slots: &Arc<ConnectionSlots>,
 ) {
-    let Entry { kind, proxies } = entry;
+    let Entry { kind, proxies, is_inherited: _ } = entry;
     if let Some(from) = proxies
         && !proxied::is_trusted(core, from, address.ip())
     {

@@ -120,15 +120,17 @@ async fn run(
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let core = Rc::new(Core::new(Worker::new(index, &shared, settings)?));
+    let mut listeners = Vec::new();
     for (socket, entry) in sockets {
         let listener = TcpListener::from_std(socket)?;
-        tokio::task::spawn_local(listener::run(core.clone(), listener, entry, slots.clone()));
+        let accepting = listener::run(core.clone(), listener, entry, slots.clone());
+        listeners.push(tokio::task::spawn_local(accepting));
     }
     tokio::task::spawn_local(core.clone().sweep());
     // `wait_for` fails if the sender was dropped. No drain can be requested any more, so the core drains now.
     let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
     core.begin_closing();
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
-    core.drain().await;
+    core.drain(listeners).await;
     Ok(())
 }

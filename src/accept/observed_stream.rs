@@ -3,11 +3,17 @@
 use super::frames::{FrameEvent, FrameScanner};
 use crate::peer::{Connection, Protocol};
 use bytes::{Buf, Bytes};
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// How long a closed HTTP/2 connection waits for its client to close it too.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A client's byte stream that reports reads and writes to the connection.
 #[derive(Debug)]
@@ -19,12 +25,14 @@ pub(super) struct ObservedStream<S> {
     /// Scans the HTTP/2 frames. `None` over HTTP/1.1.
     frames: Option<Box<FrameScanner>>,
     has_suppressed_output: bool,
+    /// The end of the wait for the client to close an HTTP/2 connection, once its output is shut down.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> ObservedStream<S> {
     pub(super) fn new(stream: S, connection: Rc<Connection>, protocol: Protocol) -> Self {
         let frames = (protocol == Protocol::Http2).then(|| Box::new(FrameScanner::new()));
-        Self { stream, connection, unread: Bytes::new(), frames, has_suppressed_output: false }
+        Self { stream, connection, unread: Bytes::new(), frames, has_suppressed_output: false, linger: None }
     }
 
     /// Continues an HTTP/1.1 connection. `unread` precedes the bytes of `stream`.
@@ -51,6 +59,28 @@ impl<S> ObservedStream<S> {
                     connection.activity.end_frame(ends_head, connection.coarse_now())
                 }
             }),
+        }
+    }
+
+    /// Discards input until the client closes the connection, for up to [`LINGER`].
+    ///
+    /// An HTTP/2 client often sends a frame, such as WINDOW_UPDATE, after it received its last response. If the socket
+    /// were closed by then, the kernel would reset the connection, and the client could lose the response.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let end = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        if end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut sink = [0; 4096];
+        loop {
+            let mut sink = ReadBuf::new(&mut sink);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut sink)) {
+                Ok(()) if !sink.filled().is_empty() => {}
+                Ok(()) | Err(_) => return Poll::Ready(()),
+            }
         }
     }
 
@@ -98,7 +128,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.suppress_library_output() {
             return Poll::Ready(Ok(buf.len()));
@@ -125,7 +155,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
             // The gateway still has to write a response.
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        if self.frames.is_some() { self.poll_linger(cx).map(Ok) } else { Poll::Ready(Ok(())) }
     }
 
     fn poll_write_vectored(

@@ -174,7 +174,7 @@ fn bind_all(settings: &ServerSettings) -> Result<Bound, String> {
         let tls = settings.tls.clone().complete(&settings.state_dir)?;
         let certificates = Certificates::open(tls, settings.min_version)?;
         let proxies = settings.proxy_protocol.https.clone();
-        let entry = Entry { kind: ListenerKind::Tls(certificates.clone()), proxies };
+        let entry = Entry { kind: ListenerKind::Tls(certificates.clone()), proxies, is_inherited: false };
         bound.certificates = Some(certificates);
         for address in &settings.https {
             bound.https.push(spread(*address, "https", &entry, &mut bound.sockets)?);
@@ -184,7 +184,7 @@ fn bind_all(settings: &ServerSettings) -> Result<Bound, String> {
         (true, Some(https)) => ListenerKind::Redirect(settings.public_port.unwrap_or(https.port())),
         (true, None) | (false, _) => ListenerKind::Plain,
     };
-    let entry = Entry { kind, proxies: settings.proxy_protocol.http.clone() };
+    let entry = Entry { kind, proxies: settings.proxy_protocol.http.clone(), is_inherited: false };
     for address in &settings.http {
         bound.http.push(spread(*address, "http", &entry, &mut bound.sockets)?);
     }

@@ -22,6 +22,17 @@ pub(crate) enum Command {
     Close(Timeout),
 }
 
+impl Command {
+    /// Returns whether the connection closes whatever happens. After a farewell, it still serves a request that arrived
+    /// in the meantime.
+    fn is_final(self) -> bool {
+        match self {
+            Self::Close(timeout) => timeout != Timeout::Farewell,
+            Self::Park | Self::Drain => false,
+        }
+    }
+}
+
 /// The deadline that a connection missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timeout {
@@ -207,8 +218,16 @@ impl Activity {
         self.answering.get()
     }
 
-    pub(crate) fn is_active(&self) -> bool {
-        self.active.get() > 0
+    /// Returns whether a farewell closes the connection. Withdraws the farewell if a request arrived after the sweep that
+    /// issued it.
+    pub(crate) fn takes_leave(&self) -> bool {
+        let is_idle = self.active.get() == 0
+            && matches!(self.wait.get(), Wait::First | Wait::Next)
+            && self.blocked.get().is_none();
+        if !is_idle {
+            self.command.set(Some(Command::Drain));
+        }
+        is_idle
     }
 
     /// Returns whether an HTTP/1.1 connection waits for another request, of which no byte was read, and has no unsent
@@ -291,9 +310,9 @@ impl Activity {
         }
     }
 
-    /// Issues a command to drain or close. [`Command::Drain`] never replaces [`Command::Close`].
+    /// Issues a command to drain or close. Only a farewell is replaced by another command to close.
     pub(crate) fn issue(&self, command: Command, now: CoarseMillis) {
-        if matches!(self.command.get(), Some(Command::Close(_))) || self.command.get() == Some(command) {
+        if self.command.get().is_some_and(Command::is_final) || self.command.get() == Some(command) {
             return;
         }
         if !self.closing.replace(true) && self.wait.get() != Wait::Head {
@@ -309,11 +328,10 @@ impl Activity {
         }
     }
 
-    /// Returns the current command. Registers the task of `cx` to be woken by the next command, unless the command is
-    /// [`Command::Close`].
+    /// Returns the current command. Registers the task of `cx` to be woken by the next command, if another can follow.
     pub(crate) fn command(&self, cx: &Context<'_>) -> Option<Command> {
         let command = self.command.get();
-        if !matches!(command, Some(Command::Close(_))) {
+        if !command.is_some_and(Command::is_final) {
             match self.waker.take() {
                 Some(waker) if waker.will_wake(cx.waker()) => self.waker.set(Some(waker)),
                 _ => self.waker.set(Some(cx.waker().clone())),

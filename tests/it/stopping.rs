@@ -1,9 +1,11 @@
 //! The order to stop, while clients and load balancers do not know of it yet.
 
 use crate::kit::http2::{Frames, Verdict, block, frame};
-use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};
+use crate::kit::upstream::{After, Gate};
+use crate::kit::{Connection, PATIENCE, Portcullis, Request, Upstream, eventually};
 use crate::{PUBLIC, gateway, policy};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 const GET: [(&str, &str); 4] =
@@ -40,6 +42,111 @@ fn requests_that_are_on_their_way_at_the_order_to_stop_are_answered() {
         assert_eq!(answer.is(200).header("connection"), Some("close"), "{number}");
         connection.is_closed();
     }
+    assert_eq!(gateway.exit_code(), Some(0));
+}
+
+/// The kernel resets the connections in the queue of a socket that closes. A load balancer does not send their requests
+/// again, because the connections were open.
+#[test]
+fn each_connection_that_was_open_before_the_socket_closed_is_answered() {
+    let upstream = Upstream::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    for round in 0..6 {
+        let policy = format!("[server]\nworkers = 2\n{}", policy(&upstream, PUBLIC));
+        let mut gateway = Portcullis::with(&policy).start();
+        let address = gateway.http();
+        let clients: Vec<_> = (0..12).map(|_| std::thread::spawn(move || hammer(address))).collect();
+        let requests = || gateway.metric("portcullis_connections_total").unwrap_or_default();
+        eventually("there is load", || requests() > 200);
+        gateway.signal("TERM");
+        for client in clients {
+            let lost = client.join().unwrap();
+            assert_eq!(lost, None, "round {round}");
+        }
+        assert_eq!(gateway.exit_code(), Some(0));
+    }
+}
+
+/// Opens one connection after the other, with a request each, until the gateway refuses one. Returns the error of the
+/// first request without an answer.
+fn hammer(address: SocketAddr) -> Option<String> {
+    loop {
+        let mut stream = match TcpStream::connect(address) {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return None,
+            Err(error) => return Some(format!("connect: {error}")),
+        };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = [0; 12];
+        let exchanged =
+            stream.write_all(&Request::get("/").bytes()).and_then(|()| stream.read_exact(&mut answer));
+        match exchanged {
+            Ok(()) if answer == *b"HTTP/1.1 200" => {}
+            Ok(()) => return Some(format!("answer: {}", answer.escape_ascii())),
+            Err(error) => return Some(format!("exchange: {error}")),
+        }
+    }
+}
+
+/// The next request may be in transit when the answer ends, because its head announced no `close`.
+#[test]
+fn a_connection_whose_answer_began_before_the_order_to_stop_serves_another_request() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::with(move |seen, wire| {
+        if seen.target == "/second" {
+            wire.answer("200 OK", "", "second");
+            return After::Keep;
+        }
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfir");
+        held.wait();
+        wire.send("st!");
+        After::Keep
+    });
+    let mut gateway = gateway(&upstream, PUBLIC);
+    let mut connection = Connection::open(gateway.http());
+    connection.send(Request::get("/first").bytes());
+    let head = connection.read_head().expect("the head arrives before the order to stop");
+    assert_eq!(head.header("connection"), None);
+    assert_eq!(connection.take(3), b"fir");
+    gateway.signal("TERM");
+    eventually("it drains", || Request::get("/readyz").to(gateway.admin()).status == 503);
+    let address = gateway.http();
+    eventually("the socket is closed", || {
+        TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    connection.send(Request::get("/second").bytes());
+    gate.open();
+    assert_eq!(connection.take(3), b"st!");
+    let answer = connection.answer();
+    assert_eq!(answer.is(200).text(), "second");
+    assert_eq!(answer.header("connection"), Some("close"));
+    connection.is_closed();
+    assert_eq!(gateway.exit_code(), Some(0));
+}
+
+/// A reset could destroy an answer that the client has received and not yet read.
+#[test]
+fn a_frame_that_arrives_after_the_end_of_an_http_2_connection_does_not_reset_it() {
+    let upstream = Upstream::start();
+    let mut gateway = gateway(&upstream, PUBLIC);
+    let mut frames = Frames::open(gateway.http());
+    frames.send(frame::HEADERS, WHOLE, 1, &block(&GET)).unwrap();
+    assert_eq!(frames.verdict(1), Verdict::Status(200));
+    let mut writer = frames.writer();
+    gateway.signal("TERM");
+    while let Some(received) = frames.next() {
+        // The gateway waits for the answer to its PING before it sends the last GOAWAY.
+        if received.kind == frame::PING && received.flags & frame::ACK == 0 {
+            writer.send(frame::PING, frame::ACK, 0, &received.payload).unwrap();
+        }
+    }
+    for _ in 0..3 {
+        // The kernel would report the reset that the previous frame caused.
+        writer
+            .send(frame::WINDOW_UPDATE, 0, 0, &1000_u32.to_be_bytes())
+            .expect("the connection is not reset");
+    }
+    drop((frames, writer));
     assert_eq!(gateway.exit_code(), Some(0));
 }
 

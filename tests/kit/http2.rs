@@ -179,6 +179,8 @@ pub mod frame {
     pub const WINDOW_UPDATE: u8 = 8;
     /// A flag of `HEADERS` and `DATA`: the last frame of the stream in this direction.
     pub const END_STREAM: u8 = 1;
+    /// The flag of SETTINGS and PING.
+    pub const ACK: u8 = 1;
     /// A flag of `HEADERS` and `CONTINUATION`: the last frame of the field section.
     pub const END_HEADERS: u8 = 4;
 }

@@ -129,6 +129,24 @@ fn a_draining_connection_waits_briefly_for_a_request_in_transit() {
     assert_eq!(command_after(&activity, 91_000), Some(Command::Close(Timeout::Farewell)));
 }
 
+/// The sweep issues the farewell, and the task of the connection sees it later.
+#[test]
+fn a_request_that_arrives_before_the_farewell_is_said_withdraws_it() {
+    let activity = served_once(false, 0);
+    activity.issue(Command::Drain, 0);
+    assert_eq!(command_after(&activity, 1_000), Some(Command::Close(Timeout::Farewell)));
+    assert!(activity.receive(1_000));
+    assert!(!activity.takes_leave());
+    assert_eq!(command_after(&activity, 10_999), Some(Command::Drain), "the head has its own deadline");
+    activity.begin_request();
+    activity.end_request(20_000);
+    assert_eq!(command_after(&activity, 20_999), Some(Command::Drain));
+    assert_eq!(command_after(&activity, 21_000), Some(Command::Close(Timeout::Farewell)));
+    assert!(activity.takes_leave());
+    activity.issue(Command::Close(Timeout::Drain), 22_000);
+    assert_eq!(command_after(&activity, 22_000), Some(Command::Close(Timeout::Drain)));
+}
+
 #[test]
 fn a_client_that_stops_reading_is_closed_unless_it_resumes() {
     let activity = Activity::new(0);
