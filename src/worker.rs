@@ -7,7 +7,7 @@ use crate::clock::Now;
 use crate::decision_log::{DecisionLog, Recorder};
 use crate::denial::Denial;
 use crate::forward::Pools;
-use crate::journal::Journal;
+use crate::journal::{Journal, Level};
 use crate::metrics::WorkerCounters;
 use crate::peer::CoarseMillis;
 use crate::policy::{LivePolicy, PinnedPolicy};
@@ -61,6 +61,8 @@ pub(crate) struct Worker {
     request_ids: RequestIds,
     clock: Cell<Now>,
     coarse_now: Cell<CoarseMillis>,
+    /// The number of refused requests that the log has reported, and when it did.
+    shed: Cell<(u64, CoarseMillis)>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -91,6 +93,7 @@ impl Worker {
                 .map_err(|_| io::Error::other("the system gives no random numbers"))?,
             clock: Cell::new(Now::read()),
             coarse_now: Cell::new(0),
+            shed: Cell::default(),
         })
     }
 
@@ -189,7 +192,28 @@ impl Worker {
         self.counters.token_cache_misses.set(tokens.misses());
         self.counters.api_keys.iter().zip(tokens.api_keys()).for_each(|(counter, count)| counter.set(count));
         drop(tokens);
+        self.report_shed(tick);
+        self.counters.sweeps.add(1);
         self.flush_log();
+    }
+
+    /// Logs the number of requests that were refused without an access line, at most once per second.
+    fn report_shed(&self, tick: CoarseMillis) {
+        let (reported, at) = self.shed.get();
+        let shed = self.counters.requests_shed.get();
+        if shed == reported || tick < at.saturating_add(1000) {
+            return;
+        }
+        self.shed.set((shed, tick));
+        self.journal.event_with(
+            Level::Warn,
+            "requests were refused: as many are in progress as [server.bounds] requests allows",
+            &[
+                ("core", self.index.into()),
+                ("refused", shed.saturating_sub(reported).into()),
+                ("bound", self.settings.requests_max.into()),
+            ],
+        );
     }
 
     /// Passes the buffered access lines to the log.

@@ -34,6 +34,8 @@ pub struct WorkerSettings {
     pub is_asked: bool,
     /// Maximum number of concurrent HTTP/2 streams per connection.
     pub streams: u32,
+    /// Maximum number of requests in progress on each core.
+    pub requests_max: u64,
     /// Maximum number of open connections over all cores.
     pub connections_max: usize,
     /// The time from the stop signal to the start of the drain.

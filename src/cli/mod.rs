@@ -13,6 +13,7 @@ mod diff;
 mod explain;
 mod healthcheck;
 mod help;
+mod inherited;
 mod init;
 mod key;
 mod limits;

@@ -1,5 +1,6 @@
 //! `portcullis run`: starts the gateway, serves until a signal arrives, and drains the connections.
 
+use super::inherited::Inherited;
 use super::{REFUSED, limits, load_and_test, print_error};
 use crate::accept::listener::bind;
 use crate::accept::{Entry, Gateway, ListenerKind, Sockets};
@@ -163,6 +164,7 @@ fn log_open_file_limit(journal: &Journal, asked: usize, taken: usize, files: Opt
 }
 
 fn bind_all(settings: &ServerSettings) -> Result<Bound, String> {
+    let mut inherited = Inherited::take()?;
     let mut bound = Bound {
         sockets: (0..settings.cores).map(|_| Vec::new()).collect(),
         https: vec![],
@@ -177,7 +179,7 @@ fn bind_all(settings: &ServerSettings) -> Result<Bound, String> {
         let entry = Entry { kind: ListenerKind::Tls(certificates.clone()), proxies, is_inherited: false };
         bound.certificates = Some(certificates);
         for address in &settings.https {
-            bound.https.push(spread(*address, "https", &entry, &mut bound.sockets)?);
+            bound.https.push(spread(*address, "https", &entry, &mut inherited, &mut bound.sockets)?);
         }
     }
     let kind = match (settings.redirect, bound.https.first()) {
@@ -186,16 +188,30 @@ fn bind_all(settings: &ServerSettings) -> Result<Bound, String> {
     };
     let entry = Entry { kind, proxies: settings.proxy_protocol.http.clone(), is_inherited: false };
     for address in &settings.http {
-        bound.http.push(spread(*address, "http", &entry, &mut bound.sockets)?);
+        bound.http.push(spread(*address, "http", &entry, &mut inherited, &mut bound.sockets)?);
     }
     for address in &settings.admin {
         let cannot = |error| cannot_listen("admin", *address, &error);
-        for listener in bind(*address, 1).map_err(cannot)? {
+        let (listeners, _) = listeners(*address, 1, &mut inherited).map_err(cannot)?;
+        for listener in listeners {
             let local = listener.local_addr().map_err(cannot)?;
             bound.admin.push((listener, local));
         }
     }
+    inherited.finish()?;
     Ok(bound)
+}
+
+/// Returns the listeners of an address for this many cores, and whether the service manager holds their socket.
+fn listeners(
+    address: SocketAddr,
+    cores: usize,
+    inherited: &mut Inherited,
+) -> io::Result<(Vec<TcpListener>, bool)> {
+    match inherited.remove(address, cores) {
+        Some(listeners) => Ok((listeners?, true)),
+        None => Ok((bind(address, cores)?, false)),
+    }
 }
 
 /// Describes why the gateway cannot listen, and how to fix it.
@@ -222,13 +238,14 @@ fn spread(
     address: SocketAddr,
     key: &str,
     entry: &Entry,
+    inherited: &mut Inherited,
     sockets: &mut [Sockets],
 ) -> Result<SocketAddr, String> {
     let cannot = |error| cannot_listen(key, address, &error);
-    let listeners = bind(address, sockets.len()).map_err(cannot)?;
+    let (listeners, is_inherited) = listeners(address, sockets.len(), inherited).map_err(cannot)?;
     let local = listeners[0].local_addr().map_err(cannot)?;
     for (listener, sockets) in listeners.into_iter().zip(sockets) {
-        sockets.push((listener, entry.clone()));
+        sockets.push((listener, Entry { is_inherited, ..entry.clone() }));
     }
     Ok(local)
 }

@@ -269,6 +269,8 @@ pub struct BoundsSection {
     pub idle_timeout: Duration,
     /// Maximum number of client connections.
     pub connections: usize,
+    /// Maximum number of requests in progress on each core.
+    pub requests: usize,
     /// Maximum number of concurrent HTTP/2 streams per connection.
     pub streams: u32,
 }
@@ -284,6 +286,7 @@ impl Default for BoundsSection {
             min_rate: ByteSize::bytes(500),
             idle_timeout: Duration::seconds(75),
             connections: 20_000,
+            requests: 20_000,
             streams: 128,
         }
     }

@@ -45,6 +45,11 @@ pub(crate) struct AdminState {
 }
 
 impl AdminState {
+    /// Returns whether `/readyz` responds with 503.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
     /// Makes `/readyz` respond with 503.
     pub(crate) fn begin_draining(&self) {
         self.draining.set(true);

@@ -14,6 +14,7 @@ mod keys;
 mod metrics_page;
 mod queries;
 mod reload;
+mod service_manager;
 mod signals;
 mod tasks;
 mod upstream_checks;
@@ -22,6 +23,7 @@ pub(crate) use admin::Admin;
 pub(crate) use reload::{ReloadRequest, ReloadStatus, Reloader, log_finding};
 pub(crate) use signals::file as signal_file;
 
+use self::service_manager::ServiceManager;
 use crate::accept::Gateway;
 use crate::journal::Level;
 use crate::worker::Shared;
@@ -29,6 +31,7 @@ use crate::worker_settings::WorkerSettings;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -72,8 +75,15 @@ pub(crate) fn run(
         tokio::task::spawn_local(reloader.run(received));
         let state = admin.serve(shared.clone(), requests)?;
         ready();
+        let manager = Rc::new(ServiceManager::from_environment());
+        manager.notify("READY=1");
+        tokio::task::spawn_local({
+            let (manager, state, shared) = (manager.clone(), state.clone(), shared.clone());
+            async move { manager.send_signs_of_life(&shared.counters, || state.is_draining()).await }
+        });
         let name = stop.signal().await;
         state.begin_draining();
+        manager.notify("STOPPING=1");
         let (delay, drain) = (settings.drain_delay, settings.drain);
         shared.journal.event_with(
             Level::Info,

@@ -173,6 +173,10 @@ pub(crate) struct WorkerCounters {
     /// Identity fields that were removed from clients' requests.
     pub identity_dropped: Counter,
     pub requests_in_progress: Counter,
+    /// Requests that were refused because too many were in progress.
+    pub requests_shed: Counter,
+    /// How often the core has run its periodic work. It shows that the core does not stand still.
+    pub sweeps: Counter,
     pub websockets_open: Counter,
     /// Ended WebSockets, and long answers that the gateway ended, by the orders of [`StreamKind`] and [`StreamEnd`].
     pub streams_ended: [[Counter; StreamEnd::ALL.len()]; StreamKind::ALL.len()],

@@ -72,6 +72,12 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
             Kind::Gauge,
             |w| &w.requests_in_progress,
         ),
+        (
+            "portcullis_requests_shed_total",
+            "Requests refused at once because too many were in progress.",
+            Kind::Counter,
+            |w| &w.requests_shed,
+        ),
         ("portcullis_websockets_open", "Open WebSockets.", Kind::Gauge, |w| &w.websockets_open),
     ];
     let sum = |pick: Pick| workers.iter().map(|worker| pick(worker).get()).fold(0, u64::wrapping_add);

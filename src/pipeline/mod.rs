@@ -14,6 +14,7 @@ mod preflight;
 mod progress;
 mod record;
 mod rejection;
+mod shed;
 mod signals;
 pub(crate) mod stages;
 mod tunnel;
@@ -66,10 +67,13 @@ pub(crate) async fn handle(
     {
         websocket::from_http2(&mut parts, protocol.as_str());
     }
+    let body = Inbound::new(body, connection.clone(), &parts.headers);
+    if shed::is_due(&worker) {
+        return Ok(shed::refuse(&worker, &connection, &parts, body));
+    }
     let pinned = worker.policy();
     let policy: &Policy = &pinned;
     let (version, method) = (parts.version, parts.method.clone());
-    let body = Inbound::new(body, connection.clone(), &parts.headers);
     let heard = policy.compat().map(|Compat::FlaskJwtExtended| CompatRequest::of(&parts.headers));
     let origin = cors::listed(&parts.headers, policy.origins());
     // A client whose proofs must have a nonce gets the next one with each response (RFC 9449 section 8.2).

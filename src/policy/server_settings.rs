@@ -75,6 +75,7 @@ impl ServerSettings {
             ("server.bounds.min_rate", ours.min_rate != theirs.min_rate),
             ("server.bounds.idle_timeout", ours.idle_timeout != theirs.idle_timeout),
             ("server.bounds.connections", ours.connections_max != theirs.connections_max),
+            ("server.bounds.requests", ours.requests_max != theirs.requests_max),
             ("server.bounds.streams", ours.streams != theirs.streams),
             ("log.format", ours.style != theirs.style),
             ("log.access", ours.access != theirs.access),

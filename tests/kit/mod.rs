@@ -13,6 +13,7 @@ pub mod faults;
 pub mod forge;
 pub mod http2;
 pub mod key_server;
+pub mod load;
 pub mod pki;
 pub mod portcullis;
 #[allow(dead_code, reason = "the store's own tests ask for more of it")]

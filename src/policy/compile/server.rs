@@ -221,6 +221,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
     for (key, number) in [
         ("server.bounds.headers", bounds.headers),
         ("server.bounds.connections", bounds.connections),
+        ("server.bounds.requests", bounds.requests),
         ("server.bounds.streams", bounds.streams as usize),
     ] {
         if number == 0 {
@@ -278,6 +279,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
             is_asked: file.authority.is_some() && !server.trusted_proxies.is_empty(),
             streams: bounds.streams,
             connections_max: bounds.connections,
+            requests_max: bounds.requests as u64,
             drain_delay: server.drain_delay.into(),
             drain: server.drain.into(),
             access: match file.log.access {
