@@ -9,6 +9,7 @@ use crate::peer::{Connection, Protocol, Session};
 use crate::pipeline;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -34,34 +35,48 @@ pub(super) async fn serve<S: Parkable>(
 
 async fn serve_http2<S: Parkable>(core: &Core, connection: &Rc<Connection>, stream: S) {
     let io = TokioIo::new(ObservedStream::new(stream, connection.clone(), Protocol::Http2));
+    let has_request = Rc::new(Cell::new(false));
     let service = {
         let connection = connection.clone();
         let worker = core.worker.clone();
+        let has_request = has_request.clone();
         // The HTTP library moves a stream's future several times before polling it. Moving a box is cheap.
-        service_fn(move |request| Box::pin(pipeline::handle(worker.clone(), connection.clone(), request)))
+        service_fn(move |request| {
+            has_request.set(true);
+            Box::pin(pipeline::handle(worker.clone(), connection.clone(), request))
+        })
     };
     let http = core.http2(StreamExecutor(connection.clone())).serve_connection(io, service);
     let mut http = pin!(http);
     let mut draining = false;
     let end = poll_fn(|cx| {
         let command = connection.activity.command(cx);
-        match command {
-            Some(Command::Close(Timeout::Farewell)) | None => {}
-            Some(Command::Close(timeout)) => return Poll::Ready(Err(timeout)),
-            Some(Command::Drain) if !draining => {
-                draining = true;
-                http.as_mut().graceful_shutdown();
-            }
-            Some(Command::Drain | Command::Park) => {}
+        if let Some(Command::Close(timeout)) = command
+            && timeout != Timeout::Farewell
+        {
+            return Poll::Ready(Err(timeout));
         }
-        match http.as_mut().poll(cx) {
+        let mut polled = http.as_mut().poll(cx);
+        // A client whose connection is new may get GOAWAY before it sends its first request. HAProxy then fails the
+        // request, although the connection would still serve it. The GOAWAY therefore waits for a request.
+        let says_goodbye = match command {
+            Some(Command::Drain) => has_request.get(),
+            Some(Command::Close(_)) => true,
+            Some(Command::Park) | None => false,
+        };
+        if polled.is_pending() && says_goodbye && !draining {
+            draining = true;
+            http.as_mut().graceful_shutdown();
+            polled = http.as_mut().poll(cx);
+        }
+        match polled {
             Poll::Pending
                 if command == Some(Command::Close(Timeout::Farewell))
                     && connection.activity.takes_leave() =>
             {
                 Poll::Ready(Err(Timeout::Farewell))
             }
-            poll => poll.map(Ok),
+            polled => polled.map(Ok),
         }
     })
     .await;
