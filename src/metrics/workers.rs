@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
-    let families: [(&'static str, &'static str, Kind, Pick); 13] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 14] = [
         ("portcullis_connections_open", "Open client connections.", Kind::Gauge, |w| &w.connections_open),
         (
             "portcullis_connections_parked",
