@@ -141,7 +141,7 @@ def a_pod(name, given, found):
     for monitor in [thing for thing in found if thing["kind"].endswith("Monitor")]:
         # The label that becomes the job, which the alert rules expect to be "portcullis".
         assert monitor["spec"]["jobLabel"] == "app.kubernetes.io/name" and labels["app.kubernetes.io/name"] == "portcullis"
-    if given["policyChange"] == "restart" if "policyChange" in given else False:
+    if given.get("policyChange") == "restart":
         assert "portcullis/policy" in template["metadata"]["annotations"], name
 
 
