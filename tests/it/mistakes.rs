@@ -413,6 +413,16 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
             &["http1"],
         ),
         (
+            format!(
+                "{}[upstream.echo]\nservers = [\"http://127.0.0.1:9\"]\nprotocol = \"http2\"\n[upstream.echo.health]\npath = \"/h\"\ncheck = \"http\"\n{ROUTE}",
+                issuer("")
+            ),
+            "fault",
+            "bad_upstream",
+            11,
+            &["tcp"],
+        ),
+        (
             format!("{}{ECHO}{ROUTE}sources = [{{ websocket = \"a,b\" }}]\n", issuer("")),
             "fault",
             "bad_value",

@@ -11,6 +11,7 @@ pub(super) use links::Links;
 
 use super::attempts::{report_down, report_up};
 use super::balance::{Key, KeyFacts};
+use super::counters::UpstreamShard;
 use super::deadline::Elapsed;
 use super::early::EarlyAnswer;
 use super::faults::Http2Error;
@@ -331,17 +332,23 @@ impl Attempts<'_> {
     }
 
     fn may_repeat(&mut self, failure: &Failure) -> bool {
-        self.upload.is_kept()
-            && match failure {
-                Failure::NotProcessed(_) => {
-                    self.refusals += 1;
-                    self.refusals <= REFUSALS_MAX
-                }
-                Failure::Lost(_) => {
-                    !std::mem::replace(&mut self.is_repeated, true) && self.head.method().is_idempotent()
-                }
-                Failure::Invalid(_) | Failure::Interim | Failure::Upload => false,
+        if !self.upload.is_kept() {
+            return false;
+        }
+        let is_safe = match failure {
+            Failure::NotProcessed(_) => {
+                self.refusals += 1;
+                self.refusals <= REFUSALS_MAX
             }
+            Failure::Lost(_) => {
+                !std::mem::replace(&mut self.is_repeated, true) && self.head.method().is_idempotent()
+            }
+            Failure::Invalid(_) | Failure::Interim | Failure::Upload => false,
+        };
+        // A server that replaces its connection is no failure, so GOAWAY takes nothing from the budget.
+        let is_free = matches!(failure, Failure::NotProcessed(error) if !error.is_reset());
+        let may = |counts: &UpstreamShard| counts.take_retry(self.upstream.retry_budget, Instant::now());
+        is_safe && (is_free || self.upstream.counters.of(self.pools.core).is_none_or(may))
     }
 
     /// Records why a server offers no stream. Returns the denial if no other server is to be tried.

@@ -27,6 +27,10 @@ pub(super) fn checks(
         faults.fault("bad_upstream", &format!("upstream.{name}.health.check"), found, hint);
         return Vec::new();
     }
+    if table.protocol == UpstreamProtocol::Http2 && matches!(health.check, HealthCheck::Http) {
+        let found = "\"http\", which sends HTTP/1.1, and the upstream uses HTTP/2";
+        faults.fault("bad_upstream", &format!("upstream.{name}.health.check"), found, "check = \"tcp\"");
+    }
     let Some(settings) = settings(&format!("upstream.{name}.health"), health, faults) else {
         return Vec::new();
     };
