@@ -911,7 +911,7 @@ pub enum LogLevel {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamSection {
-    /// `http://host:port` or `https://host:port`.
+    /// `http://host:port`, `https://host:port` or `unix:/path`.
     #[serde(deserialize_with = "one_or_many", serialize_with = "shown::servers")]
     #[schemars(with = "OneOrMany<String>")]
     pub servers: Vec<String>,

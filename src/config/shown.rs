@@ -67,8 +67,8 @@ pub(super) fn store<S: Serializer>(store: &Option<Secret>, serializer: S) -> Res
 /// `config show` prints rejected policies too.
 pub(super) fn servers<S: Serializer>(servers: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(servers.iter().map(|server| match server.rsplit_once('@') {
-        Some((_, host)) => format!("{MASK}@{host}"),
-        None => server.clone(),
+        Some((_, host)) if !server.starts_with("unix:") => format!("{MASK}@{host}"),
+        Some(_) | None => server.clone(),
     }))
 }
 

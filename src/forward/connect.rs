@@ -1,4 +1,4 @@
-//! Opens a connection to a server: name resolution, TCP and TLS.
+//! Opens a connection to a server: name resolution, TCP and TLS, or a Unix socket.
 
 use super::connection::Stream;
 use super::faults::{ConnectError, is_own};
@@ -6,7 +6,7 @@ use super::upstream::Server;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// Opens a connection that is ready for a request.
 pub(super) async fn connect(server: &Server, timeout: Duration) -> Result<Stream, ConnectError> {
@@ -17,6 +17,9 @@ pub(super) async fn connect(server: &Server, timeout: Duration) -> Result<Stream
 }
 
 async fn open(server: &Server) -> Result<Stream, ConnectError> {
+    if let Some(path) = &server.socket {
+        return UnixStream::connect(path).await.map(Stream::Unix).map_err(ConnectError::of_tcp);
+    }
     let name = (&*server.host, server.port);
     let addresses = tokio::net::lookup_host(name).await.map_err(|error| match is_own(&error) {
         true => ConnectError::Own(error),

@@ -8,6 +8,7 @@ use super::health::Health;
 use super::retry_budget::RetryBudget;
 use http::HeaderValue;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -60,12 +61,14 @@ pub enum Protocol {
 pub struct Server {
     /// The server's index in each core's table of pools, unique within this process.
     pub(crate) id: usize,
-    /// `http://host:port`, as in the policy.
+    /// `http://host:port` or `unix:/path`, as in the policy.
     pub(crate) origin: Arc<str>,
     /// The host name or address, without brackets.
     pub(crate) host: Box<str>,
     /// The TCP port.
     pub(crate) port: u16,
+    /// The path of a server at a Unix socket.
+    pub(crate) socket: Option<Box<Path>>,
     /// The TLS settings of an `https` server.
     pub(crate) tls: Option<Tls>,
     /// The hash of `origin`.
@@ -163,14 +166,22 @@ impl Upstream {
 impl Server {
     /// Returns the server's address in canonical form, so that two spellings of one address count as one server.
     pub(crate) fn address(&self) -> String {
-        format!("{}:{}", self.host.to_ascii_lowercase(), self.port)
+        match &self.socket {
+            Some(path) => format!("unix:{}", path.display()),
+            None => format!("{}:{}", self.host.to_ascii_lowercase(), self.port),
+        }
     }
 
     /// Creates a server that has not failed.
     pub(crate) fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<Tls>) -> Self {
         static IDS: AtomicUsize = AtomicUsize::new(0);
         let hash = hash_of_origin(&origin);
-        Self { id: IDS.fetch_add(1, Ordering::Relaxed), origin, host, port, tls, hash, health: Health::new() }
+        Self { id: IDS.fetch_add(1, Ordering::Relaxed), origin, host, port, socket: None, tls, hash, health: Health::new() }
+    }
+
+    /// Creates a server at a Unix socket that has not failed.
+    pub(crate) fn at_socket(origin: Arc<str>, path: &Path) -> Self {
+        Self { socket: Some(path.into()), ..Self::new(origin, "localhost".into(), 0, None) }
     }
 
     /// Whether the server failed so recently, or fails its checks, that requests try other servers first.
@@ -201,8 +212,12 @@ impl Server {
         self.health.end_checks();
     }
 
-    /// Returns the server's host and port, which are sent as `Host` if the client named no host.
+    /// Returns the server's host and port, which are sent as `Host` if the client named no host. A Unix socket is
+    /// `localhost`.
     pub(crate) fn authority(&self) -> Option<HeaderValue> {
+        if self.socket.is_some() {
+            return Some(HeaderValue::from_static("localhost"));
+        }
         HeaderValue::try_from(self.origin.split_once("://").map_or(&*self.origin, |(_, rest)| rest)).ok()
     }
 }

@@ -114,6 +114,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("shared_roles", Kind::Weakness),
     ("skipped_key", Kind::Weakness),
     ("slow_signature", Kind::Advice),
+    ("socket_replaceable", Kind::Weakness),
     ("spelling_case", Kind::Weakness),
     ("spelling_encoding", Kind::Weakness),
     ("spelling_host", Kind::Weakness),

@@ -97,6 +97,7 @@ mod stores;
 mod tls;
 mod tls_profile;
 mod under_fire;
+mod unix_sockets;
 mod unread;
 mod upstream_checks;
 mod upstream_faults;

@@ -34,6 +34,23 @@ pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
     }
 }
 
+/// Checks that only the owner of a socket's folder can replace the socket. A service that replaces it receives requests
+/// with the identities of callers. The sticky bit protects a socket in a folder that all may write to.
+pub(super) fn check_socket(key: &str, path: &Path, faults: &mut Faults<'_>) {
+    let Some(folder) = path.parent() else { return };
+    let Ok(metadata) = std::fs::metadata(folder) else { return };
+    let mode = metadata.permissions().mode();
+    if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+        let shown = folder.display();
+        faults.warn(
+            "socket_replaceable",
+            key,
+            format!("{shown}: every user of this machine can replace the socket (mode {:o})", mode & 0o7777),
+            format!("chmod o-w {shown}"),
+        );
+    }
+}
+
 /// Checks that the gateway can write to the state folder. The gateway rotates keys and stores generated files there.
 pub(super) fn check_state_dir(file: &File, faults: &mut Faults<'_>) {
     let makes_certificate = file

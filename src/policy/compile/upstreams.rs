@@ -2,6 +2,7 @@
 
 use super::Faults;
 use super::authorities::Authorities;
+use super::private;
 use super::trust::{Claims, claim_path, resolve};
 use super::upstream_checks::{checks, panic_below};
 use crate::config::file::{self as config, File, UpstreamSection};
@@ -15,6 +16,8 @@ use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 
@@ -139,6 +142,9 @@ fn upstream<'f>(
     for (index, text) in table.servers.iter().enumerate() {
         match server(text, tls.as_ref()) {
             Ok(server) => {
+                if let Some(socket) = &server.socket {
+                    private::check_socket(&format!("{key}.servers[{index}]"), socket, faults);
+                }
                 let known = previous.servers.get(&identity(name, &server, protocol)).cloned();
                 servers.push(known.unwrap_or_else(|| Arc::new(server)));
             }
@@ -146,7 +152,7 @@ fn upstream<'f>(
                 "bad_server",
                 &format!("{key}.servers[{index}]"),
                 format!("\"{}\": {why}", without_password(text)),
-                "use \"http://host:port\" or \"https://host:port\", without a path",
+                "use \"http://host:port\" or \"https://host:port\", without a path, or \"unix:/path\"",
             ),
         }
     }
@@ -287,7 +293,26 @@ fn without_password(text: &str) -> Cow<'_, str> {
     text.rsplit_once('@').map_or(Cow::Borrowed(text), |(_, host)| Cow::Owned(format!("****@{host}")))
 }
 
+/// Returns a server at a Unix socket. The socket may be created later.
+fn socket(text: &str, path: &str) -> Result<Server, String> {
+    /// The maximum length of the path, in bytes (unix(7)). A zero byte follows it.
+    const PATH_MAX: usize = 107;
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return Err("not the absolute path of a socket".to_owned());
+    }
+    if path.len() > PATH_MAX {
+        return Err(format!("the path is longer than {PATH_MAX} bytes"));
+    }
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
+        return Err("the file is not a socket".to_owned());
+    }
+    Ok(Server::at_socket(Arc::from(text), Path::new(path)))
+}
+
 fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket(text, path);
+    }
     // A URL with a trailing slash after the host equals a URL without a path.
     let text = text.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(text);
     let uri: Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
@@ -352,6 +377,21 @@ fn connector<'f>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_at_a_socket_is_an_absolute_path() {
+        let server = server("unix:/nonexistent/app.sock", None).unwrap();
+        assert_eq!(server.socket.as_deref(), Some(Path::new("/nonexistent/app.sock")));
+        assert_eq!(server.authority().unwrap(), "localhost");
+        let longest = format!("unix:/{}", "x".repeat(106));
+        assert!(super::server(&longest, None).is_ok());
+        let file = concat!("unix:", env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        for text in
+            ["unix:", "unix:app.sock", "unix:/", "unix:/a/", "unix:/a\0b", file, &format!("{longest}x")]
+        {
+            assert!(super::server(text, None).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn servers_are_a_scheme_a_host_and_a_port() {
