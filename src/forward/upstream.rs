@@ -176,7 +176,16 @@ impl Server {
     pub(crate) fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<Tls>) -> Self {
         static IDS: AtomicUsize = AtomicUsize::new(0);
         let hash = hash_of_origin(&origin);
-        Self { id: IDS.fetch_add(1, Ordering::Relaxed), origin, host, port, socket: None, tls, hash, health: Health::new() }
+        Self {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            origin,
+            host,
+            port,
+            socket: None,
+            tls,
+            hash,
+            health: Health::new(),
+        }
     }
 
     /// Creates a server at a Unix socket that has not failed.
