@@ -56,18 +56,20 @@ async fn serve_http2<S: Parkable>(core: &Core, connection: &Rc<Connection>, stre
         {
             return Poll::Ready(Err(timeout));
         }
-        let mut polled = http.as_mut().poll(cx);
+        let polled = http.as_mut().poll(cx);
         // A client whose connection is new may get GOAWAY before it sends its first request. HAProxy then fails the
         // request, although the connection would still serve it. The GOAWAY therefore waits for a request.
         let says_goodbye = match command {
-            Some(Command::Drain) => has_request.get(),
+            Some(Command::Drain) => has_request.get() || connection.activity.is_retired(),
             Some(Command::Close(_)) => true,
             Some(Command::Park) | None => false,
         };
         if polled.is_pending() && says_goodbye && !draining {
             draining = true;
             http.as_mut().graceful_shutdown();
-            polled = http.as_mut().poll(cx);
+            // A request may cross the GOAWAY.
+            connection.activity.postpone_farewell(connection.coarse_now());
+            return http.as_mut().poll(cx).map(Ok);
         }
         match polled {
             Poll::Pending

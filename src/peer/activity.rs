@@ -230,6 +230,14 @@ impl Activity {
         is_idle
     }
 
+    /// Withdraws a farewell, which follows later.
+    pub(crate) fn postpone_farewell(&self, now: CoarseMillis) {
+        if self.command.get() == Some(Command::Close(Timeout::Farewell)) {
+            self.command.set(Some(Command::Drain));
+            self.since.set(now);
+        }
+    }
+
     /// Returns whether an HTTP/1.1 connection waits for another request, of which no byte was read, and has no unsent
     /// output. This is exact only directly after the HTTP library has done all that it could: the library flushes the
     /// stream when its own buffer is empty.
