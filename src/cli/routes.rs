@@ -65,6 +65,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 limits,
                 upstream,
                 strip_prefix,
+                cors,
                 mode,
             } in listed
             {
@@ -72,6 +73,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 let headed: String =
                     headers.iter().map(|(name, value)| format!(" with {name}: {value}")).collect();
                 let stripped = strip_prefix.map_or_else(String::new, |prefix| format!(" without {prefix}"));
+                let shared = cors.map_or_else(String::new, |name| format!(" with cors {name}"));
                 table.row([
                     host.unwrap_or_else(|| "any".to_owned()),
                     path + &headed,
@@ -80,7 +82,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                     access.to_owned(),
                     asks.join("; "),
                     limits.join(" "),
-                    upstream + &stripped,
+                    upstream + &stripped + &shared,
                     mode.to_owned(),
                 ]);
             }

@@ -6,7 +6,7 @@
 use super::Loaded;
 use super::file::{
     AcmeSection, ApiKeysSection, AuthoritySection, CertificateSection, ClientCertificatesSection,
-    ClientSection, File, HealthSection, IntrospectionSection, IssuerSection, ProxyProtocolSection,
+    ClientSection, CorsSection, File, HealthSection, IntrospectionSection, IssuerSection, ProxyProtocolSection,
     RateLimitSection, ResourceSection, RouteSection, ServerSection, SignalsSection, TestSection, TlsSection,
     UpstreamSection,
 };
@@ -144,6 +144,7 @@ fn with_every_table() -> File {
         )]),
         rate_limit: named::<RateLimitSection>(),
         resource: named::<ResourceSection>(),
+        cors: named::<CorsSection>(),
         signals: named::<SignalsSection>(),
         route: vec![RouteSection::default()],
         test: vec![TestSection::default()],

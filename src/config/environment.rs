@@ -31,6 +31,7 @@ pub(super) const TABLES: &[&str] = &[
     "UPSTREAM",
     "RATE_LIMIT",
     "RESOURCE",
+    "CORS",
     "DPOP",
     "IDENTITY",
     "RULE",

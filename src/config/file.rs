@@ -65,6 +65,9 @@ pub struct File {
     /// Protected resources whose metadata the gateway publishes (RFC 9728), by name.
     #[serde(deserialize_with = "named_tables")]
     pub resource: BTreeMap<String, ResourceSection>,
+    /// Answers to scripts of other origins (CORS), by name.
+    #[serde(deserialize_with = "named_tables")]
+    pub cors: BTreeMap<String, CorsSection>,
     /// Signals of issuers that revoke their tokens, by name.
     #[serde(deserialize_with = "named_tables")]
     pub signals: BTreeMap<String, SignalsSection>,
@@ -1119,6 +1122,48 @@ pub struct ResourceSection {
     pub terms: Option<String>,
 }
 
+/// `[cors.NAME]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CorsSection {
+    /// The origins whose scripts may read the answers.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub origins: Vec<String>,
+    /// The methods that scripts may use; if empty, the methods of the route.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub methods: Vec<String>,
+    /// The request header fields that scripts may set.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub headers: Vec<String>,
+    /// The header fields of answers that scripts may read, in addition to those of the gateway.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub expose: Vec<String>,
+    /// Whether requests may carry cookies.
+    pub credentials: bool,
+    /// How long a browser may cache the answer to a preflight.
+    pub max_age: Duration,
+    /// Whether a page of a public network may call the route in a private network.
+    pub private_network: bool,
+}
+
+impl Default for CorsSection {
+    fn default() -> Self {
+        Self {
+            origins: Vec::new(),
+            methods: Vec::new(),
+            headers: vec!["authorization".to_owned(), "content-type".to_owned()],
+            expose: Vec::new(),
+            credentials: false,
+            max_age: Duration::seconds(600),
+            private_network: false,
+        }
+    }
+}
+
 /// `[signals.NAME]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -1374,6 +1419,9 @@ pub struct RouteSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub rate_limits: Vec<String>,
+    /// The name of the `[cors.NAME]` for scripts of other origins.
+    #[serde(deserialize_with = "optional_text")]
+    pub cors: Option<String>,
     /// A path prefix to remove before forwarding.
     #[serde(deserialize_with = "optional_text")]
     pub strip_prefix: Option<String>,

@@ -137,6 +137,9 @@ pub struct MatchedRoute {
     pub headers: Vec<(String, String)>,
     /// The parameters of the path, as pairs of name and value.
     pub params: Vec<(String, String)>,
+    /// The name of the route's `[cors.NAME]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<String>,
 }
 
 /// The verified caller.
@@ -201,6 +204,7 @@ impl MatchedRoute {
             methods: methods(&found.matcher.methods),
             headers: fields(&found.matcher.fields),
             params: names.zip(values).map(|(name, value)| (name.to_string(), (*value).to_owned())).collect(),
+            cors: route.cors.as_ref().map(|cors| cors.name.to_string()),
         }
     }
 }

@@ -27,6 +27,9 @@ impl fmt::Display for Explanation {
                 for (name, value) in &route.params {
                     writeln!(f, "            {{{name}}} = {}", Line(value))?;
                 }
+                if let Some(name) = &route.cors {
+                    writeln!(f, "            cors {}: preflights are answered without a token", Line(name))?;
+                }
             }
             None => writeln!(f, "  route     none")?,
         }

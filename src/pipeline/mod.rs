@@ -75,7 +75,7 @@ pub(crate) async fn handle(
     let policy: &Policy = &pinned;
     let (version, method) = (parts.version, parts.method.clone());
     let heard = policy.compat().map(|Compat::FlaskJwtExtended| CompatRequest::of(&parts.headers));
-    let origin = cors::listed(&parts.headers, policy.origins());
+    let origin = if policy.front.reads_origin { cors::origin(&parts.headers).cloned() } else { None };
     // A client whose proofs must have a nonce gets the next one with each response (RFC 9449 section 8.2).
     let dpop = policy.trust.dpop();
     let renews_nonce = dpop.settings().requires_nonce && parts.headers.contains_key(DPOP);
@@ -92,8 +92,10 @@ pub(crate) async fn handle(
         rejection.answer(policy, &exchange, heard.as_ref(), &method, &progress, &mut record).map(Body::whole)
     });
 
-    if !policy.origins().is_empty() && (is_refused || is_for_scripts(policy, &exchange, &progress)) {
-        cors::share(response.headers_mut(), origin, policy.trust.cookies().is_some());
+    if policy.front.reads_origin {
+        let route = progress.route.map(|route| &policy.routes[route]);
+        let is_verdict = exchange.verdict.is_some();
+        preflight::share(policy, route, is_verdict, is_refused, origin.as_ref(), response.headers_mut());
     }
     let headers = response.headers_mut();
     if renews_nonce {
@@ -124,13 +126,6 @@ pub(crate) async fn handle(
         response.body_mut().pace(reader);
     }
     Ok(response)
-}
-
-/// Returns whether scripts of other origins may read the response. Only some of the gateway's endpoints allow it.
-/// Verdicts are only for the proxy.
-fn is_for_scripts(policy: &Policy, exchange: &Exchange, progress: &Progress<'_>) -> bool {
-    let route = progress.route.filter(|_| exchange.verdict.is_none());
-    route.is_some_and(|route| policy.routes[route].handler.is_for_scripts())
 }
 
 /// Passes a request through all stages, until the first refusal.

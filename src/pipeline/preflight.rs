@@ -1,20 +1,22 @@
-//! Answers CORS preflights for the authority's endpoints. In a preflight, a browser asks whether a script of another
-//! origin may call an endpoint.
+//! Answers CORS preflights, and lets scripts of other origins read answers. In a preflight, a browser asks whether a
+//! script of another origin may send a request.
 
 use crate::authority::Endpoint;
-use crate::policy::{Handler, Policy};
+use crate::policy::{Handler, Policy, Route};
 use crate::respond::cors;
 use crate::route::Head;
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, HeaderValue, Response};
 
-/// Returns the route and the response to a preflight, if the origin is listed and scripts may use the endpoint. All
-/// other requests get `None` and are handled normally.
+/// Returns the route and the response to a preflight, if the route has a `[cors.NAME]`, or if the origin is listed and
+/// scripts may use the endpoint. All other requests get `None` and are handled normally.
 ///
 /// The response reveals nothing about the caller. The gateway checks the actual request in full.
 pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Response<Bytes>)> {
-    cors::listed(head.headers, policy.origins())?;
-    let method = cors::method_asked(head.method, head.headers)?;
+    if !policy.front.reads_origin {
+        return None;
+    }
+    let method = cors::asked_by_browser(head.method, head.headers)?;
     let asked = Head {
         method: &method,
         host: head.host.clone(),
@@ -24,11 +26,38 @@ pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Resp
         headers: head.headers,
     };
     let entry = *policy.table.find(&asked).ok()?.entry;
-    if !policy.routes[entry].handler.is_for_scripts() {
+    let route = &policy.routes[entry];
+    if let Some(cors) = &route.cors {
+        return Some((entry, cors.preflight(&method, head.headers)));
+    }
+    if !route.handler.is_for_scripts() {
         return None;
     }
+    cors::listed(head.headers, policy.origins())?;
     let answer = cors::preflight(&method, policy.trust.cookies().map(|names| &names.csrf_header));
     Some((entry, answer))
+}
+
+/// Lets scripts of the allowed origins read an answer: every answer of a route with a `[cors.NAME]`, and the gateway's
+/// own answers to the policy's `origins`. A granted verdict is only for the proxy.
+#[cold]
+pub(super) fn share(
+    policy: &Policy,
+    route: Option<&Route>,
+    is_verdict: bool,
+    is_refused: bool,
+    origin: Option<&HeaderValue>,
+    headers: &mut HeaderMap,
+) {
+    let is_own = is_refused || (!is_verdict && route.is_some_and(|route| route.handler.is_for_scripts()));
+    if let Some(cors) = route.and_then(|route| route.cors.as_ref()) {
+        if is_refused || !is_verdict {
+            cors.share(headers, origin);
+        }
+    } else if is_own && !policy.origins().is_empty() {
+        let origin = origin.filter(|origin| cors::is_listed(origin, policy.origins()));
+        cors::share(headers, origin, policy.trust.cookies().is_some());
+    }
 }
 
 impl Handler {

@@ -9,6 +9,7 @@ mod certificates;
 mod claim_values;
 mod client_certificates;
 mod contradictions;
+mod cors;
 mod counters;
 mod credential_policy;
 mod dpop;
@@ -125,6 +126,7 @@ fn compile_policy(
     let upstreams = upstreams::compile(file, &mut claims, upstreams_before, counters.cores(), &mut faults);
     let audiences = upstreams::audiences(file, &mut faults);
     let limits = limits::compile(file, &mut claims, before, &mut faults);
+    let cors = cors::compile(file, &mut faults);
     let references = routes::References {
         upstreams: &upstreams,
         audiences: &audiences,
@@ -134,6 +136,7 @@ fn compile_policy(
         issuers: &issuers,
         receivers: &receivers,
         api_key_header: api_keys.as_ref().map(|settings| &settings.header),
+        cors: &cors,
         counters,
     };
     let (routes, resources, table) = routes::compile(file, &references, &mut claims, &mut faults);

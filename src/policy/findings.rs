@@ -140,6 +140,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("useless_key", Kind::Fault),
     ("weak_secret", Kind::Fault),
     ("white_space", Kind::Weakness),
+    ("wide_cors", Kind::Weakness),
 ];
 
 /// The page that explains all findings.

@@ -34,6 +34,7 @@ use crate::limit::{Limit, Limits};
 use crate::metrics::RouteCounters;
 use crate::peer::Scheme;
 use crate::respond::compat::SearchedPlaces;
+use crate::respond::cors::Cors;
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::route::{Head, KnownHost, Matcher, RouteTable};
@@ -165,6 +166,8 @@ pub struct Route {
     pub csrf_field: Option<Box<str>>,
     /// Set if the route is in shadow mode. Rejections are then logged and counted, but not enforced.
     pub shadow: Option<ShadowMode>,
+    /// The answers to scripts of other origins. `None` if the upstream decides about CORS itself.
+    pub(crate) cors: Option<Arc<Cors>>,
     /// The request counters.
     pub counters: Arc<RouteCounters>,
 }
@@ -217,6 +220,8 @@ pub struct Front {
     pub redirect: bool,
     /// The rules for clients' certificates by host. `None` if every connection may carry requests for every host.
     pub client_rules: Option<Box<HostMap<Arc<ClientRule>>>>,
+    /// Whether any answer depends on `Origin`.
+    pub reads_origin: bool,
 }
 
 impl Front {

@@ -1,7 +1,7 @@
 //! Lets scripts of listed origins read the gateway's responses (Fetch Standard, section 3.2).
 //!
-//! A response names an origin only if the policy lists exactly this origin. It never contains `*`. Upstreams decide
-//! about CORS for their responses.
+//! A response names an origin only if the policy lists it. Upstreams decide about CORS for their responses, unless the
+//! route has a [`Cors`].
 
 use bytes::Bytes;
 use http::header::{
@@ -20,28 +20,33 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 /// browsers may use a cached response for this time. The gateway still checks the origin of each request.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
+/// Returns the request's origin. Returns `None` if the request has no origin or several.
+pub(crate) fn origin(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut named = headers.get_all(ORIGIN).iter();
+    named.next().filter(|_| named.next().is_none())
+}
+
 /// Returns the request's origin if the policy lists it.
-pub(crate) fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<HeaderValue> {
+pub(crate) fn listed<'h>(headers: &'h HeaderMap, origins: &[Box<str>]) -> Option<&'h HeaderValue> {
     if origins.is_empty() {
         return None;
     }
-    let mut named = headers.get_all(ORIGIN).iter();
-    match (named.next(), named.next()) {
-        (Some(origin), None) if origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes()) => {
-            Some(origin.clone())
-        }
-        _ => None,
-    }
+    origin(headers).filter(|origin| is_listed(origin, origins))
+}
+
+/// Returns whether a list has this origin, compared byte by byte.
+pub(crate) fn is_listed(origin: &HeaderValue, origins: &[Box<str>]) -> bool {
+    origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes())
 }
 
 /// Allows the origin to read a response of the gateway. `cookies` is true if the authority sets cookies.
 #[cold]
-pub(crate) fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
+pub(crate) fn share(headers: &mut HeaderMap, origin: Option<&HeaderValue>, cookies: bool) {
     // `Vary` is set even if no origin may read the response. Otherwise a cache could serve this response to an allowed
     // origin.
     headers.append(VARY, HeaderValue::from_static("origin"));
     let Some(origin) = origin else { return };
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     if cookies {
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
@@ -78,6 +83,11 @@ pub(crate) fn preflight(method: &Method, csrf_header: Option<&HeaderName>) -> Re
     headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     response
 }
+
+mod route;
+
+pub(crate) use route::{Cors, OriginPattern, Origins};
+pub(crate) use route::{CorsParts, asked_by_browser};
 
 #[cfg(test)]
 mod tests;

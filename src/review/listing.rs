@@ -29,6 +29,8 @@ pub(crate) struct RouteSummary {
     pub upstream: String,
     /// The path prefix that is removed before forwarding.
     pub strip_prefix: Option<String>,
+    /// The name of the `[cors.NAME]`.
+    pub cors: Option<String>,
     /// `enforce` or `shadow`.
     pub mode: &'static str,
 }
@@ -74,6 +76,7 @@ impl RouteSummary {
             limits: limits.map(|limit| limit.name().to_string()).collect(),
             upstream,
             strip_prefix,
+            cors: route.cors.as_ref().map(|cors| cors.name.to_string()),
             mode: if route.shadow.is_some() { "shadow" } else { "enforce" },
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
 use crate::kit::browser::{Browser, Scripts};
-use crate::kit::{Answer, Portcullis, Request, Upstream, values};
+use crate::kit::{Answer, Portcullis, Request, Upstream, token, values};
 use serde_json::{Value, json};
 
 const APP: &str = "https://app.shop.test";
@@ -159,6 +159,141 @@ fn a_preflight_of_an_endpoint_is_answered_to_a_listed_origin_alone() {
     answer.is_refusal(401, "missing_token");
     assert_eq!(answer.header("access-control-allow-methods"), None, "{answer:#?}");
     upstream.saw_nothing();
+}
+
+const SHARED: &str = "
+[cors.app]
+origins     = [\"https://app.shop.test\", \"https://*.preview.shop.test\"]
+methods     = [\"GET\", \"PUT\"]
+headers     = [\"Authorization\", \"X-Version\"]
+expose      = [\"ETag\"]
+credentials = true
+max_age     = \"1h\"
+private_network = true
+
+[cors.all]
+origins = \"*\"
+
+[rate_limit.one]
+by    = \"route\"
+rate  = \"1/m\"
+burst = 1
+
+[[route]]
+path     = \"/api/{*rest}\"
+upstream = \"app\"
+cors     = \"app\"
+
+[[route]]
+path        = \"/limited\"
+upstream    = \"app\"
+access      = \"public\"
+rate_limits = [\"one\"]
+cors        = \"app\"
+
+[[route]]
+path     = \"/open\"
+upstream = \"app\"
+access   = \"public\"
+cors     = \"all\"
+
+[[route]]
+path     = \"/theirs\"
+upstream = \"app\"
+access   = \"public\"
+";
+
+fn sharing() -> (Upstream, Portcullis) {
+    let upstream = Upstream::answering(
+        "HTTP/1.1 200 OK\r\naccess-control-allow-origin: https://third.test\r\n\
+         access-control-allow-credentials: true\r\naccess-control-expose-headers: x-secret\r\n\
+         vary: accept\r\ncontent-length: 0\r\n\r\n",
+    );
+    let gateway = Portcullis::with(&crate::policy(&upstream, SHARED)).start();
+    (upstream, gateway)
+}
+
+fn preflight(path: &str, method: &str, origin: &str) -> Request {
+    let request = Request::new("OPTIONS", path).header("Origin", origin);
+    request.header("Access-Control-Request-Method", method)
+}
+
+#[test]
+fn a_route_with_cors_answers_preflights_before_authentication() {
+    let (upstream, gateway) = sharing();
+    for origin in [APP, "https://pr-7.preview.shop.test", "https://a.b.preview.shop.test"] {
+        let answer = preflight("/api/x", "PUT", origin).to(gateway.http());
+        assert_eq!(answer.status, 204, "{answer:#?}");
+        for (name, value) in [
+            ("access-control-allow-origin", origin),
+            ("access-control-allow-methods", "PUT"),
+            ("access-control-allow-headers", "authorization, x-version"),
+            ("access-control-allow-credentials", "true"),
+            ("access-control-max-age", "3600"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{answer:#?}");
+        }
+        assert!(varies_by_origin(&answer), "{answer:#?}");
+        assert_eq!(answer.header("access-control-allow-private-network"), None, "it was not asked for");
+    }
+    let local = preflight("/api/x", "GET", APP).header("Access-Control-Request-Private-Network", "true");
+    let answer = local.to(gateway.http());
+    assert_eq!(answer.header("access-control-allow-private-network"), Some("true"), "{answer:#?}");
+    // A browser sends GET, HEAD and POST unless the status refuses them.
+    for (method, origin) in [
+        ("POST", APP),
+        ("DELETE", APP),
+        ("PUT", "https://evil.test"),
+        ("PUT", "https://preview.shop.test"),
+        ("PUT", "https://evil.test/.preview.shop.test"),
+        ("PUT", "http://app.shop.test"),
+        ("PUT", "https://app.shop.test.evil.test"),
+        ("PUT", "null"),
+    ] {
+        let answer = preflight("/api/x", method, origin).to(gateway.http());
+        assert_eq!(answer.status, 403, "{method} {origin}: {answer:#?}");
+        assert_eq!(answer.header("access-control-allow-methods"), None, "{answer:#?}");
+        assert!(varies_by_origin(&answer), "{answer:#?}");
+    }
+    let answer = preflight("/open", "PATCH", "https://any.test").to(gateway.http());
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (204, Some("*")));
+    upstream.saw_nothing();
+    // These are not preflights, so they need a token.
+    let plain = Request::new("OPTIONS", "/api/x");
+    plain.clone().header("Origin", APP).to(gateway.http()).is_refusal(401, "missing_token");
+    plain.header("Access-Control-Request-Method", "PUT").to(gateway.http()).is_refusal(401, "missing_token");
+}
+
+#[test]
+fn every_answer_of_a_route_with_cors_is_shared_by_its_rule_alone() {
+    let (_upstream, gateway) = sharing();
+    for (request, status, is_repeatable) in [
+        (Request::get("/api/x").bearer(token("ada")), 200, true),
+        (Request::get("/api/x"), 401, true),
+        (Request::get("/limited"), 200, false),
+        (Request::get("/limited"), 429, true),
+    ] {
+        let answer = request.clone().header("Origin", APP).to(gateway.http());
+        assert_eq!(answer.status, status, "{answer:#?}");
+        assert_eq!(values(&answer.headers, "access-control-allow-origin"), [APP], "{answer:#?}");
+        assert_eq!(values(&answer.headers, "access-control-allow-credentials"), ["true"]);
+        let exposed = answer.header("access-control-expose-headers").unwrap();
+        assert!(exposed.contains("retry-after") && exposed.ends_with(", etag"), "{exposed}");
+        assert!(varies_by_origin(&answer), "{answer:#?}");
+        if is_repeatable {
+            for origin in ["https://third.test", "https://evil.test", "null"] {
+                let answer = request.clone().header("Origin", origin).to(gateway.http());
+                assert_eq!((shared(&answer), varies_by_origin(&answer)), (vec![], true), "{answer:#?}");
+            }
+            let answer = request.to(gateway.http());
+            assert_eq!((shared(&answer), varies_by_origin(&answer)), (vec![], true), "{answer:#?}");
+        }
+    }
+    let answer = Request::get("/open").header("Origin", "https://any.test").to(gateway.http());
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{answer:#?}");
+    assert_eq!(answer.header("access-control-allow-credentials"), None, "{answer:#?}");
+    let answer = Request::get("/theirs").header("Origin", APP).to(gateway.http());
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://third.test"), "{answer:#?}");
 }
 
 /// The two routes of docs/browsers.md: only a preflight reaches the service without a token.

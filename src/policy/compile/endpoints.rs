@@ -77,6 +77,7 @@ pub(super) fn compile(
             // A page without scripts logs out with a form, which contains the CSRF token.
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
             shadow: None,
+            cors: None,
             counters: registry.of(&name),
         });
     }

@@ -252,5 +252,6 @@ fn route(
         login_page: false,
         csrf_field: None,
         shadow: None,
+        cors: None,
     })
 }

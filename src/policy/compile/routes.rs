@@ -12,6 +12,7 @@ use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
 use crate::forward::{Delivery, Destination, Protocol, strip};
 use crate::policy::{Handler, ProtectedResource, Route};
+use crate::respond::cors::Cors;
 use crate::route::field::is_word;
 use crate::route::{Fields, Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
 use crate::signals::Receiver;
@@ -35,6 +36,7 @@ pub(super) struct References<'r> {
     pub(super) receivers: &'r [Arc<Receiver>],
     /// The header of API keys, if the policy accepts API keys.
     pub(super) api_key_header: Option<&'r HeaderName>,
+    pub(super) cors: &'r HashMap<&'r str, Option<Arc<Cors>>>,
     pub(super) counters: CounterRegistry,
 }
 
@@ -54,6 +56,7 @@ pub(super) fn compile(
         issuers,
         receivers,
         api_key_header,
+        cors,
         counters,
     } = references;
     let (settings, limits, api_key_header) = (*settings, *limits, *api_key_header);
@@ -112,6 +115,7 @@ pub(super) fn compile(
         if table.websocket {
             websocket(&key, matcher.as_ref(), destination.as_ref(), faults);
         }
+        let cors = super::cors::chosen(&key, table, cors, faults);
         let audience = audiences.get(&table.upstream).cloned();
         let audience = match identity_choice::choice(&key, table, file, context.identity, faults) {
             Some(choice) => audience.map(|audience| Arc::new(audience.receiving(choice))),
@@ -154,6 +158,7 @@ pub(super) fn compile(
                 file::Mode::Shadow => Some(ShadowMode::new()),
                 file::Mode::Enforce => None,
             },
+            cors,
         };
         entries.push((matcher, routes.len()));
         positions.push(Some(index));

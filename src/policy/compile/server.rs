@@ -71,6 +71,8 @@ pub(super) fn front(file: &File, tls: &TlsSettings, faults: &mut Faults<'_>) -> 
         keeps_decisions: file.policy.decisions > 0,
         redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),
         client_rules: tls.is_guarded().then(|| Box::new(tls.client_rules())),
+        reads_origin: !file.cors.is_empty()
+            || file.authority.as_ref().is_some_and(|authority| !authority.origins.is_empty()),
     }
 }
 

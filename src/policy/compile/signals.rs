@@ -355,6 +355,7 @@ pub(super) fn routes(
                 login_page: false,
                 csrf_field: None,
                 shadow: None,
+                cors: None,
             });
         }
     }

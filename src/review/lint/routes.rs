@@ -219,6 +219,11 @@ fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         let key = format!("rate_limit.{name}");
         faults.warn("unused", &key, "no route uses it", "add it to the rate_limits of a route, or remove it");
     }
+    let cors: BTreeSet<&str> = file.route.iter().filter_map(|route| route.cors.as_deref()).collect();
+    for name in file.cors.keys().filter(|name| !cors.contains(name.as_str())) {
+        let key = format!("cors.{name}");
+        faults.warn("unused", &key, "no route uses it", "add it as `cors` to a route, or remove it");
+    }
     let rules: BTreeSet<&str> = file.route.iter().flat_map(|route| &route.rule).map(String::as_str).collect();
     for name in file.rule.keys().filter(|name| !rules.contains(name.as_str())) {
         let key = format!("rule.{name}");

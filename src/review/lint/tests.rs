@@ -122,6 +122,13 @@ fn each_weakness_is_reported_at_its_place_and_its_neighbour_is_not() {
             "policy.origins[0]",
             "[policy]\nsources = [{ cookie = \"X\" }]\norigins = \"https://spa.example\"",
         ),
+        (
+            "[policy]",
+            "[cors.app]\norigins = \"https://spa.example\"\n[policy]",
+            "unused",
+            "cors.app",
+            "[policy]",
+        ),
         ("leeway = \"30s\"", "leeway = \"61s\"", "long_leeway", "issuer[0].leeway", "leeway = \"60s\""),
         (
             SECRET,
@@ -359,4 +366,21 @@ fn roles_that_any_issuer_could_grant_are_reported_at_their_line() {
             "{rest}"
         );
     }
+}
+
+#[test]
+fn origins_that_others_can_take_over_are_found() {
+    let with = |cors: &str| text(&[("[policy]", &format!("[cors.app]\n{cors}\n[policy]"))], "");
+    let found = |cors: &str| {
+        let mut ids: Vec<_> = found(&with(cors)).into_iter().map(|(id, _)| id).collect();
+        ids.retain(|id| *id != "unused");
+        ids
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(found("origins = \"https://*.a.example\"\ncredentials = true"), ["wide_cors"]);
+    assert_eq!(found("origins = \"https://*.a.example\""), none);
+    assert_eq!(found("origins = \"https://b.a.example\"\ncredentials = true"), none);
+    assert_eq!(found("origins = \"*\"\nprivate_network = true"), ["wide_cors"]);
+    assert_eq!(found("origins = \"*\""), none);
+    assert_eq!(found("origins = \"http://b.a.example\""), ["origin_in_cleartext"]);
 }

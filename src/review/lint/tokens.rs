@@ -66,6 +66,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
     evadable(file, faults);
     foreign_origins(file, faults);
+    cors_origins(file, faults);
     several_issuers(file, faults);
     exclusions(file, faults);
     let Some(authority) = &file.authority else { return };
@@ -118,6 +119,31 @@ fn origins_in_cleartext(key: &str, origins: &[String], faults: &mut Faults<'_>) 
                 &format!("{key}[{index}]"),
                 format!("\"{origin}\": an attacker on the network path to that page can act as its user"),
                 "use the page's https origin",
+            );
+        }
+    }
+}
+
+/// Reports origins of a `[cors.NAME]` that an attacker can take over, and answers that every page may read.
+fn cors_origins(file: &File, faults: &mut Faults<'_>) {
+    for (name, table) in &file.cors {
+        let key = format!("cors.{name}.origins");
+        origins_in_cleartext(&key, &table.origins, faults);
+        for (index, origin) in table.origins.iter().enumerate() {
+            let found = match &**origin {
+                "*" if table.private_network => {
+                    "every page on the internet can read answers of a private network"
+                }
+                origin if origin.contains('*') && table.credentials => {
+                    "one forgotten host below that name can read every visitor's data"
+                }
+                _ => continue,
+            };
+            faults.warn(
+                "wide_cors",
+                &format!("{key}[{index}]"),
+                format!("\"{origin}\": {found}"),
+                "list the origins that need it",
             );
         }
     }
