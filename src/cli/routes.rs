@@ -65,6 +65,8 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 limits,
                 upstream,
                 strip_prefix,
+                add_prefix,
+                rewrite_host,
                 cors,
                 mode,
             } in listed
@@ -73,6 +75,8 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 let headed: String =
                     headers.iter().map(|(name, value)| format!(" with {name}: {value}")).collect();
                 let stripped = strip_prefix.map_or_else(String::new, |prefix| format!(" without {prefix}"));
+                let added = add_prefix.map_or_else(String::new, |prefix| format!(" below {prefix}"));
+                let renamed = rewrite_host.map_or_else(String::new, |host| format!(" as {host}"));
                 let shared = cors.map_or_else(String::new, |name| format!(" with cors {name}"));
                 table.row([
                     host.unwrap_or_else(|| "any".to_owned()),
@@ -82,7 +86,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                     access.to_owned(),
                     asks.join("; "),
                     limits.join(" "),
-                    upstream + &stripped + &shared,
+                    upstream + &stripped + &added + &renamed + &shared,
                     mode.to_owned(),
                 ]);
             }

@@ -101,6 +101,9 @@ pub struct PolicySection {
     pub origins: Vec<String>,
     /// Number of recent decisions to keep; 0 keeps none.
     pub decisions: usize,
+    /// The security headers of answers, on routes that do not set their own.
+    #[serde(deserialize_with = "word")]
+    pub security_headers: SecurityHeaders,
     /// Findings that are waived in the whole file, as a map from id to reason.
     #[serde(deserialize_with = "named_texts")]
     pub waive: BTreeMap<String, String>,
@@ -114,6 +117,7 @@ impl Default for PolicySection {
             sources: None,
             origins: Vec::new(),
             decisions: 1000,
+            security_headers: SecurityHeaders::Off,
             waive: BTreeMap::new(),
         }
     }
@@ -127,6 +131,19 @@ pub enum Mode {
     Enforce,
     /// Serves requests even if the policy refuses them, and logs and counts each refusal.
     Shadow,
+}
+
+/// `[policy] security_headers`, `[[route]] security_headers`
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SecurityHeaders {
+    /// Adds none.
+    #[default]
+    Off,
+    /// Adds those that the answer of the upstream lacks.
+    Add,
+    /// Replaces those of the upstream.
+    Force,
 }
 
 /// `[policy] tests`
@@ -1425,6 +1442,35 @@ pub struct RouteSection {
     /// A path prefix to remove before forwarding.
     #[serde(deserialize_with = "optional_text")]
     pub strip_prefix: Option<String>,
+    /// A path prefix to add before forwarding.
+    #[serde(deserialize_with = "optional_text")]
+    pub add_prefix: Option<String>,
+    /// The `Host` that the upstream receives.
+    #[serde(deserialize_with = "optional_text")]
+    pub rewrite_host: Option<String>,
+    /// Header fields that replace those of the client.
+    #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
+    pub set_request_headers: BTreeMap<String, String>,
+    /// Header fields to add to those of the client.
+    #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
+    pub add_request_headers: BTreeMap<String, String>,
+    /// Header fields of the client that the upstream does not receive.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub remove_request_headers: Vec<String>,
+    /// Header fields that replace those of the upstream.
+    #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
+    pub set_response_headers: BTreeMap<String, String>,
+    /// Header fields to add to those of the upstream.
+    #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
+    pub add_response_headers: BTreeMap<String, String>,
+    /// Header fields of the upstream that the client does not receive.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub remove_response_headers: Vec<String>,
+    /// Overrides the security headers of the policy.
+    #[serde(deserialize_with = "optional_word")]
+    pub security_headers: Option<SecurityHeaders>,
     /// Whether the upstream of a public route receives the client's `Authorization` unchanged.
     pub pass_authorization: bool,
     /// Overrides the timeout of the upstream.

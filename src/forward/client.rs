@@ -20,20 +20,26 @@ pub(crate) struct ConnectionHeaders<'c> {
     pub(crate) address: IpAddr,
 }
 
-/// Writes the fields, and `Host`. `authority` is the host and port of the request that reached the gateway.
+/// Writes the fields, and `Host`. `authority` is the host and port of the request that reached the gateway. `host` is
+/// the route's own value of `Host`.
 pub(crate) fn write(
     sink: &mut impl FieldSink,
     connection: &ConnectionHeaders<'_>,
     caller: Caller,
     relayed: Option<&Relayed>,
     authority: Option<&HeaderValue>,
+    host: Option<&HeaderValue>,
 ) {
     if let Some(relayed) = relayed {
-        return write_relayed(sink, connection.address, caller.scheme, relayed, authority);
+        let named = host.or(authority);
+        return write_relayed(sink, connection.address, caller.scheme, relayed, authority, named);
+    }
+    if host.is_some() {
+        return sink.set_lines(&lines_of_peer(connection.address, authority, host, caller.scheme));
     }
     let host = authority.map(HeaderValue::as_bytes);
     if !connection.lines.borrow().are_of(host) {
-        let lines = lines_of_peer(connection.address, authority, caller.scheme);
+        let lines = lines_of_peer(connection.address, authority, authority, caller.scheme);
         connection.lines.replace(PeerLines::new(host, lines));
     }
     sink.set_lines(connection.lines.borrow().lines());
@@ -41,12 +47,19 @@ pub(crate) fn write(
 
 /// Renders the fields of a peer that is the client itself.
 #[cold]
-fn lines_of_peer(address: IpAddr, authority: Option<&HeaderValue>, scheme: Scheme) -> Vec<u8> {
+fn lines_of_peer(
+    address: IpAddr,
+    authority: Option<&HeaderValue>,
+    host: Option<&HeaderValue>,
+    scheme: Scheme,
+) -> Vec<u8> {
     let mut lines = Vec::new();
     let text = authority.and_then(|host| host.to_str().ok());
     let mut add = |name: &HeaderName, value: &[u8]| write_field(&mut lines, name.as_str(), value);
+    if let Some(host) = host {
+        add(&header::HOST, host.as_bytes());
+    }
     if let Some(authority) = authority {
-        add(&header::HOST, authority.as_bytes());
         add(&X_FORWARDED_HOST, authority.as_bytes());
     }
     add(&X_FORWARDED_PROTO, scheme.as_str().as_bytes());
@@ -63,6 +76,7 @@ fn write_relayed(
     scheme: Scheme,
     relayed: &Relayed,
     authority: Option<&HeaderValue>,
+    named: Option<&HeaderValue>,
 ) {
     let value =
         |text: String| HeaderValue::try_from(text).expect("addresses and canonical hosts are visible ASCII");
@@ -70,10 +84,10 @@ fn write_relayed(
         (Some(host), _) => Some(host.to_string()),
         (None, authority) => authority.and_then(|it| it.to_str().ok()).map(str::to_owned),
     };
-    let named = host.as_deref().and_then(port_of);
-    let port = named.or(relayed.port);
+    let own_port = host.as_deref().and_then(port_of);
+    let port = own_port.or(relayed.port);
     // The scheme's default port is omitted.
-    let full = match (&host, named, port) {
+    let full = match (&host, own_port, port) {
         (Some(host), None, Some(port)) if port != scheme.default_port() => Some(format!("{host}:{port}")),
         (host, _, _) => host.clone(),
     };
@@ -85,8 +99,8 @@ fn write_relayed(
         }
     }
     addresses.push_str(&proxy.to_string());
-    if let Some(authority) = authority {
-        sink.set(&header::HOST, authority);
+    if let Some(named) = named {
+        sink.set(&header::HOST, named);
     }
     sink.set(&X_FORWARDED_PROTO, &HeaderValue::from_static(scheme.as_str()));
     sink.set(&X_FORWARDED_FOR, &value(addresses));
@@ -156,7 +170,8 @@ mod tests {
         let address = "10.0.0.1".parse().unwrap();
         let connection = ConnectionHeaders { lines: &RefCell::default(), address };
         let caller = Caller { address, scheme, by_trusted_proxy: true };
-        write(&mut headers, &connection, caller, Some(relayed), Some(&HeaderValue::from_static("inner:81")));
+        let authority = HeaderValue::from_static("inner:81");
+        write(&mut headers, &connection, caller, Some(relayed), Some(&authority), None);
         headers
     }
 

@@ -8,6 +8,9 @@ pub trait FieldSink {
     /// Adds a field, which replaces the client's field of this name.
     fn set(&mut self, name: &HeaderName, value: &HeaderValue);
 
+    /// Adds a field beside the client's fields of this name.
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue);
+
     /// Adds the fields of these lines, which are in the form in which they are sent.
     fn set_lines(&mut self, lines: &[u8]);
 }
@@ -16,6 +19,10 @@ pub trait FieldSink {
 impl FieldSink for HeaderMap {
     fn set(&mut self, name: &HeaderName, value: &HeaderValue) {
         self.insert(name, value.clone());
+    }
+
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name, value.clone());
     }
 
     fn set_lines(&mut self, lines: &[u8]) {
@@ -64,6 +71,10 @@ impl HeadWriter {
 impl FieldSink for HeadWriter {
     fn set(&mut self, name: &HeaderName, value: &HeaderValue) {
         self.note(name);
+        write_field(&mut self.head, name.as_str(), value.as_bytes());
+    }
+
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
         write_field(&mut self.head, name.as_str(), value.as_bytes());
     }
 

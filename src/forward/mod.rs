@@ -13,6 +13,7 @@ mod counters;
 mod deadline;
 mod early;
 mod echo;
+pub(crate) mod edits;
 mod exchange;
 mod faults;
 pub(crate) mod fields;
@@ -29,6 +30,7 @@ mod reframe;
 mod request_body;
 mod response_body;
 mod retry_budget;
+pub(crate) mod rewrite;
 pub mod strip;
 mod tunnel;
 mod upload;
@@ -64,9 +66,11 @@ use crate::websocket::Handshake;
 use attempts::{Outbound, send};
 use bytes::{Buf, Bytes, BytesMut};
 use early::EarlyAnswer;
+use edits::{AnswerFields, Edits};
 use exchange::Answered;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use rewrite::Rewrite;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,8 +89,12 @@ pub enum Destination {
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub(crate) destination: Destination,
-    /// The prefix to remove from the path for the upstream.
-    pub(crate) strip_prefix: Option<Box<str>>,
+    /// The changes to the path and the host for the upstream.
+    pub(crate) rewrite: Option<Box<Rewrite>>,
+    /// The changes to the fields of requests.
+    pub(crate) request_fields: Option<Box<Edits>>,
+    /// The changes to the fields of the upstream's answers.
+    pub(crate) answer_fields: Option<Box<AnswerFields>>,
     /// Whether the client's `Authorization` header is forwarded unchanged.
     pub(crate) pass_authorization: bool,
     /// The timeout of the route. It overrides the upstream's timeout.
@@ -161,6 +169,9 @@ pub(crate) async fn forward(
                 }
             };
             reframe::answer(response.headers_mut(), context.cookies);
+            if let Some(fields) = &delivery.answer_fields {
+                fields.apply(response.headers_mut());
+            }
             Ok(Answer::Whole(response))
         }
         Destination::Upstream(upstream) => {
@@ -179,7 +190,7 @@ pub(crate) async fn forward(
             );
             notes.forged = removed.0;
             let WrittenHead { bytes, mut headers } = written;
-            let is_named = target.authority.is_some();
+            let is_named = target.authority.is_some() || context.host.is_some();
             let mut upload = Upload::new(parts.method.clone(), bytes, framing, body, is_named);
             // Slices of the client's head would make hyper take a new buffer for its next read.
             drop(target);
@@ -207,6 +218,9 @@ pub(crate) async fn forward(
                 let caller = permit.principal().filter(|_| delivery.ends_with_token).cloned();
                 let stream = pools.open_websocket(caller, delivery.silence);
                 return Ok(Answer::Switched(response(status, headers, Box::new(Tunnel::new(lease, stream)))));
+            }
+            if let Some(fields) = &delivery.answer_fields {
+                fields.apply(&mut headers);
             }
             // hyper writes the length of a body that it sends.
             if let Some(length) = length_without_body(&head) {

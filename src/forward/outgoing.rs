@@ -1,8 +1,10 @@
 //! Builds the head of a forwarded request: the canonical target, and the fields that the gateway adds.
 
 use super::client::{self, ConnectionHeaders};
+use super::edits::Edits;
 use super::fields::{FieldSink, HeadWriter};
 use super::proof::{Audience, Proof, Proofs};
+use super::rewrite::Rewrite;
 use super::strip::{self, Filter, Verdict};
 use crate::authenticate::sources::{strip_subprotocol, without_fields};
 use crate::authenticate::{CookieNames, IdentityHeaders, Place, Source, Sources};
@@ -16,7 +18,6 @@ use crate::websocket::Handshake;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
-use std::borrow::Cow;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The prefix that the gateway removed from the client's path.
@@ -32,7 +33,7 @@ const HEAD_SIZE: usize = 1024;
 /// The target of the forwarded request.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// The canonical path without the removed prefix, and the client's query. Query fields that may hold a token are
+    /// The canonical path as the route rewrites it, and the client's query. Query fields that may hold a token are
     /// removed.
     pub(crate) path: PathAndQuery,
     /// The canonical host and port. `None` only if an HTTP/1.0 client sent no host.
@@ -49,7 +50,7 @@ impl Target {
     pub(crate) fn of_route(
         head: &Head<'_>,
         uri: &Uri,
-        strip_prefix: Option<&str>,
+        rewrite: Option<&Rewrite>,
         sources: &Sources,
         permit: &Permit,
     ) -> Self {
@@ -66,26 +67,25 @@ impl Target {
                 | Place::Certificate,
             ) => false,
         };
-        Self::of(head, uri, strip_prefix, Some(sources).filter(|_| may_hold_token))
+        Self::of(head, uri, rewrite, Some(sources).filter(|_| may_hold_token))
     }
 
     /// Returns the target of a head. If `sources` is given, removes the query fields that may hold a token.
     pub(crate) fn of(
         head: &Head<'_>,
         uri: &Uri,
-        strip_prefix: Option<&str>,
+        rewrite: Option<&Rewrite>,
         sources: Option<&Sources>,
     ) -> Self {
-        let stripped = strip_prefix.and_then(|prefix| strip(&head.path, prefix));
-        let prefix = strip_prefix.filter(|_| stripped.is_some()).map(|prefix| prefix.trim_end_matches('/'));
-        let prefix = prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok());
-        let path = match (uri.path_and_query(), stripped, sources) {
+        let rewritten = rewrite.map(|rewrite| rewrite.path(&head.path));
+        let prefix = rewrite.and_then(|rewrite| rewrite.stripped(&head.path));
+        let path = match (uri.path_and_query(), rewritten, sources) {
             (Some(as_sent), None, None) if as_sent.path() == head.path => as_sent.clone(),
-            (_, stripped, None) => join(stripped.as_deref().unwrap_or(&head.path), head.query),
-            (_, stripped, Some(sources)) => {
+            (_, rewritten, None) => join(rewritten.as_deref().unwrap_or(&head.path), head.query),
+            (_, rewritten, Some(sources)) => {
                 let is_token = |name: &str| sources.queries().any(|query| query == name);
                 let query = head.query.and_then(|query| without_fields(query, is_token));
-                join(stripped.as_deref().unwrap_or(&head.path), query.as_deref())
+                join(rewritten.as_deref().unwrap_or(&head.path), query.as_deref())
             }
         };
         let authority = match head.headers.get(header::HOST) {
@@ -93,16 +93,6 @@ impl Target {
             Some(_) | None => head.authority().and_then(|authority| HeaderValue::from_str(&authority).ok()),
         };
         Self { path, authority, prefix }
-    }
-}
-
-/// Returns the part of a path below a prefix, with a leading slash. The prefix must end at the end of a segment.
-fn strip<'p>(path: &'p str, prefix: &str) -> Option<Cow<'p, str>> {
-    let rest = path.strip_prefix(prefix.trim_end_matches('/'))?;
-    match rest.as_bytes().first() {
-        None => Some(Cow::Borrowed("/")),
-        Some(b'/') => Some(Cow::Borrowed(rest)),
-        Some(_) => None,
     }
 }
 
@@ -140,6 +130,10 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) write_csrf: bool,
     /// The places in which the route looks for a token. The token is not forwarded.
     pub(crate) sources: &'a Sources,
+    /// The value of `Host` that the route sets.
+    pub(crate) host: Option<&'a HeaderValue>,
+    /// The changes to the client's fields.
+    pub(crate) edits: Option<&'a Edits>,
     /// The proofs of identity for upstreams.
     pub(crate) proofs: &'a Proofs,
     /// The time at which the request was read.
@@ -267,6 +261,9 @@ fn prepare_client<'c>(
             Source::Query(_) | Source::Certificate => {}
         }
     }
+    if let Some(edits) = context.edits {
+        edits.prepare(headers);
+    }
     // With `forward_token`, only a verified token from the header is forwarded. The proof of a bound token never is: an
     // upstream could use the token with the proof.
     let verified = match permit.place() {
@@ -342,7 +339,7 @@ fn add_fields(
     context: &ForwardContext<'_>,
 ) {
     let authority = target.authority.as_ref();
-    client::write(sink, &context.connection, context.caller, context.relayed, authority);
+    client::write(sink, &context.connection, context.caller, context.relayed, authority, context.host);
     if let Some(prefix) = &target.prefix {
         let whole = append_prefix(client.prefix.as_ref(), prefix.clone());
         sink.set(&X_FORWARDED_PREFIX, &whole);
@@ -353,6 +350,9 @@ fn add_fields(
     }
     let proof = Proof { proofs: context.proofs, audience, method, target: &target.path, now: context.now };
     write_identity(sink, permit, context.write_csrf, &proof);
+    if let Some(edits) = context.edits {
+        edits.write(sink);
+    }
 }
 
 /// Appends the prefix that the gateway removed to the prefix that a trusted proxy removed. `before` is present only if

@@ -129,6 +129,8 @@ impl Exchange {
             cookies: policy.trust.cookies(),
             write_csrf: route.csrf_field.is_some(),
             sources: &route.credential_policy.sources,
+            host: delivery.rewrite.as_deref().and_then(|rewrite| rewrite.host.as_ref()),
+            edits: delivery.request_fields.as_deref(),
             proofs,
             now: self.now,
         }

@@ -212,8 +212,7 @@ async fn serve<'p>(
         Handler::Forward(delivery) => {
             let Admitted { routed: Routed { route, .. }, permit, body } = admitted;
             let sources = &route.credential_policy.sources;
-            let target =
-                Target::of_route(&head, &parts.uri, delivery.strip_prefix.as_deref(), sources, &permit);
+            let target = Target::of_route(&head, &parts.uri, delivery.rewrite.as_deref(), sources, &permit);
             let headers =
                 ConnectionHeaders { lines: &connection.peer_lines, address: connection.peer.address };
             let context = exchange.forward_context(policy, route, delivery, headers, &policy.proofs);

@@ -26,6 +26,7 @@ mod routes;
 mod rule;
 mod secrets;
 mod server;
+mod shaping;
 mod signals;
 mod trust;
 mod upstream_checks;

@@ -89,6 +89,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("open_by_another_header", Kind::Weakness),
     ("open_by_another_host", Kind::Weakness),
     ("open_by_default", Kind::Weakness),
+    ("open_by_rewriting", Kind::Weakness),
     ("open_streams", Kind::Weakness),
     ("optional_with_rule", Kind::Advice),
     ("origin_in_cleartext", Kind::Weakness),

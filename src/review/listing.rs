@@ -29,6 +29,10 @@ pub(crate) struct RouteSummary {
     pub upstream: String,
     /// The path prefix that is removed before forwarding.
     pub strip_prefix: Option<String>,
+    /// The path prefix that is added before forwarding.
+    pub add_prefix: Option<String>,
+    /// The `Host` that the upstream receives.
+    pub rewrite_host: Option<String>,
     /// The name of the `[cors.NAME]`.
     pub cors: Option<String>,
     /// `enforce` or `shadow`.
@@ -47,13 +51,12 @@ pub(crate) fn listing(policy: &Policy) -> Vec<RouteSummary> {
 
 impl RouteSummary {
     fn of(route: &Route) -> Self {
-        let (upstream, strip_prefix) = match &route.handler {
-            Handler::Forward(delivery) => {
-                (upstream_name(delivery).to_owned(), delivery.strip_prefix.as_deref().map(str::to_owned))
-            }
+        let (upstream, rewrite) = match &route.handler {
+            Handler::Forward(delivery) => (upstream_name(delivery).to_owned(), delivery.rewrite.as_deref()),
             Handler::Answer(_) => ("authority".to_owned(), None),
             Handler::Publish(_) | Handler::Receive(..) => ("gateway".to_owned(), None),
         };
+        let text = |text: &str| text.to_owned();
         let limits = route.limits.by_address.iter().chain(&route.limits.by_caller);
         Self {
             name: route.name.to_string(),
@@ -75,7 +78,11 @@ impl RouteSummary {
             asks: route.rule.checks().iter().map(ToString::to_string).collect(),
             limits: limits.map(|limit| limit.name().to_string()).collect(),
             upstream,
-            strip_prefix,
+            strip_prefix: rewrite.and_then(|rewrite| rewrite.strip.as_deref()).map(text),
+            add_prefix: rewrite.and_then(|rewrite| rewrite.add.as_deref()).map(text),
+            rewrite_host: rewrite
+                .and_then(|rewrite| rewrite.host.as_ref())
+                .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
             cors: route.cors.as_ref().map(|cors| cors.name.to_string()),
             mode: if route.shadow.is_some() { "shadow" } else { "enforce" },
         }

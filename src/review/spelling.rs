@@ -14,6 +14,7 @@ use super::sample::{self, Caller, Grants, Sample};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::explain::Examiner;
+use crate::forward::rewrite::Rewrite;
 use crate::forward::{Delivery, Destination, Target};
 use crate::policy::{Handler, Policy, Question, Route};
 use crate::route::{Fields, HostPattern, lenient};
@@ -24,6 +25,9 @@ use variants::SpellingKind;
 
 /// The maximum number of callers with grants per route. For a rule with several roles, each role is tried.
 const CALLERS_MAX: usize = 8;
+
+/// The maximum number of different rewrites to try for each request.
+const REWRITES_MAX: usize = 100;
 
 /// A request that its route rejects, but that another route accepts in an odd spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +52,7 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         examiner: Examiner::new(policy),
         now: Now::read(),
         fields: policy.table.iter().map(|(matcher, _)| &matcher.fields).collect(),
+        rewrites: rewrites(policy),
         callers: HashMap::new(),
         known: HashSet::new(),
         found: Vec::new(),
@@ -72,6 +77,26 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
     attack.found
 }
 
+/// Returns the different rewrites of paths in a policy.
+fn rewrites(policy: &Policy) -> Vec<Option<&Rewrite>> {
+    let mut known = HashSet::new();
+    let mut rewrites = Vec::new();
+    for route in &policy.routes {
+        if let Handler::Forward(delivery) = &route.handler
+            && let Some(rewrite) = delivery.rewrite.as_deref()
+            && (rewrite.strip.is_some() || rewrite.add.is_some())
+            && rewrites.len() < REWRITES_MAX
+            && known.insert((rewrite.strip.as_deref(), rewrite.add.as_deref()))
+        {
+            rewrites.push(Some(rewrite));
+        }
+    }
+    if !rewrites.is_empty() {
+        rewrites.push(None);
+    }
+    rewrites
+}
+
 /// Returns the URLs to vary: the URL of the sample, and the URL in which `{*rest}` is empty.
 fn plain_urls(policy: &Policy, sample: &Sample) -> Vec<String> {
     let mut urls = vec![sample.url.clone()];
@@ -93,6 +118,8 @@ struct Attack<'p> {
     now: Now,
     /// The header fields by which routes are chosen.
     fields: HashSet<&'p Fields>,
+    /// The rewrites of all routes. `None` stands for routes that rewrite nothing. Empty if no route rewrites.
+    rewrites: Vec<Option<&'p Rewrite>>,
     /// The callers to try, by the index of the route.
     callers: HashMap<usize, Vec<Caller>>,
     known: HashSet<(usize, SpellingKind)>,
@@ -165,6 +192,14 @@ impl<'p> Attack<'p> {
             self.try_methods(&mut request, SpellingKind::OtherHeader, &mut odd, methods);
         }
         odd.parts.headers = request.plain.parts.headers.clone();
+        for rewrite in self.rewrites.clone() {
+            let source = rewrite.map_or_else(|| Some(request.sent.clone()), |it| it.source(&request.sent));
+            if let Some(Ok(uri)) = source.filter(|source| *source != path).map(|source| source.parse()) {
+                odd.parts.uri = uri;
+                self.try_methods(&mut request, SpellingKind::Rewritten, &mut odd, methods);
+            }
+        }
+        odd.parts.uri = request.plain.parts.uri.clone();
         for method in methods.iter().take(if matcher.methods.is_any() { 1 } else { methods.len() }) {
             request.plain.parts.method = method.clone();
             for spelling in variants::methods(method.as_str()) {
@@ -247,7 +282,7 @@ impl<'p> Attack<'p> {
     fn forwarded_path(&self, delivery: &Delivery, question: &Question) -> Option<String> {
         let front = &self.policy.front;
         let head = front.head(&question.parts).ok()?;
-        let target = Target::of(&head, &question.parts.uri, delivery.strip_prefix.as_deref(), None);
+        let target = Target::of(&head, &question.parts.uri, delivery.rewrite.as_deref(), None);
         Some(target.path.path().to_owned())
     }
 }

@@ -88,6 +88,7 @@ mod server_names;
 mod services;
 mod sessions;
 mod shadow;
+mod shaping;
 mod signal_keys;
 mod signals;
 mod sources;

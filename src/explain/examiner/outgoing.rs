@@ -44,7 +44,7 @@ impl Examiner<'_> {
         let target = Target::of_route(
             head,
             &parts.uri,
-            delivery.strip_prefix.as_deref(),
+            delivery.rewrite.as_deref(),
             &route.credential_policy.sources,
             permit,
         );

@@ -5,7 +5,7 @@ use super::credential_policy::{check_login, sources};
 use super::limits::{NamedLimits, chosen_limits};
 use super::trust::{Claims, is_reserved};
 use super::upstreams::{Audiences, Upstreams};
-use super::{Faults, endpoints, identity_choice, resources, rule, signals};
+use super::{Faults, endpoints, identity_choice, resources, rule, shaping, signals};
 use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Source, Sources, digest_of};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
@@ -102,7 +102,9 @@ pub(super) fn compile(
         let route = rule::RouteContext { matcher: matcher.as_ref(), sources: &sources };
         let rule = rule::compile(&key, table, &route, &rules, context, claims, faults);
         check_login(&key, table, &sources, settings, faults);
-        let strip_prefix = strip_prefix(&key, table, faults);
+        let rewrite = shaping::rewrite(&key, table, faults);
+        let request_fields = shaping::request_fields(&key, table, context.identity, faults);
+        let answer_fields = shaping::answer_fields(&key, table, file, context.identity, faults);
         if table.pass_authorization && table.access != file::Access::Public {
             // The upstream could trust an identity in `Authorization` that the gateway has not verified.
             faults.fault(
@@ -144,7 +146,9 @@ pub(super) fn compile(
             rule,
             handler: Handler::Forward(Delivery {
                 destination,
-                strip_prefix,
+                rewrite,
+                request_fields,
+                answer_fields,
                 pass_authorization: table.pass_authorization,
                 timeout: table.timeout.map(Into::into),
                 websocket: table.websocket,
@@ -423,23 +427,4 @@ fn websocket(
         let found = "true, and the route's methods lack GET, the method of every WebSocket handshake";
         faults.fault("impossible_rule", &at, found, "add \"GET\" to methods");
     }
-}
-
-fn strip_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Box<str>> {
-    let prefix = table.strip_prefix.as_deref()?;
-    let at = format!("{key}.strip_prefix");
-    // A prefix that contains a parameter or does not begin the path could not be removed from every request.
-    let whole = prefix.trim_end_matches('/');
-    let is_beginning =
-        table.path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if whole.is_empty() || prefix.contains(['{', '}']) || !is_beginning {
-        faults.fault(
-            "bad_prefix",
-            &at,
-            format!("\"{prefix}\""),
-            format!("use literal segments at the start of \"{}\"", table.path),
-        );
-        return None;
-    }
-    Some(whole.into())
 }

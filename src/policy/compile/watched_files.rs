@@ -10,7 +10,7 @@ use std::path::PathBuf;
 const REFERENCE: &str = include_str!("../../../docs/reference.md");
 
 /// Keys with a path whose changes do not reload the policy.
-const UNWATCHED: [&str; 10] = [
+const UNWATCHED: [&str; 11] = [
     // The gateway follows the files of TLS without a reload.
     "tls.certificate",
     "tls.key",
@@ -23,6 +23,7 @@ const UNWATCHED: [&str; 10] = [
     "state.dir",
     // Paths of requests.
     "route.strip_prefix",
+    "route.add_prefix",
     "test.expect.path",
 ];
 

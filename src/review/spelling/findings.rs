@@ -43,7 +43,7 @@ fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -
     };
     // The service may check the host or header itself, so these kinds never reject a policy.
     let severity = match kind {
-        SpellingKind::OtherHost | SpellingKind::OtherHeader => Severity::Warning,
+        SpellingKind::OtherHost | SpellingKind::OtherHeader | SpellingKind::Rewritten => Severity::Warning,
         SpellingKind::Case
         | SpellingKind::Slash
         | SpellingKind::Parameter
@@ -64,7 +64,9 @@ fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -
         | SpellingKind::Encoding
         | SpellingKind::Host
         | SpellingKind::Method => "use the same rule for both routes, or other servers for that one",
-        SpellingKind::OtherHeader => "use the same rule for both routes, or other servers for one of them",
+        SpellingKind::OtherHeader | SpellingKind::Rewritten => {
+            "use the same rule for both routes, or other servers for one of them"
+        }
         SpellingKind::OtherHost => {
             "add the host to that route, use the same rule for both, or other servers for one of them"
         }

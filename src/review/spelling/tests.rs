@@ -117,11 +117,8 @@ fn a_folder_is_tried_without_its_slash_and_a_path_with_one() {
 #[test]
 fn the_canonical_path_that_the_upstream_gets_decides() {
     let stripped = "strip_prefix = \"/api\"";
-    assert_eq!(
-        found(&[("/api/{*rest}", stripped), ("/{*rest}", PUBLIC)]),
-        [],
-        "it gets /Api/x, and guards /x"
-    );
+    let other = |path: &'static str| found(&[("/api/{*rest}", stripped), (path, PUBLIC)]);
+    assert_eq!(other("/Api/{*rest}"), [], "it gets /Api/x, and guards /x");
     let folder = "access = \"public\"\nstrip_prefix = \"/API\"";
     assert_eq!(
         found(&[("/api/{*rest}", stripped), ("/API/{*rest}", folder)]),
@@ -255,5 +252,27 @@ fn a_header_that_leads_to_a_weaker_route_is_a_way_around_and_only_a_weakness() {
         finding.found.contains("allows `GET /a with x-v: 2` for everyone, although `GET /a` is refused"),
         "{}",
         finding.found
+    );
+}
+
+#[test]
+fn a_path_that_another_route_rewrites_to_a_guarded_one_is_found() {
+    let rewritten = |routes: &[(&str, &str)]| {
+        let found = found(routes);
+        found.into_iter().filter(|(_, id)| *id == "open_by_rewriting").map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    let open = |changes: &str| format!("{PUBLIC}\n{changes}");
+    let strip = open("strip_prefix = \"/open\"");
+    let add = open("add_prefix = \"/admin\"");
+    let both = open("strip_prefix = \"/open\"\nadd_prefix = \"/v1\"");
+    assert_eq!(rewritten(&[("/admin/{*rest}", ""), ("/open/{*rest}", &strip)]), ["route[0].path"]);
+    assert_eq!(rewritten(&[("/admin/{*rest}", ""), ("/open/admin/{id}", &strip)]), ["route[0].path"]);
+    assert_eq!(rewritten(&[("/admin/{*rest}", ""), ("/open/shop/{id}", &strip)]), [""; 0]);
+    assert_eq!(rewritten(&[("/admin/{*rest}", ""), ("/{*rest}", &add)]), ["route[0].path"]);
+    assert_eq!(rewritten(&[("/v1/{*rest}", ""), ("/open/{*rest}", &both)]), ["route[0].path"]);
+    assert_eq!(rewritten(&[("/admin/{*rest}", ""), ("/open/{*rest}", &both)]), [""; 0]);
+    assert_eq!(
+        rewritten(&[("/api/{*rest}", "strip_prefix = \"/api\""), ("/{*rest}", PUBLIC)]),
+        ["route[0].path"]
     );
 }

@@ -28,11 +28,13 @@ pub(super) enum SpellingKind {
     OtherHost,
     /// Different values of header fields by which routes are chosen.
     OtherHeader,
+    /// A path that a route rewrites to the same path for the upstream.
+    Rewritten,
 }
 
 impl SpellingKind {
     /// All kinds, in the order of the report.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Case,
         Self::Slash,
         Self::Parameter,
@@ -41,6 +43,7 @@ impl SpellingKind {
         Self::Method,
         Self::OtherHost,
         Self::OtherHeader,
+        Self::Rewritten,
     ];
 
     /// Returns the id of findings of this kind.
@@ -54,6 +57,7 @@ impl SpellingKind {
             Self::Method => "spelling_method",
             Self::OtherHost => "open_by_another_host",
             Self::OtherHeader => "open_by_another_header",
+            Self::Rewritten => "open_by_rewriting",
         }
     }
 }

@@ -1,0 +1,223 @@
+//! Compiles the changes that a route makes to requests and answers: path, host and header fields.
+
+use super::Faults;
+use super::trust::is_reserved;
+use crate::authenticate::{IdentityHeaders, fold_eq};
+use crate::config::file::{File, RouteSection, SecurityHeaders};
+use crate::forward::edits::{AnswerFields, Edits, Protection};
+use crate::forward::rewrite::{PREFIX_BYTES_MAX, Rewrite};
+use crate::forward::strip;
+use crate::route::host::Authority;
+use crate::route::path::{canonical, has_parameters};
+use http::{HeaderName, HeaderValue};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// The maximum number of fields in one table or list.
+const FIELDS_MAX: usize = 50;
+/// The maximum length of a value, in bytes.
+const VALUE_BYTES_MAX: usize = 4096;
+
+/// Compiles the changes to the path and the host.
+pub(super) fn rewrite(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Box<Rewrite>> {
+    let rewrite = Rewrite {
+        strip: strip_prefix(key, table, faults),
+        add: add_prefix(key, table, faults),
+        host: rewrite_host(key, table, faults),
+    };
+    let changes = rewrite.strip.is_some() || rewrite.add.is_some() || rewrite.host.is_some();
+    changes.then(|| Box::new(rewrite))
+}
+
+fn strip_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Box<str>> {
+    let prefix = table.strip_prefix.as_deref()?;
+    // A prefix that contains a parameter or does not begin the path could not be removed from every request.
+    let whole = prefix.trim_end_matches('/');
+    let is_beginning =
+        table.path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if whole.is_empty() || prefix.contains(['{', '}']) || !is_beginning {
+        faults.fault(
+            "bad_prefix",
+            &format!("{key}.strip_prefix"),
+            format!("\"{prefix}\""),
+            format!("use literal segments at the start of \"{}\"", table.path),
+        );
+        return None;
+    }
+    // The route's path may be written in another spelling than that of requests. A faulty path is reported there.
+    canonical(whole).ok().map(|path| path.into())
+}
+
+fn add_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Box<str>> {
+    let prefix = table.add_prefix.as_deref()?;
+    let whole = prefix.trim_end_matches('/');
+    let is_canonical = matches!(canonical(whole), Ok(Cow::Borrowed(_)));
+    if whole.is_empty() || !is_canonical || has_parameters(whole) || whole.len() > PREFIX_BYTES_MAX {
+        faults.fault(
+            "bad_prefix",
+            &format!("{key}.add_prefix"),
+            format!("\"{prefix}\""),
+            "use literal segments as a client would send them, such as \"/v2\"",
+        );
+        return None;
+    }
+    Some(whole.into())
+}
+
+fn rewrite_host(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<HeaderValue> {
+    let host = table.rewrite_host.as_deref()?;
+    let parsed = Authority::parse(host).ok().and_then(|parsed| {
+        let port = parsed.port.map_or_else(String::new, |port| format!(":{port}"));
+        HeaderValue::try_from(format!("{}{port}", parsed.host)).ok()
+    });
+    if parsed.is_none() {
+        let hint = "use a host, and a port if the service needs it: \"orders.internal\"";
+        faults.fault("bad_host", &format!("{key}.rewrite_host"), format!("\"{host}\""), hint);
+    }
+    parsed
+}
+
+/// The direction of a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Request,
+    Response,
+}
+
+/// Compiles the changes to the fields of requests.
+pub(super) fn request_fields(
+    key: &str,
+    table: &RouteSection,
+    identity: &IdentityHeaders,
+    faults: &mut Faults<'_>,
+) -> Option<Box<Edits>> {
+    let tables = (&table.set_request_headers, &table.add_request_headers, &table.remove_request_headers);
+    edits(key, Direction::Request, tables, identity, faults).map(Box::new)
+}
+
+/// Compiles the changes to the fields of the upstream's answers.
+pub(super) fn answer_fields(
+    key: &str,
+    table: &RouteSection,
+    file: &File,
+    identity: &IdentityHeaders,
+    faults: &mut Faults<'_>,
+) -> Option<Box<AnswerFields>> {
+    let tables = (&table.set_response_headers, &table.add_response_headers, &table.remove_response_headers);
+    let edits = edits(key, Direction::Response, tables, identity, faults);
+    let protection = match table.security_headers.unwrap_or(file.policy.security_headers) {
+        SecurityHeaders::Off => Protection::Off,
+        SecurityHeaders::Add => Protection::Missing,
+        SecurityHeaders::Force => Protection::Forced,
+    };
+    let changes = edits.is_some() || protection != Protection::Off;
+    changes.then(|| Box::new(AnswerFields { edits: edits.unwrap_or_default(), protection }))
+}
+
+/// Returns `None` if there are no changes.
+fn edits(
+    key: &str,
+    direction: Direction,
+    (set, add, remove): (&BTreeMap<String, String>, &BTreeMap<String, String>, &Vec<String>),
+    identity: &IdentityHeaders,
+    faults: &mut Faults<'_>,
+) -> Option<Edits> {
+    if set.is_empty() && add.is_empty() && remove.is_empty() {
+        return None;
+    }
+    let end = match direction {
+        Direction::Request => "request_headers",
+        Direction::Response => "response_headers",
+    };
+    for (verb, count) in [("set", set.len()), ("add", add.len()), ("remove", remove.len())] {
+        if count > FIELDS_MAX {
+            let hint = format!("use at most {FIELDS_MAX}");
+            faults.fault("too_many", &format!("{key}.{verb}_{end}"), format!("{count} fields"), hint);
+        }
+    }
+    let mut removed = Vec::new();
+    for (index, text) in remove.iter().enumerate() {
+        let at = format!("{key}.remove_{end}[{index}]");
+        removed.extend(name(&at, text, direction, true, identity, faults));
+    }
+    let mut fields = |verb: &str, table: &BTreeMap<String, String>| {
+        let mut fields = Vec::new();
+        for (text, value) in table {
+            let at = format!("{key}.{verb}_{end}.{text}");
+            let name = name(&at, text, direction, false, identity, faults);
+            let value = field_value(&at, value, faults);
+            fields.extend(name.zip(value));
+        }
+        fields
+    };
+    let (set, added) = (fields("set", set), fields("add", add));
+    // Two spellings of one name would make two fields, of which an upstream may read either.
+    let names: Vec<&HeaderName> = set.iter().map(|(name, _)| name).collect();
+    for (position, name) in names.iter().enumerate() {
+        let others = added.iter().map(|(name, _)| name).chain(names[..position].iter().copied());
+        if let Some(other) = others.into_iter().find(|other| fold_eq(other.as_str(), name.as_str())) {
+            let found = format!("\"{name}\" and \"{other}\" are set or added");
+            faults.fault("same_header", &format!("{key}.set_{end}"), found, "use each name once");
+        }
+    }
+    removed.extend(set.iter().map(|(name, _)| name.clone()));
+    Some(Edits { removed: removed.into(), set: set.into(), added: added.into() })
+}
+
+fn name(
+    at: &str,
+    text: &str,
+    direction: Direction,
+    is_removal: bool,
+    identity: &IdentityHeaders,
+    faults: &mut Faults<'_>,
+) -> Option<HeaderName> {
+    let Ok(name) = text.parse::<HeaderName>() else {
+        let found = format!("\"{text}\" is not a header name");
+        faults.fault("bad_header", at, found, "for example \"X-Api-Version\"");
+        return None;
+    };
+    // Removing a cookie is safe. The gateway has already taken its own from the field.
+    let is_cookie = is_removal && matches!(name.as_str(), "cookie" | "set-cookie");
+    let is_ours = is_reserved(&name)
+        || !strip::passes(&name, identity)
+        || is_of_websocket(&name)
+        || match direction {
+            Direction::Request => name.as_str() == "tracestate",
+            Direction::Response => is_our_answer(name.as_str()),
+        };
+    if is_ours && !is_cookie {
+        let (found, hint) = match name.as_str() {
+            "strict-transport-security" => ("is set by [tls] hsts", "use [tls] hsts"),
+            field if field.starts_with("access-control-") => ("is set by [cors.NAME]", "use [cors.NAME]"),
+            _ => ("is one that the gateway decides about", "use a name of your service, such as \"X-Env\""),
+        };
+        faults.fault("bad_header", at, format!("\"{text}\" {found}"), hint);
+        return None;
+    }
+    Some(name)
+}
+
+fn is_of_websocket(name: &HeaderName) -> bool {
+    name.as_str().starts_with("sec-websocket-")
+}
+
+/// Whether the gateway itself writes or checks a field of answers.
+fn is_our_answer(name: &str) -> bool {
+    name.starts_with("access-control-")
+        || name.starts_with("ratelimit")
+        || matches!(
+            name,
+            "set-cookie" | "strict-transport-security" | "www-authenticate" | "dpop-nonce" | "date"
+        )
+}
+
+fn field_value(at: &str, text: &str, faults: &mut Faults<'_>) -> Option<HeaderValue> {
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim() == text;
+    let value = HeaderValue::from_str(text).ok().filter(|_| is_plain && text.len() <= VALUE_BYTES_MAX);
+    if value.is_none() {
+        let hint = format!("visible ASCII and inner spaces, at most {VALUE_BYTES_MAX} bytes");
+        faults.fault("bad_value", at, format!("\"{text}\""), hint);
+    }
+    value
+}
