@@ -1439,6 +1439,13 @@ pub struct RouteSection {
     /// The name of the `[cors.NAME]` for scripts of other origins.
     #[serde(deserialize_with = "optional_text")]
     pub cors: Option<String>,
+    /// The URL to which the route redirects, in place of an upstream.
+    #[serde(deserialize_with = "optional_text")]
+    pub redirect: Option<String>,
+    /// The status of the redirect.
+    pub redirect_status: Option<u16>,
+    /// Refuses all requests, and the time after which clients try again.
+    pub maintenance: Option<Duration>,
     /// A path prefix to remove before forwarding.
     #[serde(deserialize_with = "optional_text")]
     pub strip_prefix: Option<String>,

@@ -32,6 +32,8 @@ pub enum Fault {
     Gateway,
     /// The upstream.
     Upstream,
+    /// Nobody: the operator has closed the route on purpose.
+    Operator,
 }
 
 /// A status of the gRPC protocol.

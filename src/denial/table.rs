@@ -104,6 +104,17 @@ denials! {
         flask: None,
     }
 
+    /// The operator has closed the route for a while.
+    Maintenance {
+        /// The time until the client should try again, in seconds.
+        wait: u32,
+    } = Denial::Maintenance { wait: 1 } => {
+        code: "maintenance", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Operator,
+        challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
+        detail: "This service is under maintenance.",
+        flask: None,
+    }
+
     // Stage: authenticate.
     /// The route requires a credential, and the request has none.
     MissingToken => {

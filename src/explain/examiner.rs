@@ -177,10 +177,17 @@ impl<'p> Examiner<'p> {
             outgoing: None,
         };
         let read = policy.front.head(parts);
-        let evaluation = match &read {
+        let mut evaluation = match &read {
             Ok(head) => self.follow(head, &sender, question, &prepared),
             Err(denial) => Evaluation::ended(denial.clone()),
         };
+        // Tests and reviews ask about the rule of a route, so only an explanation knows its maintenance.
+        if let Some(wait) =
+            evaluation.found.as_ref().and_then(|found| policy.routes[*found.entry].maintenance)
+        {
+            evaluation.outcome = Outcome::Refused(Denial::Maintenance { wait });
+            (evaluation.permit, evaluation.detail, evaluation.shadow) = (None, None, false);
+        }
         if let Ok(head) = &read {
             explanation.host = head.host.as_deref().map(str::to_owned);
             explanation.path = Some(head.path.to_string());

@@ -70,7 +70,7 @@ pub(super) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
         None if broken => Level::Warn,
         None => Level::Info,
         Some(denial) => match denial.fault() {
-            Fault::Client => Level::Info,
+            Fault::Client | Fault::Operator => Level::Info,
             Fault::Gateway | Fault::Upstream => Level::Warn,
         },
     }

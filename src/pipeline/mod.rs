@@ -232,6 +232,11 @@ async fn serve<'p>(
             Ok(Box::pin(answer).await?.map(Body::whole))
         }
         Handler::Publish(resource) => Ok(resource.answer(head.method).map(Body::whole)),
+        Handler::Redirect(redirect) => {
+            let Admitted { routed: Routed { route, found }, permit, .. } = admitted;
+            let target = Target::of_route(&head, &parts.uri, None, &route.credential_policy.sources, &permit);
+            Ok(redirect.answer(&found.params, target.path.query()).map(Body::whole))
+        }
         Handler::Receive(receiver, kind) => {
             let target = (&**receiver, *kind);
             let answer = signals::answer(worker, policy, exchange, target, &head, admitted, record);
@@ -291,7 +296,7 @@ async fn give_verdict<'p>(
             };
             Ok(forward_auth::granted(&admitted.permit, write_csrf, &proof).map(Body::whole))
         }
-        Handler::Answer(_) | Handler::Publish(_) | Handler::Receive(..) => {
+        Handler::Answer(_) | Handler::Publish(_) | Handler::Redirect(_) | Handler::Receive(..) => {
             record.explained("an endpoint of the gateway: the proxy sends it here without asking".to_owned());
             Err(Denial::NoRoute.into())
         }
@@ -313,6 +318,10 @@ async fn judge<'p, 'h>(
         .inspect_err(|denial| observe::observe(worker, policy, exchange, head, None, None, Some(denial)))?;
     let route = routed.route;
     progress.routed(*routed.found.entry, record);
+    // Nothing about the caller matters, and a login that the maintenance interrupts must not use up an attempt.
+    if let Some(wait) = route.maintenance {
+        return Err(Denial::Maintenance { wait }.into());
+    }
 
     let mut limit_key = LimitKey {
         address: exchange.caller.address,

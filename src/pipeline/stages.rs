@@ -109,6 +109,10 @@ pub(crate) fn check_protocol(
                 .map(|handshake| Some(Box::new(handshake)))
                 .map_err(|fault| Denial::BadRequest(Malformed::Handshake(fault)))
         }
-        Handler::Forward(_) | Handler::Answer(_) | Handler::Publish(_) | Handler::Receive(..) => Ok(None),
+        Handler::Forward(_)
+        | Handler::Answer(_)
+        | Handler::Publish(_)
+        | Handler::Redirect(_)
+        | Handler::Receive(..) => Ok(None),
     }
 }

@@ -35,6 +35,7 @@ use crate::metrics::RouteCounters;
 use crate::peer::Scheme;
 use crate::respond::compat::SearchedPlaces;
 use crate::respond::cors::Cors;
+use crate::respond::redirect::Redirect;
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::route::{Head, KnownHost, Matcher, RouteTable};
@@ -93,7 +94,7 @@ impl Policy {
         let route = route.and_then(|route| self.routes.get(route));
         let refresh = route.is_some_and(|route| match route.handler {
             Handler::Answer(endpoint) => endpoint == Endpoint::Refresh,
-            Handler::Forward(_) | Handler::Publish(_) | Handler::Receive(..) => false,
+            Handler::Forward(_) | Handler::Publish(_) | Handler::Redirect(_) | Handler::Receive(..) => false,
         });
         let cookies = self.trust.cookies();
         let cookie = cookies.map(|names| if refresh { &*names.refresh } else { &*names.access });
@@ -168,6 +169,9 @@ pub struct Route {
     pub shadow: Option<ShadowMode>,
     /// The answers to scripts of other origins. `None` if the upstream decides about CORS itself.
     pub(crate) cors: Option<Arc<Cors>>,
+    /// Set if the route refuses all requests for a while. The value is the time after which clients try again, in
+    /// seconds.
+    pub maintenance: Option<u32>,
     /// The request counters.
     pub counters: Arc<RouteCounters>,
 }
@@ -181,6 +185,8 @@ pub enum Handler {
     Answer(Endpoint),
     /// Answers the request with the metadata of a protected resource.
     Publish(Arc<ProtectedResource>),
+    /// Redirects the request.
+    Redirect(Redirect),
     /// Answers the request as a receiver of signals.
     Receive(Arc<Receiver>, SignalKind),
 }
@@ -190,7 +196,7 @@ impl Handler {
     pub const fn is_own(&self) -> bool {
         match self {
             Self::Forward(_) => false,
-            Self::Answer(_) | Self::Publish(_) | Self::Receive(..) => true,
+            Self::Answer(_) | Self::Publish(_) | Self::Redirect(_) | Self::Receive(..) => true,
         }
     }
 }

@@ -112,6 +112,11 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
         Denial::Misdirected => {
             ("Open this page again", "Your browser used a connection that is meant for another address.")
         }
+        Denial::Maintenance { wait } => {
+            let text =
+                format!("This page is not available during maintenance. Try again in {}.", span(*wait));
+            return ("Under maintenance", text.into());
+        }
         Denial::NoRoute | Denial::NotFound => ("Page not found", "There is nothing at this address."),
         Denial::MethodNotAllowed(_) => {
             ("Not possible here", "This address does not accept this kind of request.")

@@ -97,7 +97,9 @@ pub(super) fn answer(
         let allow = HeaderValue::from_str(methods).unwrap_or_else(|_| HeaderValue::from_static(""));
         headers.insert(ALLOW, allow);
     }
-    if let Denial::RateLimited { wait } | Denial::TooManyAttempts { wait } = denial {
+    if let Denial::RateLimited { wait } | Denial::TooManyAttempts { wait } | Denial::Maintenance { wait } =
+        denial
+    {
         headers.insert(RETRY_AFTER, HeaderValue::from(*wait));
     } else if denial.status() == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, RETRY_AFTER_UNAVAILABLE);

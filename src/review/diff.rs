@@ -72,7 +72,7 @@ impl Side {
         let upstream = route.filter(|_| verdict.reaches()).map(|route| match &route.handler {
             Handler::Forward(delivery) => upstream_name(delivery).to_owned(),
             Handler::Answer(_) => "authority".to_owned(),
-            Handler::Publish(_) | Handler::Receive(..) => "gateway".to_owned(),
+            Handler::Publish(_) | Handler::Redirect(_) | Handler::Receive(..) => "gateway".to_owned(),
         });
         Self {
             route: route.map(|route| route.name.to_string()),

@@ -54,6 +54,7 @@ impl RouteSummary {
         let (upstream, rewrite) = match &route.handler {
             Handler::Forward(delivery) => (upstream_name(delivery).to_owned(), delivery.rewrite.as_deref()),
             Handler::Answer(_) => ("authority".to_owned(), None),
+            Handler::Redirect(redirect) => (format!("redirect to {redirect}"), None),
             Handler::Publish(_) | Handler::Receive(..) => ("gateway".to_owned(), None),
         };
         let text = |text: &str| text.to_owned();

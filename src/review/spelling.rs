@@ -81,7 +81,7 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
 fn rewrites(policy: &Policy) -> Vec<Option<&Rewrite>> {
     let mut known = HashSet::new();
     let mut rewrites = Vec::new();
-    for route in &policy.routes {
+    for route in policy.routes.iter() {
         if let Handler::Forward(delivery) = &route.handler
             && let Some(rewrite) = delivery.rewrite.as_deref()
             && (rewrite.strip.is_some() || rewrite.add.is_some())

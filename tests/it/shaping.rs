@@ -1,6 +1,8 @@
 //! Changes that a route makes to requests and answers: path, host and header fields.
 
+use crate::kit::portcullis::completed;
 use crate::kit::{Portcullis, Request, Upstream, token, values};
+use crate::reload::reload;
 use crate::{gateway, policy};
 
 const PUBLIC: &str = "[[route]]\npath = \"/api/{*rest}\"\nupstream = \"app\"\naccess = \"public\"\n";
@@ -92,4 +94,52 @@ fn fields_of_the_upstream_s_answers_are_changed_and_the_gateway_s_own_answers_ar
     assert_eq!(answer.header("x-frame-options"), None, "{answer:#?}");
     let refusal = Request::get("/guarded").to(gateway.http());
     assert_eq!((refusal.status, refusal.header("x-env")), (401, None), "{refusal:#?}");
+}
+
+#[test]
+fn a_redirect_keeps_its_origin_and_loses_tokens() {
+    let upstream = Upstream::start();
+    let routes = "[[route]]\npath = \"/docs/{*rest}\"\nredirect = \"https://new.test/d/{*rest}\"\naccess = \"public\"\n\
+        [[route]]\npath = \"/old/{id}\"\nredirect = \"/new/{id}\"\nredirect_status = 302\n\
+        sources = [\"header\", { query = \"token\" }]\n";
+    let gateway = gateway(&upstream, routes);
+    for (path, location) in [
+        ("/docs/a/b?x=1", "https://new.test/d/a/b?x=1"),
+        ("/docs/@evil.test/", "https://new.test/d/@evil.test/"),
+        ("/docs/https://evil.test", ""),
+        ("/docs//evil.test", ""),
+        ("/docs/a%0d%0aSet-Cookie:%20a=1", ""),
+    ] {
+        let answer = Request::get(path).to(gateway.http());
+        let (status, expected) = if location.is_empty() { (400, None) } else { (308, Some(location)) };
+        assert_eq!((answer.status, answer.header("location")), (status, expected), "{path}: {answer:#?}");
+    }
+    Request::get("/old/7").to(gateway.http()).is_refusal(401, "missing_token");
+    let answer = Request::get(&format!("/old/7?a=1&token={}", token("ada").sign())).to(gateway.http());
+    assert_eq!((answer.status, answer.header("location")), (302, Some("/new/7?a=1")), "{answer:#?}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:#?}");
+    upstream.saw_nothing();
+}
+
+#[test]
+fn a_maintenance_begins_and_ends_with_a_reload() {
+    let upstream = Upstream::start();
+    let test = "[[test]]\nname = \"x\"\nrequest = \"GET https://app.test/x\"\nclaims = { sub = \"ada\" }\nexpect = { allow = true }\n";
+    let routes = |rest: &str| {
+        let route = format!("[[route]]\npath = \"/x\"\nupstream = \"app\"\n{rest}");
+        completed(&policy(&upstream, &format!("{route}{test}")))
+    };
+    let gateway = gateway(&upstream, "[[route]]\npath = \"/x\"\nupstream = \"app\"\n");
+    Request::get("/x").bearer(token("ada")).to(gateway.http()).is(200);
+    gateway.dir().replace("gateway.toml", routes("maintenance = \"10m\"\n"));
+    reload(&gateway).is(200);
+    for request in [Request::get("/x"), Request::get("/x").bearer(token("ada"))] {
+        let answer = request.to(gateway.http());
+        assert_eq!(answer.header("retry-after"), Some("600"), "{answer:#?}");
+        answer.is_refusal(503, "maintenance");
+    }
+    assert_eq!(upstream.requests().len(), 1);
+    gateway.dir().replace("gateway.toml", routes(""));
+    reload(&gateway).is(200);
+    Request::get("/x").bearer(token("ada")).to(gateway.http()).is(200);
 }

@@ -29,6 +29,17 @@ impl Examiner<'_> {
         let route = &self.policy.routes[*found.entry];
         let delivery = match &route.handler {
             Handler::Forward(delivery) => delivery,
+            Handler::Redirect(redirect) => {
+                let target =
+                    Target::of_route(head, &parts.uri, None, &route.credential_policy.sources, permit);
+                return Some(UpstreamRequest {
+                    upstream: "redirect".to_owned(),
+                    servers: Vec::new(),
+                    method: parts.method.to_string(),
+                    path: redirect.location(&found.params, target.path.query()),
+                    headers: Vec::new(),
+                });
+            }
             own @ (Handler::Answer(_) | Handler::Publish(_) | Handler::Receive(..)) => {
                 let is_published = !matches!(own, Handler::Answer(_));
                 return Some(UpstreamRequest {

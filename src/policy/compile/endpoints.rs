@@ -78,6 +78,7 @@ pub(super) fn compile(
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
             shadow: None,
             cors: None,
+            maintenance: None,
             counters: registry.of(&name),
         });
     }

@@ -253,5 +253,6 @@ fn route(
         csrf_field: None,
         shadow: None,
         cors: None,
+        maintenance: None,
     })
 }

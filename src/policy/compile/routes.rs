@@ -93,7 +93,18 @@ pub(super) fn compile(
         }
         // Compiles every part before the route is skipped, so that all faults of the route are reported.
         let matcher = matcher(&key, table, context.identity, faults);
-        let destination = destination(&key, table, upstreams, faults);
+        let redirect = match (&table.redirect, &matcher) {
+            (Some(template), Some(matcher)) => {
+                Some(shaping::redirect(&key, table, template, matcher.path.params(), faults))
+            }
+            (Some(_), None) => Some(None),
+            (None, _) => None,
+        };
+        let destination = if redirect.is_some() {
+            Some(Destination::Echo)
+        } else {
+            destination(&key, table, upstreams, faults)
+        };
         let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
         let sources = match &table.sources {
             Some(list) => sources(&format!("{key}.sources"), list, settings, api_key_header, faults),
@@ -118,15 +129,28 @@ pub(super) fn compile(
             websocket(&key, matcher.as_ref(), destination.as_ref(), faults);
         }
         let cors = super::cors::chosen(&key, table, cors, faults);
+        let maintenance = shaping::maintenance(&key, table, faults);
         let audience = audiences.get(&table.upstream).cloned();
         let audience = match identity_choice::choice(&key, table, file, context.identity, faults) {
             Some(choice) => audience.map(|audience| Arc::new(audience.receiving(choice))),
             None => audience,
         };
-        let (Some(matcher), Some(destination), Some(rule), Some(audience)) =
-            (matcher, destination, rule, audience)
-        else {
-            continue;
+        let (Some(matcher), Some(destination), Some(rule)) = (matcher, destination, rule) else { continue };
+        let handler = match (redirect, audience) {
+            (Some(Some(redirect)), _) => Handler::Redirect(redirect),
+            (None, Some(audience)) => Handler::Forward(Delivery {
+                destination,
+                rewrite,
+                request_fields,
+                answer_fields,
+                pass_authorization: table.pass_authorization,
+                timeout: table.timeout.map(Into::into),
+                websocket: table.websocket,
+                ends_with_token: table.streams == file::Streams::Expiry,
+                silence: table.silence.map(Into::into),
+                audience,
+            }),
+            (Some(None), _) | (None, None) => continue,
         };
         let name: Arc<str> = Arc::from(name);
         let route = Route {
@@ -144,18 +168,7 @@ pub(super) fn compile(
                 sources,
             },
             rule,
-            handler: Handler::Forward(Delivery {
-                destination,
-                rewrite,
-                request_fields,
-                answer_fields,
-                pass_authorization: table.pass_authorization,
-                timeout: table.timeout.map(Into::into),
-                websocket: table.websocket,
-                ends_with_token: table.streams == file::Streams::Expiry,
-                silence: table.silence.map(Into::into),
-                audience,
-            }),
+            handler,
             login_page: table.login.is_some(),
             csrf_field: table.csrf_field.as_deref().map(Into::into),
             shadow: match table.mode.unwrap_or(file.policy.mode) {
@@ -163,6 +176,7 @@ pub(super) fn compile(
                 file::Mode::Enforce => None,
             },
             cors,
+            maintenance,
         };
         entries.push((matcher, routes.len()));
         positions.push(Some(index));
@@ -267,6 +281,7 @@ fn guard(route: &Route) -> Guard {
     let before = match &route.handler {
         Handler::Answer(endpoint) => vec![format!("{endpoint:?}")],
         Handler::Publish(resource) => vec![resource.metadata_url.to_string()],
+        Handler::Redirect(_) => vec!["redirect".to_owned(), route.name.to_string()],
         Handler::Receive(receiver, kind) => vec![format!("{} {kind:?}", receiver.name)],
         Handler::Forward(delivery) => match &delivery.destination {
             Destination::Echo => vec!["echo".to_owned()],

@@ -3,20 +3,24 @@
 use super::Faults;
 use super::trust::is_reserved;
 use crate::authenticate::{IdentityHeaders, fold_eq};
-use crate::config::file::{File, RouteSection, SecurityHeaders};
+use crate::config::file::{Access, File, RouteSection, SecurityHeaders};
 use crate::forward::edits::{AnswerFields, Edits, Protection};
 use crate::forward::rewrite::{PREFIX_BYTES_MAX, Rewrite};
 use crate::forward::strip;
+use crate::respond::redirect::Redirect;
 use crate::route::host::Authority;
 use crate::route::path::{canonical, has_parameters};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The maximum number of fields in one table or list.
 const FIELDS_MAX: usize = 50;
 /// The maximum length of a value, in bytes.
 const VALUE_BYTES_MAX: usize = 4096;
+/// The longest wait of a maintenance, in seconds.
+const WAIT_MAX: u64 = 7 * 24 * 60 * 60;
 
 /// Compiles the changes to the path and the host.
 pub(super) fn rewrite(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Box<Rewrite>> {
@@ -75,6 +79,58 @@ fn rewrite_host(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Opt
         faults.fault("bad_host", &format!("{key}.rewrite_host"), format!("\"{host}\""), hint);
     }
     parsed
+}
+
+/// Compiles the redirect of a route. The keys of forwarding have no effect on it, so they are faults.
+pub(super) fn redirect(
+    key: &str,
+    table: &RouteSection,
+    template: &str,
+    params: &[Box<str>],
+    faults: &mut Faults<'_>,
+) -> Option<Redirect> {
+    let forwards = [
+        ("upstream", !table.upstream.is_empty()),
+        ("strip_prefix", table.strip_prefix.is_some()),
+        ("add_prefix", table.add_prefix.is_some()),
+        ("rewrite_host", table.rewrite_host.is_some()),
+        ("websocket", table.websocket),
+        ("pass_authorization", table.pass_authorization),
+        ("set_request_headers", !table.set_request_headers.is_empty()),
+        ("add_request_headers", !table.add_request_headers.is_empty()),
+        ("remove_request_headers", !table.remove_request_headers.is_empty()),
+        ("set_response_headers", !table.set_response_headers.is_empty()),
+        ("add_response_headers", !table.add_response_headers.is_empty()),
+        ("remove_response_headers", !table.remove_response_headers.is_empty()),
+    ];
+    for (name, _) in forwards.iter().filter(|(_, is_set)| *is_set) {
+        let found = format!("{name} on a route with `redirect`, which forwards nothing");
+        faults.fault("impossible_rule", &format!("{key}.{name}"), found, "remove one of the two keys");
+    }
+    let status = match table.redirect_status.unwrap_or(308) {
+        code @ (301 | 302 | 303 | 307 | 308) => StatusCode::from_u16(code).ok()?,
+        code => {
+            let at = format!("{key}.redirect_status");
+            faults.fault("bad_value", &at, code.to_string(), "301, 302, 303, 307 or 308");
+            return None;
+        }
+    };
+    Redirect::parse(template, status, table.access == Access::Public, params)
+        .map_err(|why| {
+            let hint = "for example \"https://new.example.com/docs/{*rest}\", with the parameters of `path`";
+            faults.fault("bad_value", &format!("{key}.redirect"), format!("\"{template}\": {why}"), hint);
+        })
+        .ok()
+}
+
+/// Compiles the maintenance of a route.
+pub(super) fn maintenance(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<u32> {
+    let wait = Duration::from(table.maintenance?).as_secs();
+    if !(1..=WAIT_MAX).contains(&wait) {
+        let at = format!("{key}.maintenance");
+        faults.fault("bad_value", &at, format!("{wait} seconds"), "from \"1s\" to \"7d\"");
+    }
+    u32::try_from(wait).ok()
 }
 
 /// The direction of a message.
@@ -154,8 +210,8 @@ fn edits(
     // Two spellings of one name would make two fields, of which an upstream may read either.
     let names: Vec<&HeaderName> = set.iter().map(|(name, _)| name).collect();
     for (position, name) in names.iter().enumerate() {
-        let others = added.iter().map(|(name, _)| name).chain(names[..position].iter().copied());
-        if let Some(other) = others.into_iter().find(|other| fold_eq(other.as_str(), name.as_str())) {
+        let mut others = added.iter().map(|(name, _)| name).chain(names[..position].iter().copied());
+        if let Some(other) = others.find(|other| fold_eq(other.as_str(), name.as_str())) {
             let found = format!("\"{name}\" and \"{other}\" are set or added");
             faults.fault("same_header", &format!("{key}.set_{end}"), found, "use each name once");
         }

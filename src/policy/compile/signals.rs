@@ -356,6 +356,7 @@ pub(super) fn routes(
                 csrf_field: None,
                 shadow: None,
                 cors: None,
+                maintenance: None,
             });
         }
     }
