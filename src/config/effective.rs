@@ -6,9 +6,9 @@
 use super::Loaded;
 use super::file::{
     AcmeSection, ApiKeysSection, AuthoritySection, CertificateSection, ClientCertificatesSection,
-    ClientSection, CorsSection, File, HealthSection, IntrospectionSection, IssuerSection, ProxyProtocolSection,
-    RateLimitSection, ResourceSection, RouteSection, ServerSection, SignalsSection, TestSection, TlsSection,
-    UpstreamSection,
+    ClientSection, CorsSection, File, HealthSection, IntrospectionSection, IssuerSection,
+    ProxyProtocolSection, RateLimitSection, ResourceSection, RouteSection, ServerSection, SignalsSection,
+    TestSection, TlsSection, UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
