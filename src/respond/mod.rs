@@ -6,7 +6,7 @@ pub(crate) mod compat;
 pub(crate) mod cors;
 pub(crate) mod page;
 pub(crate) mod problem;
-pub mod redirect;
+pub(crate) mod redirect;
 
 pub(crate) use accept::{Format, is_navigation, is_repeatable};
 pub(crate) use page::PageLinks;
