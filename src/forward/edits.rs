@@ -12,7 +12,7 @@ pub(crate) struct Edits {
     pub(crate) removed: Box<[HeaderName]>,
     /// The fields that replace those of this name.
     pub(crate) set: Box<[(HeaderName, HeaderValue)]>,
-    /// The fields to add after those of this name.
+    /// The fields to add beside those of this name.
     pub(crate) added: Box<[(HeaderName, HeaderValue)]>,
 }
 

@@ -1,6 +1,7 @@
 //! Upstreams that use HTTP/2, with and without faults.
 
 use crate::kit::client::HOST;
+use crate::kit::http2::{Frames, block, frame};
 use crate::kit::portcullis::completed;
 use crate::kit::{ISSUER, PATIENCE, Portcullis, Request, Upstream, eventually, token};
 use crate::reload::reload;
@@ -339,9 +340,9 @@ fn a_deadline_of_a_client_costs_no_connection() {
     assert_eq!(server.connections.load(Ordering::SeqCst), 1);
 }
 
-/// The connection may be dead.
+/// The first request holds its stream. A server that is slow, but answers a PING, keeps its connection.
 #[test]
-fn a_silent_connection_on_which_a_request_timed_out_gets_no_further_requests() {
+fn a_connection_on_which_a_request_timed_out_stays_in_use_if_its_server_answers_a_ping() {
     let server = serve(|number, call| match number {
         0 => Box::pin(async move {
             let _held = call;
@@ -351,8 +352,65 @@ fn a_silent_connection_on_which_a_request_timed_out_gets_no_further_requests() {
     });
     let gateway = Portcullis::with(&policy(&server, "timeout = \"300ms\"\n", PUBLIC)).start();
     Request::post("/x", "hello").to(gateway.http()).is_refusal(504, "upstream_timeout");
-    Request::post("/x", "hello").to(gateway.http()).is(200);
-    assert_eq!(server.connections.load(Ordering::SeqCst), 2);
+    for _ in 0..3 {
+        Request::post("/x", "hello").to(gateway.http()).is(200);
+    }
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+}
+
+/// The first connection is dead: its server sends its SETTINGS, and nothing after that.
+#[test]
+fn a_connection_whose_server_answers_no_ping_closes() {
+    let server = serve(|_, call| echo_plain(call));
+    let alive = server.address;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let front =
+        Server { address: listener.local_addr().unwrap(), seen: Arc::default(), connections: Arc::default() };
+    std::thread::spawn(move || {
+        let (mut dead, _) = listener.accept().unwrap();
+        dead.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+        while let Ok((client, _)) = listener.accept() {
+            let server = std::net::TcpStream::connect(alive).unwrap();
+            let pairs = [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
+            for (mut from, mut to) in pairs {
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        }
+        drop(dead);
+    });
+    let gateway = Portcullis::with(&policy(&front, "timeout = \"300ms\"\n", PUBLIC)).start();
+    Request::post("/x", "hello").to(gateway.http()).is_refusal(504, "upstream_timeout");
+    eventually("a new connection is used", || Request::post("/x", "hello").to(gateway.http()).status == 200);
+}
+
+/// RFC 9110 section 6.4.1: these answers have no content. A client would take it for the beginning of another message.
+#[test]
+fn content_of_an_answer_that_has_none_does_not_reach_the_client() {
+    let server = serve(|_, (request, mut respond)| {
+        Box::pin(async move {
+            let status = request.uri().path()[1..].parse().unwrap_or(200);
+            let head = Response::builder().status(status).body(()).unwrap();
+            if let Ok(mut stream) = respond.send_response(head, false) {
+                let _ = stream.send_data(Bytes::from_static(b"HTTP/1.1 200 OK"), true);
+            }
+        })
+    });
+    let gateway = gateway(&server);
+    for (method, path, status) in [("GET", "/204", 204), ("GET", "/304", 304), ("HEAD", "/200", 200)] {
+        let mut frames = Frames::open(gateway.http());
+        let head =
+            [(":method", method), (":scheme", "http"), (":authority", "gateway.test"), (":path", path)];
+        let flags = frame::END_HEADERS | frame::END_STREAM;
+        frames.send(frame::HEADERS, flags, 1, &block(&head)).unwrap();
+        loop {
+            let next = frames.next().expect("the connection stays open");
+            assert!(next.kind != frame::DATA || next.payload.is_empty(), "{method} {path}: {next:?}");
+            if next.stream == 1 && next.flags & frame::END_STREAM != 0 {
+                break;
+            }
+        }
+        Request::new(method, path).to(gateway.http()).is(status);
+    }
 }
 
 /// A server has not processed a stream that it refused (RFC 9113 section 8.7).

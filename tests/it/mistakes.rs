@@ -77,7 +77,7 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
             format!("[cors.app]\norigins = \"*\"\nheaders = \"*\"\n{route}cors = \"ap\"\n"),
             "fault",
             "unknown_name",
-            8,
+            9,
             &["cors", "app"],
         ),
         (

@@ -11,10 +11,13 @@ use crate::forward::pool::Pools;
 use crate::forward::upstream::{Server, Upstream};
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
+use h2::{Ping, PingPong};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -36,6 +39,12 @@ const HEADER_LIST_MAX: u32 = 64 * 1024;
 const IDLE_TIMEOUT: u64 = 45_000;
 /// The maximum number of requests of one core that wait for a stream to one server.
 const WAITING_MAX: usize = 1024;
+/// How long frames of a stream that was reset may still arrive without an error.
+const RESET_TIME: Duration = Duration::from_secs(10);
+/// The maximum time for the answer to a PING. A connection without an answer closes.
+const PONG_TIME: Duration = Duration::from_secs(5);
+/// How often a waiting request looks for a stream. SETTINGS that allow more streams wake nobody.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The connections of one core, by [`Server::id`].
 #[derive(Default)]
@@ -64,8 +73,8 @@ struct Link {
     sender: SendRequest<Bytes>,
     /// The number of requests that hold a stream.
     streams: Cell<usize>,
-    /// Whether the connection gets no further requests.
-    is_retired: Cell<bool>,
+    /// Makes the connection's task send a PING.
+    suspected: Rc<Notify>,
     /// When the server last sent something of an answer, on the core's coarse clock.
     heard: Cell<Option<u64>>,
     /// When the last stream was freed, on the core's coarse clock.
@@ -131,9 +140,9 @@ impl Links {
             }
             let waiting = Waiting::begin(&own, upstream, pools.core);
             let left = timeout.saturating_sub(begun.elapsed());
-            let woken = pools.deadlines.within(left, own.changed.notified()).await;
+            let woken = pools.deadlines.within(left.min(LOOK_AGAIN), own.changed.notified()).await;
             drop(waiting);
-            if woken.is_err() {
+            if woken.is_err() && begun.elapsed() >= timeout {
                 return Err(ObtainError::Waited);
             }
             if own.failures.get() != failures && own.links.borrow().is_empty() && own.opening.get() == 0 {
@@ -181,7 +190,7 @@ impl PerServer {
         let opened = Box::pin(handshake(server, upstream.connect_timeout)).await;
         let counts = upstream.counters.of(pools.core);
         match opened {
-            Ok(sender) => {
+            Ok((sender, suspected)) => {
                 self.open.set(self.open.get() + 1);
                 counts.inspect(|counts| {
                     counts.connections.add(1);
@@ -190,7 +199,7 @@ impl PerServer {
                 self.links.borrow_mut().push(Rc::new(Link {
                     sender,
                     streams: Cell::new(0),
-                    is_retired: Cell::new(false),
+                    suspected,
                     heard: Cell::new(None),
                     idle_since: Cell::new(pools.deadlines.now()),
                     open: self.open.clone(),
@@ -211,7 +220,10 @@ impl PerServer {
 }
 
 /// Opens a connection, and starts the task that drives it.
-async fn handshake(server: &Server, timeout: Duration) -> Result<SendRequest<Bytes>, ConnectError> {
+async fn handshake(
+    server: &Server,
+    timeout: Duration,
+) -> Result<(SendRequest<Bytes>, Rc<Notify>), ConnectError> {
     let begun = Instant::now();
     let stream = connect::connect(server, timeout).await?;
     if let Stream::Tls(tls) = &stream
@@ -229,18 +241,37 @@ async fn handshake(server: &Server, timeout: Duration) -> Result<SendRequest<Byt
         .initial_max_send_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_MAX)
         .max_send_buffer_size(STREAM_WINDOW as usize)
-        // Frames of streams that clients cancelled may still arrive.
-        .max_concurrent_reset_streams(10 * STREAMS_MAX);
+        // Frames of streams that clients cancelled may still arrive. By default, the library ends the connection with
+        // all its streams after 1024 resets that it sends for such frames and for invalid answers.
+        .max_concurrent_reset_streams(10 * STREAMS_MAX)
+        .reset_stream_duration(RESET_TIME)
+        .max_local_error_reset_streams(None);
     let left = timeout.saturating_sub(begun.elapsed());
-    let (sender, connection) = match tokio::time::timeout(left, settings.handshake(stream)).await {
+    let (sender, mut connection) = match tokio::time::timeout(left, settings.handshake(stream)).await {
         Ok(shaken) => shaken.map_err(|error| ConnectError::Other(io::Error::other(error)))?,
         Err(_elapsed) => return Err(ConnectError::Timeout(timeout)),
     };
+    let suspected = Rc::new(Notify::new());
+    let (pings, asked) = (connection.ping_pong(), suspected.clone());
     tokio::task::spawn_local(async move {
+        let (mut connection, mut silent) = (pin!(connection), pin!(until_silent(pings, &asked)));
         // Each stream learns of the connection's end by itself.
-        let _ = connection.await;
+        let end = poll_fn(|cx| match connection.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => silent.as_mut().poll(cx),
+        });
+        end.await;
     });
-    Ok(sender)
+    Ok((sender, suspected))
+}
+
+/// Sends a PING (RFC 9113 section 6.7) each time the connection is suspected. Returns once the server does not answer.
+async fn until_silent(pings: Option<PingPong>, suspected: &Notify) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        suspected.notified().await;
+        let Ok(Ok(_)) = tokio::time::timeout(PONG_TIME, pings.ping(Ping::opaque())).await else { return };
+    }
 }
 
 /// Counts a connection that is being opened. Its end wakes the requests that wait.
@@ -286,7 +317,7 @@ impl Link {
     /// Whether the connection accepts further requests: its server has neither closed it nor sent GOAWAY.
     fn is_open(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        !self.is_retired.get() && !matches!(self.sender.clone().poll_ready(&mut context), Poll::Ready(Err(_)))
+        !matches!(self.sender.clone().poll_ready(&mut context), Poll::Ready(Err(_)))
     }
 
     fn has_room(&self) -> bool {
@@ -320,11 +351,10 @@ impl StreamSlot {
         self.link.heard.set(Some(self.pools.deadlines.now()));
     }
 
-    /// Gives the connection no further requests if its server has sent nothing since `started`, because the connection
-    /// may be dead.
+    /// Checks whether the connection is dead, if its server has sent nothing since `started`.
     pub(super) fn doubt(&self, started: u64) {
         if self.link.heard.get().is_none_or(|heard| heard < started) {
-            self.link.is_retired.set(true);
+            self.link.suspected.notify_one();
         }
     }
 }

@@ -11,7 +11,6 @@ pub(super) use links::Links;
 
 use super::attempts::{report_down, report_up};
 use super::balance::{Key, KeyFacts};
-use super::counters::UpstreamShard;
 use super::deadline::Elapsed;
 use super::early::EarlyAnswer;
 use super::faults::Http2Error;
@@ -31,7 +30,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use head::RequestHead;
-use http::{HeaderMap, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use links::{ObtainError, StreamSlot};
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -47,6 +46,8 @@ use upload::Upload;
 const REFUSALS_MAX: u32 = 3;
 /// The maximum number of interim answers before an answer, as over HTTP/1.1.
 const INTERIM_MAX: u32 = 16;
+/// How much later than `grpc-timeout` a call ends at most while its client sends: the core's sweep ends the others.
+const DEADLINE_DELAY: Duration = Duration::from_secs(1);
 
 /// Forwards a request to an upstream that uses HTTP/2, and returns the upstream's response.
 pub(super) async fn forward(
@@ -62,32 +63,33 @@ pub(super) async fn forward(
     let version = parts.version;
     let accepts_trailers = head::accepts_trailers(&parts.headers);
     let deadline = head::grpc_timeout(&parts.headers);
+    let is_grpc = version == Version::HTTP_2 && head::is_grpc(&parts.headers);
     let timeout = delivery.timeout.unwrap_or(upstream.timeout);
     let silence = delivery.silence.unwrap_or(timeout);
-    let authority = target.authority.clone();
+    let authority = context.host.or(target.authority.as_ref()).cloned();
     let principal = permit.principal().map(|principal| &**principal);
     let address = context.caller.address;
     let key = upstream.balance.key(KeyFacts { principal, headers: &parts.headers, address });
     let framing = http1_upload::framing(&parts.method, &body);
     let body = if framing == RequestFraming::None { RequestBody::Empty } else { body };
-    let names = Rc::new(TrailerNames::new(context));
+    let names = Rc::new(TrailerNames::new(context, &parts.headers, delivery));
     let upload = Upload::new(body, names.clone());
 
     let (outgoing, removed) = outgoing::head(parts, target, &permit, &delivery.audience, context);
     notes.forged = removed.0;
     let head = RequestHead::new(outgoing, authority.as_ref(), framing, accepts_trailers);
-    let mut attempts = Attempts {
-        pools,
-        upstream,
-        timeout,
-        head,
-        upload,
-        refusals: 0,
-        is_repeated: false,
-        is_out_of_reach: false,
-    };
+    let mut attempts =
+        Attempts { pools, upstream, head, upload, refusals: 0, is_repeated: false, is_out_of_reach: false };
     let until_answer = deadline.map_or(timeout, |deadline| deadline.min(timeout));
-    let sent = attempts.send(until_answer, now, key, meter, notes).await;
+    let is_head = *attempts.head.method() == Method::HEAD;
+    let sending = attempts.send(until_answer, now, key, meter, notes);
+    let sent = match deadline {
+        // A slow upload does not extend the time of a call.
+        Some(deadline) => tokio::time::timeout(deadline + DEADLINE_DELAY, sending)
+            .await
+            .unwrap_or(Err(Denial::UpstreamTimeout)),
+        None => sending.await,
+    };
     let took = now.elapsed();
     notes.took = Some(took);
     let (received, slot) = sent.map_err(|denial| body_denial(meter, notes).unwrap_or(denial))?;
@@ -105,6 +107,15 @@ pub(super) async fn forward(
         counts.inspect(|counts| counts.cookies_removed.add(cookies_removed));
         report_cookies(pools, upstream);
     }
+    if let Some(fields) = &delivery.answer_fields {
+        fields.apply(&mut headers);
+    }
+    let is_bodyless = is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if is_bodyless && !stream.is_end_stream() {
+        // Dropping the stream resets it. Data that the server sends all the same must not reach the client (RFC 9110
+        // section 6.4.1).
+        return Ok(Answer::Whole(answer(head.status, headers, Bytes::new())));
+    }
     let slot = Rc::new(slot);
     let early = received.rest.map(|mut rest| {
         let Attempts { mut upload, .. } = attempts;
@@ -117,7 +128,7 @@ pub(super) async fn forward(
         };
         EarlyAnswer::begin(send, meter.cloned())
     });
-    let is_grpc = version == Version::HTTP_2 && head::is_grpc(&headers);
+    let is_grpc = is_grpc && head::is_grpc(&headers);
     let meter = meter.filter(|meter| !meter.is_ended()).cloned();
     let left = deadline.map(|deadline| deadline.saturating_sub(now.elapsed()));
     let body = Http2Body::new(Open { stream, slot, names, early, meter }, is_grpc, silence, left);
@@ -234,8 +245,6 @@ fn poll_response(
 struct Attempts<'r> {
     pools: &'r Rc<Pools>,
     upstream: &'r Upstream,
-    /// The time for the head of an answer, without regard to the client.
-    timeout: Duration,
     head: RequestHead,
     upload: Upload,
     /// How often the request was sent again because no server has processed it.
@@ -296,10 +305,7 @@ impl Attempts<'_> {
                     }
                     Ok(Err(failure)) => failure,
                     Err(Elapsed) => {
-                        // The client chose a shorter time, which says nothing about the connection.
-                        if timeout == self.timeout {
-                            slot.doubt(started);
-                        }
+                        slot.doubt(started);
                         notes.detail = Some(format!("{} did not answer within {timeout:?}", server.origin));
                         return Err(Denial::UpstreamTimeout);
                     }
@@ -312,7 +318,9 @@ impl Attempts<'_> {
                 if !self.may_repeat(&failure) {
                     return Err(Denial::UpstreamFailed);
                 }
-                if is_lost && slot.is_fresh() && !upstream.take_retry(pools.core) {
+                // A server that replaces its connection is no failure, so GOAWAY takes nothing from the budget.
+                let is_free = matches!(&failure, Failure::NotProcessed(error) if !error.is_reset());
+                if !is_free && !upstream.take_retry(pools.core) {
                     let detail = format!("{}: {failure}; the retry budget is spent", server.origin);
                     notes.detail = Some(detail);
                     return Err(Denial::UpstreamFailed);
@@ -335,7 +343,7 @@ impl Attempts<'_> {
         if !self.upload.is_kept() {
             return false;
         }
-        let is_safe = match failure {
+        match failure {
             Failure::NotProcessed(_) => {
                 self.refusals += 1;
                 self.refusals <= REFUSALS_MAX
@@ -344,11 +352,7 @@ impl Attempts<'_> {
                 !std::mem::replace(&mut self.is_repeated, true) && self.head.method().is_idempotent()
             }
             Failure::Invalid(_) | Failure::Interim | Failure::Upload => false,
-        };
-        // A server that replaces its connection is no failure, so GOAWAY takes nothing from the budget.
-        let is_free = matches!(failure, Failure::NotProcessed(error) if !error.is_reset());
-        let may = |counts: &UpstreamShard| counts.take_retry(self.upstream.retry_budget, Instant::now());
-        is_safe && (is_free || self.upstream.counters.of(self.pools.core).is_none_or(may))
+        }
     }
 
     /// Records why a server offers no stream. Returns the denial if no other server is to be tried.

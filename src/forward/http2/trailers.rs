@@ -1,6 +1,8 @@
 //! Removes the trailers that must not reach the other side: those of a request, and those of its answer.
 
-use crate::authenticate::{IdentityHeaders, Source};
+use crate::authenticate::{IdentityHeaders, Source, fold_eq};
+use crate::field_list::members;
+use crate::forward::Delivery;
 use crate::forward::outgoing::{ForwardContext, TRACEPARENT, X_REQUEST_ID};
 use crate::forward::reframe;
 use crate::forward::strip::{self, Filter};
@@ -9,20 +11,27 @@ use http::{HeaderMap, HeaderName, header};
 /// The names that the trailers of one request and of its answer must not have.
 pub(super) struct TrailerNames {
     identity: IdentityHeaders,
-    /// The fields in which the route looks for credentials.
-    credentials: Vec<HeaderName>,
+    /// The fields in which the route looks for credentials, those that `Connection` names, and those that the policy
+    /// replaces or removes.
+    of_request: Vec<HeaderName>,
+    /// The fields of answers that the policy replaces or removes.
+    of_answer: Vec<HeaderName>,
 }
 
 impl TrailerNames {
-    /// Copies the names, because a body may outlive the policy.
-    pub(super) fn new(context: &ForwardContext<'_>) -> Self {
+    /// Copies the names, because a body may outlive the policy. `headers` are those of the request.
+    pub(super) fn new(context: &ForwardContext<'_>, headers: &HeaderMap, delivery: &Delivery) -> Self {
         let of_sources = context.sources.others.iter().filter_map(|source| match source {
             Source::Header(named) => Some(&named.name),
             Source::ApiKey(name) => Some(name),
             Source::Cookie(_) | Source::WebSocket(_) | Source::Query(_) | Source::Certificate => None,
         });
         let csrf = context.cookies.map(|cookies| &cookies.csrf_header);
-        Self { identity: context.identity.clone(), credentials: of_sources.chain(csrf).cloned().collect() }
+        let edited = context.edits.iter().flat_map(|edits| &edits.removed);
+        let mut of_request: Vec<_> = of_sources.chain(csrf).chain(edited).cloned().collect();
+        of_request.extend(members(headers, &header::CONNECTION).filter_map(|name| name.try_into().ok()));
+        let of_answer = delivery.answer_fields.iter().flat_map(|fields| &fields.edits.removed);
+        Self { identity: context.identity.clone(), of_request, of_answer: of_answer.cloned().collect() }
     }
 
     /// Removes the names that the head may not have either, and those whose meaning the upstream needs before the
@@ -31,9 +40,9 @@ impl TrailerNames {
         let filter = Filter { identity: &self.identity, pass: &[], authorization: false, proof: false };
         strip::request(trailers, &filter);
         reframe::trailers(trailers);
-        for name in &self.credentials {
-            trailers.remove(name);
-        }
+        strip::remove_where(trailers, |name| {
+            self.of_request.iter().any(|removed| fold_eq(removed.as_str(), name.as_str()))
+        });
         for name in [X_REQUEST_ID, TRACEPARENT, HeaderName::from_static("tracestate"), header::COOKIE] {
             trailers.remove(name);
         }
@@ -56,7 +65,7 @@ impl TrailerNames {
     /// Removes the names of identity fields, and those whose meaning the client needs before the content.
     pub(super) fn clean_answer(&self, trailers: &mut HeaderMap) {
         reframe::trailers(trailers);
-        strip::remove_where(trailers, |name| self.identity.reserved(name));
+        strip::remove_where(trailers, |name| self.identity.reserved(name) || self.of_answer.contains(name));
     }
 }
 
@@ -69,7 +78,8 @@ mod tests {
     fn trailers_state_no_identity_and_no_credential() {
         let names = TrailerNames {
             identity: IdentityHeaders::default(),
-            credentials: vec![HeaderName::from_static("x-token")],
+            of_request: vec![HeaderName::from_static("x-token")],
+            of_answer: vec![HeaderName::from_static("x-internal")],
         };
         let mut trailers = HeaderMap::new();
         for name in [
@@ -80,6 +90,7 @@ mod tests {
             "dpop",
             "cookie",
             "x-token",
+            "x_token",
             "x-forwarded-for",
             "forwarded",
             "connection",
@@ -95,7 +106,9 @@ mod tests {
         let mut answered = trailers.clone();
         names.clean_request(&mut trailers);
         assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"]);
+        answered.insert("x-internal", HeaderValue::from_static("1"));
         names.clean_answer(&mut answered);
+        assert!(!answered.contains_key("x-internal"));
         assert!(!answered.contains_key("x-auth-subject") && !answered.contains_key("x_auth.roles"));
         assert!(answered.contains_key("x-checksum"));
     }

@@ -30,7 +30,14 @@ const UNWATCHED: [&str; 11] = [
 /// Each file has the name of its key.
 const POLICY: &str = r#"
 [server]
+https  = "127.0.0.1:0"
 reload = "watch"
+
+[tls.acme]
+domains              = ["own.test"]
+ca                   = "tls.acme.ca"
+external_account_id  = "g"
+external_account_key = "file:tls.acme.external_account_key"
 
 [[issuer]]
 issuer     = "https://a.test/"
@@ -114,6 +121,7 @@ fn content(key: &str) -> String {
     let pair = || rcgen::KeyPair::generate().unwrap();
     match key {
         "authority.store" => "sqlite:accounts.db".to_owned(),
+        "tls.acme.external_account_key" => "a".repeat(64),
         "issuer.public_key" => pair().public_key_pem(),
         _ if key.ends_with(".ca") => {
             let authority = rcgen::CertificateParams::new(vec!["ca.test".to_owned()]).unwrap();
