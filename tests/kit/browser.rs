@@ -28,6 +28,35 @@ pub enum Scripts {
     Off,
 }
 
+/// Starts the driver. Returns its process and its port, or `None` if it ends at once.
+fn driver() -> Option<(Child, u16)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("chromedriver is installed (Debian: chromium-driver)");
+    let (send, port) = mpsc::channel();
+    let output = driver.stdout.take().unwrap();
+    // Reads to the end of the output, so that the driver never blocks on a full pipe.
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                let _ = send.send(port.trim_end_matches('.').parse::<u16>());
+            }
+        }
+    });
+    match port.recv_timeout(PATIENCE) {
+        Ok(port) => Some((driver, port.expect("a port"))),
+        Err(_) => {
+            let _ = driver.kill();
+            let _ = driver.wait();
+            None
+        }
+    }
+}
+
 /// A browser with a new profile, in which all hosts that end in `.test` resolve to this machine. Its process ends when
 /// the value is dropped.
 #[derive(Debug)]
@@ -41,24 +70,8 @@ impl Browser {
     /// Starts a browser. `chromium` and `chromedriver` must be installed; `./test` installs both.
     #[track_caller]
     pub fn start(scripts: Scripts) -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver is installed (Debian: chromium-driver)");
-        let (send, port) = mpsc::channel();
-        let output = driver.stdout.take().unwrap();
-        // Reads to the end of the output, so that the driver never blocks on a full pipe.
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if let Some((_, port)) = line.split_once("started successfully on port ") {
-                    let _ = send.send(port.trim_end_matches('.').parse::<u16>());
-                }
-            }
-        });
-        let port = port.recv_timeout(PATIENCE).expect("chromedriver says its port").expect("a port");
+        // The driver ends if the IPv6 port with the number of its free IPv4 port is in use.
+        let (driver, port) = (0..5).find_map(|_| driver()).expect("chromedriver starts");
         let mut browser =
             Self { driver, address: SocketAddr::from(([127, 0, 0, 1], port)), session: String::new() };
         let arguments = [
