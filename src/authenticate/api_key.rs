@@ -9,8 +9,9 @@
 //! The set of keys is immutable. Each request looks its key up in the current set, so a revoked key is refused as soon
 //! as a new set is published. No cache of a core delays this.
 
-use super::cache::{ApiKeyOutcome, Digest, TokenCache, digest_of};
+use super::cache::{ApiKeyOutcome, TokenCache};
 use super::claims::ClaimValue;
+use super::digest::{Digest, digest_of};
 use super::error::CredentialError;
 use super::principal::{Principal, Shape, Shapes};
 use super::trust::Trust;

@@ -5,22 +5,12 @@
 //! token that collides with an accepted one. The token itself is not the key, because it would then stay readable in
 //! memory.
 
+use super::digest::Digest;
 use super::principal::Principal;
 use crate::clock::Now;
-use aws_lc_rs::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
-
-/// The SHA-256 of a token or another secret.
-pub type Digest = [u8; 32];
-
-/// Returns the SHA-256 of a token or of another secret. The secret must be too random to guess.
-pub fn digest_of(secret: impl AsRef<[u8]>) -> Digest {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, secret.as_ref()).as_ref());
-    out
-}
 
 /// A hasher that returns the first eight bytes of the digest, which are effectively random. An attacker without an
 /// issuer's key cannot choose the digests in the table, because only verified tokens are inserted.
@@ -247,6 +237,7 @@ impl TokenCache {
 
 #[cfg(test)]
 mod tests {
+    use super::super::digest::digest_of;
     use super::*;
     use proptest::prelude::*;
     use std::sync::Arc;

@@ -4,9 +4,10 @@
 //! subject has.
 
 use super::api_key::API_KEY_SUBJECT;
-use super::cache::{Digest, TokenCache, digest_of};
+use super::cache::TokenCache;
 use super::claims::ClaimValue;
 use super::confirmation::Confirmation;
+use super::digest::{Digest, digest_of};
 use super::dpop::Thumbprint;
 use super::error::{CredentialError, Quoted, quoted};
 use super::principal::{Principal, Shape, Shapes};

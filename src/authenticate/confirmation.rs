@@ -1,7 +1,7 @@
 //! The binding of a token to its sender (`cnf`, RFC 7800). A bound token is not accepted as a bearer token, because the
 //! binding makes a stolen token useless.
 
-use super::cache::Digest;
+use super::digest::Digest;
 use super::dpop::{Dpop, Thumbprint};
 use super::error::{ClaimText, CredentialError};
 use super::{Credentials, Place, Principal};

@@ -4,8 +4,8 @@
 //! recent and comes from the issuer. `token_type` must be `Bearer` or `DPoP`, because issuers also call refresh tokens
 //! active.
 
-use super::cache::digest_of;
 use super::claims::{audience_matches, numeric_date};
+use super::digest::digest_of;
 use super::error::{ClaimText, CredentialError, Quoted};
 use super::json;
 use super::jws::{Jws, TOKEN_MAX, canonical_type};

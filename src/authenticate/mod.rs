@@ -7,6 +7,7 @@ mod client_certificate;
 mod confirmation;
 pub mod credential;
 pub(crate) mod csrf;
+mod digest;
 pub mod dpop;
 mod error;
 mod identity;
@@ -29,12 +30,13 @@ pub use api_key::{
     API_KEY_ISSUER, API_KEY_PREFIX, API_KEY_SUBJECT, ApiKey, ApiKeyFacts, ApiKeys,
     check_form as check_api_key, generate as generate_api_key, hint_of,
 };
-pub use cache::{ApiKeyOutcome, Digest, TokenCache, digest_of};
+pub use cache::{ApiKeyOutcome, TokenCache};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
 pub(crate) use claims::{LOGOUT_EVENT, audience_matches, numeric_date};
 pub use client_certificate::{CLIENT_CERTIFICATE_ISSUER, CertificateCallers, SubjectName};
 pub use confirmation::Confirmation;
 pub use credential::{CookieNames, Place, bearer, token};
+pub use digest::{Digest, digest_of};
 pub use dpop::{Dpop, DpopSettings, Thumbprint};
 pub use error::CredentialError;
 pub use identity::{IdentityFields, IdentityHeaders, fold_eq};

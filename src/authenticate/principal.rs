@@ -1,8 +1,8 @@
 //! The verified identity of a caller.
 
 use super::Confirmation;
-use super::cache::Digest;
 use super::claims::{ClaimId, ClaimValue};
+use super::digest::Digest;
 use super::identity::IdentityFields;
 use super::signal_marks::Signalled;
 use http::{HeaderName, HeaderValue};

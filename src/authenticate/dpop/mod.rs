@@ -17,7 +17,7 @@ pub use key::algorithms;
 pub use nonce::NonceKey;
 pub use thumbprint::Thumbprint;
 
-use super::cache::Digest;
+use super::digest::Digest;
 use super::error::CredentialError;
 use super::{Credentials, Place, Principal};
 use crate::clock::Now;

@@ -3,7 +3,7 @@
 use super::key::{KeyFault, ProofKey};
 use super::target::{self, Target};
 use super::{Thumbprint, algorithms};
-use crate::authenticate::cache::Digest;
+use crate::authenticate::digest::Digest;
 use crate::authenticate::error::{ClaimText, CredentialError, Quoted};
 use crate::authenticate::jws::{Jws, canonical_type};
 use crate::authenticate::{Credentials, json};

@@ -1,6 +1,6 @@
 //! The SHA-256 thumbprint of a public key (RFC 7638). A bound token contains the thumbprint of its key.
 
-use crate::authenticate::cache::Digest;
+use crate::authenticate::digest::Digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::fmt;
