@@ -20,8 +20,9 @@ pub(crate) struct Window {
 }
 
 /// Returns the time at which a certificate is renewed. `random` places it within the window of the server. Without a
-/// window, the time is up to a twentieth of the lifetime before two thirds of the lifetime.
-pub(crate) fn renewal(validity: Validity, window: Option<Window>, random: u16) -> u64 {
+/// window, the time is up to a twentieth of the lifetime before two thirds of the lifetime. `ordered` is the time of the
+/// certificate's order, because servers set the beginning of the validity to an earlier time.
+pub(crate) fn renewal(validity: Validity, window: Option<Window>, random: u16, ordered: u64) -> u64 {
     let Validity { begins, ends } = validity;
     let lifetime = ends.saturating_sub(begins);
     let share = |whole: u64| u64::try_from((u128::from(whole) * u128::from(random)) >> 16).unwrap_or(whole);
@@ -30,8 +31,8 @@ pub(crate) fn renewal(validity: Validity, window: Option<Window>, random: u16) -
             // A window at the end of the validity would leave no time for a second attempt. A window in the past asks
             // for an order at once, but not for one order after the other.
             let latest = ends.saturating_sub(lifetime / 10);
-            let earliest = begins + (lifetime / 4).min(3600);
-            (start + share(end.saturating_sub(start))).min(latest).max(earliest)
+            let earliest = begins.max(ordered.min(ends)) + (lifetime / 4).min(3600);
+            (start + share(end.saturating_sub(start))).max(earliest).min(latest)
         }
         None => begins + lifetime / 3 * 2 - share(lifetime / 20),
     }
@@ -71,6 +72,11 @@ impl Attempts {
         bound.max(wait)
     }
 
+    /// Returns the time of the latest order of the last 24 hours, and otherwise 0.
+    pub(crate) fn latest(&self) -> u64 {
+        self.begun.iter().copied().max().unwrap_or_default()
+    }
+
     /// Records the beginning of an order.
     pub(crate) fn begin(&mut self, now: u64) {
         self.begun.retain(|begun| *begun + DAY > now && *begun <= now);
@@ -95,8 +101,8 @@ mod tests {
     fn a_certificate_is_renewed_at_two_thirds_of_its_lifetime() {
         for days in [90, 47, 6, 1] {
             let validity = Validity { begins: NOW, ends: NOW + days * DAY };
-            assert_eq!(renewal(validity, None, 0), NOW + days * DAY / 3 * 2, "{days}");
-            let early = renewal(validity, None, u16::MAX);
+            assert_eq!(renewal(validity, None, 0, 0), NOW + days * DAY / 3 * 2, "{days}");
+            let early = renewal(validity, None, u16::MAX, 0);
             assert!(early > NOW + days * DAY * 6 / 10 && early < NOW + days * DAY * 2 / 3, "{days}: {early}");
         }
     }
@@ -105,12 +111,14 @@ mod tests {
     fn the_window_of_the_server_counts_and_a_window_in_the_past_means_now() {
         let validity = Validity { begins: NOW, ends: NOW + 90 * DAY };
         let window = Window { start: NOW + 10 * DAY, end: NOW + 12 * DAY };
-        assert_eq!(renewal(validity, Some(window), 0), NOW + 10 * DAY);
-        assert_eq!(renewal(validity, Some(window), 1 << 15), NOW + 11 * DAY);
+        assert_eq!(renewal(validity, Some(window), 0, 0), NOW + 10 * DAY);
+        assert_eq!(renewal(validity, Some(window), 1 << 15, 0), NOW + 11 * DAY);
         let past = Window { start: NOW - DAY, end: NOW - 1 };
-        assert_eq!(renewal(validity, Some(past), 0), NOW + 3600, "a fresh certificate stays for an hour");
+        assert_eq!(renewal(validity, Some(past), 0, 0), NOW + 3600, "a fresh certificate stays for an hour");
+        let backdated = Validity { begins: NOW - 3600, ends: NOW + 90 * DAY };
+        assert_eq!(renewal(backdated, Some(past), 0, NOW), NOW + 3600, "nor is the next one ordered at once");
         let late = Window { start: NOW + 95 * DAY, end: NOW + 99 * DAY };
-        assert_eq!(renewal(validity, Some(late), 0), NOW + 81 * DAY);
+        assert_eq!(renewal(validity, Some(late), 0, 0), NOW + 81 * DAY);
     }
 
     #[test]
@@ -179,7 +187,7 @@ mod tests {
             let start = u64::from(start);
             let window = Window { start, end: start + u64::from(length) };
             for window in [None, Some(window)] {
-                let at = renewal(validity, window, random);
+                let at = renewal(validity, window, random, 0);
                 prop_assert!(at > NOW && at < NOW + lifetime, "{at}");
             }
         }

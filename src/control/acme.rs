@@ -155,7 +155,11 @@ impl Keeper {
     /// Returns the time of the next order.
     fn next(&self, now: u64) -> u64 {
         let wanted = match &self.kept {
-            Some(kept) if kept.serves(&self.settings) => renewal(kept.validity, self.window, self.random),
+            Some(kept) if kept.serves(&self.settings) => {
+                // The pauses after failures are shorter.
+                let ordered = if self.failures == 0 { self.attempts.latest() } else { 0 };
+                renewal(kept.validity, self.window, self.random, ordered)
+            }
             Some(_) | None => 0,
         };
         wanted.max(self.not_before).max(self.attempts.allowed(now))
