@@ -18,7 +18,7 @@ pub(super) struct Opened {
     pub(super) is_new: bool,
 }
 
-/// Opens the kept account. Returns `None` if there is none.
+/// Opens the kept account. Returns `None` if no account is kept.
 ///
 /// # Errors
 /// Returns a failure if the directory cannot be fetched.

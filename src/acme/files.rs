@@ -95,7 +95,7 @@ impl Files {
         }
     }
 
-    /// Reads the facts of the certificate. Returns `None` if there is none, or if it cannot be used.
+    /// Reads the facts of the certificate. Returns `None` if no usable certificate is kept.
     pub(crate) fn kept(&self) -> Option<Kept> {
         let path = self.certificate();
         crate::tls::is_usable(&path).then_some(())?;

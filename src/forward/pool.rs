@@ -195,13 +195,13 @@ impl Pools {
         wait: Option<Duration>,
         accepts_kept: bool,
     ) -> Result<Lease, LeaseError> {
-        let mut wait = wait.map(|wait| (Instant::now(), wait));
+        let deadline = wait.map(|wait| Instant::now() + wait);
         let slot = loop {
-            match (self.open_slot(upstream, server), &mut wait) {
+            match (self.open_slot(upstream, server), deadline) {
                 (Some(slot), _) => break slot,
                 (None, None) => return Err(LeaseError::Full),
-                (None, Some((begun, wait))) => {
-                    let left = wait.saturating_sub(begun.elapsed());
+                (None, Some(deadline)) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
                     match self.wait(upstream, server, left, accepts_kept).await? {
                         Turn::Slot(slot) => break slot,
                         // The server may have closed it, or sent bytes, since its release.

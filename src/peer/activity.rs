@@ -348,7 +348,7 @@ impl Activity {
         command
     }
 
-    /// Calls `poll` for the task that [`Self::command`] has registered. Returns `None` if there is none.
+    /// Calls `poll` for the task that [`Self::command`] has registered. Returns `None` if no task is registered.
     pub(crate) fn with_task<T>(&self, poll: impl FnOnce(&mut Context<'_>) -> T) -> Option<T> {
         let waker = self.waker.take()?;
         let before = self.command.get();

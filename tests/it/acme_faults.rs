@@ -190,7 +190,7 @@ fn the_server_can_ask_for_an_early_renewal() {
     let asked = server.asked("/renewal-info/");
     assert_eq!(replaces(0), Value::Null);
     assert_eq!(format!("/renewal-info/{}", replaces(1).as_str().unwrap()), asked[0].path);
-    gateway.wait_log("it is told", |line| {
+    gateway.wait_log("the window is logged", |line| {
         line["message"] == "the ACME server suggests when to renew the certificate"
             && line["from"] == "2020-01-01T00:00:00Z"
     });

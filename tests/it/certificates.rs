@@ -70,7 +70,7 @@ fn a_new_certificate_is_shown_to_new_clients_and_an_open_connection_lives_on() {
     }
     Request::get("/").over(&mut open).is(200);
     Request::get("/").over(&mut Connection::tls(gateway.https())).is(200);
-    gateway.wait_log("it is told", |line| {
+    gateway.wait_log("the event is logged", |line| {
         line["message"] == "the certificate was replaced" && line["ends"] == "2060-01-01T00:00:00Z"
     });
     let metrics = Request::get("/metrics").to(gateway.admin()).text();

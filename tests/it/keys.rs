@@ -140,7 +140,7 @@ fn tokens_of_a_revoked_key_are_refused_although_they_were_verified_before() {
     eventually("the new key signs", || kid_of(&mint(&dir)) == new);
     soon(&gateway, &mint(&dir), 200, || {});
     assert_eq!((key_in(&dir, "revoked"), key_in(&dir, "signing")), (first.clone(), new));
-    gateway.wait_log("it is told", |line| {
+    gateway.wait_log("the event is logged", |line| {
         line["message"].as_str().is_some_and(|message| message.starts_with("a signing key was revoked"))
             && line["kid"] == *first
     });
@@ -207,7 +207,7 @@ fn a_broken_file_is_reported_once_and_the_last_good_keys_stay_in_use() {
     let is_fault = |line: &Value| {
         line["message"].as_str().is_some_and(|message| message.starts_with("cannot read some signing keys"))
     };
-    let told = gateway.wait_log("the fault is told", is_fault);
+    let told = gateway.wait_log("the fault is logged", is_fault);
     assert!(told["why"].as_str().unwrap().contains("20300101T000000Z"), "{told}");
     assert_eq!(status(&gateway, &token), 200);
     let refused = command(&dir, &["key", "list"]);

@@ -67,7 +67,7 @@ fn a_reload_by_signal_and_by_request_shows_in_the_log_the_metrics_and_the_answer
     assert_eq!((&report["outcome"], &report["generation"]), (&json!("reloaded"), &json!(2)), "{report:#}");
     assert!(report["warnings"].is_array(), "{report:#}");
     serves_only(&gateway, "/b", "/a");
-    gateway.wait_log("it is told", |line| line["message"] == RELOADED && line["generation"] == 2);
+    gateway.wait_log("it is logged", |line| line["message"] == RELOADED && line["generation"] == 2);
     assert_eq!((reloads(&gateway, "reloaded"), reloads(&gateway, "refused")), (1, 0));
     assert_eq!((generation(&gateway), sample(&gateway, "portcullis_policy_last_reload_ok")), (2, 1));
     let loaded = sample(&gateway, "portcullis_policy_loaded_timestamp_seconds");
@@ -123,7 +123,7 @@ fn a_bad_file_keeps_the_old_policy_and_is_reported_until_it_is_repaired() {
         assert!(lines.contains("policy: generation 1, loaded"), "{lines}");
         assert!(lines.contains("policy: the file on disk has not loaded since 20"), "{lines}");
     }
-    gateway.wait_log("the fault is told with its place", |line| {
+    gateway.wait_log("the fault is logged with its place", |line| {
         line["message"] == "the policy has a fault" && line["key"].as_str().unwrap_or("").contains("acces")
     });
     gateway.wait_log("and that the old policy goes on", |line| {
@@ -369,7 +369,7 @@ fn a_reload_names_the_keys_that_need_a_restart_and_applies_the_rest() {
     let keys: Vec<_> = restart.map(|warning| warning["key"].as_str().unwrap()).collect();
     assert_eq!(keys, ["server.http", "server.workers", "tls.min_version"], "{report:#}");
     serves_only(&gateway, "/b", "/a");
-    gateway.wait_log("it is told in the log", |line| line["key"] == "server.http" && line["level"] == "warn");
+    gateway.wait_log("the key is logged", |line| line["key"] == "server.http" && line["level"] == "warn");
 }
 
 /// A way to replace the policy file: its name, and the function that does it.
@@ -420,7 +420,7 @@ fn a_watched_file_is_read_again_however_it_was_put_in_place_and_another_is_not()
     ask(&old).is_refusal(401, "bad_signature");
 
     watched.dir().replace("gateway.toml", "half a fi");
-    eventually("a bad file is told", || reloads(&watched, "refused") == 1);
+    eventually("a bad file is reported", || reloads(&watched, "refused") == 1);
     serves_only(&watched, "/4", "/0");
     watched.dir().replace("gateway.toml", watching(&upstream, "signal", "/5"));
     eventually("and the mended one is taken", || Request::get("/5").to(watched.http()).status == 200);
@@ -489,7 +489,7 @@ fn a_storm_of_signals_and_calls_ends_with_the_newest_file_in_force() {
     eventually("the last signal counts", || Request::get("/last").to(gateway.http()).status == 200);
     serves_only(&gateway, "/last", "/59");
     // The log agrees with the metrics.
-    eventually("each reload is told once", || {
+    eventually("each reload is logged once", || {
         told(&gateway, RELOADED) as u64 == reloads(&gateway, "reloaded")
             && told(&gateway, REFUSED) as u64 == reloads(&gateway, "refused")
     });

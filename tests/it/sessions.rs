@@ -144,7 +144,7 @@ fn each_refresh_spends_its_token_and_a_spent_one_ends_the_session() {
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
-    gateway.wait_log("the reuse is told", |line| {
+    gateway.wait_log("the reuse is logged", |line| {
         line["message"].as_str().is_some_and(|text| text.contains("used twice")) && line["subject"] == "ada"
     });
 }
@@ -434,7 +434,7 @@ fn claims_come_from_attributes_and_roles_are_cut_where_the_policy_says() {
     let claims = claims(&login(address, "eve").access);
     assert_eq!((&claims["roles"], &claims["tenant"]), (&json!(["a", "b"]), &json!("acme")));
     assert_eq!(claims.get("missing"), None);
-    gateway.wait_log("the cut is told", |line| line["message"] == "a token leaves out roles");
+    gateway.wait_log("the cut is logged", |line| line["message"] == "a token leaves out roles");
 }
 
 #[test]

@@ -449,7 +449,7 @@ fn a_request_that_is_not_named_once_and_in_one_way_is_refused() {
     let answer = Request::get("/auth/verify").to(gateway.http());
     answer.is_refusal(403, "bad_request");
     let detail = gateway.access_line(&answer)["detail"].as_str().unwrap().to_owned();
-    assert!(detail.contains("docs/forward-auth.md"), "the operator is told what to read: {detail}");
+    assert!(detail.contains("docs/forward-auth.md"), "the detail names the page to read: {detail}");
 }
 
 #[test]

@@ -112,8 +112,8 @@ pub(super) async fn forward(
     }
     let is_bodyless = is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if is_bodyless && !stream.is_end_stream() {
-        // Dropping the stream resets it. Data that the server sends all the same must not reach the client (RFC 9110
-        // section 6.4.1).
+        // These answers have no content (RFC 9110 section 6.4.1). Dropping the stream resets it, so data from the server
+        // does not reach the client.
         return Ok(Answer::Whole(answer(head.status, headers, Bytes::new())));
     }
     let slot = Rc::new(slot);
