@@ -1,6 +1,7 @@
 //! Serves HTTP/1.1 or HTTP/2 on one connection and enforces its deadlines.
 
 use super::core::Core;
+use super::eager::boxed_in_place;
 use super::http1::{self, Parkable};
 use super::observed_stream::ObservedStream;
 use super::stream_executor::StreamExecutor;
@@ -43,7 +44,7 @@ async fn serve_http2<S: Parkable>(core: &Core, connection: &Rc<Connection>, stre
         // The HTTP library moves a stream's future several times before polling it. Moving a box is cheap.
         service_fn(move |request| {
             has_request.set(true);
-            Box::pin(pipeline::handle(worker.clone(), connection.clone(), request))
+            boxed_in_place(|| pipeline::handle(worker.clone(), connection.clone(), request))
         })
     };
     let http = core.http2(StreamExecutor(connection.clone())).serve_connection(io, service);

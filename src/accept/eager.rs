@@ -9,6 +9,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+/// Creates the future of a request in its box. `Box::pin` copies its whole size of 3.5 KB into the box, although only the
+/// arguments have values yet: 330 instructions a request.
+#[inline(always)]
+pub(super) fn boxed_in_place<F>(create: impl FnOnce() -> F) -> Pin<Box<F>> {
+    let uninitialized = Box::new_uninit();
+    Box::into_pin(Box::write(uninitialized, create()))
+}
+
 /// A request that has begun.
 pub(super) struct Begun<F: Future> {
     /// In a box, because a request is large and the library moves it.

@@ -2,7 +2,7 @@
 //! buffers of the HTTP library are released until bytes arrive.
 
 use super::core::Core;
-use super::eager::Begun;
+use super::eager::{Begun, boxed_in_place};
 use super::linger::{linger, send_last_response};
 use super::observed_stream::ObservedStream;
 use crate::peer::activity::{Command, Timeout};
@@ -132,7 +132,7 @@ async fn converse<S: Parkable>(
         let connection = connection.clone();
         let worker = core.worker.clone();
         service_fn(move |request| {
-            let request = Box::pin(pipeline::handle(worker.clone(), connection.clone(), request));
+            let request = boxed_in_place(|| pipeline::handle(worker.clone(), connection.clone(), request));
             Begun::new(request, &connection.activity)
         })
     };
