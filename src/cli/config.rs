@@ -1,9 +1,9 @@
-//! `portcullis config`: prints the effective policy, the differences between two policies, or the schema.
+//! `portcullis config`: prints the effective policy or its digest, the differences between two policies, or the schema.
 
 use super::{BasicFormat, REFUSED, print_error, print_line};
 use crate::config::effective::Effective;
 use crate::config::schema::schema;
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, PolicyDigest};
 use clap::Subcommand;
 use serde_json::json;
 use std::path::Path;
@@ -17,6 +17,8 @@ pub(super) enum Command {
         #[arg(long)]
         changed: bool,
     },
+    /// Print the digest of the policy, which all gateways of a fleet show once they enforce this policy.
+    Digest,
     /// Compare two policies: who gains or loses access, and which recent decisions would change.
     Diff(super::diff::Compared),
     /// Print the JSON Schema of the policy file, for completion and validation in editors.
@@ -27,6 +29,13 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
     let done = match command {
         Command::Diff(compared) => return super::diff::run(format, &compared),
         Command::Show { changed } => loaded(path).and_then(|loaded| show(&loaded, format, changed)),
+        Command::Digest => loaded(path).map(|loaded| {
+            let digest = PolicyDigest::of(&loaded).to_string();
+            match format {
+                BasicFormat::Text => print_line(&digest),
+                BasicFormat::Json => print_line(&json!({ "digest": digest }).to_string()),
+            }
+        }),
         Command::Schema => {
             print_line(&format!("{:#}", schema()));
             Ok(())

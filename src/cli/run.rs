@@ -66,7 +66,8 @@ struct Bound {
 fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Result<(), String> {
     metrics::process::started();
     let warnings = compiled.weaknesses();
-    let Compiled { mut policy, settings, route_places, waivers, .. } = compiled;
+    let Compiled { mut policy, identity, settings, route_places, waivers, .. } = compiled;
+    let digest = identity.digest.to_string();
     let cores = settings.cores;
     let asked = policy.clone();
     limits::no_core_dumps();
@@ -94,7 +95,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     for warning in &warnings {
         control::log_finding(&shared, Level::Warn, "policy warning", warning);
     }
-    let reload_status = Arc::new(ReloadStatus::begin(Now::read()));
+    let reload_status = Arc::new(ReloadStatus::begin(identity, Now::read()));
     let reloader =
         Reloader::new(shared.clone(), path.to_owned(), settings.clone(), reload_status.clone(), read);
     let gateway = Gateway::start(&shared, worker_settings, bound.sockets)
@@ -124,6 +125,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
             &[
                 ("version", env!("CARGO_PKG_VERSION").into()),
                 ("policy", (&path.display().to_string()).into()),
+                ("digest", (&digest).into()),
                 ("workers", cores.into()),
                 ("https", (&listed(&bound.https)).into()),
                 ("http", (&listed(&bound.http)).into()),

@@ -7,7 +7,7 @@ use super::Loaded;
 use super::file::{
     AcmeSection, ApiKeysSection, AuthoritySection, CertificateSection, ClientCertificatesSection,
     ClientSection, CorsSection, File, HealthSection, IntrospectionSection, IssuerSection,
-    ProxyProtocolSection, RateLimitSection, ResourceSection, RouteSection, ServerSection, SignalsSection,
+    ProxyProtocolSection, RateLimitSection, ResourceSection, RouteSection, RuleSection, ServerSection, SignalsSection,
     TestSection, TlsSection, UpstreamSection,
 };
 use super::layer;
@@ -116,11 +116,12 @@ fn inline(file: &File) -> Result<InlineTable, String> {
     Ok(document.into_table().into_inline_table())
 }
 
+fn named<T: Default>() -> BTreeMap<String, T> {
+    BTreeMap::from([(NAME.to_owned(), T::default())])
+}
+
 /// Returns the defaults of every table, including optional tables and tables of names.
-fn with_every_table() -> File {
-    fn named<T: Default>() -> BTreeMap<String, T> {
-        BTreeMap::from([(NAME.to_owned(), T::default())])
-    }
+pub(super) fn with_every_table() -> File {
     File {
         server: ServerSection {
             proxy_protocol: Some(ProxyProtocolSection::default()),
@@ -146,8 +147,25 @@ fn with_every_table() -> File {
         resource: named::<ResourceSection>(),
         cors: named::<CorsSection>(),
         signals: named::<SignalsSection>(),
+        rule: named::<RuleSection>(),
         route: vec![RouteSection::default()],
         test: vec![TestSection::default()],
+        ..File::default()
+    }
+}
+
+/// Returns the defaults of the tables that are always there, and of tables of names.
+pub(super) fn without_optional_tables() -> File {
+    File {
+        client_certificates: named(),
+        issuer: vec![IssuerSection::default()],
+        upstream: named(),
+        rate_limit: named(),
+        resource: named(),
+        cors: named(),
+        signals: named(),
+        rule: named(),
+        route: vec![RouteSection::default()],
         ..File::default()
     }
 }

@@ -86,6 +86,9 @@ pub struct File {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicySection {
+    /// The version of the policy, for people who compare the gateways of a fleet.
+    #[serde(deserialize_with = "optional_text")]
+    pub version: Option<String>,
     /// The mode of routes that do not set their own.
     #[serde(deserialize_with = "word")]
     pub mode: Mode,
@@ -112,6 +115,7 @@ pub struct PolicySection {
 impl Default for PolicySection {
     fn default() -> Self {
         Self {
+            version: None,
             mode: Mode::Enforce,
             tests: Tests::Enforce,
             sources: None,

@@ -4,6 +4,7 @@
 //! Loading reports all faults at once, each with its place. Loading opens only gateway.toml. The policy compiler opens
 //! the files to which gateway.toml refers.
 
+mod digest;
 pub(crate) mod effective;
 mod environment;
 pub mod file;
@@ -27,5 +28,6 @@ mod typed;
 pub mod units;
 pub mod values;
 
+pub use digest::PolicyDigest;
 pub use load::{Loaded, load, load_text, survey, survey_text};
 pub use place::Places;

@@ -16,7 +16,7 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
 use crate::keyring::MissingKey;
 use crate::metrics::{Exposition, Kind};
-use crate::policy::{Compiled, Policy, ServerSettings};
+use crate::policy::{Compiled, Policy, PolicyIdentity, ServerSettings};
 use crate::review;
 use crate::timestamp::rfc3339;
 use crate::tls::Certificates;
@@ -39,6 +39,8 @@ pub(crate) enum Report {
     Reloaded {
         /// The generation of the new policy. The first policy of a process has generation 1.
         generation: u64,
+        /// The digest of the new policy.
+        digest: String,
         /// The policy's weaknesses. They do not prevent the reload.
         warnings: Vec<Diagnostic>,
     },
@@ -52,10 +54,11 @@ pub(crate) enum Report {
 /// A request to reload the policy. The sender returns the result of the reload.
 pub(crate) type ReloadRequest = oneshot::Sender<Report>;
 
-/// The status of the current policy: its generation, when it was loaded, and the counts of reloads by outcome. If the
-/// last reload failed, also the reason.
+/// The status of the current policy: its identity and generation, when it was loaded, and the counts of reloads by
+/// outcome. If the last reload failed, also the reason.
 #[derive(Debug)]
 pub(crate) struct ReloadStatus {
+    identity: Mutex<PolicyIdentity>,
     generation: AtomicU64,
     loaded: AtomicU64,
     reloaded: AtomicU64,
@@ -74,8 +77,9 @@ struct Fault {
 }
 
 impl ReloadStatus {
-    pub(crate) fn begin(now: Now) -> Self {
+    pub(crate) fn begin(identity: PolicyIdentity, now: Now) -> Self {
         Self {
+            identity: Mutex::new(identity),
             generation: AtomicU64::new(1),
             loaded: AtomicU64::new(now.unix),
             reloaded: AtomicU64::new(0),
@@ -88,6 +92,14 @@ impl ReloadStatus {
     /// Returns the generation of the current policy.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
+    }
+
+    fn identity(&self) -> PolicyIdentity {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_identity(&self, identity: PolicyIdentity) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
     fn fault(&self) -> Option<Fault> {
@@ -113,7 +125,10 @@ impl ReloadStatus {
     /// Describes the state of the policy for operators, with one fact per line.
     pub(crate) fn lines(&self) -> String {
         let loaded = rfc3339(self.loaded.load(Ordering::Relaxed));
-        let mut lines = format!("policy: generation {}, loaded {loaded}\n", self.generation());
+        let PolicyIdentity { version, digest } = self.identity();
+        let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
+        let mut lines =
+            format!("policy: generation {}, loaded {loaded}, digest {digest}{version}\n", self.generation());
         if let Some(Fault { since, first, more }) = self.fault() {
             let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
             let since = rfc3339(since);
@@ -124,6 +139,11 @@ impl ReloadStatus {
     }
 
     pub(crate) fn write_metrics(&self, out: &mut Exposition) {
+        let PolicyIdentity { version, digest } = self.identity();
+        let help = "The digest and the version of the policy in force, as labels.";
+        out.family("portcullis_policy_info", help, Kind::Gauge);
+        let (digest, version) = (digest.to_string(), version.unwrap_or_default());
+        out.sample(&[("digest", &digest), ("version", &version)], 1);
         out.family("portcullis_policy_generation", "The number of the policy in force.", Kind::Gauge);
         out.sample(&[], self.generation());
         let help = "Time at which the policy in force was loaded, in seconds since 1970.";
@@ -240,7 +260,7 @@ impl Reloader {
 
     fn publish(&mut self, made: Compiled, read: Now) -> Report {
         let mut warnings = made.weaknesses();
-        let Compiled { policy, settings, .. } = made;
+        let Compiled { policy, identity, settings, .. } = made;
         warnings.extend(self.settings.restart_needed(&settings, &self.path));
         self.watch_files(&settings, read);
         warnings.extend(self.follow_certificates(&settings));
@@ -259,6 +279,8 @@ impl Reloader {
         self.watch_keys();
         self.poll_signals();
 
+        let digest = identity.digest.to_string();
+        self.status.set_identity(identity);
         let generation = self.status.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.status.loaded.store(Now::read().unix, Ordering::Relaxed);
         self.status.reloaded.fetch_add(1, Ordering::Relaxed);
@@ -269,6 +291,7 @@ impl Reloader {
             "the policy was reloaded",
             &[
                 ("generation", generation.into()),
+                ("digest", (&digest).into()),
                 ("routes", policy.routes.len().into()),
                 ("warnings", warnings.len().into()),
             ],
@@ -276,7 +299,7 @@ impl Reloader {
         for warning in &warnings {
             log_finding(&self.shared, Level::Warn, "policy warning", warning);
         }
-        Report::Reloaded { generation, warnings }
+        Report::Reloaded { generation, digest, warnings }
     }
 
     fn refuse(&mut self, diagnostics: Vec<Diagnostic>) -> Report {

@@ -38,7 +38,7 @@ mod watched_files;
 use super::findings::{Kind, kind};
 use super::{Case, Faults, Policy, ServerSettings, Waivers};
 use crate::authenticate::{Revoked, Trust};
-use crate::config::Loaded;
+use crate::config::{Loaded, PolicyDigest};
 use crate::config::file::{self, File};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::keyring::MissingKey;
@@ -47,12 +47,16 @@ use std::sync::Arc;
 
 /// The maximum number of distinct claims. Each cached token stores a value for each claim.
 const CLAIMS_MAX: usize = 1000;
+/// The maximum length of `[policy] version`.
+const VERSION_MAX: usize = 64;
 
 /// The result of compiling a file.
 #[derive(Debug)]
 pub struct Compiled {
     /// The policy that the gateway enforces.
     pub policy: Policy,
+    /// What identifies the policy among the gateways of a fleet.
+    pub identity: PolicyIdentity,
     /// The settings that are fixed when the process starts.
     pub settings: ServerSettings,
     /// The tests of the policy, which have not been run.
@@ -65,6 +69,15 @@ pub struct Compiled {
     pub waivers: Waivers,
     /// Findings that do not prevent the policy from being served. Includes waived findings.
     pub warnings: Vec<Diagnostic>,
+}
+
+/// What identifies a policy among the gateways of a fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyIdentity {
+    /// The version that the operator wrote.
+    pub version: Option<String>,
+    /// The digest of what the policy enforces.
+    pub digest: PolicyDigest,
 }
 
 impl Compiled {
@@ -142,6 +155,7 @@ fn compile_policy(
     };
     let (routes, resources, table) = routes::compile(file, &references, &mut claims, &mut faults);
 
+    check_version(file, &mut faults);
     nobody_to_trust(file, &mut faults);
     let cases = cases::compile(file, &routes, &mut faults);
     waivers::check(file, &mut faults);
@@ -196,7 +210,9 @@ fn compile_policy(
     let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));
     let route_places = route_places.collect();
     let waivers = Waivers::of(loaded);
+    let identity = PolicyIdentity { version: file.policy.version.clone(), digest: PolicyDigest::of(loaded) };
     Ok(Compiled {
+        identity,
         waivers,
         route_places,
         policy,
@@ -205,6 +221,15 @@ fn compile_policy(
         lenient,
         warnings: faults.into_diagnostics(),
     })
+}
+
+/// The version becomes the label of a metric and a word of a log line.
+fn check_version(file: &File, faults: &mut Faults<'_>) {
+    let Some(version) = &file.policy.version else { return };
+    if version.is_empty() || version.len() > VERSION_MAX || !version.bytes().all(|b| b.is_ascii_graphic()) {
+        let hint = format!("use 1 to {VERSION_MAX} visible ASCII characters without spaces, such as \"2026-11-29.2\"");
+        faults.fault("bad_value", "policy.version", format!("\"{}\"", version.escape_debug()), hint);
+    }
 }
 
 /// Reports a fault if a route requires a token but the policy trusts no issuer. Such a route rejects every request.

@@ -2,7 +2,7 @@
 
 use crate::kit::account::{self, AUTHORITY, login, post};
 use crate::kit::dir::Dir;
-use crate::kit::portcullis::completed;
+use crate::kit::portcullis::{command, completed};
 use crate::kit::upstream::{After, Gate};
 use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, forge, token};
 use crate::{PUBLIC, gateway, policy};
@@ -78,6 +78,33 @@ fn a_reload_by_signal_and_by_request_shows_in_the_log_the_metrics_and_the_answer
     gateway.signal("HUP");
     eventually("the signal reloads", || generation(&gateway) == 3);
     serves_only(&gateway, "/a", "/b");
+}
+
+#[test]
+fn gateways_show_the_same_digest_exactly_if_they_enforce_the_same_policy() {
+    let upstream = Upstream::start();
+    let route = "[[route]]\npath = \"/a\"\nupstream = \"app\"\naccess = \"public\"\n";
+    let version = |version: &str| format!("[policy]\nversion = \"{version}\"\n{}", policy(&upstream, route));
+    let gateways = ["7", "8"].map(|name| Portcullis::with(&version(name)).start());
+    let digest = |gateway: &Portcullis| {
+        let lines = verbose(gateway);
+        let digest = lines.split("digest ").nth(1).unwrap_or_else(|| panic!("{lines}"));
+        digest.split([',', '\n']).next().unwrap().to_owned()
+    };
+    let [first, second] = gateways.each_ref().map(digest);
+    assert_eq!(first, second, "the listeners and the version do not count");
+    assert!(verbose(&gateways[1]).contains(", version 8\n"), "{}", verbose(&gateways[1]));
+    let labels = format!("portcullis_policy_info{{digest=\"{first}\",version=\"7\"}}");
+    assert_eq!(sample(&gateways[0], &labels), 1);
+    assert_eq!(command(gateways[0].dir(), &["config", "digest"]).stdout.trim(), first);
+
+    gateways[1].dir().replace("gateway.toml", only(&upstream, "/b"));
+    let report = reload(&gateways[1]).is(200).json();
+    let other = digest(&gateways[1]);
+    assert_ne!(other, first);
+    assert_eq!(report["digest"], json!(other), "{report:#}");
+    gateways[1].dir().replace("gateway.toml", completed(&policy(&upstream, route)));
+    assert_eq!(reload(&gateways[1]).is(200).json()["digest"], json!(first));
 }
 
 #[test]
