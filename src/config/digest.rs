@@ -120,8 +120,10 @@ impl Walk<'_> {
                 for (name, value) in table {
                     let known = if is_named { NAME } else { name };
                     let key = if key.is_empty() { known.to_owned() } else { format!("{key}.{known}") };
-                    let (defaults, plain) =
-                        (defaults.and_then(|table| table.get(known)), plain.and_then(|table| table.get(known)));
+                    let (defaults, plain) = (
+                        defaults.and_then(|table| table.get(known)),
+                        plain.and_then(|table| table.get(known)),
+                    );
                     // A named table, such as an upstream, has an effect even if it sets nothing.
                     let empty = || is_named.then(|| Value::Object(Map::new()));
                     if let Some(value) = self.kept(value, &key, defaults, plain).or_else(empty) {

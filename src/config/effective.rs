@@ -7,8 +7,8 @@ use super::Loaded;
 use super::file::{
     AcmeSection, ApiKeysSection, AuthoritySection, CertificateSection, ClientCertificatesSection,
     ClientSection, CorsSection, File, HealthSection, IntrospectionSection, IssuerSection,
-    ProxyProtocolSection, RateLimitSection, ResourceSection, RouteSection, RuleSection, ServerSection, SignalsSection,
-    TestSection, TlsSection, UpstreamSection,
+    ProxyProtocolSection, RateLimitSection, ResourceSection, RouteSection, RuleSection, ServerSection,
+    SignalsSection, TestSection, TlsSection, UpstreamSection,
 };
 use super::layer;
 use super::place::Here;

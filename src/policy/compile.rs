@@ -38,8 +38,8 @@ mod watched_files;
 use super::findings::{Kind, kind};
 use super::{Case, Faults, Policy, ServerSettings, Waivers};
 use crate::authenticate::{Revoked, Trust};
-use crate::config::{Loaded, PolicyDigest};
 use crate::config::file::{self, File};
+use crate::config::{Loaded, PolicyDigest};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::keyring::MissingKey;
 use crate::limit::Limit;
@@ -227,7 +227,9 @@ fn compile_policy(
 fn check_version(file: &File, faults: &mut Faults<'_>) {
     let Some(version) = &file.policy.version else { return };
     if version.is_empty() || version.len() > VERSION_MAX || !version.bytes().all(|b| b.is_ascii_graphic()) {
-        let hint = format!("use 1 to {VERSION_MAX} visible ASCII characters without spaces, such as \"2026-11-29.2\"");
+        let hint = format!(
+            "use 1 to {VERSION_MAX} visible ASCII characters without spaces, such as \"2026-11-29.2\""
+        );
         faults.fault("bad_value", "policy.version", format!("\"{}\"", version.escape_debug()), hint);
     }
 }

@@ -116,7 +116,9 @@ fn every_key_that_names_a_file_or_a_secret_is_decided() {
         let names_a_file = types.iter().any(|kind| rest.trim_start().starts_with(kind));
         let table = key.split('.').next().unwrap();
         let is_own = OWN_TABLES.contains(&table)
-            || OWN.iter().any(|own| key == *own || key.strip_prefix(own).is_some_and(|rest| rest.starts_with('.')));
+            || OWN
+                .iter()
+                .any(|own| key == *own || key.strip_prefix(own).is_some_and(|rest| rest.starts_with('.')));
         if names_a_file && !is_own && !paths.contains(&key) {
             let place = [&PRESENCE[..], &CONTENT].iter().filter(|list| list.contains(&key)).count();
             assert_eq!(place, 1, "{key} belongs in PRESENCE or CONTENT");
