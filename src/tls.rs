@@ -14,7 +14,7 @@ pub(crate) use clients::{ClientCertificate, ClientRule, Verifier};
 pub(crate) use facts::{Facts, Invalid, Names, Validity};
 pub(crate) use host_map::{Depth, HostMap};
 pub(crate) use ordered::{ORDERED_FILE, ORDERED_FOLDER, check_issued, is_usable, ordered};
-pub(crate) use pair::{Part, names_other};
+pub(crate) use pair::{Part, names_other, read as read_pair};
 pub(crate) use session::{Misdirected, TlsSession};
 pub(crate) use shown::Shown;
 

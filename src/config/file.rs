@@ -976,6 +976,9 @@ pub struct UpstreamSection {
     /// Path of a PEM file with the certificate authorities to trust instead of those of the system.
     #[serde(deserialize_with = "optional_text")]
     pub ca: Option<String>,
+    /// TLS to the servers: the gateway's certificate, and whom the gateway believes to be a server.
+    #[serde(deserialize_with = "optional_table")]
+    pub tls: Option<UpstreamTlsSection>,
     /// The key of the HMAC that proves the caller's identity to the upstream.
     pub identity_secret: Option<Secret>,
 }
@@ -1001,8 +1004,39 @@ impl Default for UpstreamSection {
             panic_below: 0,
             health: None,
             ca: None,
+            tls: None,
             identity_secret: None,
         }
+    }
+}
+
+/// `[upstream.NAME.tls]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTlsSection {
+    /// Path of the certificate that the gateway shows to the servers, with its chain, PEM.
+    #[serde(deserialize_with = "optional_text")]
+    pub certificate: Option<String>,
+    /// Path of the certificate's private key, PEM.
+    #[serde(deserialize_with = "optional_text")]
+    pub key: Option<String>,
+    /// The name that the gateway asks for (SNI) and verifies; if absent, the host in the server's URL.
+    #[serde(deserialize_with = "optional_text")]
+    pub server_name: Option<String>,
+    /// Host names and URIs of which the server's certificate must have one, in place of the server's name.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub pinned_names: Vec<String>,
+    /// Digests of public keys, `sha256/` and base64, of which the server's certificate must have one.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub pinned_keys: Vec<String>,
+}
+
+impl UpstreamTlsSection {
+    /// Whether the names in certificates are independent of the servers' URLs.
+    pub(crate) const fn is_named(&self) -> bool {
+        self.server_name.is_some() || !self.pinned_names.is_empty()
     }
 }
 

@@ -31,8 +31,11 @@ async fn open(server: &Server) -> Result<Stream, ConnectError> {
     match &server.tls {
         None => Ok(Stream::Plain(stream)),
         Some(tls) => {
-            let name = ServerName::try_from(server.host.to_string());
-            let name = name.map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
+            let name = match &tls.name {
+                Some(name) => name.clone(),
+                None => ServerName::try_from(server.host.to_string())
+                    .map_err(|error| ConnectError::Tls(io::Error::other(error)))?,
+            };
             let stream = tls.connector.connect(name, stream).await.map_err(ConnectError::Tls)?;
             Ok(Stream::Tls(Box::new(stream)))
         }

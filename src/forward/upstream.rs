@@ -7,6 +7,7 @@ use super::counters::UpstreamCounters;
 use super::health::Health;
 use super::retry_budget::RetryBudget;
 use http::HeaderValue;
+use rustls::pki_types::ServerName;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -81,8 +82,10 @@ pub struct Server {
 pub struct Tls {
     /// Performs TLS handshakes.
     pub(crate) connector: TlsConnector,
-    /// A digest of the trusted certificate authorities. Equal digests mean equal authorities.
-    pub(crate) authorities: [u8; 32],
+    /// The name that the gateway asks for and verifies; `None` for the server's own host.
+    pub(crate) name: Option<ServerName<'static>>,
+    /// A digest of the trusted authorities, the name, the pins, and the gateway's certificate.
+    pub(crate) identity: [u8; 32],
 }
 
 impl fmt::Debug for Server {

@@ -30,6 +30,7 @@ mod shaping;
 mod signals;
 mod trust;
 mod upstream_checks;
+mod upstream_tls;
 mod upstreams;
 mod waivers;
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub(crate) fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Optio
 ///
 /// # Errors
 /// Returns the faulty file and the remedy.
-pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
+pub(crate) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
     let certificates = chain(&files.certificate)?;
     let own = &certificates[0];
     let ocsp = files.ocsp.as_deref().map(|path| answer(path, own)).transpose()?;

@@ -454,6 +454,25 @@ fn a_server_that_refuses_each_stream_is_asked_four_times() {
     assert_eq!(server.count(), 4);
 }
 
+/// A server that is shutting down or overloaded refuses the repeated stream, too.
+#[test]
+fn a_refused_stream_is_sent_again_to_another_server() {
+    let refusing =
+        || serve(|_, (_, mut respond)| Box::pin(async move { respond.send_reset(Reason::REFUSED_STREAM) }));
+    let (sick, worse, good) = (refusing(), refusing(), serve(|_, call| echo_plain(call)));
+    let servers = format!("{sick}\", \"{worse}\", \"{good}");
+    let gateway = Portcullis::with(&policy(&servers, "", PUBLIC)).start();
+    for _ in 0..6 {
+        assert_eq!(Request::post("/x", "hello").to(gateway.http()).is(200).text(), "hello");
+    }
+    assert_eq!([&sick, &worse, &good].map(Server::count), [2, 4, 6]);
+    assert_eq!(gateway.metric("portcullis_upstream_retries_total{upstream=\"app\"}"), Some(6));
+
+    let spent = "retry_percent = 0\nretry_floor = \"1/h\"";
+    let gateway = Portcullis::with(&policy(&servers, spent, PUBLIC)).start();
+    Request::post("/x", "hello").to(gateway.http()).is_refusal(502, "upstream_failed");
+}
+
 #[test]
 fn a_server_that_replaces_its_connections_fails_no_request() {
     let server = serve_with(

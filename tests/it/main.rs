@@ -102,6 +102,7 @@ mod unix_sockets;
 mod unread;
 mod upstream_checks;
 mod upstream_faults;
+mod upstream_tls;
 mod upstream_wire;
 mod upstreams;
 mod upstreams_busy;

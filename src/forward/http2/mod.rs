@@ -271,7 +271,7 @@ impl Attempts<'_> {
         let mut busy = None;
         let mut again = None;
         let mut is_last = false;
-        let mut servers = upstream.in_turn(now, key, |server| pools.links.load(server));
+        let mut servers = upstream.in_turn(now, key, |server| pools.links.load(server)).peekable();
         loop {
             let next = servers.next().or_else(|| {
                 is_last = true;
@@ -327,7 +327,9 @@ impl Attempts<'_> {
                 }
                 self.upload.rewind();
                 upstream.counters.of(pools.core).inspect(|counts| counts.retries.add(1));
-                if is_lost {
+                // A server that refuses a stream may refuse the next one too.
+                let mut has_other = || servers.peek().is_some_and(|other| !other.is_set_aside(now));
+                if is_lost || !is_free && has_other() {
                     again = Some(server);
                     break;
                 }

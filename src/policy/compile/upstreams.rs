@@ -1,10 +1,11 @@
-//! Compiles `[upstream.NAME]`: the servers and their certificate authorities.
+//! Compiles `[upstream.NAME]`: the servers, and how requests choose and share them.
 
 use super::Faults;
 use super::authorities::Authorities;
 use super::private;
 use super::trust::{Claims, claim_path, resolve};
 use super::upstream_checks::{checks, panic_below};
+use super::upstream_tls::{check_use, connector};
 use crate::config::file::{self as config, File, UpstreamSection};
 use crate::forward::{
     Audience, Balance, Check, HashBy, Protocol, RETRY_WINDOW, RetryBudget, Server, Tls, Upstream,
@@ -12,14 +13,11 @@ use crate::forward::{
 };
 use ::aws_lc_rs::hmac;
 use http::{HeaderName, Uri};
-use rustls::ClientConfig;
-use rustls::crypto::aws_lc_rs;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
-use tokio_rustls::TlsConnector;
 
 /// The upstreams by name. `None` for the built-in echo.
 pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
@@ -27,13 +25,13 @@ pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 /// The servers of the previous policy. A server that is also in the new policy keeps its connections and its health.
 type Servers = HashMap<ServerIdentity, Arc<Server>>;
 
-/// The name of the upstream, the origin, the digest of the certificate authorities, and the protocol. Two upstreams may
-/// check the same server differently, so each has its own state of the server.
+/// The name of the upstream, the origin, the digest of the TLS settings, and the protocol. Two upstreams may check the
+/// same server differently, so each has its own state of the server.
 type ServerIdentity = (Arc<str>, Arc<str>, Option<[u8; 32]>, Protocol);
 
 fn identity(upstream: &str, server: &Server, protocol: Protocol) -> ServerIdentity {
-    let authorities = server.tls.as_ref().map(|tls| tls.authorities);
-    (Arc::from(upstream), server.origin.clone(), authorities, protocol)
+    let tls = server.tls.as_ref().map(|tls| tls.identity);
+    (Arc::from(upstream), server.origin.clone(), tls, protocol)
 }
 
 /// The state of the previous policy.
@@ -136,6 +134,7 @@ fn upstream<'f>(
         config::UpstreamProtocol::Http1 => Protocol::Http1,
         config::UpstreamProtocol::Http2 => Protocol::Http2,
     };
+    check_use(&key, table, faults);
     let wants_tls = table.servers.iter().any(|server| server.starts_with("https://"));
     let tls = if wants_tls { connector(&key, table, roots, faults) } else { None };
     let mut servers = Vec::new();
@@ -345,33 +344,6 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
         return Err("port 0 cannot be connected to".to_owned());
     }
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
-}
-
-/// Creates the TLS connector of an upstream, for TLS 1.2 and 1.3. Trusts the authorities in `ca`. If
-/// `ca` is not set, trusts the authorities of the system. The name of the server is always verified.
-fn connector<'f>(
-    key: &str,
-    table: &'f UpstreamSection,
-    known: &mut Authorities<'f>,
-    faults: &mut Faults<'_>,
-) -> Option<Tls> {
-    let (roots, authorities) = known.of(key, "servers", table.ca.as_deref(), faults)?;
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions();
-    match config {
-        Ok(config) => {
-            let mut config = config.with_root_certificates(roots).with_no_client_auth();
-            config.alpn_protocols = vec![match table.protocol {
-                config::UpstreamProtocol::Http1 => b"http/1.1".to_vec(),
-                config::UpstreamProtocol::Http2 => b"h2".to_vec(),
-            }];
-            Some(Tls { connector: TlsConnector::from(Arc::new(config)), authorities })
-        }
-        Err(error) => {
-            faults.fault("tls", key, error.to_string(), "please report this: it is an error in the gateway");
-            None
-        }
-    }
 }
 
 #[cfg(test)]

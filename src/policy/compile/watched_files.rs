@@ -6,6 +6,7 @@ use crate::policy::compile;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 const REFERENCE: &str = include_str!("../../../docs/reference.md");
 
@@ -97,6 +98,7 @@ previous_nonce_secret = "file:dpop.previous_nonce_secret"
 servers         = ["https://app.test"]
 ca              = "upstream.NAME.ca"
 identity_secret = "file:upstream.NAME.identity_secret"
+tls             = { certificate = "upstream.NAME.tls.certificate", key = "upstream.NAME.tls.key" }
 
 [[route]]
 path     = "/"
@@ -118,8 +120,15 @@ fn keys_of_files() -> BTreeSet<&'static str> {
 }
 
 fn content(key: &str) -> String {
+    static OWN: LazyLock<rcgen::KeyPair> = LazyLock::new(|| rcgen::KeyPair::generate().unwrap());
     let pair = || rcgen::KeyPair::generate().unwrap();
     match key {
+        "upstream.NAME.tls.key" => OWN.serialize_pem(),
+        "upstream.NAME.tls.certificate" => rcgen::CertificateParams::new(vec!["own.test".to_owned()])
+            .unwrap()
+            .self_signed(&*OWN)
+            .unwrap()
+            .pem(),
         "authority.store" => "sqlite:accounts.db".to_owned(),
         "tls.acme.external_account_key" => "a".repeat(64),
         "issuer.public_key" => pair().public_key_pem(),

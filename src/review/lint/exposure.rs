@@ -1,7 +1,7 @@
 //! Reports listeners, certificates and upstream connections that are exposed to the network.
 
 use super::Subject;
-use crate::config::file::File;
+use crate::config::file::{File, UpstreamTlsSection};
 use crate::policy::Faults;
 use std::net::{IpAddr, SocketAddr};
 
@@ -57,7 +57,8 @@ fn upstreams(file: &File, faults: &mut Faults<'_>) {
         let signed = !file.identity.signature.is_empty() && table.identity_secret.is_some();
         for (index, server) in table.servers.iter().enumerate() {
             let inner = server.strip_prefix("https://").and_then(host).filter(|inner| !is_global(*inner));
-            if let Some(address) = inner.filter(|_| table.ca.is_none()) {
+            let is_named = table.tls.as_ref().is_some_and(UpstreamTlsSection::is_named);
+            if let Some(address) = inner.filter(|_| table.ca.is_none() && !is_named) {
                 faults.warn(
                     "address_without_ca",
                     &format!("upstream.{name}.servers[{index}]"),
