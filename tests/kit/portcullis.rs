@@ -276,7 +276,8 @@ impl Portcullis {
         value.map(|value| value.parse().expect("a count"))
     }
 
-    /// Returns the gateway's peak memory in bytes (`VmHWM`).
+    /// Returns the gateway's peak memory in bytes (`VmHWM`). The kernel counts per processor, so a later value may be a
+    /// little lower.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
