@@ -79,11 +79,15 @@ fn an_owner_with_temporary_addresses_is_in_a_usual_place() {
         form("ada", password, "&deliver=body").header("x-forwarded-for", from).to(gateway.http())
     };
     attempt("2001:db8:1:1::1", PASSWORD).is(200);
-    // Strangers, each from a different network, guess until the account is delayed for all of them.
-    let guesses = (0..14).map(|number| attempt(&format!("2001:db8:ffff:{number}::1"), "x").status);
-    assert!(guesses.collect::<Vec<_>>().contains(&429));
-    attempt("2001:db8:1:1:aaaa::2", PASSWORD).is(200);
-    attempt("2001:db8:1:2::1", PASSWORD).is_refusal(429, "too_many_attempts");
+    // Strangers, each from a different network, guess until the account is delayed for all of them. On a busy machine a
+    // delay may end before the next attempt, so they make it longer.
+    let mut strangers = (0..200).map(|number| format!("2001:db8:ffff:{number}::1"));
+    let is_delayed = (2..10).any(|network| {
+        assert!(strangers.by_ref().any(|from| attempt(&from, "x").status == 429));
+        attempt("2001:db8:1:1:aaaa::2", PASSWORD).is(200);
+        attempt(&format!("2001:db8:1:{network}::1"), PASSWORD).status == 429
+    });
+    assert!(is_delayed, "another network is not the owner's place");
 }
 
 /// ASVS 16.3.1.
