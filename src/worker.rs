@@ -2,14 +2,14 @@
 //! access them.
 
 use crate::acme::{Acme, Challenges};
-use crate::authenticate::TokenCache;
+use crate::authenticate::{Principal, TokenCache};
 use crate::clock::Now;
 use crate::decision_log::{DecisionLog, Recorder};
 use crate::denial::Denial;
 use crate::forward::Pools;
 use crate::journal::{Journal, Level};
 use crate::metrics::WorkerCounters;
-use crate::peer::CoarseMillis;
+use crate::peer::{CoarseMillis, Connection};
 use crate::policy::{LivePolicy, PinnedPolicy};
 use crate::request_id::RequestIds;
 use crate::tls::Certificates;
@@ -179,11 +179,13 @@ impl Worker {
         self.pools.sweep(now.steady, tick);
         // Without requests, the core would keep an outdated policy.
         let policy = self.policy();
-        self.pools.streams().sweep(tick, |caller, client| {
+        let admit = |caller: Option<&Principal>, client: Option<&Connection>| {
             caller.map_or(Ok(()), |caller| policy.trust.still_admits(caller, now))?;
             let session = client.and_then(|client| client.tls());
             session.map_or(Ok(()), |session| session.still_holds(now.unix)).map_err(|_| Denial::Misdirected)
-        });
+        };
+        let count = |kind, end| self.counters.record_stream(kind, end);
+        self.pools.streams().sweep(tick, admit, count);
         drop(policy);
         let mut tokens = self.tokens.borrow_mut();
         tokens.weigh(now);

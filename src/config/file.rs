@@ -1522,7 +1522,7 @@ pub struct RouteSection {
     pub timeout: Option<Duration>,
     /// Whether the route forwards WebSockets.
     pub websocket: bool,
-    /// Whether WebSockets and long answers end with the token.
+    /// Whether WebSockets, long answers and long uploads end with the token.
     #[serde(deserialize_with = "word")]
     pub streams: Streams,
     /// The maximum time without a byte in the body of an answer, or in either direction of a WebSocket.
@@ -1601,10 +1601,10 @@ pub struct ExpectSection {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Streams {
-    /// Ends WebSockets and long answers when the token expires or is revoked.
+    /// Ends WebSockets, long answers and long uploads when the token expires or is revoked.
     #[default]
     Expiry,
-    /// Lets WebSockets and long answers continue.
+    /// Lets WebSockets, long answers and long uploads continue.
     Open,
 }
 

@@ -1,11 +1,11 @@
 //! Sends one request to the servers of its upstream until one of them answers.
 
 use super::balance::Key;
-use super::deadline;
+use super::deadline::Stopped;
 use super::exchange::{Answered, Exchange, ExchangeError};
+use super::inflow::{Inflow, refuse};
 use super::notes::Notes;
 use super::pool::{Lease, LeaseError, Pools};
-use super::request_body::Meter;
 use super::upload::Upload;
 use super::upstream::{Server, Upstream};
 use crate::denial::Denial;
@@ -21,8 +21,8 @@ pub(super) struct Outbound<'r> {
     pub(super) upload: &'r mut Upload,
     /// An empty map, for the fields of the answer.
     pub(super) headers: &'r mut HeaderMap,
-    /// The meter of the body, if there is one.
-    pub(super) meter: Option<&'r Rc<Meter>>,
+    /// The client's side of the body, if there is one.
+    pub(super) inflow: Option<&'r Inflow<'r>>,
     /// The key that selects the server, if the upstream balances by a key.
     pub(super) key: Option<Key>,
 }
@@ -47,7 +47,7 @@ pub(super) async fn send(
     now: Instant,
     notes: &mut Notes,
 ) -> Result<(Answered, Lease), Denial> {
-    let Outbound { upload, headers, meter, key } = request;
+    let Outbound { upload, headers, inflow, key } = request;
     let mut attempts = Attempts::default();
     let mut servers = upstream.in_turn(now, key, |server| pools.load(server)).peekable();
     while let Some(server) = servers.next().or_else(|| attempts.left_over()) {
@@ -85,11 +85,10 @@ pub(super) async fn send(
             };
             let mut exchange = Exchange::new(&lease.connection, upload, headers);
             let answer = poll_fn(|cx| exchange.poll(cx));
-            let waiting = meter.map(|meter| || meter.waiting());
             // Later attempts get only the remaining time.
             let first = !attempts.kept_broke && !attempts.last && !attempts.broke_off;
             let left = if first { timeout } else { timeout.saturating_sub(now.elapsed()) };
-            let error = match pools.deadlines.answer_within(left, waiting, answer).await {
+            let error = match pools.deadlines.answer_within(left, inflow, answer).await {
                 Ok(Ok(answered)) => {
                     if server.record_response() {
                         report_up(pools, upstream, server);
@@ -97,7 +96,8 @@ pub(super) async fn send(
                     return Ok((answered, lease));
                 }
                 Ok(Err(error)) => error,
-                Err(deadline::Elapsed) => {
+                Err(Stopped::Ended(end)) => return Err(refuse(inflow, end, notes)),
+                Err(Stopped::Elapsed) => {
                     notes.detail = Some(format!("{} did not answer within {timeout:?}", server.origin));
                     return Err(Denial::UpstreamTimeout);
                 }

@@ -1,6 +1,8 @@
 //! Enforces the deadlines of requests to upstreams with the core's periodic sweep. A request whose response arrives in
 //! time starts no timer and reads no clock.
 
+use super::inflow::Inflow;
+use super::open_streams::StreamEnd;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -13,6 +15,10 @@ const COARSE: Duration = Duration::from_secs(2);
 
 /// Maximum lag of the core's coarse clock, in milliseconds. It is the time between two sweeps.
 const LATE: u64 = 250;
+
+/// The time after which a body that its client still sends is registered with the sweep. Ordinary bodies have arrived by
+/// then.
+pub(super) const UPLOAD_LOOK: Duration = Duration::from_millis(LATE);
 
 /// The peer that a forwarded request waits for.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +58,14 @@ struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Elapsed;
 
+/// The reason why a request waits no longer for its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    Elapsed,
+    /// The client may send no more of the body.
+    Ended(StreamEnd),
+}
+
 impl Deadlines {
     /// Returns the core's coarse clock.
     pub(super) fn now(&self) -> u64 {
@@ -59,43 +73,64 @@ impl Deadlines {
     }
 
     /// Waits for a server's response. The wait lasts up to `timeout` after the server has received the whole request,
-    /// plus up to two sweep intervals. `upload` tells whether a request with a body waits for the client or for the
-    /// server.
+    /// plus up to two sweep intervals. `inflow` is the body of a request that has one. The wait ends, too, if the client
+    /// still sends it and may send no more.
     pub(super) async fn answer_within<F: Future>(
         &self,
         timeout: Duration,
-        upload: Option<impl Fn() -> WaitingFor>,
+        inflow: Option<&Inflow<'_>>,
         future: F,
-    ) -> Result<F::Output, Elapsed> {
+    ) -> Result<F::Output, Stopped> {
         let mut future = pin!(future);
+        let mut watched = pin!(poll_fn(|cx| match inflow.and_then(|inflow| inflow.poll_end(cx)) {
+            Some(end) => Poll::Ready(Err(Stopped::Ended(end))),
+            None => future.as_mut().poll(cx).map(Ok),
+        }));
         let mut left = timeout;
         loop {
-            if let Ok(output) = self.wait(left, future.as_mut()).await {
-                return Ok(output);
+            if let Ok(output) = self.wait(left, inflow, watched.as_mut()).await {
+                return output;
             }
-            left = upload.as_ref().and_then(|waiting| waiting().left(timeout)).ok_or(Elapsed)?;
+            left = inflow.and_then(|inflow| inflow.waiting().left(timeout)).ok_or(Stopped::Elapsed)?;
+            inflow.inspect(|inflow| inflow.register());
         }
     }
 
     /// Waits for a future for up to `timeout`, plus up to two sweep intervals.
     pub(super) async fn within<F: Future>(&self, timeout: Duration, future: F) -> Result<F::Output, Elapsed> {
-        self.wait(timeout, pin!(future)).await
+        self.wait(timeout, None, pin!(future)).await
     }
 
     async fn wait<F: Future>(
         &self,
         timeout: Duration,
+        inflow: Option<&Inflow<'_>>,
         mut future: Pin<&mut F>,
     ) -> Result<F::Output, Elapsed> {
         if timeout < COARSE {
             return Box::pin(tokio::time::timeout(timeout, future)).await.map_err(|_| Elapsed);
         }
         let mut deadline = Deadline { all: self, slot: None };
+        let mut looks = false;
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            if deadline.has_passed(timeout, cx) { Poll::Ready(Err(Elapsed)) } else { Poll::Pending }
+            if deadline.slot.is_none() {
+                looks = inflow.is_some_and(Inflow::is_unregistered);
+            }
+            if !deadline.has_passed(if looks { UPLOAD_LOOK } else { timeout }, cx) {
+                return Poll::Pending;
+            }
+            if !looks {
+                return Poll::Ready(Err(Elapsed));
+            }
+            looks = false;
+            deadline.extend(timeout - UPLOAD_LOOK, cx);
+            inflow.inspect(|inflow| inflow.register());
+            // The future is polled again, so that the end of the token wakes this task.
+            cx.waker().wake_by_ref();
+            Poll::Pending
         })
         .await
     }
@@ -121,10 +156,9 @@ impl Deadline<'_> {
     fn has_passed(&mut self, timeout: Duration, cx: &Context<'_>) -> bool {
         let mut waiting = self.all.waiting.borrow_mut();
         let Some(place) = self.slot else {
-            let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             // The clock shows the time of the last sweep, which may be one interval old. The extra interval keeps the
             // deadline from passing too early.
-            let due = self.all.now.get().saturating_add(millis).saturating_add(LATE);
+            let due = self.all.now.get().saturating_add(millis(timeout)).saturating_add(LATE);
             let slot = Slot { due, waker: Some(cx.waker().clone()) };
             self.slot = Some(match self.all.free.borrow_mut().pop() {
                 Some(place) => {
@@ -149,6 +183,21 @@ impl Deadline<'_> {
     }
 }
 
+impl Deadline<'_> {
+    /// Moves a deadline that has passed.
+    fn extend(&mut self, more: Duration, cx: &Context<'_>) {
+        if let Some(place) = self.slot {
+            let slot = &mut self.all.waiting.borrow_mut()[place];
+            slot.due = slot.due.saturating_add(millis(more));
+            slot.waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Drop for Deadline<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.slot {
@@ -161,7 +210,13 @@ impl Drop for Deadline<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authenticate::Principal;
+    use crate::denial::Denial;
+    use crate::forward::pool::Pools;
+    use crate::forward::request_body::{BodyBounds, Meter};
+    use crate::journal::{Journal, Level, Style};
     use std::future::{pending, ready};
+    use std::rc::Rc;
 
     const LONG: Duration = Duration::from_secs(30);
 
@@ -191,21 +246,79 @@ mod tests {
 
     #[test]
     fn the_server_has_its_time_from_when_it_had_the_request() {
-        let deadlines = Deadlines::default();
-        let whom = Cell::new(WaitingFor::Client);
-        let mut wait = pin!(deadlines.answer_within(LONG, Some(|| whom.get()), pending::<()>()));
+        let (deadlines, pools, meter) = (Deadlines::default(), pools(), meter());
+        meter.wait_for(WaitingFor::Client);
+        let inflow = Inflow::new(&pools, &meter, None, None);
+        let mut wait = pin!(deadlines.answer_within(LONG, Some(&inflow), pending::<()>()));
         assert!(poll(wait.as_mut()).is_pending());
         for passed in 1..10 {
             deadlines.advance(passed * 31_000);
             assert!(poll(wait.as_mut()).is_pending(), "the client is waited for");
         }
         let long_ago = Instant::now().checked_sub(LONG).expect("the machine has run for a while");
-        whom.set(WaitingFor::Server(long_ago + Duration::from_secs(10)));
+        meter.wait_for(WaitingFor::Server(long_ago + Duration::from_secs(10)));
         deadlines.advance(400_000);
         assert!(poll(wait.as_mut()).is_pending(), "ten seconds are left");
-        whom.set(WaitingFor::Server(long_ago));
+        meter.wait_for(WaitingFor::Server(long_ago));
         deadlines.advance(410_250);
-        assert_eq!(poll(wait.as_mut()), Poll::Ready(Err(Elapsed)));
+        assert_eq!(poll(wait.as_mut()), Poll::Ready(Err(Stopped::Elapsed)));
+    }
+
+    /// Ends all streams that are registered.
+    fn expire(pools: &Pools) {
+        pools.streams().sweep(0, |_, _| Err(Denial::ExpiredToken), |_, _| {});
+    }
+
+    #[test]
+    fn only_a_body_that_arrives_for_longer_than_a_sweep_ends_with_its_token() {
+        let (deadlines, pools, meter) = (Deadlines::default(), pools(), meter());
+        let caller = Rc::new(Principal::for_tests());
+        let inflow = Inflow::new(&pools, &meter, Some(&caller), None);
+        let mut wait = pin!(deadlines.answer_within(LONG, Some(&inflow), pending::<()>()));
+        assert!(poll(wait.as_mut()).is_pending());
+        deadlines.advance(499);
+        assert!(poll(wait.as_mut()).is_pending());
+        expire(&pools);
+        assert!(poll(wait.as_mut()).is_pending(), "it is not registered yet");
+        deadlines.advance(500);
+        assert!(poll(wait.as_mut()).is_pending());
+        assert!(poll(wait.as_mut()).is_pending());
+        expire(&pools);
+        let end = Stopped::Ended(StreamEnd::TokenExpired);
+        assert_eq!(poll(wait.as_mut()), Poll::Ready(Err(end)));
+    }
+
+    #[test]
+    fn a_body_that_has_arrived_and_one_without_caller_do_not_end() {
+        let (deadlines, pools) = (Deadlines::default(), pools());
+        let caller = Rc::new(Principal::for_tests());
+        for (caller, ends_before) in [(Some(&caller), true), (Some(&caller), false), (None, false)] {
+            let meter = meter();
+            let inflow = Inflow::new(&pools, &meter, caller, None);
+            let mut wait = pin!(deadlines.answer_within(LONG, Some(&inflow), pending::<()>()));
+            let begun = deadlines.now();
+            assert!(poll(wait.as_mut()).is_pending());
+            if ends_before {
+                meter.end();
+            }
+            deadlines.advance(begun + 500);
+            assert!(poll(wait.as_mut()).is_pending());
+            assert!(poll(wait.as_mut()).is_pending());
+            meter.end();
+            expire(&pools);
+            assert!(poll(wait.as_mut()).is_pending(), "{caller:?}");
+            deadlines.advance(begun + 30_249);
+            assert!(poll(wait.as_mut()).is_pending(), "its deadline stays");
+        }
+    }
+
+    fn pools() -> Pools {
+        let journal = Journal::start(Style::Json, Level::Error, Box::new(std::io::sink())).unwrap();
+        Pools::new(0, journal, LONG)
+    }
+
+    fn meter() -> Rc<Meter> {
+        Rc::new(Meter::new(BodyBounds { size: 1 << 20, timeout: LONG, min_rate: 0 }))
     }
 
     #[test]

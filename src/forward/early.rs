@@ -4,6 +4,9 @@
 //! A separate task sends the rest. A client that sends its whole body before it reads the response would otherwise wait
 //! for the gateway, and the gateway for the client.
 
+use super::faults::ResponseError;
+use super::inflow;
+use super::open_streams::{OpenStream, StreamEnd};
 use super::request_body::Meter;
 use super::upload::UploadError;
 use std::cell::Cell;
@@ -29,26 +32,52 @@ pub(super) struct EarlyAnswer {
 #[derive(Default)]
 struct Shared {
     is_answered: Cell<bool>,
-    is_failed: Cell<bool>,
+    failed: Cell<Option<Failure>>,
     reader: Cell<Option<Waker>>,
 }
 
+/// The reason why the rest of the body cannot be sent.
+#[derive(Clone, Copy)]
+enum Failure {
+    /// The client's body failed.
+    Body,
+    /// The client may send no more.
+    Ended(StreamEnd),
+}
+
 impl EarlyAnswer {
-    /// Sends the rest of the request's body with `send`. Once the body is sent, `send` is dropped.
+    /// Sends the rest of the request's body with `send`. Once the body is sent, `send` is dropped. `stream` ends the
+    /// transfer together with the caller's token.
     pub(super) fn begin(
         mut send: impl FnMut(&mut Context<'_>) -> Poll<Result<(), UploadError>> + 'static,
         meter: Option<Rc<Meter>>,
+        stream: Option<Rc<OpenStream>>,
     ) -> Self {
         let shared = Rc::<Shared>::default();
         let state = shared.clone();
         let task = tokio::task::spawn_local(async move {
             let is_stuck = || meter.as_ref().is_none_or(|meter| meter.is_stuck(STUCK_TIMEOUT));
+            let mut send = |cx: &mut Context<'_>| {
+                let end = meter.as_ref().and_then(|meter| inflow::poll_end(stream.as_ref(), meter, cx));
+                match end {
+                    Some(end) => Poll::Ready(Err(Failure::Ended(end))),
+                    None => send(cx).map(|sent| match sent {
+                        Err(UploadError::Body) => Err(Failure::Body),
+                        // A server that takes no more of the request may still send its answer.
+                        Ok(()) | Err(UploadError::Connection(_)) => Ok(()),
+                    }),
+                }
+            };
             loop {
                 match tokio::time::timeout(STUCK_CHECK, poll_fn(&mut send)).await {
-                    // A server that takes no more of the request may still send its answer.
-                    Ok(Ok(()) | Err(UploadError::Connection(_))) => break,
-                    Ok(Err(UploadError::Body)) => {
-                        state.is_failed.set(true);
+                    Ok(Ok(())) => break,
+                    Ok(Err(failure)) => {
+                        if let (Failure::Ended(_), Some(stream), true) =
+                            (failure, &stream, state.is_answered.get())
+                        {
+                            stream.count_by_sweep();
+                        }
+                        state.failed.set(Some(failure));
                         break;
                     }
                     Err(_elapsed) if state.is_answered.get() && is_stuck() => break,
@@ -62,12 +91,17 @@ impl EarlyAnswer {
         Self { shared, task: task.abort_handle() }
     }
 
-    /// Whether the client's body failed. If not, its failure wakes the task of `cx`.
-    pub(super) fn is_failed(&self, cx: &Context<'_>) -> bool {
-        if !self.shared.is_failed.get() {
-            self.shared.reader.set(Some(cx.waker().clone()));
+    /// Returns the error of an answer whose request cannot be sent to its end. Without one, such a failure wakes the task
+    /// of `cx`.
+    pub(super) fn failure(&self, cx: &Context<'_>) -> Option<ResponseError> {
+        match self.shared.failed.get() {
+            Some(Failure::Body) => Some(ResponseError::Upload),
+            Some(Failure::Ended(end)) => Some(ResponseError::Ended(end)),
+            None => {
+                self.shared.reader.set(Some(cx.waker().clone()));
+                None
+            }
         }
-        self.shared.is_failed.get()
     }
 
     /// Continues to send after the response has ended, because the server may still read the request.

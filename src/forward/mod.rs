@@ -3,6 +3,7 @@
 //! The function `forward` consumes the [`Permit`], so each permit sends only one request. A request that is not
 //! authorized has no permit.
 
+mod answer_wait;
 mod attempts;
 mod balance;
 mod check;
@@ -21,6 +22,7 @@ pub(crate) mod foreign;
 mod health;
 mod http2;
 mod identity_choice;
+mod inflow;
 mod notes;
 mod open_streams;
 pub(crate) mod outgoing;
@@ -64,6 +66,7 @@ use crate::authorize::Permit;
 use crate::denial::Denial;
 use crate::http1::{AnswerHead, BodyReader, Framing};
 use crate::journal::Level;
+use crate::peer::Connection;
 use crate::websocket::Handshake;
 use attempts::{Outbound, send};
 use bytes::{Buf, Bytes, BytesMut};
@@ -72,6 +75,7 @@ use edits::{AnswerFields, Edits};
 use exchange::Answered;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use inflow::Inflow;
 use rewrite::Rewrite;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -103,7 +107,7 @@ pub struct Delivery {
     pub(crate) timeout: Option<Duration>,
     /// Whether the route forwards WebSockets.
     pub(crate) websocket: bool,
-    /// Whether WebSockets and long answers end with the caller's token.
+    /// Whether WebSockets, long answers and long uploads end with the caller's token.
     pub(crate) ends_with_token: bool,
     /// The maximum time without a byte of an answer's body, or in either direction of a WebSocket.
     pub(crate) silence: Option<Duration>,
@@ -135,6 +139,8 @@ pub(crate) struct PermittedRequest<'m> {
     pub(crate) body: RequestBody,
     /// Measures the body while it is forwarded. `None` if the request has no body.
     pub(crate) meter: Option<&'m Rc<Meter>>,
+    /// The client's connection.
+    pub(crate) connection: &'m Rc<Connection>,
     /// The handshake, if the request is one.
     pub(crate) handshake: Option<Box<Handshake>>,
 }
@@ -157,7 +163,7 @@ pub(crate) async fn forward(
     {
         return Box::pin(http2::forward(pools, upstream, delivery, request, context, notes)).await;
     }
-    let PermittedRequest { permit, parts, target, body, meter, mut handshake } = request;
+    let PermittedRequest { permit, parts, target, body, meter, connection, mut handshake } = request;
     let now = context.now.steady;
     match &delivery.destination {
         Destination::Echo => {
@@ -199,7 +205,9 @@ pub(crate) async fn forward(
             parts.uri = Uri::default();
             let timeout = delivery.timeout.unwrap_or(upstream.timeout);
             let silence = delivery.silence.unwrap_or(timeout);
-            let request = Outbound { upload: &mut upload, headers: &mut headers, meter, key };
+            let inflow = inflow(pools, delivery, meter, &permit, connection);
+            let request =
+                Outbound { upload: &mut upload, headers: &mut headers, inflow: inflow.as_ref(), key };
             let sent = send(pools, upstream, timeout, request, now, notes).await;
             let took = now.elapsed();
             notes.took = Some(took);
@@ -239,7 +247,8 @@ pub(crate) async fn forward(
             let is_early = !is_sent && !is_refused;
             let early = is_early.then(|| {
                 let connection = lease.connection.clone();
-                EarlyAnswer::begin(move |cx| upload.poll(cx, &connection), meter.cloned())
+                let stream = inflow.as_ref().and_then(Inflow::rest);
+                EarlyAnswer::begin(move |cx| upload.poll(cx, &connection), meter.cloned(), stream)
             });
             // The response may begin before the client has sent its whole body. The server's timeout does not run while
             // the gateway waits for the client's body.
@@ -248,6 +257,20 @@ pub(crate) async fn forward(
             Ok(Answer::Streamed(response(head.status, headers, Box::new(body))))
         }
     }
+}
+
+/// Returns the client's side of a request with a body.
+fn inflow<'r>(
+    pools: &'r Pools,
+    delivery: &Delivery,
+    meter: Option<&'r Rc<Meter>>,
+    permit: &'r Permit,
+    connection: &'r Rc<Connection>,
+) -> Option<Inflow<'r>> {
+    let meter = meter?;
+    let caller = permit.principal().filter(|_| delivery.ends_with_token);
+    let certified = delivery.ends_with_token && connection.certificate().is_some();
+    Some(Inflow::new(pools, meter, caller, certified.then_some(connection)))
 }
 
 /// Returns the body of an answer that arrived together with its head.

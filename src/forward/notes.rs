@@ -1,5 +1,6 @@
 //! Defines the notes about a forwarded request.
 
+use super::open_streams::StreamEnd;
 use super::upstream::Server;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,4 +16,6 @@ pub(crate) struct Notes {
     pub(crate) took: Option<Duration>,
     /// The number of identity fields that the client sent and the gateway removed.
     pub(crate) forged: u64,
+    /// The reason why the gateway ended the client's upload.
+    pub(crate) ended: Option<StreamEnd>,
 }

@@ -1,5 +1,5 @@
-//! The WebSockets and long answers that are open on one core. The core's sweep ends those whose token has ended, so
-//! that no read or write checks it.
+//! The WebSockets, long answers and long uploads that are open on one core. The core's sweep ends those whose token has
+//! ended, so that no read or write checks it.
 
 use crate::authenticate::Principal;
 use crate::denial::Denial;
@@ -79,15 +79,18 @@ pub(crate) enum StreamKind {
     WebSocket,
     /// An answer whose body was not there at once.
     Answer,
+    /// The body of a request, while its client sends it.
+    Upload,
 }
 
 impl StreamKind {
-    pub(crate) const ALL: [Self; 2] = [Self::WebSocket, Self::Answer];
+    pub(crate) const ALL: [Self; 3] = [Self::WebSocket, Self::Answer, Self::Upload];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
             Self::Answer => "answer",
+            Self::Upload => "upload",
         }
     }
 }
@@ -119,6 +122,10 @@ pub(crate) struct OpenStream {
     moved: Cell<(u64, CoarseMillis)>,
     read: Cell<(u64, CoarseMillis)>,
     end: Cell<Option<StreamEnd>>,
+    /// Why the caller is no longer admitted.
+    denial: OnceCell<Denial>,
+    /// Whether the sweep counts the end, because the access line of the request is written already.
+    is_counted_by_sweep: Cell<bool>,
     waker: Cell<Option<Waker>>,
     /// The connection whose client certificate must stay accepted.
     certified: OnceCell<Rc<Connection>>,
@@ -145,6 +152,16 @@ impl OpenStream {
     /// Ends the stream, too, when the client certificate of this connection is no longer accepted.
     pub(crate) fn require_certificate(&self, connection: &Rc<Connection>) {
         let _ = self.certified.set(connection.clone());
+    }
+
+    /// Returns the denial of a caller that is no longer admitted.
+    pub(super) fn denial(&self) -> Option<Denial> {
+        self.denial.get().cloned()
+    }
+
+    /// Lets the sweep count the end of this stream.
+    pub(super) fn count_by_sweep(&self) {
+        self.is_counted_by_sweep.set(true);
     }
 
     /// Returns the reason why the stream ended.
@@ -214,6 +231,8 @@ impl OpenStreams {
             moved: Cell::new((0, now)),
             read: Cell::new((0, now)),
             end: Cell::new(None),
+            denial: OnceCell::new(),
+            is_counted_by_sweep: Cell::new(false),
             waker: Cell::new(None),
             certified: OnceCell::new(),
         });
@@ -221,22 +240,30 @@ impl OpenStreams {
         stream
     }
 
-    /// Ends the streams that have exceeded a bound, and those whose caller `admit` no longer accepts.
+    /// Ends the streams that have exceeded a bound, and those whose caller `admit` no longer accepts. Passes the streams
+    /// to `count` that ended after their access line.
     pub(crate) fn sweep(
         &self,
         now: CoarseMillis,
         admit: impl Fn(Option<&Principal>, Option<&Connection>) -> Result<(), Denial>,
+        count: impl Fn(StreamKind, Option<StreamEnd>),
     ) {
         self.0.borrow_mut().retain(|stream| {
             if Rc::strong_count(stream) == 1 {
+                if stream.is_counted_by_sweep.get() {
+                    count(stream.kind, stream.end());
+                }
                 return false;
             }
             if stream.end.get().is_none() {
                 let client = stream.certified.get().map(|connection| &**connection);
                 let caller = stream.caller.as_deref();
                 let is_bound = caller.is_some() || client.is_some();
-                let refused = is_bound.then(|| admit(caller, client)).and_then(Result::err);
-                if let Some(end) = refused.map(|denial| end_of(&denial)).or_else(|| stream.exceeded(now)) {
+                if let Some(denial) = is_bound.then(|| admit(caller, client)).and_then(Result::err) {
+                    let end = end_of(&denial);
+                    let _ = stream.denial.set(denial);
+                    stream.finish(end);
+                } else if let Some(end) = stream.exceeded(now) {
                     stream.finish(end);
                 }
             }
@@ -277,7 +304,7 @@ mod tests {
     }
 
     fn swept(streams: &OpenStreams, stream: &OpenStream, now: CoarseMillis) -> Option<StreamEnd> {
-        streams.sweep(now, |_, _| Ok(()));
+        streams.sweep(now, |_, _| Ok(()), |_, _| unreachable!());
         stream.end()
     }
 
@@ -324,8 +351,9 @@ mod tests {
             let streams = OpenStreams::default();
             let stream = open(&streams);
             let open_ended = streams.open(StreamKind::Answer, None, None, 0);
-            streams.sweep(1, |_, _| Err(denial.clone()));
+            streams.sweep(1, |_, _| Err(denial.clone()), |_, _| unreachable!());
             assert_eq!((stream.end(), open_ended.end()), (Some(end), None));
+            assert_eq!(stream.denial(), Some(denial));
             assert!(streams.drain());
             assert_eq!(
                 (stream.end(), open_ended.end()),
@@ -339,7 +367,31 @@ mod tests {
     fn a_stream_that_has_ended_is_forgotten() {
         let streams = OpenStreams::default();
         drop(open(&streams));
-        streams.sweep(1, |_, _| Ok(()));
+        streams.sweep(1, |_, _| Ok(()), |_, _| unreachable!());
         assert!(streams.0.borrow().is_empty() && !streams.drain());
+    }
+
+    #[test]
+    fn the_sweep_counts_the_end_of_a_stream_whose_access_line_is_written() {
+        let (streams, counted) = (OpenStreams::default(), Cell::new(Vec::new()));
+        let sweep = |now, refused: Result<(), Denial>| {
+            streams.sweep(
+                now,
+                |_, _| refused.clone(),
+                |kind, end| {
+                    counted.set([counted.take(), vec![(kind, end)]].concat());
+                },
+            );
+        };
+        let stream = streams.open(StreamKind::Upload, Some(Rc::new(Principal::for_tests())), None, 0);
+        sweep(1, Err(Denial::RevokedToken));
+        assert_eq!(stream.end(), Some(StreamEnd::TokenRevoked));
+        stream.count_by_sweep();
+        sweep(2, Ok(()));
+        assert_eq!(counted.take(), [], "its owner has not ended it yet");
+        drop(stream);
+        sweep(3, Ok(()));
+        sweep(4, Ok(()));
+        assert_eq!(counted.take(), [(StreamKind::Upload, Some(StreamEnd::TokenRevoked))]);
     }
 }

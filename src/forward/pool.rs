@@ -145,7 +145,7 @@ impl Pools {
         }
     }
 
-    /// Returns the WebSockets and long answers of the core.
+    /// Returns the WebSockets, long answers and long uploads of the core.
     pub(crate) fn streams(&self) -> &OpenStreams {
         &self.streams
     }
@@ -161,6 +161,11 @@ impl Pools {
             stall: coarse_millis(self.stall.saturating_add(SWEEP)),
         };
         self.streams.open(StreamKind::WebSocket, caller, Some(bounds), self.deadlines.now())
+    }
+
+    /// Registers a client's upload that ends with the token of `caller`, if there is one.
+    pub(super) fn open_upload(&self, caller: Option<Rc<Principal>>) -> Rc<OpenStream> {
+        self.streams.open(StreamKind::Upload, caller, None, self.deadlines.now())
     }
 
     /// Registers an answer that ends with the token of `caller`, if there is one.

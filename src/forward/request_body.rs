@@ -109,7 +109,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    fn new(bounds: BodyBounds) -> Self {
+    pub(super) fn new(bounds: BodyBounds) -> Self {
         Self {
             bytes: Cell::new(0),
             fault: Cell::new(None),
@@ -117,6 +117,16 @@ impl Meter {
             ended: Cell::new(false),
             bounds,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn wait_for(&self, whom: WaitingFor) {
+        self.waiting.set(whom);
+    }
+
+    #[cfg(test)]
+    pub(super) fn end(&self) {
+        self.ended.set(true);
     }
 
     /// Returns the number of bytes read from the client.

@@ -1,5 +1,6 @@
 //! The body of an upstream's answer, as it streams to the client.
 
+use super::answer_wait::AnswerWait;
 use super::early::EarlyAnswer;
 use super::faults::ResponseError;
 use super::pool::Lease;
@@ -12,7 +13,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
 
 /// The body of an upstream's answer. A body that is read to its end returns its connection to the pool. Dropping the
 /// body before its end closes the connection.
@@ -23,14 +23,9 @@ pub(crate) struct ResponseBody {
     lease: Option<Lease>,
     /// Whether another request may use the connection.
     keep: bool,
-    timeout: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    wait: AnswerWait,
     /// The rest of the request, if the server answered before it had read the request.
     early: Option<EarlyAnswer>,
-    /// The meter of the request's body, if the client was still sending it when the answer began.
-    upload: Option<Rc<Meter>>,
-    /// The error that ends the body with the next poll.
-    failed: Option<ResponseError>,
 }
 
 impl ResponseBody {
@@ -38,12 +33,12 @@ impl ResponseBody {
         reader: BodyReader,
         lease: Lease,
         keep: bool,
-        timeout: Duration,
+        silence: Duration,
         early: Option<EarlyAnswer>,
         upload: Option<Rc<Meter>>,
     ) -> Self {
-        let mut body =
-            Self { reader, lease: Some(lease), keep, timeout, waiting: None, early, upload, failed: None };
+        let wait = AnswerWait::new(silence, upload);
+        let mut body = Self { reader, lease: Some(lease), keep, wait, early };
         if body.reader.is_ended() {
             body.end();
         }
@@ -63,8 +58,8 @@ impl ResponseBody {
     /// Returns the next piece of the body, or `None` after its end.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, ResponseError>> {
         let Some(lease) = &self.lease else { return Poll::Ready(Ok(None)) };
-        if self.early.as_ref().is_some_and(|early| early.is_failed(cx)) {
-            return Poll::Ready(Err(ResponseError::Upload));
+        if let Some(error) = self.early.as_ref().and_then(|early| early.failure(cx)) {
+            return Poll::Ready(Err(error));
         }
         let piece = loop {
             let piece = lease.connection.arrived(|buffer| self.reader.read(buffer));
@@ -76,28 +71,14 @@ impl ResponseBody {
                 Poll::Ready(Ok(0)) => self.reader.close().map_err(ResponseError::Invalid)?,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(ResponseError::Broken(error))),
-                Poll::Pending => return self.wait(cx).map(Err),
+                Poll::Pending => return self.wait.poll_silence(cx).map(Err),
             }
         };
-        self.waiting = None;
+        self.wait.heard();
         if self.reader.is_ended() {
             self.end();
         }
         Poll::Ready(Ok(piece))
-    }
-
-    /// Waits for the server within its timeout. While the gateway waits for the client to send the rest of the
-    /// request's body, the timeout does not run.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<ResponseError> {
-        let timeout = self.timeout;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        loop {
-            ready!(waiting.as_mut().poll(cx));
-            match self.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
-                Some(left) => waiting.as_mut().reset(Instant::now() + left),
-                None => return Poll::Ready(ResponseError::Silent),
-            }
-        }
     }
 }
 
@@ -110,7 +91,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let this = self.get_mut();
-        if let Some(error) = this.failed.take() {
+        if let Some(error) = this.wait.take_failure() {
             return Poll::Ready(Some(Err(error)));
         }
         match ready!(this.poll_piece(cx)) {
@@ -121,16 +102,14 @@ impl Body for ResponseBody {
             }
             Ok(None) => Poll::Ready(None),
             Err(error) => {
-                // An error makes hyper drop what it has not written yet, so the library can first write what it holds.
-                (this.lease, this.failed) = (None, Some(error));
-                cx.waker().wake_by_ref();
-                Poll::Pending
+                this.lease = None;
+                this.wait.fail(error, cx)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lease.is_none() && self.failed.is_none()
+        self.lease.is_none() && !self.wait.is_failing()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -178,7 +178,7 @@ pub(crate) struct WorkerCounters {
     /// How often the core has run its periodic work. It shows that the core does not stand still.
     pub sweeps: Counter,
     pub websockets_open: Counter,
-    /// Ended WebSockets, and long answers that the gateway ended, by the orders of [`StreamKind`] and [`StreamEnd`].
+    /// Ended WebSockets, and long answers and uploads that the gateway ended, by the orders of [`StreamKind`] and [`StreamEnd`].
     pub streams_ended: [[Counter; StreamEnd::ALL.len()]; StreamKind::ALL.len()],
 }
 
@@ -191,8 +191,8 @@ impl WorkerCounters {
                 self.websockets_open.sub(1);
                 ends[end.unwrap_or(StreamEnd::Client) as usize].add(1);
             }
-            (StreamKind::Answer, Some(end)) => ends[end as usize].add(1),
-            (StreamKind::Answer, None) => {}
+            (StreamKind::Answer | StreamKind::Upload, Some(end)) => ends[end as usize].add(1),
+            (StreamKind::Answer | StreamKind::Upload, None) => {}
         }
     }
 }

@@ -111,13 +111,13 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
         let counts = workers.iter().map(|worker| worker.proxy_failures.of(failure).get());
         out.sample(&[("reason", failure.as_str())], counts.fold(0, u64::wrapping_add));
     }
-    let help = "WebSockets that ended, and long answers that the gateway ended, by reason.";
+    let help = "WebSockets that ended, and long answers and uploads that the gateway ended, by reason.";
     out.family("portcullis_streams_ended_total", help, Kind::Counter);
     for kind in StreamKind::ALL {
         for end in StreamEnd::ALL {
             let counts = workers.iter().map(|worker| worker.streams_ended[kind as usize][end as usize].get());
             let labels = [("kind", kind.as_str()), ("reason", end.as_str())];
-            // The gateway does not count answers that end by themselves.
+            // The gateway does not count answers and uploads that end by themselves.
             if kind == StreamKind::WebSocket || end.is_of_token() {
                 out.sample(&labels, counts.fold(0, u64::wrapping_add));
             }

@@ -132,7 +132,7 @@ pub(crate) async fn handle(
 async fn serve<'p>(
     worker: &Worker,
     policy: &'p Policy,
-    connection: &Connection,
+    connection: &Rc<Connection>,
     (parts, body): (&mut Parts, Option<Inbound>),
     exchange: &mut Exchange,
     record: &mut Record,
@@ -217,7 +217,7 @@ async fn serve<'p>(
                 ConnectionHeaders { lines: &connection.peer_lines, address: connection.peer.address };
             let context = exchange.forward_context(policy, route, delivery, headers, &policy.proofs);
             let meter = progress.meter.as_ref();
-            let request = PermittedRequest { permit, parts, target, body, meter, handshake };
+            let request = PermittedRequest { permit, parts, target, body, meter, connection, handshake };
             let answer =
                 forward::forward(worker.pools(), delivery, request, &context, record.notes()).await?;
             Ok(match answer {

@@ -279,6 +279,9 @@ impl Record {
     pub(super) fn cut(&mut self, error: &ResponseError) {
         self.notes.detail = Some(error.to_string());
         self.broken = error.kind();
+        if let (ResponseError::Ended(end), None) = (error, &self.stream) {
+            self.notes.ended = Some(*end);
+        }
     }
 
     /// Records that the whole response was passed to the client's connection.
@@ -322,6 +325,11 @@ impl Record {
         }
     }
 
+    /// Returns the reason why the gateway ended the upload, or the stream ended.
+    fn ended(&self) -> Option<StreamEnd> {
+        self.notes.ended.or_else(|| self.stream.as_ref()?.end())
+    }
+
     fn stream_bytes(&self, of: impl Fn(&OpenStream) -> &Cell<u64>) -> u64 {
         self.stream.as_ref().map_or(0, |stream| of(stream).get())
     }
@@ -350,7 +358,7 @@ impl Record {
             bytes_in: self.meter.as_ref().map_or(0, |meter| meter.bytes())
                 + self.stream_bytes(|it| &it.bytes_in),
             bytes_out: self.bytes_out + self.stream_bytes(|it| &it.bytes_out),
-            ended: self.stream.as_ref().and_then(|stream| stream.end()).map(StreamEnd::as_str),
+            ended: self.ended().map(StreamEnd::as_str),
             micros,
             upstream_micros: self.notes.took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
             complete: self.complete,
@@ -385,6 +393,9 @@ impl Drop for Record {
         }
         if let Some(stream) = &self.stream {
             counters.record_stream(stream.kind, stream.end());
+        }
+        if self.notes.ended.is_some() {
+            counters.record_stream(StreamKind::Upload, self.notes.ended);
         }
         counters.requests_in_progress.sub(1);
         let wanted = match worker.settings().access {

@@ -24,7 +24,7 @@ fn script(name: &str) -> Command {
 }
 
 /// A running script, which is killed when it is dropped.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
@@ -36,7 +36,7 @@ impl Running {
         Self { child, lines }
     }
 
-    fn service(arguments: &[&Path]) -> (Self, u16) {
+    pub(crate) fn service(arguments: &[&Path]) -> (Self, u16) {
         let mut command = script("service.py");
         command.args(arguments);
         let mut service = Self::start(command);
@@ -83,7 +83,7 @@ impl Drop for Running {
     }
 }
 
-fn policy(server: &str, more: &str) -> String {
+pub(crate) fn policy(server: &str, more: &str) -> String {
     let issuer = issuer_without_leeway();
     format!(
         "{issuer}\n[upstream.app]\nservers = [\"{server}\"]\nprotocol = \"http2\"\n{more}\n

@@ -1,7 +1,8 @@
 //! Sockets from a service manager: the gateway takes them over, and they outlive it.
 
 use crate::kit::dir::Dir;
-use crate::kit::load::{Load, fresh, kept, over_http2, websocket};
+use crate::kit::grpc::Service;
+use crate::kit::load::{GRPC_ROUTE, Load, fresh, grpc_fresh, grpc_kept, kept, over_http2, websocket};
 use crate::kit::portcullis::write_policy;
 use crate::kit::websocket::service;
 use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};
@@ -23,10 +24,11 @@ fn states(gateway: &Portcullis, state: &str) -> usize {
 
 #[test]
 fn restarts_with_sockets_of_the_service_manager_lose_no_request() {
-    let (upstream, echo) = (Upstream::start(), service());
+    let (upstream, echo, calls) = (Upstream::start(), service(), Service::start());
     let routes = format!(
         "{ROUTES}[[route]]\npath = \"/ws\"\nupstream = \"talk\"\naccess = \"public\"\nwebsocket = true\n\
-         [upstream.talk]\nservers = [\"{echo}\"]\n"
+         [upstream.talk]\nservers = [\"{echo}\"]\n{GRPC_ROUTE}[upstream.calls]\nservers = [\"{calls}\"]\n\
+         protocol = \"http2\"\n"
     );
     let policy = format!("[server]\nworkers = 2\n{}", policy(&upstream, &routes));
     let mut gateway = Portcullis::with(&policy).wrapped(&manager("http,https,admin")).start();
@@ -39,6 +41,8 @@ fn restarts_with_sockets_of_the_service_manager_lose_no_request() {
         kept(http),
         over_http2(https),
         websocket(http),
+        grpc_fresh(http),
+        grpc_kept(http),
     ]);
     for restart in 1..=3 {
         load.run_on(100);

@@ -18,18 +18,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-type Call = (http::Request<RecvStream>, SendResponse<Bytes>);
-type Handling = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Call = (http::Request<RecvStream>, SendResponse<Bytes>);
+pub(crate) type Handling = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// An HTTP/2 server without TLS.
-struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<http::request::Parts>>>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Server {
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
 }
@@ -84,7 +84,7 @@ fn serve_with(
     server
 }
 
-fn serve(script: impl Fn(usize, Call) -> Handling + Send + Sync + 'static) -> Server {
+pub(crate) fn serve(script: impl Fn(usize, Call) -> Handling + Send + Sync + 'static) -> Server {
     serve_with(h2::server::Builder::new(), script, |_, _| {})
 }
 

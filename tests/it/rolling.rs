@@ -1,7 +1,8 @@
 //! Rolling restarts of two gateways behind HAProxy with its defaults.
 
 use crate::kit::dir::Dir;
-use crate::kit::load::{Client, Load, fresh, kept, websocket};
+use crate::kit::grpc::Service;
+use crate::kit::load::{Client, GRPC_ROUTE, Load, fresh, grpc_fresh, grpc_kept, kept, websocket};
 use crate::kit::websocket::service;
 use crate::kit::{Portcullis, Request, Upstream, client, eventually};
 use crate::policy;
@@ -81,12 +82,13 @@ impl Drop for Haproxy {
 
 #[track_caller]
 fn no_request_is_lost(is_tls: bool, words: &str) {
-    let (upstream, echo) = (Upstream::start(), service());
+    let (upstream, echo, calls) = (Upstream::start(), service(), Service::start());
     let key = if is_tls { "https" } else { "http" };
     let text = |address: &str| {
         let off = if is_tls { "http = \"\"\n" } else { "" };
         format!(
-            "[server]\nworkers = 2\n{off}{key} = \"{address}\"\n{}[upstream.talk]\nservers = [\"{echo}\"]\n",
+            "[server]\nworkers = 2\n{off}{key} = \"{address}\"\n{}[upstream.talk]\nservers = [\"{echo}\"]\n\
+             [upstream.calls]\nservers = [\"{calls}\"]\nprotocol = \"http2\"\n{GRPC_ROUTE}",
             policy(&upstream, ROUTES)
         )
     };
@@ -95,7 +97,7 @@ fn no_request_is_lost(is_tls: bool, words: &str) {
     let addresses = gateways.each_ref().map(|gateway| if is_tls { gateway.https() } else { gateway.http() });
     let proxy = Haproxy::start(addresses, words);
     let address = proxy.address;
-    let clients: [Client; 8] = [
+    let mut clients: Vec<Client> = vec![
         fresh(address),
         fresh(address),
         fresh(address),
@@ -105,6 +107,10 @@ fn no_request_is_lost(is_tls: bool, words: &str) {
         kept(address),
         websocket(address),
     ];
+    // gRPC needs HTTP/2 between HAProxy and the gateway.
+    if words.contains("h2") {
+        clients.extend([grpc_fresh(address), grpc_kept(address)]);
+    }
     let load = Load::start(clients);
     for round in 0..4 {
         let (gateway, address) = (&mut gateways[round % 2], addresses[round % 2]);

@@ -1,5 +1,6 @@
 //! Load that must not lose a request.
 
+use super::grpc;
 use super::http2::{self, request};
 use super::websocket::{echoed, handshake, is_accepted};
 use super::{Connection, Request, eventually};
@@ -8,6 +9,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+
+/// The route of the gRPC clients, to the upstream `calls`.
+pub const GRPC_ROUTE: &str =
+    "[[route]]\npath = \"/test.Calls/{method}\"\nupstream = \"calls\"\naccess = \"public\"\n";
 
 /// Load of several kinds of clients. Each client fails at the first request without its answer.
 #[derive(Debug)]
@@ -91,6 +96,48 @@ pub fn over_http2(address: SocketAddr) -> Client {
         let answers = http2::exchange(address, vec![request("GET", "/").body(Bytes::new()).unwrap()]);
         if answers[0].status == 200 { Ok(()) } else { Err(format!("HTTP/2: {answers:?}")) }
     })
+}
+
+/// Makes gRPC calls over a channel, which connects again after its connection has ended.
+pub fn grpc_kept(address: SocketAddr) -> Client {
+    let (runtime, mut open) = (grpc::runtime(), None);
+    Box::new(move || {
+        runtime.block_on(async {
+            let client = match &mut open {
+                Some(client) => client,
+                None => open.insert(grpc_channel(address).await?),
+            };
+            grpc_calls(client).await
+        })
+    })
+}
+
+/// Opens a channel for each gRPC call.
+pub fn grpc_fresh(address: SocketAddr) -> Client {
+    let runtime = grpc::runtime();
+    Box::new(move || runtime.block_on(async { grpc_calls(&mut grpc_channel(address).await?).await }))
+}
+
+async fn grpc_channel(address: SocketAddr) -> Result<grpc::Client, String> {
+    grpc::Client::connect(address, &[]).await.map_err(|error| format!("gRPC channel: {error:?}"))
+}
+
+/// Makes a unary call, and one in which both ends send messages.
+async fn grpc_calls(client: &mut grpc::Client) -> Result<(), String> {
+    let failed = |status| format!("gRPC: {status:?}");
+    let answer = client.unary("Unary", b"hello").await.map_err(failed)?;
+    let (sender, mut answers) = client.talk(b"one").await.map_err(failed)?;
+    let first = answers.message().await.map_err(failed)?;
+    sender.send(Ok("two".into())).map_err(|_| "gRPC: the stream has ended")?;
+    let second = answers.message().await.map_err(failed)?;
+    drop(sender);
+    let end = answers.message().await.map_err(failed)?;
+    let heard = (&answer.get_ref()[..], first.as_deref(), second.as_deref(), end);
+    if heard == (b"hello", Some(b"one"), Some(b"two"), None) {
+        Ok(())
+    } else {
+        Err(format!("gRPC: {heard:?}"))
+    }
 }
 
 /// Opens a WebSocket and exchanges messages over it.

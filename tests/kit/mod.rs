@@ -11,6 +11,7 @@ pub mod client;
 pub mod dir;
 pub mod faults;
 pub mod forge;
+pub mod grpc;
 pub mod http2;
 pub mod key_server;
 pub mod load;

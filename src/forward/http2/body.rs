@@ -3,6 +3,7 @@
 use super::links::StreamSlot;
 use super::trailers::TrailerNames;
 use crate::forward::Meter;
+use crate::forward::answer_wait::AnswerWait;
 use crate::forward::early::EarlyAnswer;
 use crate::forward::faults::ResponseError;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 /// The body of an answer. Dropping the body before its end resets the stream.
 pub(crate) struct Http2Body {
@@ -21,12 +22,9 @@ pub(crate) struct Http2Body {
     open: Option<Open>,
     /// Whether the answer belongs to a gRPC call of a client that reads trailers.
     is_grpc: bool,
-    timeout: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    wait: AnswerWait,
     /// The end of a gRPC call's time.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// The error that ends the body with the next poll.
-    failed: Option<ResponseError>,
 }
 
 /// A stream whose answer has not ended.
@@ -36,16 +34,21 @@ pub(super) struct Open {
     pub(super) names: Rc<TrailerNames>,
     /// The rest of the request, if the answer began before the request was sent.
     pub(super) early: Option<EarlyAnswer>,
-    /// The meter of the request's body, if the client is still sending it.
-    pub(super) meter: Option<Rc<Meter>>,
 }
 
 impl Http2Body {
-    /// `left` is the time that is left of a gRPC call.
-    pub(super) fn new(open: Open, is_grpc: bool, timeout: Duration, left: Option<Duration>) -> Self {
+    /// `upload` is the meter of a body that the client still sends, and `left` the time that is left of a gRPC call.
+    pub(super) fn new(
+        open: Open,
+        is_grpc: bool,
+        silence: Duration,
+        upload: Option<Rc<Meter>>,
+        left: Option<Duration>,
+    ) -> Self {
         let is_ended = open.stream.is_end_stream();
         let deadline = left.filter(|_| !is_ended).map(|left| Box::pin(tokio::time::sleep(left)));
-        let mut body = Self { open: Some(open), is_grpc, timeout, waiting: None, deadline, failed: None };
+        let wait = AnswerWait::new(silence, upload);
+        let mut body = Self { open: Some(open), is_grpc, wait, deadline };
         if is_ended {
             body.end();
         }
@@ -68,8 +71,8 @@ impl Http2Body {
     /// Returns the next frame. The library reports a stream that was reset as an error, with NO_ERROR too.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let Some(open) = &mut self.open else { return Poll::Ready(None) };
-        if open.early.as_ref().is_some_and(|early| early.is_failed(cx)) {
-            return Poll::Ready(Some(Err(ResponseError::Upload)));
+        if let Some(error) = open.early.as_ref().and_then(|early| early.failure(cx)) {
+            return Poll::Ready(Some(Err(error)));
         }
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
@@ -89,31 +92,16 @@ impl Http2Body {
                     Frame::trailers(trailers)
                 }),
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(ResponseError::Stream(error)))),
-                Poll::Pending => return self.wait(cx).map(|error| Some(Err(error))),
+                Poll::Pending => return self.wait.poll_silence(cx).map(|error| Some(Err(error))),
             },
-            Poll::Pending => return self.wait(cx).map(|error| Some(Err(error))),
+            Poll::Pending => return self.wait.poll_silence(cx).map(|error| Some(Err(error))),
         };
         open.slot.heard();
-        self.waiting = None;
+        self.wait.heard();
         if frame.as_ref().is_none_or(|frame| frame.is_trailers() || open.stream.is_end_stream()) {
             self.end();
         }
         Poll::Ready(frame.map(Ok))
-    }
-
-    /// Waits for the server within its timeout. While the gateway waits for the client to send the rest of the
-    /// request's body, the timeout does not run.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<ResponseError> {
-        let timeout = self.timeout;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        loop {
-            ready!(waiting.as_mut().poll(cx));
-            let meter = self.open.as_ref().and_then(|open| open.meter.as_ref());
-            match meter.and_then(|meter| meter.waiting().left(timeout)) {
-                Some(left) => waiting.as_mut().reset(Instant::now() + left),
-                None => return Poll::Ready(ResponseError::Silent),
-            }
-        }
     }
 }
 
@@ -132,22 +120,20 @@ impl Body for Http2Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let this = self.get_mut();
-        if let Some(error) = this.failed.take() {
+        if let Some(error) = this.wait.take_failure() {
             return Poll::Ready(Some(Err(error)));
         }
         match ready!(this.poll_open(cx)) {
             Some(Err(error)) => {
-                // An error makes hyper drop what it has not written yet, so the library can first write what it holds.
-                (this.open, this.failed) = (None, Some(error));
-                cx.waker().wake_by_ref();
-                Poll::Pending
+                this.open = None;
+                this.wait.fail(error, cx)
             }
             polled => Poll::Ready(polled),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.open.is_none() && self.failed.is_none()
+        self.open.is_none() && !self.wait.is_failing()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -11,16 +11,17 @@ pub(super) use links::Links;
 
 use super::attempts::{report_down, report_up};
 use super::balance::{Key, KeyFacts};
-use super::deadline::Elapsed;
+use super::deadline::Stopped;
 use super::early::EarlyAnswer;
 use super::faults::Http2Error;
+use super::inflow::{Inflow, refuse};
 use super::notes::Notes;
 use super::outgoing::{self, ForwardContext};
-use super::request_body::{Meter, RequestBody};
+use super::request_body::RequestBody;
 use super::upload::UploadError;
 use super::upstream::{Server, Upstream};
 use super::{
-    Answer, Delivery, PermittedRequest, Pools, body_denial, micros, reframe, report_cookies,
+    Answer, Delivery, PermittedRequest, Pools, body_denial, inflow, micros, reframe, report_cookies,
     response as answer, upload as http1_upload,
 };
 use crate::denial::Denial;
@@ -58,7 +59,7 @@ pub(super) async fn forward(
     context: &ForwardContext<'_>,
     notes: &mut Notes,
 ) -> Result<Answer, Denial> {
-    let PermittedRequest { permit, parts, target, body, meter, .. } = request;
+    let PermittedRequest { permit, parts, target, body, meter, connection, .. } = request;
     let now = context.now.steady;
     let version = parts.version;
     let accepts_trailers = head::accepts_trailers(&parts.headers);
@@ -82,7 +83,8 @@ pub(super) async fn forward(
         Attempts { pools, upstream, head, upload, refusals: 0, is_repeated: false, is_out_of_reach: false };
     let until_answer = deadline.map_or(timeout, |deadline| deadline.min(timeout));
     let is_head = *attempts.head.method() == Method::HEAD;
-    let sending = attempts.send(until_answer, now, key, meter, notes);
+    let inflow = inflow(pools, delivery, meter, &permit, connection);
+    let sending = attempts.send(until_answer, now, key, inflow.as_ref(), notes);
     let sent = match deadline {
         // A slow upload does not extend the time of a call.
         Some(deadline) => tokio::time::timeout(deadline + DEADLINE_DELAY, sending)
@@ -126,12 +128,12 @@ pub(super) async fn forward(
             let _ = &slot;
             upload.poll(cx, &mut rest)
         };
-        EarlyAnswer::begin(send, meter.cloned())
+        EarlyAnswer::begin(send, meter.cloned(), inflow.as_ref().and_then(Inflow::rest))
     });
     let is_grpc = is_grpc && head::is_grpc(&headers);
     let meter = meter.filter(|meter| !meter.is_ended()).cloned();
     let left = deadline.map(|deadline| deadline.saturating_sub(now.elapsed()));
-    let body = Http2Body::new(Open { stream, slot, names, early, meter }, is_grpc, silence, left);
+    let body = Http2Body::new(Open { stream, slot, names, early }, is_grpc, silence, meter, left);
     Ok(Answer::Multiplexed(answer(head.status, headers, Box::new(body))))
 }
 
@@ -264,7 +266,7 @@ impl Attempts<'_> {
         timeout: Duration,
         now: Instant,
         key: Option<Key>,
-        meter: Option<&Rc<Meter>>,
+        inflow: Option<&Inflow<'_>>,
         notes: &mut Notes,
     ) -> Result<(Received, StreamSlot), Denial> {
         let (pools, upstream) = (self.pools, self.upstream);
@@ -293,10 +295,9 @@ impl Attempts<'_> {
                     }
                 };
                 let started = pools.deadlines.now();
-                let waiting = meter.map(|meter| || meter.waiting());
                 let exchange = exchange(&slot, self.head.request(server), &mut self.upload);
                 let left = timeout.saturating_sub(now.elapsed());
-                let failure = match pools.deadlines.answer_within(left, waiting, exchange).await {
+                let failure = match pools.deadlines.answer_within(left, inflow, exchange).await {
                     Ok(Ok(received)) => {
                         if server.record_response() {
                             report_up(pools, upstream, server);
@@ -304,7 +305,8 @@ impl Attempts<'_> {
                         return Ok((received, slot));
                     }
                     Ok(Err(failure)) => failure,
-                    Err(Elapsed) => {
+                    Err(Stopped::Ended(end)) => return Err(refuse(inflow, end, notes)),
+                    Err(Stopped::Elapsed) => {
                         slot.doubt(started);
                         notes.detail = Some(format!("{} did not answer within {timeout:?}", server.origin));
                         return Err(Denial::UpstreamTimeout);

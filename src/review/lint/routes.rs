@@ -88,7 +88,7 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports guarded routes whose WebSockets and long answers outlive the token.
+/// Reports guarded routes whose WebSockets, long answers and long uploads outlive the token.
 fn open_streams(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     for route in subject.policy.routes.iter() {
         if let Handler::Forward(delivery) = &route.handler
