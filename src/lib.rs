@@ -92,6 +92,7 @@
 //!   sessions and revocations. [`api_key_file`] contains the API keys of programs.
 //! - [`key_source`] fetches the keys of issuers, and [`introspection`] asks issuers about opaque tokens.
 //! - [`websocket`] reads the handshakes and follows the frames of WebSockets, which [`forward`] passes on.
+//! - [`shared`] keeps the connection to the Redis that several gateways share, and the state in it.
 //! - [`acme`] orders the gateway's certificate from an ACME server and renews it.
 //! - [`signals`] receives security events and logout tokens from other issuers. They revoke tokens of their issuer.
 //! - [`decision_log`] keeps recent decisions. Another policy can be evaluated with the same requests. `metrics` counts
@@ -140,6 +141,7 @@ pub mod keyring;
 pub mod outbound;
 pub mod policy;
 pub mod review;
+pub mod shared;
 pub mod signals;
 pub mod store;
 pub(crate) mod tls;

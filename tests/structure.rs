@@ -29,6 +29,8 @@ const MODULES: &[&str] = &[
     "forward",
     "decision",
     "limit",
+    // What gateways share in Redis.
+    "shared",
     "authorize",
     "store",
     "decision_log",

@@ -18,6 +18,7 @@ mod keys;
 mod pending;
 pub mod principal;
 mod profile;
+mod revocation_news;
 mod revoked;
 mod signal_marks;
 pub(crate) mod sources;
@@ -45,6 +46,7 @@ pub use keys::{Algorithm, ED25519, Key, KeySet};
 pub use pending::{InVain, Pending};
 pub use principal::Principal;
 pub use profile::{Profile, TENANT, Tenants, is_tenant};
+pub use revocation_news::RevocationNews;
 pub use revoked::{MARK_MARGIN, Mark, Revoked};
 pub(crate) use signal_marks::seconds as mark_seconds;
 pub use signal_marks::{
@@ -60,7 +62,9 @@ use crate::denial::{Denial, TokenPart};
 use crate::peer::{KnownToken, Relayed, Scheme};
 use crate::route::Head;
 use crate::tls::ClientCertificate;
+use dpop::UsedProof;
 use http::header::AUTHORIZATION;
+use std::cell::Cell;
 use std::rc::Rc;
 use verify::{Recipient, verify_for};
 
@@ -106,12 +110,22 @@ pub struct Credentials<'r> {
     pub certificate: Option<&'r ClientCertificate>,
     /// The last verified token of the connection, if the request's client is at its other end.
     pub(crate) known_token: Option<&'r KnownToken>,
+    /// Where an accepted proof is left for the shared state. `None` if no other gateway has to be asked.
+    pub(crate) used_proof: Option<&'r Cell<Option<UsedProof>>>,
 }
 
 impl<'r> Credentials<'r> {
     /// Returns the parts of a request that came from the client alone, without a form field and a certificate.
     pub const fn new(head: &'r Head<'r>, scheme: Scheme) -> Self {
-        Self { head, scheme, relayed: None, csrf_field: None, certificate: None, known_token: None }
+        Self {
+            head,
+            scheme,
+            relayed: None,
+            csrf_field: None,
+            certificate: None,
+            known_token: None,
+            used_proof: None,
+        }
     }
 }
 

@@ -96,6 +96,18 @@ impl Revoked {
             let until = super::mark_seconds(until).max(mark.until);
             return self.signals.mark(&SignalMark { until, ..*mark });
         }
+        if self.learn(mark, until) {
+            self.signals.news().push(until, || mark.clone());
+        }
+    }
+
+    /// Adds a mark that another gateway has sent, like [`Self::mark`], and does not send it on. Returns whether it
+    /// revokes more than the known marks.
+    pub fn learn(&self, mark: &Mark, until: u64) -> bool {
+        if let Mark::Signal(mark) = mark {
+            let until = super::mark_seconds(until).max(mark.until);
+            return self.signals.learn(&SignalMark { until, ..*mark });
+        }
         let mut marks = self.write();
         let later = |known: &mut u64| *known = (*known).max(until);
         let new = match mark {
@@ -121,6 +133,7 @@ impl Revoked {
         if new {
             self.epoch.fetch_add(1, Ordering::Release);
         }
+        new
     }
 
     /// Applies the store's record of token lives: the longest life in seconds and, for each subject, the time at which

@@ -7,6 +7,8 @@
 //! The table has many small parts, each with its own lock. A growing part delays only the requests that need this part,
 //! and only for microseconds.
 
+use super::revocation_news::RevocationNews;
+use super::revoked::Mark;
 use crate::denial::Denial;
 use aws_lc_rs::digest::{Context, SHA256};
 use std::cell::Cell;
@@ -114,6 +116,8 @@ pub struct SignalMarks {
     epoch: AtomicU64,
     count: AtomicUsize,
     parts: [RwLock<Part>; PARTS],
+    /// New marks for other gateways, and those of the local authority's tokens.
+    news: RevocationNews,
 }
 
 impl Default for SignalMarks {
@@ -122,6 +126,7 @@ impl Default for SignalMarks {
             epoch: AtomicU64::default(),
             count: AtomicUsize::default(),
             parts: std::array::from_fn(|_| RwLock::default()),
+            news: RevocationNews::default(),
         }
     }
 }
@@ -130,13 +135,22 @@ impl SignalMarks {
     /// Adds a mark. When the function returns, no core accepts a token that the mark revokes. An existing mark is only
     /// extended.
     pub fn mark(&self, mark: &SignalMark) {
+        if self.learn(mark) {
+            self.news.push(u64::from(mark.until), || Mark::Signal(*mark));
+        }
+    }
+
+    /// Adds a mark that another gateway has sent, like [`Self::mark`], and does not send it on. Returns whether it
+    /// revokes more than the known mark, or for longer.
+    pub fn learn(&self, mark: &SignalMark) -> bool {
         let mut part = self.write(&mark.digest);
         match part.entry(mark.digest) {
             Entry::Occupied(mut known) => {
                 let (before, until) = known.get_mut();
+                let is_longer = *until < mark.until;
                 *until = (*until).max(mark.until);
                 if *before >= mark.before {
-                    return;
+                    return is_longer;
                 }
                 *before = mark.before;
             }
@@ -148,6 +162,12 @@ impl SignalMarks {
         // The epoch changes while the part is locked. A core that reads the new epoch waits for the lock. A core that
         // reads the old epoch checks its principal again at the next request at the latest.
         self.epoch.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// Returns the new marks that wait to be sent to other gateways.
+    pub fn news(&self) -> &RevocationNews {
+        &self.news
     }
 
     /// Returns whether existing marks already revoke the same tokens for the same time.

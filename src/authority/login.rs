@@ -55,7 +55,7 @@ async fn attempt(authority: &Authority, request: &EndpointRequest) -> Result<Res
         return Err(Denial::InvalidBody(BodyFault::Value));
     }
     let account = prove(authority, request, name, password).await?;
-    let key = request.proven_key()?;
+    let key = authority.proven_key(request).await?;
     begin(authority, request, &account, as_cookies, key).await
 }
 

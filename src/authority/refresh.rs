@@ -74,17 +74,21 @@ async fn shown_key(
     let session = authority.store.session_of_token(&hash_of(token)?).await;
     let session = session.map_err(|error| authority.unavailable(&error))?;
     if session.is_some_and(|session| session.key == Some(proof.key())) {
-        proof.accept()?;
+        authority.accept_proof(proof).await?;
     }
     Ok(Some(proof.key()))
 }
 
 /// Rejects a request without a proof by the session's key. Without this check, a thief of a refresh token could end the
 /// session.
-pub(super) fn check_key(request: &EndpointRequest, session: &Session) -> Result<(), Denial> {
+pub(super) async fn check_key(
+    authority: &Authority,
+    request: &EndpointRequest,
+    session: &Session,
+) -> Result<(), Denial> {
     match (session.key, &request.proof) {
         (None, _) => Ok(()),
-        (Some(key), Some(proof)) if proof.key() == key => proof.accept().map(drop),
+        (Some(key), Some(proof)) if proof.key() == key => authority.accept_proof(proof).await.map(drop),
         (Some(_), _) => Err(unproven(request)),
     }
 }

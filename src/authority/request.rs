@@ -5,7 +5,7 @@ use super::fields::Fields;
 use super::settings::{Compat, IssuerSettings};
 use crate::authenticate::credential::{REFRESH_TOKEN_PREFIX, bearer, cookie};
 use crate::authenticate::dpop::CheckedProof;
-use crate::authenticate::{Place, Principal, Thumbprint};
+use crate::authenticate::{Place, Principal};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::peer::Scheme;
@@ -167,15 +167,6 @@ impl EndpointRequest {
             }
             (Some(Compat::FlaskJwtExtended) | None, _) => Ok(None),
         }
-    }
-
-    /// Returns the key whose possession the request proves, for new tokens, or `None` without a proof. The proof cannot
-    /// be used again.
-    ///
-    /// # Errors
-    /// The errors of [`CheckedProof::accept`].
-    pub fn proven_key(&self) -> Result<Option<Thumbprint>, Denial> {
-        self.proof.as_ref().map(CheckedProof::accept).transpose()
     }
 
     /// Returns the client's `User-Agent`, cut to 200 characters for the list of sessions.

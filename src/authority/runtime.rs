@@ -4,14 +4,17 @@ use super::counters::{Counters, RevocationCause};
 use super::health::StoreHealth;
 use super::password::Hashers;
 use super::queue::Queue;
+use super::request::EndpointRequest;
 use super::settings::IssuerSettings;
 use super::throttle::Throttle;
 use crate::authenticate::Mark;
+use crate::authenticate::dpop::{CheckedProof, Thumbprint};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::journal::Journal;
+use crate::shared::Link;
 use crate::store::{Store, StoreError};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +34,8 @@ pub struct Authority {
     pub(super) journal: Journal,
     /// The settings of the policy in force.
     pub(super) settings: ArcSwap<IssuerSettings>,
+    /// The connection to the shared state, if the policy in force has one.
+    pub(super) link: ArcSwapOption<Link>,
     /// When this process began to serve, in milliseconds since 1970. Clients could not repeat a refresh between
     /// `alive_before_boot` and this time.
     pub(super) boot: i64,
@@ -54,6 +59,30 @@ impl Authority {
     /// Applies the settings of a new policy that uses the same store.
     pub fn follow(&self, settings: Arc<IssuerSettings>) {
         self.settings.store(settings);
+    }
+
+    /// Uses the shared state of a policy, or none.
+    pub fn share(&self, link: Option<Arc<Link>>) {
+        self.link.store(link);
+    }
+
+    /// Makes the last check of a request's proof: neither this gateway nor another one has accepted it. Returns the
+    /// proof's key.
+    pub(super) async fn accept_proof(&self, proof: &CheckedProof) -> Result<Thumbprint, Denial> {
+        let key = proof.accept()?;
+        if let (Some(used), Some(link)) = (proof.used(), self.link.load_full()) {
+            link.claim(used).await.map_err(|(denial, _)| denial)?;
+        }
+        Ok(key)
+    }
+
+    /// Returns the key whose possession a request proves, for new tokens, or `None` without a proof. The proof cannot be
+    /// used again.
+    pub(super) async fn proven_key(&self, request: &EndpointRequest) -> Result<Option<Thumbprint>, Denial> {
+        match &request.proof {
+            Some(proof) => self.accept_proof(proof).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Returns whether the store answers, and the count of its failures.

@@ -67,7 +67,7 @@ async fn issue(authority: &Authority, request: &EndpointRequest) -> Result<Respo
     if scopes.iter().any(|scope| !client.scopes.contains(scope)) {
         return Err(Denial::InvalidScope);
     }
-    let key = request.proven_key()?;
+    let key = authority.proven_key(request).await?;
     let scope = scopes.join(" ");
     authority.record_life(settings).await?;
     let claims = AccessClaims {

@@ -31,7 +31,7 @@ pub(super) async fn logout(
             let session = session.map_err(|error| authority.unavailable(&error))?;
             // An unknown session has already ended, so this is not an error.
             if let Some(session) = session {
-                check_key(&request, &session)?;
+                check_key(authority, &request, &session).await?;
                 end_one(authority, &request, None, &session.id, RevocationCause::Logout).await?;
             }
             if by_cookie { "logout successful" } else { "Refresh token revoked" }

@@ -11,7 +11,7 @@ use super::throttle::Throttle;
 use crate::clock::Now;
 use crate::journal::Journal;
 use crate::store::{Feed, Store, StoreError};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, mpsc};
@@ -89,6 +89,7 @@ impl Authority {
             counters: Counters::default(),
             journal,
             settings: ArcSwap::new(settings.clone()),
+            link: ArcSwapOption::empty(),
             boot,
             alive_before_boot,
             last_spent: AtomicI64::new(0),

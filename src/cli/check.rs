@@ -41,6 +41,8 @@ struct Report<'p> {
     /// Findings that the policy waives.
     waived: Vec<WaivedFinding>,
     tests: Vec<TestRun>,
+    /// The shared state, and the behaviour of its uses while it does not answer.
+    shared: Option<String>,
 }
 
 impl Report<'_> {
@@ -96,6 +98,9 @@ impl Report<'_> {
         for failure in self.failed() {
             let _ = write!(text, "{}", difference(failure));
         }
+        if let Some(shared) = &self.shared {
+            let _ = writeln!(text, "shared: {shared}");
+        }
         text + &self.verdict()
     }
 
@@ -118,6 +123,7 @@ impl Report<'_> {
             "diagnostics": self.found,
             "waived": self.waived,
             "tests": tests,
+            "shared": self.shared,
         })
     }
 }
@@ -146,14 +152,21 @@ pub(super) fn run(path: &Path, format: OutputFormat, options: &Options) -> ExitC
             let tests = cases::run(&compiled.policy, compiled.cases, Now::read(), EXPLAINED_MAX);
             let own = compiled.policy.routes.iter().filter(|route| !route.handler.is_own()).count();
             let routes = Some((own, compiled.policy.routes.len() - own));
+            let has_store = compiled.policy.issuer_settings.is_some();
+            let shared = compiled.policy.shared_settings.as_ref().map(|settings| {
+                format!("{}; without an answer: {}", settings.servers, settings.without_answer(has_store))
+            });
             let sifted = compiled.waivers.sift(compiled.warnings);
             let unused = compiled.waivers.unused(&sifted);
             let SortedFindings { left: mut found, waived } = sifted;
             found.extend(unused);
             found.sort_by_key(Diagnostic::order);
-            Report { path, strict, routes, found, waived, tests }
+            Report { path, strict, routes, found, waived, tests, shared }
         }
-        Err(found) => Report { path, strict, routes: None, found, waived: Vec::new(), tests: Vec::new() },
+        Err(found) => {
+            let (waived, tests) = (Vec::new(), Vec::new());
+            Report { path, strict, routes: None, found, waived, tests, shared: None }
+        }
     };
     match format {
         OutputFormat::Json => print_line(&format!("{:#}", report.json())),

@@ -82,6 +82,8 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         Some(settings) => Some(Authority::start(settings, cores, journal.clone())?),
         None => None,
     };
+    policy.link = control::shared_link(&policy, None, journal)?;
+    control::lend_shared(&policy);
     policy.signal_file = control::signal_file(&policy, None, &settings, journal)?;
     policy.trust.dpop().begin(Now::read());
     let shared = Arc::new(Shared {

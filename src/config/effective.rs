@@ -8,7 +8,7 @@ use super::file::{
     AcmeSection, ApiKeysSection, AuthoritySection, CertificateSection, ClientCertificatesSection,
     ClientSection, CorsSection, File, HealthSection, IntrospectionSection, IssuerSection,
     ProxyProtocolSection, RateLimitSection, ResourceSection, RouteSection, RuleSection, ServerSection,
-    SignalsSection, TestSection, TlsSection, UpstreamSection,
+    SharedSection, SignalsSection, TestSection, TlsSection, UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
@@ -139,6 +139,7 @@ pub(super) fn with_every_table() -> File {
         }],
         authority: Some(AuthoritySection { client: named::<ClientSection>(), ..AuthoritySection::default() }),
         api_keys: Some(ApiKeysSection::default()),
+        shared: Some(SharedSection::default()),
         upstream: BTreeMap::from([(
             NAME.to_owned(),
             UpstreamSection { health: Some(HealthSection::default()), ..UpstreamSection::default() },

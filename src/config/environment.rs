@@ -33,6 +33,7 @@ pub(super) const TABLES: &[&str] = &[
     "RESOURCE",
     "CORS",
     "DPOP",
+    "SHARED",
     "IDENTITY",
     "RULE",
     "ROUTE",

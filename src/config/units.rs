@@ -23,6 +23,11 @@ impl Duration {
     pub const fn seconds(seconds: u64) -> Self {
         Self(time::Duration::from_secs(seconds))
     }
+
+    /// Creates a duration of whole milliseconds.
+    pub const fn millis(millis: u64) -> Self {
+        Self(time::Duration::from_millis(millis))
+    }
 }
 
 impl From<Duration> for time::Duration {

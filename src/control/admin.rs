@@ -3,7 +3,7 @@
 //! The other listeners never answer health checks, regardless of the path, host or user agent.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
-use super::{acme, guard, introspection, key_report, metrics_page, queries, upstream_checks};
+use super::{acme, guard, introspection, key_report, metrics_page, queries, shared, upstream_checks};
 use crate::journal::Level;
 use crate::metrics;
 use crate::worker::Shared;
@@ -133,6 +133,10 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
     }
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "alive\n".into()),
+        "/readyz" if !state.draining.get() && shared::is_unready(&state.shared.policy.load()) => {
+            let why = "the revocations of other gateways are not known yet ([shared])\n";
+            text(StatusCode::SERVICE_UNAVAILABLE, why.into())
+        }
         "/readyz" if state.draining.get() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
         "/readyz" if request.uri().query() == Some("verbose") => {
             let mut lines = format!("ready\n{}", state.status.lines());
@@ -140,6 +144,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
             lines.push_str(&introspection::lines(&state.shared.policy.load().trust));
             lines.push_str(&acme::line(&state.shared));
             lines.push_str(&upstream_checks::lines(&state.shared.policy.load().upstreams));
+            lines.push_str(&shared::lines(&state.shared.policy.load()));
             if let Some(authority) = &state.shared.policy.load().authority {
                 lines.push_str(&authority.health().line());
             }

@@ -1,6 +1,7 @@
 //! Writes the metrics page in Prometheus's text format: the counts of all cores, and the state of the gateway.
 
 use super::reload::ReloadStatus;
+use super::shared as shared_state;
 use super::{acme, introspection, key_report};
 use crate::authenticate::dpop::ProofOutcome;
 use crate::authenticate::token_stats::{AGES, SIZES};
@@ -45,6 +46,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
         write_store(&mut out, authority);
     }
     write_signals(&mut out, &policy);
+    shared_state::write_metrics(&mut out, &policy);
     out.family(
         "portcullis_ready",
         "Whether the gateway accepts new requests (1) or is draining (0).",

@@ -15,12 +15,14 @@ mod metrics_page;
 mod queries;
 mod reload;
 mod service_manager;
+mod shared;
 mod signals;
 mod tasks;
 mod upstream_checks;
 
 pub(crate) use admin::Admin;
 pub(crate) use reload::{ReloadRequest, ReloadStatus, Reloader, log_finding};
+pub(crate) use shared::{lend as lend_shared, link as shared_link};
 pub(crate) use signals::file as signal_file;
 
 use self::service_manager::ServiceManager;

@@ -268,6 +268,7 @@ impl Reloader {
         if let (Some(authority), Some(settings)) = (&policy.authority, &policy.issuer_settings) {
             authority.follow(settings.clone());
         }
+        super::shared::follow(&policy);
         let now = Now::read();
         self.shared.policy.update(|current| {
             issuer_keys::with_fetched_keys(keys::with_current_keys(policy.clone(), current), now)
@@ -412,6 +413,8 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
                 Err(why) => return Err(vec![file_fault(path, &why)]),
             },
         };
+    compiled.policy.link = super::shared::link(&compiled.policy, Some(&before), &shared.journal)
+        .map_err(|why| vec![file_fault(path, &why)])?;
     compiled.policy.signal_file =
         signals::file(&compiled.policy, Some(&before), &compiled.settings, &shared.journal)
             .map_err(|why| vec![file_fault(path, &why)])?;

@@ -258,6 +258,7 @@ impl<'p> Examiner<'p> {
             csrf_field: None,
             certificate: certificate.as_ref().filter(|_| !is_relayed),
             known_token: None,
+            used_proof: None,
         };
         let decided = routed.decide(trust, &credentials, question.now, &mut cache.borrow_mut());
         // As in the pipeline, the protocol is checked after the rule. In shadow mode, it is checked even after a

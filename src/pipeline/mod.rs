@@ -4,6 +4,7 @@
 
 mod access_log;
 mod body;
+mod claim;
 mod csrf_form;
 mod endpoints;
 pub(crate) mod exchange;
@@ -51,6 +52,7 @@ use progress::{Admitted, Progress};
 use record::Record;
 use rejection::Rejection;
 use stages::Routed;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 
@@ -349,7 +351,9 @@ async fn judge<'p, 'h>(
     };
     let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
-    let shown = Credentials { head, scheme, relayed, csrf_field, certificate, known_token };
+    let proof = Cell::new(None);
+    let used_proof = Some(&proof);
+    let shown = Credentials { head, scheme, relayed, csrf_field, certificate, known_token, used_proof };
     // This is a separate statement because the token cache must not stay borrowed during a wait.
     let decision = routed.decide(&policy.trust, &shown, exchange.now, &mut worker.tokens());
     let decision = match decision {
@@ -357,6 +361,10 @@ async fn judge<'p, 'h>(
             Box::pin(waiting::decide_after_wait(worker, policy, &routed, &shown, refusal)).await
         }
         decided => decided,
+    };
+    let decision = match proof.take() {
+        Some(proof) => claim::claim(policy, proof, decision).await,
+        None => decision,
     };
     let permit = permit(worker, policy, exchange, head, &routed, decision, record)?;
     limit_key.principal = permit.principal().map(Rc::as_ref);

@@ -27,6 +27,7 @@ mod rule;
 mod secrets;
 mod server;
 mod shaping;
+mod shared;
 mod signals;
 mod trust;
 mod upstream_checks;
@@ -136,6 +137,7 @@ fn compile_policy(
     let receivers = signals::compile(file, &mut issuers, before, &mut faults);
     let api_keys = api_keys::compile(file, before, &mut faults);
     let dpop = dpop::compile(file, &mut faults);
+    let shared_settings = shared::compile(file, &mut faults);
     let counters = counters::CounterRegistry::after(before, settings.cores);
     let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
     let upstreams = upstreams::compile(file, &mut claims, upstreams_before, counters.cores(), &mut faults);
@@ -206,6 +208,8 @@ fn compile_policy(
         resources: resources.into(),
         receivers: receivers.into(),
         signal_file: None,
+        shared_settings,
+        link: None,
     };
     let lenient = file.policy.tests == file::Tests::Warn;
     let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));

@@ -39,6 +39,7 @@ use crate::respond::redirect::Redirect;
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::route::{Head, KnownHost, Matcher, RouteTable};
+use crate::shared::{Link, SharedSettings};
 use crate::signals::{FileWriter, Receiver, Recorder, SignalKind};
 use crate::tls::{ClientRule, HostMap};
 use http::request::Parts;
@@ -75,6 +76,10 @@ pub struct Policy {
     /// The file that stores the revocations from security events; `None` if the policy is not served or has no signals.
     /// The file outlives the policy.
     pub signal_file: Option<Arc<FileWriter>>,
+    /// The settings of the shared state, if the policy has one.
+    pub shared_settings: Option<Arc<SharedSettings>>,
+    /// The connection to the shared state, if this policy is served and has one. It outlives the policy.
+    pub link: Option<Arc<Link>>,
 }
 
 impl Policy {

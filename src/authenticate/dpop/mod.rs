@@ -52,6 +52,8 @@ pub struct DpopSettings {
     pub replay_entries: usize,
     /// Whether challenges for bearer tokens also offer DPoP.
     pub announce: bool,
+    /// Whether an accepted proof is also claimed for this gateway in the shared state.
+    pub is_shared: bool,
 }
 
 impl Default for DpopSettings {
@@ -63,6 +65,7 @@ impl Default for DpopSettings {
             previous_nonce_key: None,
             replay_entries: 1_000_000,
             announce: false,
+            is_shared: false,
         }
     }
 }
@@ -131,6 +134,15 @@ impl ProofOutcome {
     }
 }
 
+/// A proof that this gateway has accepted. Other gateways have to be asked whether they have accepted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsedProof {
+    /// The digest of the proof's key and `jti`.
+    pub digest: [u8; 16],
+    /// The longest time for which the proof can be accepted, in seconds.
+    pub seconds: u64,
+}
+
 /// The proof of a request for tokens, which has passed all checks except the replay check. `accept` makes that check,
 /// after the client has been authenticated.
 #[derive(Clone, Debug)]
@@ -157,6 +169,11 @@ impl CheckedProof {
         let remembered = remembered.map_err(|refused| refused.denial);
         self.verifier.count_outcome(remembered.as_ref().map(drop));
         remembered.map(|()| self.key)
+    }
+
+    /// Returns the proof for the shared state, if the gateways share the used proofs.
+    pub fn used(&self) -> Option<UsedProof> {
+        self.verifier.used(&self.key, &self.id)
     }
 }
 
@@ -297,11 +314,23 @@ impl Dpop {
         now: Now,
     ) -> Result<Thumbprint, CredentialError> {
         let verified = self.check(credentials, bound, now).and_then(|(proof, created)| {
-            self.remember(&proof.thumbprint(), proof.id(), created, now)?;
-            Ok(proof.thumbprint())
+            let key = proof.thumbprint();
+            self.remember(&key, proof.id(), created, now)?;
+            if let Some(place) = credentials.used_proof {
+                place.set(self.used(&key, proof.id()));
+            }
+            Ok(key)
         });
         self.count_outcome(verified.as_ref().map(drop).map_err(|refused| &refused.denial));
         verified
+    }
+
+    /// Returns an accepted proof for the shared state, if the gateways share the used proofs.
+    fn used(&self, key: &Thumbprint, id: &str) -> Option<UsedProof> {
+        let is_shared = self.settings.is_shared && self.duty == Duty::Enforce;
+        // The client's clock may be ahead when the proof is used, and that of a gateway a little.
+        let seconds = self.settings.window + 2 * AHEAD;
+        is_shared.then(|| UsedProof { digest: replay::mark(key, id), seconds })
     }
 
     fn count_outcome(&self, outcome: Result<(), &Denial>) {

@@ -213,7 +213,8 @@ impl ReplaySet {
     }
 }
 
-fn mark(key: &Thumbprint, id: &str) -> Mark {
+/// Returns the digest of a proof's key and `jti`.
+pub(super) fn mark(key: &Thumbprint, id: &str) -> Mark {
     let mut context = Context::new(&SHA256);
     context.update(&key.0);
     context.update(id.as_bytes());

@@ -47,5 +47,6 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> DpopSettings {
         previous_nonce_key,
         replay_entries: table.replay_entries,
         announce: table.announce,
+        is_shared: file.shared.as_ref().is_some_and(|shared| shared.replay),
     }
 }

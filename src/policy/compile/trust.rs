@@ -493,7 +493,8 @@ fn keys(
 }
 
 pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Option<Vec<u8>> {
-    if secret.is_literal() && key.ends_with("secret") {
+    let is_secret = key.ends_with("secret") || key.ends_with("password");
+    if secret.is_literal() && is_secret {
         faults.warn(
             "secret_in_plain_text",
             key,
@@ -501,7 +502,6 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
             "use \"env:NAME\" or \"file:PATH\"; literals are for development",
         );
     }
-    let is_secret = key.ends_with("secret");
     if let Secret::File(path) = secret
         && is_secret
     {
@@ -518,7 +518,7 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
                     "remove the white space, unless the other users of the secret include it",
                 );
             }
-            let flaw = secrets::flaw(&bytes).filter(|_| key.ends_with("secret"));
+            let flaw = secrets::flaw(&bytes).filter(|_| is_secret);
             let hint = "use at least 256 random bits: openssl rand -hex 32";
             match flaw {
                 Some(Flaw::Known(what)) => {

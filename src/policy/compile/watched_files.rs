@@ -94,6 +94,13 @@ ca          = "signals.NAME.ca"
 nonce_secret          = "file:dpop.nonce_secret"
 previous_nonce_secret = "file:dpop.previous_nonce_secret"
 
+[shared]
+sentinels         = ["rediss://a.test"]
+master            = "main"
+password          = "file:shared.password"
+sentinel_password = "file:shared.sentinel_password"
+ca                = "shared.ca"
+
 [upstream.NAME]
 servers         = ["https://app.test"]
 ca              = "upstream.NAME.ca"

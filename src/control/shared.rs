@@ -1,0 +1,109 @@
+//! Starts the connection to the shared state, and reports its state.
+
+use crate::authenticate::digest_of;
+use crate::journal::Journal;
+use crate::metrics::{Exposition, Kind};
+use crate::policy::Policy;
+use crate::shared::{Followed, Link, ProofUse};
+use std::sync::Arc;
+
+/// Returns the connection for a policy that will be served. A reload keeps the connection of the policy before.
+///
+/// # Errors
+/// Returns a sentence for the operator.
+pub(crate) fn link(
+    policy: &Policy,
+    before: Option<&Policy>,
+    journal: &Journal,
+) -> Result<Option<Arc<Link>>, String> {
+    let Some(settings) = &policy.shared_settings else { return Ok(None) };
+    match before.and_then(|before| before.link.clone()) {
+        Some(link) => Ok(Some(link)),
+        None => {
+            let link = Link::start(settings.clone(), followed(policy), journal.clone())?;
+            link.wait_for_marks();
+            Ok(Some(link))
+        }
+    }
+}
+
+/// Makes the connection follow the policy that is about to be served.
+pub(super) fn follow(policy: &Policy) {
+    lend(policy);
+    if let (Some(link), Some(settings)) = (&policy.link, &policy.shared_settings) {
+        link.follow(settings.clone(), followed(policy));
+    }
+}
+
+/// Lets the authority use the shared state of the policy that is about to be served.
+pub(crate) fn lend(policy: &Policy) {
+    if let Some(authority) = &policy.authority {
+        authority.share(policy.link.clone());
+    }
+}
+
+/// Returns the marks of a policy.
+fn followed(policy: &Policy) -> Followed {
+    let issuer = policy.issuer_settings.as_ref().map(|settings| digest_of(&settings.issuer));
+    Followed {
+        revoked: policy.trust.revoked().clone(),
+        issuer: issuer.and_then(|digest| digest.first_chunk().copied()),
+        has_store: policy.issuer_settings.is_some(),
+    }
+}
+
+/// Describes the shared state for operators: one line for the servers, and one for the uses.
+pub(super) fn lines(policy: &Policy) -> String {
+    let Some(link) = &policy.link else { return String::new() };
+    let settings = link.settings();
+    let marks = if link.knows_marks() { "known" } else { "unknown" };
+    let waiting = link.marks_waiting();
+    format!(
+        "{}shared: without an answer: {}\nshared: revocations of other gateways {marks}, {waiting} wait to be sent\n",
+        link.line(),
+        settings.without_answer(policy.issuer_settings.is_some()),
+    )
+}
+
+/// Writes the metrics of the shared state.
+pub(super) fn write_metrics(out: &mut Exposition, policy: &Policy) {
+    let Some(link) = &policy.link else { return };
+    let help = "Whether the shared state answers (1) or cannot be used (0).";
+    out.family("portcullis_shared_up", help, Kind::Gauge);
+    out.sample(&[], u64::from(link.is_up()));
+    let help = "Connections to the shared state that were opened.";
+    out.family("portcullis_shared_connections_total", help, Kind::Counter);
+    out.sample(&[], link.health().connections());
+    let help = "Failures of the shared state, by reason.";
+    out.family("portcullis_shared_failures_total", help, Kind::Counter);
+    for (reason, count) in link.health().failures() {
+        out.sample(&[("reason", reason)], count);
+    }
+    let help = "Whether the revocations of other gateways are known (1) or may be missing (0).";
+    out.family("portcullis_shared_marks_known", help, Kind::Gauge);
+    out.sample(&[], u64::from(link.knows_marks()));
+    let help = "Revocations that were exchanged with other gateways, by outcome.";
+    out.family("portcullis_shared_marks_total", help, Kind::Counter);
+    let counts = link.mark_counts();
+    let outcomes =
+        [("sent", counts.sent()), ("received", counts.received()), ("rejected", counts.rejected())];
+    outcomes.iter().for_each(|(outcome, count)| out.sample(&[("outcome", outcome)], *count));
+    let help = "Revocations that wait to be sent to other gateways.";
+    out.family("portcullis_shared_marks_waiting", help, Kind::Gauge);
+    out.sample(&[], link.marks_waiting() as u64);
+    let help = "DPoP proofs about which the shared state was asked, by outcome.";
+    out.family("portcullis_shared_proofs_total", help, Kind::Counter);
+    for outcome in ProofUse::ALL {
+        out.sample(&[("outcome", outcome.as_str())], link.proof_counts().count(outcome));
+    }
+    let help = "Whether a use of the shared state refuses what it cannot check (1) or not (0).";
+    out.family("portcullis_shared_denies_on_error", help, Kind::Gauge);
+    for (name, on_error) in link.settings().uses() {
+        out.sample(&[("use", name)], u64::from(on_error == crate::config::file::OnError::Deny));
+    }
+}
+
+/// Returns whether the gateway must not serve yet, because revocations may be missing.
+pub(super) fn is_unready(policy: &Policy) -> bool {
+    policy.link.as_ref().is_some_and(|link| link.is_unready())
+}

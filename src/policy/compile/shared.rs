@@ -1,0 +1,216 @@
+//! Compiles `[shared]`: the Redis or Valkey that several gateways share.
+
+use super::Faults;
+use super::authorities::Authorities;
+use super::trust::resolve;
+use crate::config::file::{File, SharedSection};
+use crate::config::secret::Secret;
+use crate::config::stable_file;
+use crate::config::units::ByteSize;
+use crate::shared::{Address, Login, OnErrors, Servers, SharedSettings, Trusted};
+use rustls::ClientConfig;
+use rustls::crypto::aws_lc_rs::default_provider;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+/// The bounds of `connect_timeout`.
+const CONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+/// The bounds of `answer_timeout`. A request with a DPoP proof may wait for as long.
+const ANSWER: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(2));
+/// The maximum number of Sentinels, and of named nodes of a cluster.
+const SERVERS_MAX: usize = 32;
+/// The maximum length of `prefix` in bytes.
+const PREFIX_MAX: usize = 64;
+
+/// Compiles the section, if the file has it.
+pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Arc<SharedSettings>> {
+    let table = file.shared.as_ref()?;
+    let servers = servers(table, faults);
+    let login = login("", table.user.as_deref(), table.password.as_ref(), faults);
+    let sentinel_login =
+        self::login("sentinel_", table.sentinel_user.as_deref(), table.sentinel_password.as_ref(), faults);
+    for (key, value, (least, most)) in [
+        ("shared.connect_timeout", table.connect_timeout, CONNECT),
+        ("shared.answer_timeout", table.answer_timeout, ANSWER),
+    ] {
+        if !(least..=most).contains(&Duration::from(value)) {
+            let hint = format!("use a duration from \"{}ms\" to \"{}s\"", least.as_millis(), most.as_secs());
+            faults.fault("bad_value", key, value.to_string(), hint);
+        }
+    }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.{}".contains(c);
+    if table.prefix.is_empty() || table.prefix.len() > PREFIX_MAX || !table.prefix.chars().all(is_plain) {
+        let hint = format!("use 1 to {PREFIX_MAX} letters, digits, dots, dashes, underscores and braces");
+        faults.fault("bad_value", "shared.prefix", format!("{:?}", table.prefix), hint);
+    }
+    let (servers, key) = servers?;
+    let trusted = match uses_tls(&servers) {
+        true => Some(trusted(table, key, faults)?),
+        false => None,
+    };
+    Some(Arc::new(SharedSettings {
+        servers,
+        login: login?,
+        sentinel_login: sentinel_login?,
+        trusted,
+        prefix: table.prefix.as_str().into(),
+        connect_timeout: table.connect_timeout.into(),
+        answer_timeout: table.answer_timeout.into(),
+        replay: table.replay,
+        on_error: OnErrors {
+            limits: table.on_error.limits,
+            revocation: table.on_error.revocation,
+            replay: table.on_error.replay,
+        },
+    }))
+}
+
+/// Returns the servers, and the key that names them. `None` after a fault.
+fn servers(table: &SharedSection, faults: &mut Faults<'_>) -> Option<(Servers, &'static str)> {
+    let named = [
+        ("url", table.url.is_some()),
+        ("sentinels", !table.sentinels.is_empty()),
+        ("cluster", !table.cluster.is_empty()),
+    ];
+    let named: Vec<_> = named.iter().filter(|(_, is_named)| *is_named).map(|(key, _)| *key).collect();
+    let &[key] = &*named else {
+        let hint = "set one of url (one server), sentinels with master, and cluster";
+        let found = if named.is_empty() { "no server".to_owned() } else { named.join(" and ") };
+        let id = if named.is_empty() { "missing_key" } else { "bad_value" };
+        faults.fault(id, "shared", found, hint);
+        return None;
+    };
+    if key != "sentinels" {
+        for (other, is_set) in [
+            ("master", table.master.is_some()),
+            ("sentinel_user", table.sentinel_user.is_some()),
+            ("sentinel_password", table.sentinel_password.is_some()),
+        ] {
+            if is_set {
+                let found = format!("{other} without sentinels");
+                faults.fault("bad_value", &format!("shared.{other}"), found, "remove it, or set sentinels");
+            }
+        }
+    }
+    match key {
+        "url" => {
+            let url = table.url.as_deref().unwrap_or_default();
+            let address = address("shared.url", url, faults)?;
+            Some((Servers::One { address, database: table.database }, "url"))
+        }
+        "sentinels" => {
+            let sentinels = addresses("shared.sentinels", &table.sentinels, faults);
+            let Some(master) = table.master.as_deref().filter(|master| !master.is_empty()) else {
+                let hint = "the name of the server in `sentinel monitor`";
+                faults.fault("missing_key", "shared.master", "no name of the server", hint);
+                return None;
+            };
+            Some((
+                Servers::Sentinel { sentinels: sentinels?, master: master.into(), database: table.database },
+                "sentinels",
+            ))
+        }
+        _ => {
+            if table.database != 0 {
+                let found = format!("{} of a cluster", table.database);
+                faults.fault("bad_value", "shared.database", found, "remove it: a cluster has database 0");
+            }
+            Some((Servers::Cluster(addresses("shared.cluster", &table.cluster, faults)?), "cluster"))
+        }
+    }
+}
+
+fn addresses(key: &str, texts: &[String], faults: &mut Faults<'_>) -> Option<Box<[Address]>> {
+    if texts.len() > SERVERS_MAX {
+        faults.fault(
+            "too_many",
+            key,
+            format!("{} servers", texts.len()),
+            format!("use at most {SERVERS_MAX}"),
+        );
+        return None;
+    }
+    let each = texts.iter().enumerate();
+    let all: Vec<_> =
+        each.filter_map(|(index, text)| address(&format!("{key}[{index}]"), text, faults)).collect();
+    let is_mixed = all.iter().any(Address::is_tls) && !all.iter().all(Address::is_tls);
+    if is_mixed {
+        let hint = "use the same scheme for all: the other servers are reached like these";
+        faults.fault("bad_value", key, "rediss:// beside another scheme", hint);
+    }
+    (all.len() == texts.len() && !is_mixed).then(|| all.into())
+}
+
+fn address(key: &str, text: &str, faults: &mut Faults<'_>) -> Option<Address> {
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(why) => {
+            // The text may contain a password, so it is not repeated.
+            let hint = "\"redis://HOST:PORT\", \"rediss://HOST:PORT\" for TLS, or \"unix:/PATH\"; the user, the \
+                        password and the database have keys of their own";
+            faults.fault("bad_value", key, why, hint);
+            None
+        }
+    }
+}
+
+fn login(
+    kind: &str,
+    user: Option<&str>,
+    password: Option<&Secret>,
+    faults: &mut Faults<'_>,
+) -> Option<Login> {
+    let key = format!("shared.{kind}password");
+    let password = match password {
+        Some(secret) => match String::from_utf8(resolve(&key, secret, faults)?) {
+            Ok(text) => Some(Zeroizing::new(text)),
+            Err(_) => {
+                faults.fault("bad_value", &key, "a password that is not UTF-8", "use a password in UTF-8");
+                return None;
+            }
+        },
+        None => None,
+    };
+    if user.is_some() && password.is_none() {
+        faults.fault("missing_key", &key, format!("no password beside {kind}user"), "set it");
+        return None;
+    }
+    Some(Login { user: user.map(Into::into), password })
+}
+
+fn uses_tls(servers: &Servers) -> bool {
+    match servers {
+        Servers::One { address, .. } => address.is_tls(),
+        Servers::Sentinel { sentinels: all, .. } | Servers::Cluster(all) => all.iter().any(Address::is_tls),
+    }
+}
+
+fn trusted(table: &SharedSection, key: &str, faults: &mut Faults<'_>) -> Option<Trusted> {
+    let (roots, digest_of_roots) = Authorities::default().of("shared", key, table.ca.as_deref(), faults)?;
+    let pem = match &table.ca {
+        Some(ca) => match stable_file::read(&faults.file(ca), ByteSize::bytes(4 << 20)) {
+            Ok(pem) => Some(pem.into()),
+            Err(error) => {
+                faults.fault("bad_file", "shared.ca", error.to_string(), "use a PEM file with certificates");
+                return None;
+            }
+        },
+        None => None,
+    };
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions();
+    match config {
+        Ok(config) => {
+            let config = config.with_root_certificates(roots).with_no_client_auth();
+            let connector = TlsConnector::from(Arc::new(config));
+            Some(Trusted { connector, pem, digest: digest_of_roots })
+        }
+        Err(error) => {
+            let hint = "please report this: it is an error in the gateway";
+            faults.fault("tls", "shared", error.to_string(), hint);
+            None
+        }
+    }
+}

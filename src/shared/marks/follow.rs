@@ -1,0 +1,243 @@
+//! Reads the marks of other gateways over a connection of its own, because reading waits for new entries.
+
+use super::super::connect::{self, Connection};
+use super::super::link::Link;
+use super::entry::{self, Found};
+use super::stream::{self, START, StreamEntry};
+use super::{KEPT_MAX, KIND, MarkExchange, NAME};
+use crate::authenticate::{Mark, MarkDigest, SignalMark};
+use crate::clock::Now;
+use crate::journal::Level;
+use aws_lc_rs::rand;
+use std::collections::HashMap;
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// How long one reading waits for new entries.
+const WAITED: Duration = Duration::from_millis(500);
+/// The pause before the next attempt to read.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The maximum number of marks of the local authority's tokens that are taken from the stream. The store brings more.
+const LEARNED_MAX: usize = 2_000_000;
+/// A gateway that writes back more marks than this first waits, because another gateway may write the same marks.
+const MANY: usize = 1000;
+/// The longest of these waits in milliseconds.
+const STAGGER: u64 = 3000;
+
+/// The log event when tokens are refused.
+pub(in super::super) const UNKNOWN: &str =
+    "the revocations of other gateways are unknown: refusing the tokens that signals can revoke";
+
+/// The position up to which a stream was read.
+#[derive(Debug)]
+struct Position {
+    key: String,
+    last: String,
+}
+
+/// The newest signal's mark for each digest in the stream.
+type Seen = HashMap<MarkDigest, (u32, u32)>;
+
+/// Follows the stream until the link is dropped.
+pub(in super::super) async fn follow(link: Weak<Link>) {
+    let (mut position, mut fails) = (None, false);
+    loop {
+        let Some(strong) = link.upgrade() else { return };
+        judge(&strong);
+        if !strong.is_up() {
+            let _ = timeout(PAUSE, strong.restored.notified()).await;
+            continue;
+        }
+        let settings = strong.settings();
+        let patience = WAITED + settings.answer_timeout + Duration::from_secs(2);
+        // The keeper reports why there is no connection.
+        let Ok(opened) = connect::open(&settings, Some(patience)).await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        drop(strong);
+        loop {
+            let Some(link) = link.upgrade() else { return };
+            if !link.settings().shares_connection(&settings) {
+                break;
+            }
+            let read = read_on(&link, &opened.connection, &mut position).await;
+            // One line for each outage.
+            let failed_before = std::mem::replace(&mut fails, read.is_err());
+            if let Err(why) = &read
+                && !failed_before
+            {
+                let fields = [("error", why.as_str())];
+                link.journal.event(Level::Warn, "cannot read the revocations of other gateways", &fields);
+            }
+            judge(&link);
+            if read.is_err() {
+                sleep(PAUSE).await;
+                break;
+            }
+        }
+    }
+}
+
+/// Refuses or accepts tokens by the state of the marks, and logs a change.
+fn judge(link: &Link) {
+    match link.marks.judge(&link.settings()) {
+        Some(true) => link.journal.event(Level::Error, UNKNOWN, &[]),
+        Some(false) if link.marks.is_complete() => {
+            link.journal.event(Level::Info, "the revocations of other gateways are known", &[]);
+        }
+        Some(false) | None => {}
+    }
+}
+
+/// Reads the next entries, or all of them if some were missed.
+async fn read_on(
+    link: &Link,
+    connection: &Connection,
+    position: &mut Option<Position>,
+) -> Result<(), String> {
+    let exchange = &link.marks;
+    let key = link.key(KIND, NAME);
+    let must_compare = exchange.must_compare.swap(false, Ordering::Relaxed);
+    let known = position.take().filter(|known| known.key == key && !must_compare);
+    let Some(mut known) = known else {
+        let last = compare(link, connection, &key).await.inspect_err(|_| {
+            exchange.must_compare.fetch_or(must_compare, Ordering::Relaxed);
+        })?;
+        *position = Some(Position { key, last });
+        return Ok(());
+    };
+    let page = stream::wait_after(connection, &key, &known.last, WAITED).await?;
+    // The page may come from a server that has replaced another without its last entries. The entry at the last
+    // position is then gone, too.
+    let is_gapless = known.last == START || stream::has(connection, &key, &known.last).await?;
+    apply(exchange, &page, None);
+    if is_gapless {
+        if let Some(last) = page.into_iter().next_back() {
+            known.last = last.id;
+        }
+        exchange.note_heard();
+        *position = Some(known);
+    }
+    Ok(())
+}
+
+/// Reads the whole stream, and writes back the marks of signals that it does not have. Returns the last position.
+async fn compare(link: &Link, connection: &Connection, key: &str) -> Result<String, String> {
+    let exchange = &link.marks;
+    let mut seen = Seen::new();
+    let mut last = read_to_end(exchange, connection, key, START.to_owned(), &mut seen).await?;
+    exchange.note_heard();
+    let mut missing = missing(exchange, &seen);
+    if missing.len() > MANY {
+        let mut random = [0; 8];
+        // Without random numbers, the gateway waits for the longest time.
+        let _ = rand::fill(&mut random);
+        sleep(Duration::from_millis(STAGGER - u64::from_le_bytes(random) % STAGGER)).await;
+        last = read_to_end(exchange, connection, key, last, &mut seen).await?;
+        missing.retain(|mark| !covers(&seen, mark));
+    }
+    if missing.is_empty() {
+        return Ok(last);
+    }
+    let now = Now::read().unix;
+    for batch in missing.chunks(stream::PAGE) {
+        let texts: Vec<_> = batch
+            .iter()
+            .inspect(|mark| exchange.retain(now, u64::from(mark.until)))
+            .filter_map(|mark| entry::write(&Mark::Signal(*mark), u64::from(mark.until), None))
+            .collect();
+        stream::send(connection, &stream::add(key, texts.iter().map(String::as_str), None)).await?;
+        exchange.counts.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
+    }
+    let fields = [("marks", missing.len().into())];
+    link.journal.event_with(
+        Level::Warn,
+        "the shared state lacked revocations: they were written back",
+        &fields,
+    );
+    Ok(last)
+}
+
+async fn read_to_end(
+    exchange: &MarkExchange,
+    connection: &Connection,
+    key: &str,
+    mut last: String,
+    seen: &mut Seen,
+) -> Result<String, String> {
+    loop {
+        let page = stream::after(connection, key, &last).await?;
+        apply(exchange, &page, Some(seen));
+        let is_end = page.len() < stream::PAGE;
+        if let Some(end) = page.into_iter().next_back() {
+            last = end.id;
+        }
+        if is_end {
+            return Ok(last);
+        }
+    }
+}
+
+/// Returns the known marks of signals that the stream does not have.
+fn missing(exchange: &MarkExchange, seen: &Seen) -> Vec<SignalMark> {
+    let now = Now::read().unix;
+    let mut missing = Vec::new();
+    exchange.followed.load().revoked.signals().for_each(|mark| {
+        if u64::from(mark.until) > now && !covers(seen, &mark) {
+            missing.push(mark);
+        }
+    });
+    missing
+}
+
+fn covers(seen: &Seen, mark: &SignalMark) -> bool {
+    seen.get(&mark.digest).is_some_and(|(before, until)| *before >= mark.before && *until >= mark.until)
+}
+
+/// Applies the entries of a page.
+fn apply(exchange: &MarkExchange, page: &[StreamEntry], mut seen: Option<&mut Seen>) {
+    let followed = exchange.followed.load();
+    let (revoked, now) = (&followed.revoked, Now::read().unix);
+    for found in page {
+        let read = found
+            .text
+            .as_deref()
+            .map_or(Found::Unreadable, |text| entry::read(text, followed.issuer.as_ref()));
+        let (mark, until) = match read {
+            Found::Mark(mark, until) => (mark, until),
+            Found::Foreign => continue,
+            Found::Unreadable => {
+                exchange.counts.rejected.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+        };
+        if let Some(added) = found.added() {
+            exchange.retain(added, until);
+        }
+        if until <= now {
+            continue;
+        }
+        // Nobody who writes to Redis may fill the memory, for any time.
+        let (has_room, until) = match &mark {
+            Mark::Signal(mark) => {
+                if let Some(seen) = &mut seen {
+                    let known = seen.entry(mark.digest).or_default();
+                    *known = (known.0.max(mark.before), known.1.max(mark.until));
+                }
+                let has_room = revoked.signals().covers(mark) || revoked.signals().has_room(1);
+                (has_room, until.min(now.saturating_add(KEPT_MAX)))
+            }
+            Mark::Token(_) | Mark::Session(_) | Mark::Account { .. } => {
+                (revoked.len() < LEARNED_MAX, until.min(revoked.kept_until(now)))
+            }
+        };
+        if !has_room {
+            exchange.counts.rejected.fetch_add(1, Ordering::Relaxed);
+        } else if revoked.learn(&mark, until) {
+            exchange.counts.received.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Reads and writes the stream of marks (`XADD`, `XRANGE`, `XREAD`).
+
+use super::super::connect::Connection;
+use redis::{Cmd, Pipeline, Value, cmd};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The number of entries that are read at once.
+pub(super) const PAGE: usize = 1000;
+/// The position before the first entry.
+pub(super) const START: &str = "0-0";
+/// The member of an entry that contains the mark.
+const MEMBER: &str = "mark";
+/// How long reading one page may take, in addition to the deadline of an answer. A page has up to 300 KB.
+const PAGE_MAX: Duration = Duration::from_secs(2);
+
+/// An entry of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StreamEntry {
+    /// Its position.
+    pub(super) id: String,
+    /// The mark, if the entry has one.
+    pub(super) text: Option<String>,
+}
+
+impl StreamEntry {
+    /// Returns when Redis added the entry, in seconds since 1970.
+    pub(super) fn added(&self) -> Option<u64> {
+        let (millis, _) = self.id.split_once('-')?;
+        Some(millis.parse::<u64>().ok()? / 1000)
+    }
+}
+
+/// Waits up to `wait` for entries after a position. The result is empty if there are none.
+pub(super) async fn wait_after(
+    connection: &Connection,
+    key: &str,
+    last: &str,
+    wait: Duration,
+) -> Result<Vec<StreamEntry>, String> {
+    let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let mut question = cmd("XREAD");
+    question.arg("COUNT").arg(PAGE).arg("BLOCK").arg(millis).arg("STREAMS").arg(key).arg(last);
+    match ask(connection, &question, wait + PAGE_MAX).await? {
+        Value::Nil => Ok(Vec::new()),
+        answer => {
+            let of_stream = list(&answer).and_then(|streams| list(streams.first()?)?.get(1));
+            entries(of_stream.ok_or_else(unexpected)?)
+        }
+    }
+}
+
+/// Returns the entries after a position, a page at most.
+pub(super) async fn after(
+    connection: &Connection,
+    key: &str,
+    last: &str,
+) -> Result<Vec<StreamEntry>, String> {
+    let mut question = cmd("XRANGE");
+    question.arg(key).arg(format!("({last}")).arg("+").arg("COUNT").arg(PAGE);
+    entries(&ask(connection, &question, PAGE_MAX).await?)
+}
+
+/// Returns whether the stream has an entry at this position.
+pub(super) async fn has(connection: &Connection, key: &str, id: &str) -> Result<bool, String> {
+    let mut question = cmd("XRANGE");
+    question.arg(key).arg(id).arg(id).arg("COUNT").arg(1);
+    Ok(!entries(&ask(connection, &question, PAGE_MAX).await?)?.is_empty())
+}
+
+/// Returns the command that adds marks. Entries from before `oldest` (milliseconds since 1970) are deleted.
+pub(super) fn add<'t>(key: &str, texts: impl Iterator<Item = &'t str>, oldest: Option<u64>) -> Pipeline {
+    let mut commands = Pipeline::new();
+    for text in texts {
+        let mut command = cmd("XADD");
+        command.arg(key);
+        if let Some(oldest) = oldest {
+            command.arg("MINID").arg("~").arg(oldest);
+        }
+        commands.add_command(command.arg("*").arg(MEMBER).arg(text).to_owned()).ignore();
+    }
+    commands
+}
+
+/// Returns the command that bounds the number of entries.
+pub(super) fn bound(key: &str, entries: usize) -> Cmd {
+    cmd("XTRIM").arg(key).arg("MAXLEN").arg("~").arg(entries).to_owned()
+}
+
+/// Sends commands that the follower's own connection executes.
+pub(super) async fn send(connection: &Connection, commands: &Pipeline) -> Result<(), String> {
+    let mut connection = connection.clone();
+    match timeout(PAGE_MAX, commands.query_async::<()>(&mut connection)).await {
+        Ok(sent) => sent.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+async fn ask(connection: &Connection, question: &Cmd, within: Duration) -> Result<Value, String> {
+    let mut connection = connection.clone();
+    match timeout(within, question.query_async::<Value>(&mut connection)).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+fn entries(value: &Value) -> Result<Vec<StreamEntry>, String> {
+    list(value).ok_or_else(unexpected)?.iter().map(|entry| entry_of(entry).ok_or_else(unexpected)).collect()
+}
+
+fn entry_of(value: &Value) -> Option<StreamEntry> {
+    let [id, members] = list(value)? else { return None };
+    let members = list(members)?;
+    let at = members.chunks(2).find(|pair| text(&pair[0]) == Some(MEMBER));
+    let mark = at.and_then(|pair| text(pair.get(1)?)).map(str::to_owned);
+    Some(StreamEntry { id: text(id)?.to_owned(), text: mark })
+}
+
+fn list(value: &Value) -> Option<&[Value]> {
+    match value {
+        Value::Array(values) => Some(values),
+        _ => None,
+    }
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn unexpected() -> String {
+    "an unexpected answer".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn entries_are_read_with_their_marks_and_a_strange_answer_is_an_error() {
+        let entry = |id: &str, members: &[&str]| {
+            Value::Array(vec![bulk(id), Value::Array(members.iter().map(|text| bulk(text)).collect())])
+        };
+        let answer = Value::Array(vec![
+            entry("1700000000123-0", &["mark", "a"]),
+            entry("1700000000124-0", &["other", "x", "mark", "b"]),
+            entry("1700000000125-0", &["other", "x"]),
+            entry("1700000000126-0", &["mark"]),
+        ]);
+        let found = entries(&answer).unwrap();
+        let texts: Vec<_> = found.iter().map(|entry| entry.text.as_deref()).collect();
+        assert_eq!(texts, [Some("a"), Some("b"), None, None]);
+        assert_eq!(found[0].added(), Some(1_700_000_000));
+        for strange in
+            [Value::Nil, Value::Int(1), Value::Array(vec![Value::Int(1)]), Value::Array(vec![bulk("1-0")])]
+        {
+            assert!(entries(&strange).is_err(), "{strange:?}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The state that gateways share in Redis or Valkey: revocations, used proofs and counts of limits.
+//!
+//! Requests read the gateway's own memory. A call to Redis has a deadline, and fails at once while Redis does not answer
+//! in time. Redis holds ids and digests, no token and no secret. An entry in Redis can revoke a token, but no entry makes
+//! a token valid.
+
+mod address;
+mod breaker;
+mod connect;
+mod health;
+mod keeper;
+mod link;
+mod marks;
+mod replay;
+mod settings;
+
+pub use address::Address;
+pub use connect::Connection;
+pub use health::LinkHealth;
+pub use link::{Link, Unanswered};
+pub use marks::{Followed, MarkCounts};
+pub use replay::{ProofCounts, ProofUse};
+pub use settings::{Login, OnErrors, Servers, SharedSettings, Trusted};

@@ -1,0 +1,145 @@
+//! The settings of the shared state, as the policy states them.
+
+use super::Address;
+use crate::config::file::OnError;
+use std::fmt;
+use std::time::Duration;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+/// The settings of `[shared]`.
+#[derive(Clone, Debug)]
+pub struct SharedSettings {
+    /// The servers.
+    pub servers: Servers,
+    /// How the gateway logs in to the servers.
+    pub login: Login,
+    /// How the gateway logs in to the Sentinels.
+    pub sentinel_login: Login,
+    /// The trusted authorities; `None` if no address uses TLS.
+    pub trusted: Option<Trusted>,
+    /// The first part of every key.
+    pub prefix: Box<str>,
+    /// How long opening a connection may take.
+    pub connect_timeout: Duration,
+    /// How long a call waits for its answer.
+    pub answer_timeout: Duration,
+    /// Whether the gateways share the used DPoP proofs.
+    pub replay: bool,
+    /// The behaviour of each use while the shared state does not answer.
+    pub on_error: OnErrors,
+}
+
+impl SharedSettings {
+    /// Returns whether a connection that was opened with `other` serves these settings too.
+    pub fn shares_connection(&self, other: &Self) -> bool {
+        self.servers == other.servers
+            && self.login == other.login
+            && self.sentinel_login == other.sentinel_login
+            && self.trusted == other.trusted
+    }
+}
+
+impl SharedSettings {
+    /// Returns each use of the shared state, with its behaviour while the shared state does not answer.
+    pub fn uses(&self) -> impl Iterator<Item = (&'static str, OnError)> {
+        let OnErrors { limits, revocation, replay } = self.on_error;
+        let replay = self.replay.then_some(("replay", replay));
+        [("limits", limits), ("revocation", revocation)].into_iter().chain(replay)
+    }
+
+    /// Describes the behaviour of each use for operators. `has_store`: whether the gateway reads revocations from a store
+    /// too.
+    pub fn without_answer(&self, has_store: bool) -> String {
+        let word = |(name, on_error): (&str, OnError)| match (name, has_store) {
+            ("revocation", true) => "revocation by the store".to_owned(),
+            _ => format!("{name} {}", on_error.as_str()),
+        };
+        self.uses().map(word).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The servers of the shared state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Servers {
+    /// One server.
+    One {
+        /// Its address.
+        address: Address,
+        /// The number of its database.
+        database: u16,
+    },
+    /// A server that Sentinels choose.
+    Sentinel {
+        /// The Sentinels.
+        sentinels: Box<[Address]>,
+        /// The name that the Sentinels give to the server.
+        master: Box<str>,
+        /// The number of the server's database.
+        database: u16,
+    },
+    /// A cluster, by some of its nodes.
+    Cluster(Box<[Address]>),
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |all: &[Address]| all.iter().map(Address::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::One { address, .. } => write!(f, "{address}"),
+            Self::Sentinel { sentinels, master, .. } => {
+                write!(f, "{master} of the Sentinels {}", list(sentinels))
+            }
+            Self::Cluster(nodes) => write!(f, "the cluster of {}", list(nodes)),
+        }
+    }
+}
+
+/// A user and a password. Without a password, the gateway does not log in.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    /// The ACL user; `None` for the default user.
+    pub user: Option<Box<str>>,
+    /// The password.
+    pub password: Option<Zeroizing<String>>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// The authorities that the gateway trusts in the servers.
+#[derive(Clone)]
+pub struct Trusted {
+    /// The connector with these authorities.
+    pub connector: TlsConnector,
+    /// The authorities in PEM, for the library's connections to a cluster; `None` for those of the system.
+    pub pem: Option<Box<[u8]>>,
+    /// The digest of the authorities.
+    pub digest: [u8; 32],
+}
+
+impl PartialEq for Trusted {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl fmt::Debug for Trusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trusted").finish_non_exhaustive()
+    }
+}
+
+/// The behaviour of each use while the shared state does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnErrors {
+    /// Limits of the fleet.
+    pub limits: OnError,
+    /// Revocations, on gateways that read them from no store.
+    pub revocation: OnError,
+    /// The used DPoP proofs.
+    pub replay: OnError,
+}

@@ -1,0 +1,146 @@
+//! The shared state at a server with TLS and a user of its own, behind Sentinels, and in a cluster.
+
+use crate::kit::dir::Dir;
+use crate::kit::pki::Authority;
+use crate::kit::portcullis::command;
+use crate::kit::redis::Redis;
+use crate::kit::{ISSUER, Portcullis, eventually};
+use crate::shared::{call, policy, revoke};
+use crate::signals::SIGNALS;
+
+const ROUTES: &str = "[upstream.echo]\nbuiltin = \"echo\"\n[[route]]\npath = \"/any\"\nupstream = \"echo\"\n";
+
+/// Checks that a revocation at one gateway reaches another one with the same policy.
+#[track_caller]
+fn share(text: &str, subject: &str) -> (Portcullis, Portcullis) {
+    let (one, two) = (Portcullis::with(text).start(), Portcullis::with(text).start());
+    call(two.http(), subject).is(200);
+    revoke(one.http(), subject).is(202);
+    eventually("the other gateway refuses", || call(two.http(), subject).status == 401);
+    (one, two)
+}
+
+fn shared(lines: &str) -> String {
+    format!("{ISSUER}{ROUTES}{SIGNALS}\n[shared]\n{lines}")
+}
+
+#[test]
+fn a_server_with_tls_and_a_user_of_its_own_is_verified_and_serves() {
+    let (authority, stranger) = (Authority::new("Fleet"), Authority::new("Other"));
+    let identity = authority.issue(&["localhost"]);
+    let redis = Redis::at_port(|dir: &Dir, port| {
+        dir.write("certificate.pem", &identity.pem);
+        dir.write("key.pem", &identity.key);
+        dir.write(
+            "users.acl",
+            "user default off\nuser gateway on >secret ~portcullis:* -@all +ping +xadd +xrange +xread +xtrim +set\n",
+        );
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let pairs = [
+            ("--port", "0".to_owned()),
+            ("--tls-port", port.to_string()),
+            ("--tls-cert-file", path("certificate.pem")),
+            ("--tls-key-file", path("key.pem")),
+            ("--tls-auth-clients", "no".to_owned()),
+            ("--aclfile", path("users.acl")),
+        ];
+        pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    });
+    let url = redis.url().replace("redis://127.0.0.1", "rediss://localhost");
+    let ca = |authority: &Authority| {
+        redis.dir().write("ca.pem", &authority.pem);
+        redis.dir().path().join("ca.pem").display().to_string()
+    };
+    let text = |url: &str, ca: &str| {
+        shared(&format!("url = \"{url}\"\nca = \"{ca}\"\nuser = \"gateway\"\npassword = \"secret\"\n"))
+    };
+    share(&text(&url, &ca(&authority)), "ada");
+    // Another authority, and another name, are refused.
+    for (url, trusted) in [(url.clone(), &stranger), (url.replace("localhost", "127.0.0.1"), &authority)] {
+        let gateway = Portcullis::with(&text(&url, &ca(trusted))).start();
+        let event =
+            gateway.wait_log("the outage", |line| line["message"] == "the shared state cannot be used");
+        assert_eq!(event["reason"], "tls", "{event}");
+        call(gateway.http(), "ada").is_refusal(503, "check_unavailable");
+    }
+}
+
+#[test]
+fn sentinels_name_the_server_and_its_successor() {
+    let master = Redis::at_port(|_, port| vec!["--port".to_owned(), port.to_string()]);
+    let of_master = master.url().rsplit_once(':').unwrap().1.to_owned();
+    let replica = Redis::at_port(|_, port| {
+        let text = format!("--port {port} --replicaof 127.0.0.1 {of_master} --repl-diskless-sync-delay 0");
+        text.split(' ').map(str::to_owned).collect()
+    });
+    eventually("the replica follows", || replica.ask(&["ROLE"]).contains("connected"));
+    let sentinel = Redis::sentinel(&master);
+    eventually("the Sentinel knows the replica", || {
+        sentinel.ask(&["SENTINEL", "REPLICAS", "main"]).contains("slave")
+    });
+    // The first Sentinel does not answer.
+    let dead = format!("redis://127.0.0.1:{}", crate::kit::redis::free_port());
+    let text = shared(&format!("sentinels = [\"{dead}\", \"{}\"]\nmaster = \"main\"\n", sentinel.url()));
+    let (one, two) = share(&text, "ada");
+    eventually("the Sentinel begins a failover", || {
+        sentinel.try_ask(&["SENTINEL", "FAILOVER", "main"]).is_some()
+    });
+    eventually("the replica is the master", || replica.ask(&["ROLE"]).contains("master"));
+    eventually("the gateway accepts", || revoke(one.http(), "bob").status == 202);
+    eventually("the other gateway refuses", || call(two.http(), "bob").status == 401);
+    call(two.http(), "ada").is_refusal(401, "revoked_token");
+    eventually("the new master has the mark", || replica.marks() >= 2);
+}
+
+#[test]
+fn the_nodes_of_a_cluster_serve_as_one_server_does() {
+    let nodes = Redis::cluster();
+    let named: Vec<_> = nodes[..2].iter().map(|node| format!("\"{}\"", node.url())).collect();
+    let text = shared(&format!("cluster = [{}]\nanswer_timeout = \"500ms\"\n", named.join(", ")));
+    let (one, two) = share(&text, "ada");
+    for gateway in [&one, &two] {
+        call(gateway.http(), "ada").is_refusal(401, "revoked_token");
+        call(gateway.http(), "bob").is(200);
+        assert_eq!(gateway.metric("portcullis_shared_up"), Some(1));
+    }
+}
+
+#[test]
+fn a_mistake_in_the_section_is_a_fault_that_names_its_key_and_no_password() {
+    let dir = Dir::new();
+    let url = "url = \"redis://cache\"\n";
+    for (lines, id, key) in [
+        (String::new(), "missing_key", "shared"),
+        (format!("{url}cluster = [\"redis://a\"]\n"), "bad_value", "shared"),
+        ("url = \"redis://ada:hidden@cache\"\n".to_owned(), "bad_value", "shared.url"),
+        ("url = \"http://cache\"\n".to_owned(), "bad_value", "shared.url"),
+        ("sentinels = [\"redis://a\"]\n".to_owned(), "missing_key", "shared.master"),
+        (
+            "sentinels = [\"redis://a\", \"b\"]\nmaster = \"m\"\n".to_owned(),
+            "bad_value",
+            "shared.sentinels[1]",
+        ),
+        (format!("{url}master = \"m\"\n"), "bad_value", "shared.master"),
+        ("cluster = [\"redis://a\"]\ndatabase = 1\n".to_owned(), "bad_value", "shared.database"),
+        ("cluster = [\"redis://a\", \"rediss://b\"]\n".to_owned(), "bad_value", "shared.cluster"),
+        (format!("{url}user = \"ada\"\n"), "missing_key", "shared.password"),
+        (format!("{url}password = \"env:NOT_SET_ANYWHERE\"\n"), "no_secret", "shared.password"),
+        (format!("{url}prefix = \"a:b\"\n"), "bad_value", "shared.prefix"),
+        (format!("{url}answer_timeout = \"1m\"\n"), "bad_value", "shared.answer_timeout"),
+        (format!("{url}connect_timeout = \"0s\"\n"), "bad_value", "shared.connect_timeout"),
+        ("url = \"rediss://cache\"\nca = \"missing.pem\"\n".to_owned(), "bad_file", "shared.ca"),
+        (format!("{url}[shared.on_error]\nlogin = \"deny\"\n"), "unknown_key", "shared.on_error.login"),
+        (format!("{url}[shared.on_error]\nreplay = \"maybe\"\n"), "bad_value", "shared.on_error.replay"),
+    ] {
+        crate::kit::portcullis::write_policy(&dir, &shared(&lines));
+        let checked = command(&dir, &["check", "--format", "json"]);
+        let text = checked.text();
+        let is_found = text.contains(&format!("\"{id}\"")) && text.contains(&format!("\"{key}\""));
+        assert!(is_found && !text.contains("hidden"), "{lines}: {text}");
+    }
+    crate::kit::portcullis::write_policy(&dir, &policy("redis://127.0.0.1", ""));
+    let checked = command(&dir, &["check"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.text());
+    let line = "shared: redis://127.0.0.1:6379; without an answer: limits allow, revocation deny\n";
+    assert!(checked.text().contains(line), "{}", checked.text());
+}
