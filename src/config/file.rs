@@ -942,6 +942,13 @@ pub struct UpstreamSection {
     #[serde(deserialize_with = "one_or_many", serialize_with = "shown::servers")]
     #[schemars(with = "OneOrMany<String>")]
     pub servers: Vec<String>,
+    /// How the names of servers become addresses.
+    #[serde(deserialize_with = "word")]
+    pub resolve: Resolve,
+    /// The addresses of the nameservers for the names of servers; if empty, those of the system.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub resolver: Vec<String>,
     /// An upstream that is part of the gateway.
     #[serde(deserialize_with = "optional_word")]
     pub builtin: Option<Builtin>,
@@ -990,6 +997,8 @@ impl Default for UpstreamSection {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
+            resolve: Resolve::EveryAddress,
+            resolver: Vec::new(),
             builtin: None,
             protocol: UpstreamProtocol::Http1,
             connect_timeout: Duration::seconds(2),
@@ -1041,6 +1050,16 @@ impl UpstreamTlsSection {
     pub(crate) const fn is_named(&self) -> bool {
         self.server_name.is_some() || !self.pinned_names.is_empty()
     }
+}
+
+/// `[upstream.NAME] resolve`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolve {
+    /// Each address of a name is a server. The name is resolved again when its addresses expire.
+    EveryAddress,
+    /// A name is one server. It is resolved at each new connection.
+    PerConnection,
 }
 
 /// `[upstream.NAME] protocol`

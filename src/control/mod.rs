@@ -19,6 +19,7 @@ mod shared;
 mod signals;
 mod tasks;
 mod upstream_checks;
+mod upstream_names;
 
 pub(crate) use admin::Admin;
 pub(crate) use reload::{ReloadRequest, ReloadStatus, Reloader, log_finding};

@@ -9,6 +9,7 @@ use super::file_watch::FileWatch;
 use super::introspection::Interviewers;
 use super::issuer_keys::{self, KeyFetchers};
 use super::upstream_checks::UpstreamChecks;
+use super::upstream_names::UpstreamNames;
 use super::{keys, signals};
 use crate::authority::Authority;
 use crate::clock::Now;
@@ -22,7 +23,9 @@ use crate::timestamp::rfc3339;
 use crate::tls::Certificates;
 use crate::worker::Shared;
 use serde::Serialize;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{mpsc, oneshot};
@@ -177,7 +180,8 @@ pub(crate) struct Reloader {
     fetchers: KeyFetchers,
     interviewers: Interviewers,
     /// The tasks that check the servers of the current policy's upstreams.
-    checks: UpstreamChecks,
+    checks: Rc<RefCell<UpstreamChecks>>,
+    names: UpstreamNames,
     /// The tasks that poll the current policy's transmitters of signals.
     polls: Vec<JoinHandle<()>>,
     /// The task that watches the current policy's API keys.
@@ -221,7 +225,8 @@ impl Reloader {
             api_keys: None,
             fetchers: KeyFetchers::default(),
             interviewers: Interviewers::default(),
-            checks: UpstreamChecks::default(),
+            checks: Rc::default(),
+            names: UpstreamNames::default(),
             polls: Vec::new(),
         }
     }
@@ -370,7 +375,8 @@ impl Reloader {
         }
         self.fetchers.follow(&self.shared, &self.settings.state_dir);
         self.interviewers.follow(&self.shared);
-        self.checks.follow(&self.shared);
+        self.checks.borrow_mut().follow(&self.shared);
+        self.names.follow(&self.shared, &self.checks);
         if let Some(task) = self.api_keys.take() {
             task.abort();
         }

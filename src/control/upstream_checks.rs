@@ -16,7 +16,8 @@ impl UpstreamChecks {
     /// task.
     pub(super) fn follow(&mut self, shared: &Arc<Shared>) {
         let policy = shared.policy.load();
-        let wanted: Vec<_> = policy.upstreams.iter().flat_map(|upstream| upstream.checks.iter()).collect();
+        let wanted: Vec<_> =
+            policy.upstreams.iter().flat_map(|upstream| upstream.members().checks.clone()).collect();
         let is_checked =
             |check: &Check| wanted.iter().any(|wanted| Arc::ptr_eq(&wanted.server, &check.server));
         // Results of checks that no longer run must not keep a server out of use.
@@ -26,7 +27,7 @@ impl UpstreamChecks {
             }
         };
         let start = |check| tokio::task::spawn_local(keep_checking(shared.clone(), check));
-        self.0.follow(wanted.iter().copied().cloned().collect(), start, stopped);
+        self.0.follow(wanted.clone(), start, stopped);
     }
 }
 
@@ -61,19 +62,21 @@ fn random() -> f64 {
     f64::from(bits) / f64::from(u32::MAX)
 }
 
-/// Describes the upstreams with a check or with a server that is down, in one line per upstream and one per such server.
+/// Describes the upstreams with a name, a check or a server that is down, in one line per name, upstream and such server.
 pub(super) fn lines(upstreams: &[Arc<Upstream>]) -> String {
     upstreams.iter().map(|upstream| upstream_lines(upstream)).collect()
 }
 
 fn upstream_lines(upstream: &Upstream) -> String {
-    let up = upstream.servers.iter().filter(|server| server.is_up()).count();
-    if upstream.checks.is_empty() && up == upstream.servers.len() {
-        return String::new();
+    let members = upstream.members();
+    let mut lines = upstream.names().map(|names| names.lines()).unwrap_or_default();
+    let up = members.servers.iter().filter(|server| server.is_up()).count();
+    if members.checks.is_empty() && up == members.servers.len() {
+        return lines;
     }
-    let mut lines = format!("upstream {}: {up} of {} servers up\n", upstream.name, upstream.servers.len());
-    for server in upstream.servers.iter().filter(|server| !server.is_up()) {
-        let check = upstream.checks.iter().find(|check| Arc::ptr_eq(&check.server, server));
+    lines.push_str(&format!("upstream {}: {up} of {} servers up\n", upstream.name, members.servers.len()));
+    for server in members.servers.iter().filter(|server| !server.is_up()) {
+        let check = members.checks.iter().find(|check| Arc::ptr_eq(&check.server, server));
         let why = match check.and_then(|check| check.error()) {
             Some(error) => format!("check: {error}"),
             None => "it failed a request and has not answered since".to_owned(),

@@ -46,9 +46,10 @@ pub(super) fn servers_of(delivery: &Delivery, key: KeyFacts<'_>) -> Vec<String> 
         return vec!["the built-in echo".to_owned()];
     };
     let origin = |server: &Arc<Server>| server.origin.to_string();
+    let members = upstream.members();
     match upstream.balance.key(key) {
-        Some(key) => upstream.in_turn(Instant::now(), Some(key), |_| 0).map(origin).collect(),
-        None => upstream.servers.iter().map(origin).collect(),
+        Some(key) => upstream.in_turn(&members, Instant::now(), Some(key), |_| 0).map(origin).collect(),
+        None => members.servers.iter().map(origin).collect(),
     }
 }
 

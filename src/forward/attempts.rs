@@ -49,7 +49,8 @@ pub(super) async fn send(
 ) -> Result<(Answered, Lease), Denial> {
     let Outbound { upload, headers, inflow, key } = request;
     let mut attempts = Attempts::default();
-    let mut servers = upstream.in_turn(now, key, |server| pools.load(server)).peekable();
+    let members = upstream.members();
+    let mut servers = upstream.in_turn(&members, now, key, |server| pools.load(server)).peekable();
     while let Some(server) = servers.next().or_else(|| attempts.left_over()) {
         notes.server = Some(server.clone());
         upload.name_host(|| server.authority());

@@ -1,6 +1,7 @@
 //! Chooses the order in which one request tries the servers of its upstream. Nothing here locks, and nothing allocates
 //! while no server is set aside.
 
+use super::members::Members;
 use super::upstream::{Server, Upstream};
 use crate::authenticate::credential::cookie;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
@@ -9,7 +10,7 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicUsize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The way in which a request chooses the server that it tries first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -239,7 +240,7 @@ fn gcd(one: u16, other: u16) -> u16 {
 /// The servers in the order in which one request tries them. Each server occurs once, even if it fails in the meantime.
 #[derive(Debug)]
 pub(crate) struct Order<'u> {
-    upstream: &'u Upstream,
+    members: &'u Members,
     first: First,
     given: usize,
     /// The servers that were set aside when the request arrived. They come last.
@@ -257,36 +258,37 @@ enum First {
 
 impl<'u> Order<'u> {
     pub(super) fn new(
-        upstream: &'u Upstream,
+        upstream: &Upstream,
+        members: &'u Members,
         now: Instant,
         key: Option<Key>,
         load: impl Fn(&Server) -> usize,
     ) -> Self {
-        let count = upstream.servers.len();
+        let count = members.servers.len();
         if count == 1 {
-            return Self { upstream, first: First::From(0), given: 0, aside: Vec::new() };
+            return Self { members, first: First::From(0), given: 0, aside: Vec::new() };
         }
         // This list is nearly always empty, and an empty list does not allocate.
-        let mut aside: Vec<usize> = (0..count).filter(|at| upstream.servers[*at].is_set_aside(now)).collect();
-        if !aside.is_empty() && upstream.is_panic(aside.len()) {
+        let mut aside: Vec<usize> = (0..count).filter(|at| members.servers[*at].is_set_aside(now)).collect();
+        if !aside.is_empty() && upstream.is_panic(members, aside.len()) {
             aside.clear();
         }
         if !upstream.slow_start.is_zero() {
-            spare(upstream, &mut aside, now, key);
+            spare(members, upstream.slow_start, &mut aside, now, key);
         }
         let first = match key {
             Some(key) => First::Ranked(key, None),
-            None => First::From(first(upstream, &aside, load)),
+            None => First::From(first(&upstream.balance, members, &aside, load)),
         };
-        Self { upstream, first, given: 0, aside }
+        Self { members, first, given: 0, aside }
     }
 
     /// Returns the next server by rank: the highest of those below the last server given.
     fn next_ranked(&self, key: Key, last: Option<(bool, u64, usize)>) -> Option<(bool, u64, usize)> {
         let place = |(at, server): (usize, &Arc<Server>)| {
-            (!self.aside.contains(&at), rank(key, server.hash, self.upstream.turns.weights[at]), at)
+            (!self.aside.contains(&at), rank(key, server.hash, self.members.turns.weights[at]), at)
         };
-        let places = self.upstream.servers.iter().enumerate().map(place);
+        let places = self.members.servers.iter().enumerate().map(place);
         places.filter(|place| last.is_none_or(|last| *place < last)).max()
     }
 }
@@ -295,12 +297,12 @@ impl<'u> Iterator for Order<'u> {
     type Item = &'u Arc<Server>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let count = self.upstream.servers.len();
+        let count = self.members.servers.len();
         match self.first {
             First::Ranked(key, last) => {
                 let next = self.next_ranked(key, last)?;
                 self.first = First::Ranked(key, Some(next));
-                Some(&self.upstream.servers[next.2])
+                Some(&self.members.servers[next.2])
             }
             First::From(start) => {
                 // The second pass gives the servers that are set aside.
@@ -309,7 +311,7 @@ impl<'u> Iterator for Order<'u> {
                     let (at, is_late) = ((start + self.given) % count, self.given >= count);
                     self.given += 1;
                     if self.aside.contains(&at) == is_late {
-                        return Some(&self.upstream.servers[at]);
+                        return Some(&self.members.servers[at]);
                     }
                 }
                 None
@@ -319,35 +321,35 @@ impl<'u> Iterator for Order<'u> {
 }
 
 /// Sets servers aside for this request that came back recently, as often as their slow start demands.
-fn spare(upstream: &Upstream, aside: &mut Vec<usize>, now: Instant, key: Option<Key>) {
+fn spare(members: &Members, slow_start: Duration, aside: &mut Vec<usize>, now: Instant, key: Option<Key>) {
     let failed = aside.len();
     let mut random = key.map(|key| key.0);
-    for (at, server) in upstream.servers.iter().enumerate() {
+    for (at, server) in members.servers.iter().enumerate() {
         if aside[..failed].contains(&at) {
             continue;
         }
-        let Some(share) = server.health.share(now, upstream.slow_start) else { continue };
+        let Some(share) = server.health.share(now, slow_start) else { continue };
         // A key stays with the server once the server's share is large enough for it.
-        let random = *random.get_or_insert_with(|| upstream.turns.draw());
+        let random = *random.get_or_insert_with(|| members.turns.draw());
         if scatter(random ^ !server.hash) >> 48 >= u64::from(share) {
             aside.push(at);
         }
     }
-    if aside.len() == upstream.servers.len() {
+    if aside.len() == members.servers.len() {
         aside.truncate(failed);
     }
 }
 
 /// Returns the index of the server that a request without a key tries first. There are at least two servers.
-fn first(upstream: &Upstream, aside: &[usize], load: impl Fn(&Server) -> usize) -> usize {
-    let (turns, count) = (&upstream.turns, upstream.servers.len());
+fn first(balance: &Balance, members: &Members, aside: &[usize], load: impl Fn(&Server) -> usize) -> usize {
+    let (turns, count) = (&members.turns, members.servers.len());
     // Orders servers by their load in proportion to their weight.
     let compare = |one: &usize, other: &usize| -> Ordering {
-        let share = |at: usize, by: usize| load(&upstream.servers[at]) as u64 * u64::from(turns.weights[by]);
+        let share = |at: usize, by: usize| load(&members.servers[at]) as u64 * u64::from(turns.weights[by]);
         let is_aside = |at: &usize| aside.contains(at);
         is_aside(one).cmp(&is_aside(other)).then_with(|| share(*one, *other).cmp(&share(*other, *one)))
     };
-    match &upstream.balance {
+    match balance {
         Balance::RoundRobin | Balance::Hash(_) => turns.next(aside),
         // Of several servers with equal load, `min_by` returns the first. The turns let them alternate.
         Balance::LeastRequests => {

@@ -5,6 +5,7 @@ use super::faults::{ConnectError, is_own};
 use super::upstream::Server;
 use rustls::pki_types::ServerName;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -20,13 +21,11 @@ async fn open(server: &Server) -> Result<Stream, ConnectError> {
     if let Some(path) = &server.socket {
         return UnixStream::connect(path).await.map(Stream::Unix).map_err(ConnectError::of_tcp);
     }
-    let name = (&*server.host, server.port);
-    let addresses = tokio::net::lookup_host(name).await.map_err(|error| match is_own(&error) {
-        true => ConnectError::Own(error),
-        false => ConnectError::Name(error),
-    })?;
-    let addresses: Vec<_> = addresses.collect();
-    let stream = TcpStream::connect(&*addresses).await.map_err(ConnectError::of_tcp)?;
+    let stream = match server.address {
+        Some(address) => TcpStream::connect(address).await,
+        None => TcpStream::connect(&*resolve(server).await?).await,
+    };
+    let stream = stream.map_err(ConnectError::of_tcp)?;
     stream.set_nodelay(true).map_err(ConnectError::of_tcp)?;
     match &server.tls {
         None => Ok(Stream::Plain(stream)),
@@ -40,4 +39,19 @@ async fn open(server: &Server) -> Result<Stream, ConnectError> {
             Ok(Stream::Tls(Box::new(stream)))
         }
     }
+}
+
+/// Resolves the name of a server without an address.
+async fn resolve(server: &Server) -> Result<Vec<SocketAddr>, ConnectError> {
+    if !server.nameservers.is_system() {
+        let found = server.nameservers.lookup(&server.host).await;
+        let found = found.map_err(|error| ConnectError::Name(io::Error::other(error.to_string())))?;
+        return Ok(found.all.into_iter().map(|address| SocketAddr::new(address, server.port)).collect());
+    }
+    let found = tokio::net::lookup_host((&*server.host, server.port)).await;
+    let found = found.map_err(|error| match is_own(&error) {
+        true => ConnectError::Own(error),
+        false => ConnectError::Name(error),
+    })?;
+    Ok(found.collect())
 }

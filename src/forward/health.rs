@@ -101,6 +101,11 @@ impl Health {
         self.is_down.swap(false, Ordering::Relaxed)
     }
 
+    /// Begins the slow start of a server that is new among others.
+    pub(super) fn begin_slow_start(&self, now: Instant) {
+        self.back_at.store(self.nanos(now).max(1), Ordering::Relaxed);
+    }
+
     /// Records whether the active checks pass. Returns whether this is a change.
     pub(super) fn set_checked(&self, passes: bool, now: Instant) -> bool {
         let is_change = self.fails_checks.swap(!passes, Ordering::Relaxed) == passes;

@@ -13,6 +13,7 @@ use super::deadline::Deadlines;
 use super::faults::ConnectError;
 use super::http2::Links;
 use super::open_streams::{OpenStream, OpenStreams, StreamBounds, StreamKind};
+use super::server_id::ServerId;
 use super::upstream::{Server, Upstream};
 use crate::authenticate::Principal;
 use crate::journal::Journal;
@@ -87,7 +88,8 @@ enum Turn {
 /// Reserves one connection in the server's share, from the attempt to open it until it has ended. When the slot is
 /// dropped, the first request in line gets a new slot.
 pub(super) struct Slot {
-    server: usize,
+    /// Keeps the number from being used for another server.
+    server: ServerId,
     core: usize,
     /// The pools own the idle connections, and so their slots.
     pools: Weak<Pools>,
@@ -99,7 +101,6 @@ pub(super) struct Slot {
 pub(super) struct Lease {
     pub(super) connection: Rc<Connection>,
     pub(super) reused: bool,
-    server: usize,
     pools: Rc<Pools>,
 }
 
@@ -124,7 +125,7 @@ impl fmt::Debug for Pools {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("Lease").field("server", &self.connection.slot.server).finish_non_exhaustive()
     }
 }
 
@@ -178,9 +179,9 @@ impl Pools {
     pub(super) fn reuse(self: &Rc<Self>, server: &Server) -> Option<Lease> {
         loop {
             // The loan of the pool must end before a connection is dropped, because its slot returns to the pool.
-            let idle = self.servers.borrow_mut().get_mut(server.id)?.idle.pop()?;
+            let idle = self.servers.borrow_mut().get_mut(server.id.index())?.idle.pop()?;
             if is_ready(&idle.connection) {
-                return Some(self.lease(idle.connection, true, server.id));
+                return Some(self.lease(idle.connection, true));
             }
         }
     }
@@ -188,7 +189,7 @@ impl Pools {
     /// Returns the number of this core's requests that use or await a connection to a server.
     pub(super) fn load(&self, server: &Server) -> usize {
         let servers = self.servers.borrow();
-        servers.get(server.id).map_or(0, |pool| pool.open - pool.idle.len() + pool.queue.len())
+        servers.get(server.id.index()).map_or(0, |pool| pool.open - pool.idle.len() + pool.queue.len())
     }
 
     /// Opens a connection, if the server's share allows another one. With `wait`, waits up to that time for the right
@@ -221,7 +222,7 @@ impl Pools {
         match result {
             Ok(stream) => {
                 counts.inspect(|counts| counts.connections.add(1));
-                Ok(self.lease(Rc::new(Connection::new(stream, slot)), false, server.id))
+                Ok(self.lease(Rc::new(Connection::new(stream, slot)), false))
             }
             Err(fault) => {
                 counts.inspect(|counts| counts.count_connect_error(&fault));
@@ -230,22 +231,23 @@ impl Pools {
         }
     }
 
-    fn lease(self: &Rc<Self>, connection: Rc<Connection>, reused: bool, server: usize) -> Lease {
-        Lease { connection, reused, server, pools: self.clone() }
+    fn lease(self: &Rc<Self>, connection: Rc<Connection>, reused: bool) -> Lease {
+        Lease { connection, reused, pools: self.clone() }
     }
 
     /// Returns the right to open a connection, unless the whole share is in use.
     fn open_slot(self: &Rc<Self>, upstream: &Upstream, server: &Server) -> Option<Slot> {
         let mut servers = self.servers.borrow_mut();
-        if servers.len() <= server.id {
-            servers.resize_with(server.id + 1, PerServer::default);
+        let index = server.id.index();
+        if servers.len() <= index {
+            servers.resize_with(index + 1, PerServer::default);
         }
-        let pool = &mut servers[server.id];
+        let pool = &mut servers[index];
         if pool.open >= upstream.share {
             return None;
         }
         pool.open += 1;
-        Some(Slot::occupy(self, server.id, upstream.counters.clone()))
+        Some(Slot::occupy(self, server.id.clone(), upstream.counters.clone()))
     }
 
     /// Waits in line for a connection that another request releases, or for the right to open one.
@@ -259,7 +261,7 @@ impl Pools {
         let (turn, mine) = oneshot::channel();
         {
             let mut servers = self.servers.borrow_mut();
-            let line = &mut servers[server.id].queue;
+            let line = &mut servers[server.id.index()].queue;
             if line.len() >= WAITING_MAX {
                 // The line may still contain requests whose client has disconnected or whose time is over.
                 line.retain(|waiting| !waiting.turn.is_closed());
@@ -282,13 +284,13 @@ impl Pools {
         }
     }
 
-    fn put(self: &Rc<Self>, server: usize, connection: Rc<Connection>) {
+    fn put(self: &Rc<Self>, connection: Rc<Connection>) {
         let mut servers = self.servers.borrow_mut();
-        let pool = &mut servers[server];
+        let pool = &mut servers[connection.slot.server.index()];
         if !pool.queue.is_empty()
             && let Some(first) = pool.first_in_line(|first| first.accepts_kept && is_ready(&connection))
         {
-            let lease = self.lease(connection, true, server);
+            let lease = self.lease(connection, true);
             drop(servers);
             // The receiver still exists: `first_in_line` checked it on this thread.
             let _ = first.turn.send(Turn::Connection(lease));
@@ -358,7 +360,7 @@ impl Drop for QueueCount<'_> {
 }
 
 impl Slot {
-    fn occupy(pools: &Rc<Pools>, server: usize, counters: Arc<UpstreamCounters>) -> Self {
+    fn occupy(pools: &Rc<Pools>, server: ServerId, counters: Arc<UpstreamCounters>) -> Self {
         let slot = Self { server, core: pools.core, pools: Rc::downgrade(pools), counters };
         slot.counts().inspect(|counts| counts.open.add(1));
         slot
@@ -385,14 +387,14 @@ impl Drop for Slot {
         self.counts().inspect(|counts| counts.open.sub(1));
         let Some(pools) = self.pools.upgrade() else { return };
         let mut servers = pools.servers.borrow_mut();
-        let pool = &mut servers[self.server];
+        let pool = &mut servers[self.server.index()];
         pool.open -= 1;
         let open = pool.open;
         // After a reload that lowers the bound, more connections may be open than the bound allows.
         if let Some(first) = pool.first_in_line(|first| open < first.share) {
             pool.open += 1;
             drop(servers);
-            let slot = Self::occupy(&pools, self.server, first.counters);
+            let slot = Self::occupy(&pools, self.server.clone(), first.counters);
             // The receiver still exists: `first_in_line` checked it on this thread.
             let _ = first.turn.send(Turn::Slot(slot));
         }
@@ -417,6 +419,6 @@ impl Lease {
             return self.connection.slot.count_unasked();
         }
         self.connection.trim();
-        self.pools.put(self.server, self.connection);
+        self.pools.put(self.connection);
     }
 }

@@ -1,17 +1,20 @@
 //! Upstreams: their servers, the order in which a request tries the servers, and the servers that are set aside after
 //! a failure.
 
-use super::balance::{Balance, Key, Order, Turns, hash_of_origin};
-use super::check::Check;
+use super::balance::{Balance, Key, Order, hash_of_origin};
 use super::counters::UpstreamCounters;
 use super::health::Health;
+use super::members::{Configured, Current, Group, MemberSettings, Members, Names};
+use super::resolve::Nameservers;
 use super::retry_budget::RetryBudget;
+use super::server_id::ServerId;
 use http::HeaderValue;
 use rustls::pki_types::ServerName;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
 
@@ -20,8 +23,8 @@ use tokio_rustls::TlsConnector;
 pub struct Upstream {
     /// The upstream's name in the policy.
     pub(crate) name: Arc<str>,
-    /// The servers, of which there is at least one.
-    pub(crate) servers: Box<[Arc<Server>]>,
+    /// The servers.
+    group: Group,
     /// The timeout for opening a connection, including the TLS handshake.
     pub(crate) connect_timeout: Duration,
     /// The timeout for the head of the answer, and then for each read of its body.
@@ -32,8 +35,6 @@ pub struct Upstream {
     pub(crate) counters: Arc<UpstreamCounters>,
     /// The way in which a request chooses its first server.
     pub(crate) balance: Balance,
-    /// The order in which the servers take turns, by weight.
-    pub(super) turns: Turns,
     /// The protocol of all servers.
     pub(crate) protocol: Protocol,
     /// The number of requests that may be repeated.
@@ -42,8 +43,6 @@ pub struct Upstream {
     pub(crate) slow_start: Duration,
     /// All servers are used if fewer than this percentage of them is not set aside.
     pub(crate) panic_below: u8,
-    /// The active checks: one for each server, or none.
-    pub(crate) checks: Vec<Arc<Check>>,
     /// Whether the log already reports that this upstream sets cookies with the gateway's names.
     cookies_reported: AtomicBool,
 }
@@ -60,14 +59,20 @@ pub enum Protocol {
 
 /// One server.
 pub struct Server {
-    /// The server's index in each core's table of pools, unique within this process.
-    pub(crate) id: usize,
+    /// The server's index in each core's table of pools.
+    pub(crate) id: ServerId,
     /// `http://host:port` or `unix:/path`, as in the policy.
+    url: Arc<str>,
+    /// The URL, and the address if the URL has a name, for operators.
     pub(crate) origin: Arc<str>,
     /// The host name or address, without brackets.
     pub(crate) host: Box<str>,
     /// The TCP port.
     pub(crate) port: u16,
+    /// The address; `None` if the host is a name that each connection resolves.
+    pub(crate) address: Option<SocketAddr>,
+    /// The nameservers for a host without an address.
+    pub(crate) nameservers: Nameservers,
     /// The path of a server at a Unix socket.
     pub(crate) socket: Option<Box<Path>>,
     /// The TLS settings of an `https` server.
@@ -95,44 +100,67 @@ impl fmt::Debug for Server {
 }
 
 impl Upstream {
-    /// Creates an upstream with these servers. The upstream has the same name as `counters`.
+    /// Creates an upstream. It has the same name as `counters`. `before` is the upstream in the previous policy, and
+    /// `known` returns the equal server of the previous policy, if there is one.
     pub(crate) fn new(
         counters: Arc<UpstreamCounters>,
-        servers: Vec<Arc<Server>>,
-        connect_timeout: Duration,
-        timeout: Duration,
-        share: usize,
+        settings: MemberSettings,
+        servers: Vec<Configured>,
+        before: Option<&Self>,
+        known: &dyn Fn(Server) -> Arc<Server>,
     ) -> Self {
-        assert!(!servers.is_empty(), "the compiler refuses an upstream without servers");
         Self {
             name: counters.name().clone(),
-            turns: Turns::new(&vec![1; servers.len()]),
-            servers: servers.into(),
-            connect_timeout,
-            timeout,
-            share: share.max(1),
+            slow_start: settings.slow_start,
+            group: Group::new(settings, servers, before.map(|before| &before.group), known),
+            connect_timeout: Duration::ZERO,
+            timeout: Duration::ZERO,
+            share: 1,
             counters,
             balance: Balance::RoundRobin,
             protocol: Protocol::Http1,
             retry_budget: RetryBudget { percent: 100, floor: u64::MAX },
-            slow_start: Duration::ZERO,
             panic_below: 0,
-            checks: Vec::new(),
             cookies_reported: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the servers at this moment. A request uses one result to its end.
+    #[inline]
+    pub(crate) fn members(&self) -> Current<'_> {
+        self.group.current()
+    }
+
+    /// Returns the servers with names, if each of their addresses is a server.
+    pub(crate) fn names(&self) -> Option<&Arc<Names>> {
+        match &self.group {
+            Group::Fixed(_) => None,
+            Group::Named(names) => Some(names),
+        }
+    }
+
+    /// Returns the servers at this moment, and those of the policy.
+    pub(crate) fn all_servers(&self) -> Vec<Arc<Server>> {
+        let mut servers = self.members().servers.to_vec();
+        if let Group::Named(names) = &self.group {
+            servers.extend(names.configured().iter().map(|configured| configured.server.clone()));
+        }
+        servers
+    }
+
+    /// Returns the addresses of the servers in the policy, in canonical form.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        match &self.group {
+            Group::Fixed(members) => members.servers.iter().map(|server| server.address()).collect(),
+            Group::Named(names) => {
+                names.configured().iter().map(|configured| configured.server.address()).collect()
+            }
         }
     }
 
     /// Returns true on the first call only, so that the log reports the cookies once even if every answer sets them.
     pub(super) fn is_first_report_of_cookies(&self) -> bool {
         !self.cookies_reported.swap(true, Ordering::Relaxed)
-    }
-
-    /// Sets the way in which requests choose their servers. A weight of 2 gets twice as many requests as a weight of 1.
-    /// There are as many weights as servers.
-    pub(crate) fn balanced(mut self, balance: Balance, weights: &[u16]) -> Self {
-        assert_eq!(self.servers.len(), weights.len(), "the compiler refuses other numbers of weights");
-        (self.balance, self.turns) = (balance, Turns::new(weights));
-        self
     }
 
     /// Takes one retry of a core's request from the budget. Returns whether the request may be sent again.
@@ -144,25 +172,28 @@ impl Upstream {
 
     /// Whether so few servers are left that all are used, also those that are set aside.
     pub(crate) fn is_in_panic(&self, now: Instant) -> bool {
-        self.is_panic(self.servers.iter().filter(|server| server.is_set_aside(now)).count())
+        let members = self.members();
+        let aside = members.servers.iter().filter(|server| server.is_set_aside(now)).count();
+        self.is_panic(&members, aside)
     }
 
     /// Whether all servers are used if this number is set aside.
-    pub(super) fn is_panic(&self, aside: usize) -> bool {
-        let count = self.servers.len();
+    pub(super) fn is_panic(&self, members: &Members, aside: usize) -> bool {
+        let count = members.servers.len();
         aside > 0 && (count - aside) * 100 < count * usize::from(self.panic_below)
     }
 
     /// Returns the servers in the order in which one request should try them. The order starts with the server that
     /// `balance` chooses by the request's key or the servers' `load`, and servers that are set aside come last. These
     /// servers are still tried, because otherwise the request would certainly be answered with a 503.
-    pub(crate) fn in_turn(
-        &self,
+    pub(crate) fn in_turn<'u>(
+        &'u self,
+        members: &'u Members,
         now: Instant,
         key: Option<Key>,
         load: impl Fn(&Server) -> usize,
-    ) -> Order<'_> {
-        Order::new(self, now, key, load)
+    ) -> Order<'u> {
+        Order::new(self, members, now, key, load)
     }
 }
 
@@ -177,16 +208,17 @@ impl Server {
 
     /// Creates a server that has not failed.
     pub(crate) fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<Tls>) -> Self {
-        static IDS: AtomicUsize = AtomicUsize::new(0);
-        let hash = hash_of_origin(&origin);
         Self {
-            id: IDS.fetch_add(1, Ordering::Relaxed),
+            id: ServerId::new(),
+            url: origin.clone(),
+            hash: hash_of_origin(&origin),
             origin,
+            address: host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, port)),
+            nameservers: Nameservers::default(),
             host,
             port,
             socket: None,
             tls,
-            hash,
             health: Health::new(),
         }
     }
@@ -194,6 +226,26 @@ impl Server {
     /// Creates a server at a Unix socket that has not failed.
     pub(crate) fn at_socket(origin: Arc<str>, path: &Path) -> Self {
         Self { socket: Some(path.into()), ..Self::new(origin, "localhost".into(), 0, None) }
+    }
+
+    /// Makes a server with a name use these nameservers.
+    pub(crate) fn with_nameservers(self, nameservers: Nameservers) -> Self {
+        Self { nameservers, ..self }
+    }
+
+    /// Creates a server at one address of this server's name.
+    pub(super) fn at_address(&self, address: IpAddr) -> Self {
+        let origin: Arc<str> = format!("{} ({address})", self.url).into();
+        Self {
+            url: self.url.clone(),
+            address: Some(SocketAddr::new(address, self.port)),
+            ..Self::new(origin, self.host.clone(), self.port, self.tls.clone())
+        }
+    }
+
+    /// Whether the host is a name.
+    pub(crate) fn has_name(&self) -> bool {
+        self.socket.is_none() && self.address.is_none()
     }
 
     /// Whether the server failed so recently, or fails its checks, that requests try other servers first.
@@ -230,6 +282,6 @@ impl Server {
         if self.socket.is_some() {
             return Some(HeaderValue::from_static("localhost"));
         }
-        HeaderValue::try_from(self.origin.split_once("://").map_or(&*self.origin, |(_, rest)| rest)).ok()
+        HeaderValue::try_from(self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest)).ok()
     }
 }

@@ -11,20 +11,23 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
     let help = "Whether a server responds: 0 from its first failure until it responds again, and while its checks fail.";
     out.family("portcullis_upstream_up", help, Kind::Gauge);
     for upstream in upstreams {
-        for server in &upstream.servers {
+        for server in &upstream.members().servers {
             let labels = [("upstream", &*upstream.name), ("server", &*server.origin)];
             out.sample(&labels, u64::from(server.is_up()));
         }
     }
     let help = "Active checks of upstream servers, by outcome.";
     out.family("portcullis_upstream_checks_total", help, Kind::Counter);
-    for check in upstreams.iter().flat_map(|upstream| upstream.checks.iter()) {
-        for (outcome, count) in check.counts() {
-            let labels =
-                [("upstream", &*check.upstream), ("server", &*check.server.origin), ("outcome", outcome)];
-            out.sample(&labels, count);
+    for upstream in upstreams {
+        for check in &upstream.members().checks {
+            for (outcome, count) in check.counts() {
+                let labels =
+                    [("upstream", &*check.upstream), ("server", &*check.server.origin), ("outcome", outcome)];
+                out.sample(&labels, count);
+            }
         }
     }
+    names(out, upstreams);
     let help = "Whether so few servers are left that all are used (panic_below).";
     out.family("portcullis_upstream_panic", help, Kind::Gauge);
     let now = Instant::now();
@@ -101,5 +104,26 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
     for upstream in upstreams.iter().filter(|upstream| upstream.counters.used().next().is_some()) {
         let shards = upstream.counters.used().map(|shard| &shard.durations);
         out.durations(&[("upstream", &upstream.name)], shards);
+    }
+}
+
+/// Writes the state of the names whose addresses are servers.
+fn names(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
+    let named = || upstreams.iter().filter_map(|upstream| upstream.names());
+    let help = "Addresses in use of the name of an upstream server. 0 before the first answer.";
+    out.family("portcullis_upstream_addresses", help, Kind::Gauge);
+    for names in named() {
+        for (name, count) in names.counts() {
+            out.sample(&[("upstream", &**names.upstream()), ("name", name)], count as u64);
+        }
+    }
+    let help = "Lookups of the names of upstream servers, by outcome.";
+    out.family("portcullis_upstream_lookups_total", help, Kind::Counter);
+    for names in named() {
+        for (name, counts) in names.lookups() {
+            for (outcome, count) in counts {
+                out.sample(&[("upstream", &**names.upstream()), ("name", name), ("outcome", outcome)], count);
+            }
+        }
     }
 }

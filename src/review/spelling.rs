@@ -321,7 +321,8 @@ fn may_read_alike(one: &str, other: &str) -> bool {
 fn same_servers(one: &Delivery, other: &Delivery) -> bool {
     match (&one.destination, &other.destination) {
         (Destination::Upstream(one), Destination::Upstream(other)) => {
-            one.servers.iter().any(|one| other.servers.iter().any(|other| one.address() == other.address()))
+            let others = other.addresses();
+            one.addresses().iter().any(|address| others.contains(address))
         }
         (Destination::Echo, Destination::Echo) => one.audience.name == other.audience.name,
         (Destination::Upstream(_), Destination::Echo) | (Destination::Echo, Destination::Upstream(_)) => {

@@ -70,6 +70,7 @@ mod lint;
 mod logs;
 mod mistakes;
 mod monitoring;
+mod names;
 mod overload;
 mod pages;
 mod parked;

@@ -9,6 +9,7 @@ pub mod acme;
 pub mod browser;
 pub mod client;
 pub mod dir;
+pub mod dns;
 pub mod faults;
 pub mod forge;
 pub mod grpc;

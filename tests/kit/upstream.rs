@@ -352,7 +352,11 @@ impl Upstream {
         Self::on(TcpListener::bind("127.0.0.1:0").expect("the system has a free port"), script)
     }
 
-    fn on(listener: TcpListener, script: impl Fn(&Seen, &mut Wire) -> After + Send + Sync + 'static) -> Self {
+    /// Starts an upstream at a listener.
+    pub fn on(
+        listener: TcpListener,
+        script: impl Fn(&Seen, &mut Wire) -> After + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Box::new(script),
@@ -374,6 +378,11 @@ impl Upstream {
             }
         });
         Self { address, shared }
+    }
+
+    /// Returns the upstream's port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// Returns every request so far.

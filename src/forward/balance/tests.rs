@@ -1,5 +1,7 @@
 use super::*;
 use crate::forward::counters::UpstreamCounters;
+use crate::forward::members::{Configured, Current, MemberSettings};
+use crate::forward::resolve::Nameservers;
 use http::HeaderValue;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -10,14 +12,39 @@ fn upstream(count: usize) -> Upstream {
 }
 
 fn named(origins: impl Iterator<Item = String>) -> Upstream {
-    let server = |origin: String| Arc::new(Server::new(Arc::from(origin), "s".into(), 80, None));
-    let timeout = Duration::from_secs(1);
+    let origins: Vec<_> = origins.collect();
+    let weights = vec![1; origins.len()];
+    balanced(origins, Balance::RoundRobin, &weights)
+}
+
+fn balanced(origins: Vec<String>, balance: Balance, weights: &[u16]) -> Upstream {
     let counters = Arc::new(UpstreamCounters::new(Arc::from("u"), 1));
-    Upstream::new(counters, origins.map(server).collect(), timeout, timeout, 10)
+    let configured = |(origin, weight): (String, &u16)| Configured {
+        server: Arc::new(Server::new(Arc::from(origin), "s".into(), 80, None)),
+        weight: *weight,
+        is_expanded: false,
+    };
+    let settings = MemberSettings {
+        upstream: Arc::from("u"),
+        check: None,
+        nameservers: Nameservers::default(),
+        slow_start: Duration::ZERO,
+    };
+    let servers = origins.into_iter().zip(weights).map(configured).collect();
+    let mut upstream = Upstream::new(counters, settings, servers, None, &Arc::new);
+    upstream.balance = balance;
+    upstream
+}
+
+fn fixed(upstream: &Upstream) -> &Members {
+    match upstream.members() {
+        Current::Fixed(members) => members,
+        Current::Named(_) => panic!("the servers have no names"),
+    }
 }
 
 fn order(upstream: &Upstream, now: Instant) -> Vec<String> {
-    upstream.in_turn(now, None, |_| 0).map(|server| server.origin[7..9].to_owned()).collect()
+    upstream.in_turn(fixed(upstream), now, None, |_| 0).map(|server| server.origin[7..9].to_owned()).collect()
 }
 
 #[test]
@@ -31,19 +58,24 @@ fn servers_take_turns() {
 
 /// Returns the number of times that each of four servers with these loads is chosen, out of 4,000.
 fn chosen(balance: &Balance, weights: [u16; 4], loads: [usize; 4], aside: &[usize]) -> [usize; 4] {
-    let upstream = upstream(4).balanced(balance.clone(), &weights);
+    let origins = (0..4).map(|n| format!("http://s{n}:80")).collect();
+    let upstream = balanced(origins, balance.clone(), &weights);
     let now = Instant::now();
     for at in aside {
-        upstream.servers[*at].record_failure(now);
+        fixed(&upstream).servers[*at].record_failure(now);
     }
     let load = |server: &Server| {
-        loads[upstream.servers.iter().position(|known| known.id == server.id).expect("one of the four")]
+        loads[fixed(&upstream)
+            .servers
+            .iter()
+            .position(|known| known.id == server.id)
+            .expect("one of the four")]
     };
     let mut counts = [0; 4];
     for _ in 0..4_000 {
-        let order: Vec<_> = upstream.in_turn(now, None, load).collect();
+        let order: Vec<_> = upstream.in_turn(fixed(&upstream), now, None, load).collect();
         assert_eq!(order.len(), 4, "each server is tried");
-        let first = upstream.servers.iter().position(|known| known.id == order[0].id);
+        let first = fixed(&upstream).servers.iter().position(|known| known.id == order[0].id);
         counts[first.expect("one of the four")] += 1;
     }
     counts
@@ -77,7 +109,7 @@ fn of_two_random_servers_the_less_loaded_one_comes_first() {
 fn a_server_that_failed_comes_last_until_its_pause_is_over() {
     let upstream = upstream(2);
     let now = Instant::now();
-    assert!(upstream.servers[0].record_failure(now));
+    assert!(fixed(&upstream).servers[0].record_failure(now));
     assert_eq!(order(&upstream, now), ["s1", "s0"]);
     assert_eq!(order(&upstream, now), ["s1", "s0"]);
     let later = now + Duration::from_millis(1_001);
@@ -88,8 +120,10 @@ fn a_server_that_failed_comes_last_until_its_pause_is_over() {
 fn a_server_that_fails_while_it_is_tried_is_not_tried_twice() {
     let upstream = upstream(2);
     let now = Instant::now();
-    let tried: Vec<_> =
-        upstream.in_turn(now, None, |_| 0).inspect(|server| assert!(server.record_failure(now))).collect();
+    let tried: Vec<_> = upstream
+        .in_turn(fixed(&upstream), now, None, |_| 0)
+        .inspect(|server| assert!(server.record_failure(now)))
+        .collect();
     assert_eq!(tried.len(), 2);
 }
 
@@ -122,11 +156,14 @@ fn turns_by_weight_are_spaced_evenly() {
 }
 
 fn hashed(origins: &[String], weights: &[u16]) -> Upstream {
-    named(origins.iter().cloned()).balanced(Balance::Hash(Box::new([HashBy::ClientIp])), weights)
+    balanced(origins.to_vec(), Balance::Hash(Box::new([HashBy::ClientIp])), weights)
 }
 
 fn order_for(upstream: &Upstream, key: u64) -> Vec<&str> {
-    upstream.in_turn(Instant::now(), Some(Key(key)), |_| 0).map(|server| &*server.origin).collect()
+    upstream
+        .in_turn(fixed(upstream), Instant::now(), Some(Key(key)), |_| 0)
+        .map(|server| &*server.origin)
+        .collect()
 }
 
 fn keys() -> impl Iterator<Item = u64> {
@@ -182,7 +219,7 @@ fn keys_are_spread_by_weight() {
         let address = IpAddr::from(n.to_be_bytes());
         let headers = HeaderMap::new();
         let key = upstream.balance.key(KeyFacts { principal: None, headers: &headers, address });
-        let first = upstream.in_turn(Instant::now(), key, |_| 0).next().unwrap();
+        let first = upstream.in_turn(fixed(&upstream), Instant::now(), key, |_| 0).next().unwrap();
         counts[origins.iter().position(|origin| **origin == *first.origin).unwrap()] += 1;
     }
     for (count, expected) in counts.into_iter().zip([1_000, 1_000, 2_000, 4_000, 8_000]) {
@@ -195,7 +232,7 @@ fn the_keys_of_a_server_that_failed_spread_over_all_others() {
     let origins: Vec<_> = (0..4).map(|n| format!("http://s{n}:80")).collect();
     let upstream = hashed(&origins, &[1; 4]);
     let before: Vec<_> = keys().map(|key| order_for(&upstream, key)[0].to_owned()).collect();
-    upstream.servers[2].record_failure(Instant::now());
+    fixed(&upstream).servers[2].record_failure(Instant::now());
     let mut gained = [0; 4];
     for (key, before) in keys().zip(before) {
         let order = order_for(&upstream, key);
@@ -273,15 +310,16 @@ fn all_servers_are_used_if_too_few_are_left() {
     let now = Instant::now();
     let mut firsts = |percent: u8, aside: &[usize]| {
         upstream.panic_below = percent;
-        for (at, server) in upstream.servers.iter().enumerate() {
+        for (at, server) in fixed(&upstream).servers.iter().enumerate() {
             if aside.contains(&at) {
                 server.record_failure(now)
             } else {
                 server.record_response()
             };
         }
-        let firsts =
-            (0..8).map(|_| upstream.in_turn(now, None, |_| 0).next().unwrap().origin[8..9].to_owned());
+        let firsts = (0..8).map(|_| {
+            upstream.in_turn(fixed(&upstream), now, None, |_| 0).next().unwrap().origin[8..9].to_owned()
+        });
         (upstream.is_in_panic(now), firsts.collect::<BTreeSet<_>>().len())
     };
     assert_eq!(firsts(50, &[]), (false, 4));
@@ -296,13 +334,16 @@ fn a_server_that_came_back_gets_a_growing_share() {
     let mut upstream = upstream(2);
     upstream.slow_start = Duration::from_secs(10);
     let now = Instant::now();
-    upstream.servers[0].record_failure(now);
-    upstream.servers[0].record_response();
+    fixed(&upstream).servers[0].record_failure(now);
+    fixed(&upstream).servers[0].record_response();
     let back = Instant::now();
     let firsts = |seconds: u64, key: bool| {
         let at = back + Duration::from_secs(seconds);
         let key = |n: u64| key.then_some(Key(scatter(n)));
-        let first = |n: u64| upstream.in_turn(at, key(n), |_| 0).next().unwrap().id == upstream.servers[0].id;
+        let first = |n: u64| {
+            upstream.in_turn(fixed(&upstream), at, key(n), |_| 0).next().unwrap().id
+                == fixed(&upstream).servers[0].id
+        };
         (0..4_000).filter(|n| first(*n)).count()
     };
     for key in [false, true] {

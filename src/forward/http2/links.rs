@@ -8,6 +8,7 @@ use crate::forward::connection::Stream;
 use crate::forward::counters::UpstreamCounters;
 use crate::forward::faults::ConnectError;
 use crate::forward::pool::Pools;
+use crate::forward::server_id::ServerId;
 use crate::forward::upstream::{Server, Upstream};
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
@@ -80,6 +81,8 @@ struct Link {
     /// When the last stream was freed, on the core's coarse clock.
     idle_since: Cell<u64>,
     open: Rc<Cell<usize>>,
+    /// Keeps the number from being used for another server.
+    _server: ServerId,
     counters: Arc<UpstreamCounters>,
     core: usize,
 }
@@ -115,7 +118,7 @@ impl Links {
         waits: bool,
         timeout: Duration,
     ) -> Result<StreamSlot, ObtainError> {
-        let own = self.0.borrow_mut().entry(server.id).or_default().clone();
+        let own = self.0.borrow_mut().entry(server.id.index()).or_default().clone();
         let begun = Instant::now();
         let failures = own.failures.get();
         let mut may_open = true;
@@ -155,7 +158,7 @@ impl Links {
     /// Returns the number of this core's requests that use or await a stream to a server.
     pub(super) fn load(&self, server: &Server) -> usize {
         let servers = self.0.borrow();
-        servers.get(&server.id).map_or(0, |own| {
+        servers.get(&server.id.index()).map_or(0, |own| {
             own.waiting.get() + own.links.borrow().iter().map(|link| link.streams.get()).sum::<usize>()
         })
     }
@@ -203,6 +206,7 @@ impl PerServer {
                     heard: Cell::new(None),
                     idle_since: Cell::new(pools.deadlines.now()),
                     open: self.open.clone(),
+                    _server: server.id.clone(),
                     counters: upstream.counters.clone(),
                     core: pools.core,
                 }));

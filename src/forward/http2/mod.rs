@@ -273,7 +273,8 @@ impl Attempts<'_> {
         let mut busy = None;
         let mut again = None;
         let mut is_last = false;
-        let mut servers = upstream.in_turn(now, key, |server| pools.links.load(server)).peekable();
+        let members = upstream.members();
+        let mut servers = upstream.in_turn(&members, now, key, |server| pools.links.load(server)).peekable();
         loop {
             let next = servers.next().or_else(|| {
                 is_last = true;

@@ -286,7 +286,7 @@ fn guard(route: &Route) -> Guard {
         Handler::Forward(delivery) => match &delivery.destination {
             Destination::Echo => vec!["echo".to_owned()],
             Destination::Upstream(upstream) => {
-                let mut servers: Vec<_> = upstream.servers.iter().map(|server| server.address()).collect();
+                let mut servers = upstream.addresses();
                 servers.sort_unstable();
                 servers
             }

@@ -2,7 +2,7 @@
 
 use super::Faults;
 use crate::config::file::{HealthCheck, HealthSection, UpstreamProtocol, UpstreamSection};
-use crate::forward::{Check, CheckSettings, Probe, Server};
+use crate::forward::{CheckSettings, Probe};
 use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery};
 use std::ops::RangeInclusive;
@@ -12,35 +12,20 @@ use std::time::Duration;
 /// The minimum time between two checks of a server.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// Returns one check for each server. A server that is checked as before keeps its check.
-pub(super) fn checks(
+/// Returns the settings of an upstream's checks; `None` if it has none, or if a fault was reported.
+pub(super) fn check_settings(
     name: &str,
     table: &UpstreamSection,
-    servers: &[Arc<Server>],
-    before: &[Arc<Check>],
     faults: &mut Faults<'_>,
-) -> Vec<Arc<Check>> {
-    let Some(health) = &table.health else { return Vec::new() };
+) -> Option<Arc<CheckSettings>> {
+    let health = table.health.as_ref()?;
     if table.protocol == UpstreamProtocol::Http2 && health.check == HealthCheck::Http {
         let hint = "check = \"tcp\": the gateway sends checks over HTTP/1.1";
         let found = "a GET over HTTP/1.1, but the servers use HTTP/2";
         faults.fault("bad_upstream", &format!("upstream.{name}.health.check"), found, hint);
-        return Vec::new();
+        return None;
     }
-    if table.protocol == UpstreamProtocol::Http2 && matches!(health.check, HealthCheck::Http) {
-        let found = "\"http\", which sends HTTP/1.1, and the upstream uses HTTP/2";
-        faults.fault("bad_upstream", &format!("upstream.{name}.health.check"), found, "check = \"tcp\"");
-    }
-    let Some(settings) = settings(&format!("upstream.{name}.health"), health, faults) else {
-        return Vec::new();
-    };
-    let settings = Arc::new(settings);
-    let name: Arc<str> = Arc::from(name);
-    let check = |server: &Arc<Server>| {
-        let known = before.iter().find(|check| check.is_same(server, &settings)).cloned();
-        known.unwrap_or_else(|| Arc::new(Check::new(name.clone(), server.clone(), settings.clone())))
-    };
-    servers.iter().map(check).collect()
+    settings(&format!("upstream.{name}.health"), health, faults).map(Arc::new)
 }
 
 /// Compiles the percentage of servers below which all are used.

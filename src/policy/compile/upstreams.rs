@@ -4,17 +4,18 @@ use super::Faults;
 use super::authorities::Authorities;
 use super::private;
 use super::trust::{Claims, claim_path, resolve};
-use super::upstream_checks::{checks, panic_below};
+use super::upstream_checks::{check_settings, panic_below};
 use super::upstream_tls::{check_use, connector};
 use crate::config::file::{self as config, File, UpstreamSection};
 use crate::forward::{
-    Audience, Balance, Check, HashBy, Protocol, RETRY_WINDOW, RetryBudget, Server, Tls, Upstream,
-    UpstreamCounters,
+    Audience, Balance, Configured, HashBy, MemberSettings, Nameservers, Protocol, RETRY_WINDOW, RetryBudget,
+    Server, Tls, Upstream, UpstreamCounters,
 };
 use ::aws_lc_rs::hmac;
 use http::{HeaderName, Uri};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,21 +26,19 @@ pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 /// The servers of the previous policy. A server that is also in the new policy keeps its connections and its health.
 type Servers = HashMap<ServerIdentity, Arc<Server>>;
 
-/// The name of the upstream, the origin, the digest of the TLS settings, and the protocol. Two upstreams may check the
-/// same server differently, so each has its own state of the server.
-type ServerIdentity = (Arc<str>, Arc<str>, Option<[u8; 32]>, Protocol);
+/// The name of the upstream, the origin, the nameservers, the digest of the TLS settings, and the protocol. Two upstreams
+/// may check the same server differently, so each has its own state of the server.
+type ServerIdentity = (Arc<str>, Arc<str>, Nameservers, Option<[u8; 32]>, Protocol);
 
 fn identity(upstream: &str, server: &Server, protocol: Protocol) -> ServerIdentity {
     let tls = server.tls.as_ref().map(|tls| tls.identity);
-    (Arc::from(upstream), server.origin.clone(), tls, protocol)
+    (Arc::from(upstream), server.origin.clone(), server.nameservers.clone(), tls, protocol)
 }
 
 /// The state of the previous policy.
 struct Previous {
     servers: Servers,
-    checks: Vec<Arc<Check>>,
-    /// The counters of each upstream, by name.
-    counters: HashMap<Arc<str>, Arc<UpstreamCounters>>,
+    upstreams: HashMap<Arc<str>, Arc<Upstream>>,
     /// The number of cores.
     cores: usize,
 }
@@ -53,16 +52,12 @@ pub(super) fn compile(
     faults: &mut Faults<'_>,
 ) -> Upstreams {
     let servers = before.iter().flat_map(|upstream| {
-        let identity = |server| identity(&upstream.name, server, upstream.protocol);
-        upstream.servers.iter().map(move |server| (identity(server), server.clone()))
+        let identity = |server: &Server| identity(&upstream.name, server, upstream.protocol);
+        upstream.all_servers().into_iter().map(move |server| (identity(&server), server))
     });
-    let counters = before.iter().map(|upstream| (upstream.name.clone(), upstream.counters.clone()));
-    let previous = Previous {
-        servers: servers.collect(),
-        checks: before.iter().flat_map(|upstream| upstream.checks.iter().cloned()).collect(),
-        counters: counters.collect(),
-        cores: cores.max(1),
-    };
+    let upstreams = before.iter().map(|upstream| (upstream.name.clone(), upstream.clone()));
+    let previous =
+        Previous { servers: servers.collect(), upstreams: upstreams.collect(), cores: cores.max(1) };
     let mut roots = Authorities::default();
     let upstream = |(name, table): (&String, _)| {
         (name.clone(), upstream(name, table, &previous, claims, &mut roots, faults))
@@ -137,6 +132,11 @@ fn upstream<'f>(
     check_use(&key, table, faults);
     let wants_tls = table.servers.iter().any(|server| server.starts_with("https://"));
     let tls = if wants_tls { connector(&key, table, roots, faults) } else { None };
+    let nameservers = nameservers(&key, table, faults);
+    let known = |server: Server| {
+        let known = previous.servers.get(&identity(name, &server, protocol)).cloned();
+        known.unwrap_or_else(|| Arc::new(server))
+    };
     let mut servers = Vec::new();
     for (index, text) in table.servers.iter().enumerate() {
         match server(text, tls.as_ref()) {
@@ -144,8 +144,10 @@ fn upstream<'f>(
                 if let Some(socket) = &server.socket {
                     private::check_socket(&format!("{key}.servers[{index}]"), socket, faults);
                 }
-                let known = previous.servers.get(&identity(name, &server, protocol)).cloned();
-                servers.push(known.unwrap_or_else(|| Arc::new(server)));
+                servers.push(match server.has_name() {
+                    true => known(server.with_nameservers(nameservers.clone())),
+                    false => known(server),
+                });
             }
             Err(why) => faults.fault(
                 "bad_server",
@@ -172,24 +174,72 @@ fn upstream<'f>(
         let hint = "use the maximum number of connections to each server, such as 1000";
         faults.fault("bad_value", &format!("{key}.connections"), "0: no request could be forwarded", hint);
     }
-    let checks = checks(name, table, &servers, &previous.checks, faults);
+    let check = check_settings(name, table, faults);
     let panic_below = panic_below(&key, table, faults);
     let weights = weights(&key, table, faults);
     let balance = balance(&key, table, claims, faults)?;
     if servers.is_empty() || servers.len() != weights.len() {
         return None;
     }
-    let counters = previous.counters.get(name).cloned();
+    let before = previous.upstreams.get(name).map(|upstream| &**upstream);
+    let counters = before.map(|before| before.counters.clone());
     let counters =
         counters.unwrap_or_else(|| Arc::new(UpstreamCounters::new(Arc::from(name), previous.cores)));
-    let (connect, answer) = (table.connect_timeout.into(), table.timeout.into());
-    let share = connections.div_ceil(previous.cores);
-    let mut upstream = Upstream::new(counters, servers, connect, answer, share).balanced(balance, &weights);
-    upstream.protocol = protocol;
-    (upstream.checks, upstream.panic_below) = (checks, panic_below);
-    upstream.slow_start = table.slow_start.into();
+    let settings = MemberSettings {
+        upstream: counters.name().clone(),
+        check,
+        nameservers,
+        slow_start: table.slow_start.into(),
+    };
+    let configured = servers.into_iter().zip(weights).map(|(server, weight)| {
+        let is_expanded = table.resolve == config::Resolve::EveryAddress && is_expandable(&server);
+        Configured { server, weight, is_expanded }
+    });
+    // The state of servers with another protocol is not theirs.
+    let before = before.filter(|before| before.protocol == protocol);
+    let mut upstream = Upstream::new(counters, settings, configured.collect(), before, &known);
+    (upstream.connect_timeout, upstream.timeout) = (table.connect_timeout.into(), table.timeout.into());
+    upstream.share = connections.div_ceil(previous.cores).max(1);
+    (upstream.balance, upstream.protocol, upstream.panic_below) = (balance, protocol, panic_below);
     upstream.retry_budget = retry_budget(&key, table, previous.cores, faults);
     Some(Arc::new(upstream))
+}
+
+/// Maximum number of nameservers.
+const NAMESERVERS_MAX: usize = 8;
+
+/// Returns the nameservers of an upstream.
+fn nameservers(key: &str, table: &UpstreamSection, faults: &mut Faults<'_>) -> Nameservers {
+    let key = format!("{key}.resolver");
+    let mut addresses = Vec::new();
+    for (index, text) in table.resolver.iter().enumerate() {
+        let address: Option<SocketAddr> =
+            text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, 53)));
+        match address.filter(|address| address.port() != 0) {
+            Some(address) => addresses.push(address),
+            None => {
+                let hint = "an address of a nameserver, with a port if it is not 53";
+                faults.fault("bad_value", &format!("{key}[{index}]"), format!("\"{text}\""), hint);
+            }
+        }
+    }
+    if addresses.len() > NAMESERVERS_MAX {
+        let hint = format!("use at most {NAMESERVERS_MAX} nameservers");
+        faults.fault("too_many", &key, format!("{} nameservers", addresses.len()), hint);
+    }
+    let has_name = |server: &String| self::server(server, None).is_ok_and(|server| server.has_name());
+    if !addresses.is_empty() && !table.servers.iter().any(has_name) {
+        let hint = "remove it, or write the servers by their names";
+        faults.warn("unused", &key, "nameservers, but no server has a name", hint);
+    }
+    Nameservers(addresses.into())
+}
+
+/// Whether each address of a server's name may be a server. The addresses of `localhost` are one machine, and a service
+/// may listen at only one of them.
+fn is_expandable(server: &Server) -> bool {
+    let host = server.host.trim_end_matches('.').to_ascii_lowercase();
+    server.has_name() && host != "localhost" && !host.ends_with(".localhost")
 }
 
 fn retry_budget(key: &str, table: &UpstreamSection, cores: usize, faults: &mut Faults<'_>) -> RetryBudget {

@@ -1,0 +1,85 @@
+//! Resolves the names of upstream servers when their addresses expire, with one task per upstream.
+
+use super::tasks::Tasks;
+use super::upstream_checks::UpstreamChecks;
+use crate::forward::{Effect, Names};
+use crate::journal::Level;
+use crate::worker::Shared;
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::task::JoinSet;
+
+/// Maximum number of addresses in one event of the log.
+const LOGGED_MAX: usize = 10;
+
+/// The tasks that resolve the names of the current policy.
+#[derive(Debug, Default)]
+pub(super) struct UpstreamNames(Tasks<Names>);
+
+impl UpstreamNames {
+    /// Starts and stops tasks to match the current policy. `checks` follow each change of addresses.
+    pub(super) fn follow(&mut self, shared: &Arc<Shared>, checks: &Rc<RefCell<UpstreamChecks>>) {
+        let policy = shared.policy.load();
+        let wanted = policy.upstreams.iter().filter_map(|upstream| upstream.names().cloned()).collect();
+        let start = |names| tokio::task::spawn_local(keep_all(shared.clone(), checks.clone(), names));
+        self.0.follow(wanted, start, |_| {});
+    }
+}
+
+/// Resolves all names of an upstream. Never returns.
+async fn keep_all(shared: Arc<Shared>, checks: Rc<RefCell<UpstreamChecks>>, names: Arc<Names>) {
+    let mut tasks = JoinSet::new();
+    for (at, name) in names.wanted() {
+        tasks.spawn_local(keep(shared.clone(), checks.clone(), names.clone(), at, name.to_owned()));
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Resolves one name again and again. Never returns.
+async fn keep(
+    shared: Arc<Shared>,
+    checks: Rc<RefCell<UpstreamChecks>>,
+    names: Arc<Names>,
+    at: usize,
+    name: String,
+) {
+    loop {
+        let result = names.lookup(&name).await;
+        let failed = result.is_err();
+        let (effect, wait) = names.record(at, result, Instant::now());
+        report(&shared, &names, at, &name, &effect, failed);
+        if !effect.added.is_empty() || !effect.removed.is_empty() {
+            checks.borrow_mut().follow(&shared);
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+fn report(shared: &Shared, names: &Names, at: usize, name: &str, effect: &Effect, failed: bool) {
+    let upstream = &**names.upstream();
+    if effect.turned && failed {
+        let error = names.error(at).unwrap_or_default();
+        let fields = [("upstream", upstream), ("name", name), ("error", &error)];
+        let text = "the name of an upstream server cannot be resolved; its last addresses stay in use";
+        shared.journal.event(Level::Warn, text, &fields);
+    } else if effect.turned {
+        let fields = [("upstream", upstream), ("name", name)];
+        shared.journal.event(Level::Info, "the name of an upstream server can be resolved again", &fields);
+    }
+    if !effect.added.is_empty() || !effect.removed.is_empty() {
+        let (added, removed) = (listed(&effect.added), listed(&effect.removed));
+        let fields = [("upstream", upstream), ("name", name), ("added", &added), ("removed", &removed)];
+        shared.journal.event(Level::Info, "the addresses of an upstream server changed", &fields);
+    }
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    let first = addresses.iter().take(LOGGED_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match addresses.len().saturating_sub(LOGGED_MAX) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}

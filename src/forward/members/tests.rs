@@ -1,0 +1,142 @@
+use super::*;
+use crate::forward::check::Probe;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn settings(slow_start: Duration) -> MemberSettings {
+    let check = CheckSettings {
+        probe: Probe::Connect,
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(1),
+        unhealthy_after: 3,
+        healthy_after: 2,
+    };
+    MemberSettings {
+        upstream: Arc::from("u"),
+        check: Some(Arc::new(check)),
+        nameservers: Nameservers::default(),
+        slow_start,
+    }
+}
+
+fn configured(host: &str, weight: u16) -> Configured {
+    let server = Arc::new(Server::new(format!("http://{host}:80").into(), host.into(), 80, None));
+    Configured { is_expanded: server.has_name(), server, weight }
+}
+
+fn names(group: &Group) -> &Arc<Names> {
+    match group {
+        Group::Named(names) => names,
+        Group::Fixed(_) => panic!("a server has a name"),
+    }
+}
+
+fn origins(group: &Group) -> Vec<String> {
+    let current = group.current();
+    assert_eq!(current.checks.len(), current.servers.len());
+    assert!(
+        current.checks.iter().zip(&current.servers).all(|(check, server)| Arc::ptr_eq(&check.server, server))
+    );
+    current.servers.iter().map(|server| server.origin.to_string()).collect()
+}
+
+fn answer(all: &[&str], seconds: u64) -> Result<Addresses, LookupError> {
+    Ok(Addresses { all: all.iter().copied().map(ip).collect(), lifetime: Duration::from_secs(seconds) })
+}
+
+fn failure() -> Result<Addresses, LookupError> {
+    Err(LookupError::NoAddress)
+}
+
+#[test]
+fn addresses_become_servers_and_stay_when_the_name_cannot_be_resolved() {
+    let group = Group::new(
+        settings(Duration::ZERO),
+        vec![configured("10.0.0.9", 2), configured("app", 3)],
+        None,
+        &Arc::new,
+    );
+    let (names, now) = (names(&group), Instant::now());
+    assert_eq!(origins(&group), ["http://10.0.0.9:80", "http://app:80"]);
+    assert_eq!(names.wanted().collect::<Vec<_>>(), [(1, "app")]);
+    assert!(names.record(1, failure(), now).0.turned);
+    assert_eq!(origins(&group), ["http://10.0.0.9:80", "http://app:80"], "each connection resolves the name");
+    assert!(
+        names.lines().contains("name app: cannot be resolved, so each connection tries it: the name has")
+    );
+
+    let (effect, wait) = names.record(1, answer(&["10.0.0.1", "10.0.0.2"], 5), now);
+    let added = ["10.0.0.1", "10.0.0.2"].map(ip).to_vec();
+    assert_eq!(effect, Effect { added, removed: Vec::new(), turned: true });
+    assert_eq!(wait, Duration::from_secs(5));
+    let both = ["http://10.0.0.9:80", "http://app:80 (10.0.0.1)", "http://app:80 (10.0.0.2)"];
+    assert_eq!(origins(&group), both);
+    let before = group.current().servers[2].clone();
+    assert_eq!(before.authority().unwrap(), "app:80");
+
+    let (effect, _) = names.record(1, answer(&["10.0.0.2", "10.0.0.3"], 5), now);
+    assert_eq!((effect.added, effect.removed), (vec![ip("10.0.0.3")], vec![ip("10.0.0.1")]));
+    assert!(Arc::ptr_eq(&group.current().servers[1], &before), "an address that stays is the same server");
+    assert!(names.record(1, failure(), now).0.turned && !names.record(1, failure(), now).0.turned);
+    assert_eq!(origins(&group)[1..], ["http://app:80 (10.0.0.2)", "http://app:80 (10.0.0.3)"]);
+    assert!(names.lines().contains("cannot be resolved, so its last 2 addresses stay"));
+    assert_eq!(names.lookups(), [("app", [("answered", 2), ("failed", 3)])]);
+}
+
+#[test]
+fn lifetimes_and_retries_have_bounds() {
+    let group = Group::new(settings(Duration::ZERO), vec![configured("app", 1)], None, &Arc::new);
+    let (names, now) = (names(&group), Instant::now());
+    let wait = |result| names.record(0, result, now).1.as_secs();
+    assert_eq!([0, 1, 7, 86_400].map(|seconds| wait(answer(&["10.0.0.1"], seconds))), [1, 1, 7, 60]);
+    let waits: Vec<_> = (0..7).map(|_| wait(failure())).collect();
+    assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+    wait(answer(&["10.0.0.1"], 1));
+    assert_eq!(wait(failure()), 1, "an answer ends the row of failures");
+    let many = |count: u8| Addresses {
+        all: (0..count).map(|n| IpAddr::from([10, 0, 1, n])).collect(),
+        lifetime: Duration::from_secs(1),
+    };
+    wait(Ok(many(200)));
+    assert_eq!(group.current().servers.len(), ADDRESSES_MAX);
+    assert!(names.lines().contains("100 addresses, and 100 more that are ignored"), "{}", names.lines());
+}
+
+#[test]
+fn an_address_that_is_new_among_others_starts_slowly() {
+    let slow_start = Duration::from_secs(10);
+    let group = Group::new(settings(slow_start), vec![configured("app", 1)], None, &Arc::new);
+    let (names, now) = (names(&group), Instant::now());
+    let shares = |group: &Group| -> Vec<bool> {
+        let current = group.current();
+        current.servers.iter().map(|server| server.health.share(now, slow_start).is_some()).collect()
+    };
+    names.record(0, answer(&["10.0.0.1", "10.0.0.2"], 5), now);
+    assert_eq!(shares(&group), [false, false], "the first addresses get everything");
+    names.record(0, answer(&["10.0.0.1", "10.0.0.3"], 5), now);
+    assert_eq!(shares(&group), [false, true]);
+}
+
+#[test]
+fn a_new_policy_keeps_the_addresses_of_the_old_one() {
+    let app = configured("app", 1);
+    let group = Group::new(settings(Duration::ZERO), vec![app.clone()], None, &Arc::new);
+    names(&group).record(0, answer(&["10.0.0.1"], 5), Instant::now());
+    let old = group.current().servers[0].clone();
+    let known = |server: Server| if server.origin == old.origin { old.clone() } else { Arc::new(server) };
+    let same = Group::new(settings(Duration::ZERO), vec![app.clone()], Some(&group), &known);
+    assert!(Arc::ptr_eq(names(&same), names(&group)), "nothing changed");
+    let heavier = Configured { weight: 2, ..app.clone() };
+    let other = Group::new(settings(Duration::ZERO), vec![heavier, configured("b", 1)], Some(&group), &known);
+    assert!(!Arc::ptr_eq(names(&other), names(&group)));
+    assert_eq!(origins(&other), ["http://app:80 (10.0.0.1)", "http://b:80"]);
+    assert!(Arc::ptr_eq(&other.current().servers[0], &old), "it keeps its connections and its health");
+    let elsewhere = MemberSettings {
+        nameservers: Nameservers(Box::new(["10.0.0.53:53".parse().unwrap()])),
+        ..settings(Duration::ZERO)
+    };
+    let other = Group::new(elsewhere, vec![app], Some(&group), &known);
+    assert_eq!(origins(&other), ["http://app:80"], "another nameserver may know other addresses");
+}
