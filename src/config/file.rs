@@ -1082,7 +1082,10 @@ pub struct HealthSection {
     /// For `"http"`: the path of the GET, with its query.
     #[serde(deserialize_with = "optional_text")]
     pub path: Option<String>,
-    /// For `"http"`: the `Host`; if absent, the server's host and port.
+    /// For `"grpc"`: the name of the service; if absent, the whole server.
+    #[serde(deserialize_with = "optional_text")]
+    pub service: Option<String>,
+    /// For `"http"` and `"grpc"`: the `Host`; if absent, the server's host and port.
     #[serde(deserialize_with = "optional_text")]
     pub host: Option<String>,
     /// For `"http"`: the statuses that pass, such as `200` or `200-399`.
@@ -1104,6 +1107,7 @@ impl Default for HealthSection {
         Self {
             check: HealthCheck::Http,
             path: None,
+            service: None,
             host: None,
             status: vec!["200-299".to_owned()],
             interval: Duration::seconds(5),
@@ -1120,6 +1124,8 @@ impl Default for HealthSection {
 pub enum HealthCheck {
     /// A GET.
     Http,
+    /// A call of the health service of gRPC.
+    Grpc,
     /// A connection, with TLS for an https server.
     Tcp,
 }

@@ -1,7 +1,10 @@
 //! Checks whether a server works, by a request or a connection of its own.
 
+mod http2;
+
 use super::connect::connect;
-use super::upstream::Server;
+use super::connection::Stream;
+use super::upstream::{Protocol, Server};
 use http::{HeaderValue, Request, header};
 use http_body_util::Empty;
 use hyper::body::Bytes;
@@ -19,6 +22,8 @@ use std::time::{Duration, Instant};
 const HEAD_MAX: usize = 16 * 1024;
 /// Maximum length of an error in the log and in `/readyz?verbose`.
 const ERROR_MAX: usize = 200;
+/// The user agent of checks.
+const USER_AGENT: &str = "portcullis-check";
 
 /// The way in which the servers of an upstream are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,12 +46,20 @@ pub(crate) enum Probe {
     Connect,
     /// Sends a GET.
     Http {
+        protocol: Protocol,
         /// The path and query.
         path: Box<str>,
         /// The `Host`; `None` for the server's own.
         host: Option<HeaderValue>,
         /// The statuses that pass.
         statuses: Box<[RangeInclusive<u16>]>,
+    },
+    /// Asks the health service of gRPC.
+    Grpc {
+        /// The name of the service; empty for the whole server.
+        service: Box<str>,
+        /// The `:authority`; `None` for the server's own.
+        host: Option<HeaderValue>,
     },
 }
 
@@ -113,37 +126,25 @@ impl Check {
                 true => Failure::of(error),
                 false => Failure::Own,
             })?;
-        let Probe::Http { path, host, statuses } = &settings.probe else { return Ok(()) };
-        let host = host.clone().or_else(|| server.authority());
-        let host = host.ok_or_else(|| Failure::of("the server has no valid name"))?;
-        let request = Request::get(&**path)
-            .header(header::HOST, host)
-            .header(header::USER_AGENT, "portcullis-check")
-            .header(header::ACCEPT, "*/*")
-            .header(header::CONNECTION, "close")
-            .body(Empty::<Bytes>::new())
-            .map_err(Failure::of)?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_MAX)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(Failure::of)?;
-        let mut connection = pin!(connection);
-        let mut answer = pin!(sender.send_request(request));
-        // The body is not read, because its length is the server's choice.
-        let mut is_open = true;
-        let answer = poll_fn(|cx| {
-            if is_open {
-                is_open = connection.as_mut().poll(cx).is_pending();
+        let own = |host: &Option<HeaderValue>| {
+            let host = host.clone().or_else(|| server.authority());
+            host.ok_or_else(|| Failure::of("the server has no valid name"))
+        };
+        match &settings.probe {
+            Probe::Connect => Ok(()),
+            Probe::Http { protocol, path, host, statuses } => {
+                let status = match protocol {
+                    Protocol::Http1 => get(stream, &own(host)?, path).await?,
+                    Protocol::Http2 => http2::get(stream, &own(host)?, path).await?,
+                };
+                match statuses.iter().any(|range| range.contains(&status)) {
+                    true => Ok(()),
+                    false => Err(Failure::of(format_args!("status {status}"))),
+                }
             }
-            answer.as_mut().poll(cx)
-        })
-        .await;
-        let status = answer.map_err(Failure::of)?.status().as_u16();
-        if statuses.iter().any(|range| range.contains(&status)) {
-            Ok(())
-        } else {
-            Err(Failure::of(format_args!("status {status}")))
+            Probe::Grpc { service, host } => {
+                http2::grpc(stream, &own(host)?, service, settings.timeout).await
+            }
         }
     }
 
@@ -182,6 +183,34 @@ impl Check {
     pub(crate) fn is_same(&self, server: &Arc<Server>, settings: &CheckSettings) -> bool {
         Arc::ptr_eq(&self.server, server) && *self.settings == *settings
     }
+}
+
+/// Sends a GET over HTTP/1.1, and returns the status of its answer.
+async fn get(stream: Stream, host: &HeaderValue, path: &str) -> Result<u16, Failure> {
+    let request = Request::get(path)
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::ACCEPT, "*/*")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(Failure::of)?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(HEAD_MAX)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(Failure::of)?;
+    let mut connection = pin!(connection);
+    let mut answer = pin!(sender.send_request(request));
+    // The body is not read, because its length is the server's choice.
+    let mut is_open = true;
+    let answer = poll_fn(|cx| {
+        if is_open {
+            is_open = connection.as_mut().poll(cx).is_pending();
+        }
+        answer.as_mut().poll(cx)
+    })
+    .await;
+    Ok(answer.map_err(Failure::of)?.status().as_u16())
 }
 
 #[cfg(test)]

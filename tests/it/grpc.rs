@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Returns the command that runs a script of `tests/grpc`.
-fn script(name: &str) -> Command {
+pub fn script(name: &str) -> Command {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("grpc-venv");
     let mut make = Command::new(tests.join("compat/venv.sh"));
@@ -30,7 +30,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    /// Starts a script.
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
@@ -52,13 +53,14 @@ impl Running {
     }
 
     /// Returns the next line of its output.
-    fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
-    fn tell(&mut self, command: &str) {
+    /// Writes a line to its standard input.
+    pub fn tell(&mut self, command: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{command}").unwrap();
     }
 

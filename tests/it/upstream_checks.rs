@@ -2,6 +2,7 @@
 
 use crate::PUBLIC;
 use crate::admin::{metric, metrics};
+use crate::grpc::{Running, script};
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{command, completed, write_policy};
 use crate::kit::upstream::{After, ClosedPort, Gate};
@@ -189,6 +190,7 @@ fn mistakes_in_checks_are_named() {
         ("path = \"/h\"\nhealthy_after = 0", "bad_value", "healthy_after"),
         ("path = \"/h\"\nunhealthy_after = 0", "bad_value", "unhealthy_after"),
         ("check = \"tcp\"\npath = \"/h\"", "bad_upstream", "path"),
+        ("path = \"/h\"\nservice = \"a.B\"", "bad_upstream", "service"),
     ] {
         write_policy(&dir, &policy(&[&"http://127.0.0.1:9"], &format!("[upstream.app.health]\n{more}")));
         let text = command(&dir, &["check", "--config", "gateway.toml"]).text();
@@ -197,13 +199,87 @@ fn mistakes_in_checks_are_named() {
             "{more}: {text}"
         );
     }
-    let http2 = "protocol = \"http2\"\n[upstream.app.health]\npath = \"/h\"";
-    write_policy(&dir, &policy(&[&"http://127.0.0.1:9"], http2));
+    let grpc = "[upstream.app.health]\ncheck = \"grpc\"";
+    write_policy(&dir, &policy(&[&"http://127.0.0.1:9"], grpc));
     assert!(
         command(&dir, &["check", "--config", "gateway.toml"]).text().contains("upstream.app.health.check")
+    );
+    let path = format!("protocol = \"http2\"\n{grpc}\npath = \"/h\"");
+    write_policy(&dir, &policy(&[&"http://127.0.0.1:9"], &path));
+    assert!(
+        command(&dir, &["check", "--config", "gateway.toml"]).text().contains("upstream.app.health.path")
     );
     write_policy(&dir, &policy(&[&"http://127.0.0.1:9"], "panic_below = 101"));
     assert!(
         command(&dir, &["check", "--config", "gateway.toml"]).text().contains("upstream.app.panic_below")
     );
+}
+
+/// The gateway's calls are understood by the health service of grpcio, and its answers by the gateway.
+#[test]
+fn the_health_service_of_grpc_decides_whether_a_server_is_used() {
+    let mut server = Running::start(script("health.py"));
+    let port = server.line();
+    let mut set = |status: &str| {
+        server.tell(status);
+        assert_eq!(server.line(), "ok");
+    };
+    set("test.Calls SERVING");
+    let origin = format!("http://127.0.0.1:{port}");
+    let health = |service: &str| {
+        format!(
+            "protocol = \"http2\"\n[upstream.app.health]\ncheck = \"grpc\"\nservice = \"{service}\"\n\
+             interval = \"100ms\"\nunhealthy_after = 1\nhealthy_after = 1"
+        )
+    };
+    let gateway = Portcullis::with(&policy(&[&origin], &health("test.Calls"))).start();
+    let passed = |gateway: &Portcullis| {
+        metric(&metrics(gateway), "portcullis_upstream_checks_total", &["outcome=\"passed\""]) > 0.5
+    };
+    eventually("a check passes", || passed(&gateway));
+    assert!(up(&gateway, &origin));
+    set("test.Calls NOT_SERVING");
+    eventually("the service is down", || !up(&gateway, &origin));
+    let lines = verbose(&gateway);
+    assert!(lines.contains("is down: check: the service is NOT_SERVING"), "{lines}");
+    set("test.Calls SERVING");
+    eventually("the service is up again", || up(&gateway, &origin));
+
+    let whole = Portcullis::with(&policy(&[&origin], &health(""))).start();
+    eventually("the whole server is asked", || passed(&whole));
+    let unknown = Portcullis::with(&policy(&[&origin], &health("test.Other"))).start();
+    eventually("an unknown service is down", || !up(&unknown, &origin));
+    assert!(verbose(&unknown).contains("is down: check: grpc-status 5"), "{}", verbose(&unknown));
+}
+
+#[test]
+fn servers_of_http2_are_checked_over_http2() {
+    let status = Arc::new(AtomicU16::new(200));
+    let shown = status.clone();
+    let server = crate::http2_upstreams::serve(move |_, (request, mut respond)| {
+        let status = match request.uri().path() {
+            "/health" if request.method() == "GET" => shown.load(Ordering::SeqCst),
+            // No other answer of a server without the health service is a pass.
+            _ => 200,
+        };
+        Box::pin(async move {
+            let answer = http::Response::builder().status(status).body(()).unwrap();
+            let _ = respond.send_response(answer, true);
+        })
+    });
+    let more = "protocol = \"http2\"\n[upstream.app.health]\ninterval = \"100ms\"\nunhealthy_after = 1\nhealthy_after = 1";
+    let http = format!("{more}\npath = \"/health\"");
+    let gateway = Portcullis::with(&policy(&[&server], &http)).start();
+    eventually("a check passes", || {
+        metric(&metrics(&gateway), "portcullis_upstream_checks_total", &["outcome=\"passed\""]) > 0.5
+    });
+    status.store(503, Ordering::SeqCst);
+    eventually("the server is down", || !up(&gateway, &server));
+    assert!(verbose(&gateway).contains("is down: check: status 503"), "{}", verbose(&gateway));
+    status.store(204, Ordering::SeqCst);
+    eventually("the server is up again", || up(&gateway, &server));
+
+    let gateway = Portcullis::with(&policy(&[&server], &format!("{more}\ncheck = \"grpc\""))).start();
+    eventually("it is no gRPC server", || !up(&gateway, &server));
+    assert!(verbose(&gateway).contains("is down: check: the answer is not gRPC"), "{}", verbose(&gateway));
 }

@@ -2,7 +2,7 @@
 
 use super::Faults;
 use crate::config::file::{HealthCheck, HealthSection, UpstreamProtocol, UpstreamSection};
-use crate::forward::{CheckSettings, Probe};
+use crate::forward::{CheckSettings, Probe, Protocol};
 use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery};
 use std::ops::RangeInclusive;
@@ -19,13 +19,17 @@ pub(super) fn check_settings(
     faults: &mut Faults<'_>,
 ) -> Option<Arc<CheckSettings>> {
     let health = table.health.as_ref()?;
-    if table.protocol == UpstreamProtocol::Http2 && health.check == HealthCheck::Http {
-        let hint = "check = \"tcp\": the gateway sends checks over HTTP/1.1";
-        let found = "a GET over HTTP/1.1, but the servers use HTTP/2";
+    if table.protocol == UpstreamProtocol::Http1 && health.check == HealthCheck::Grpc {
+        let hint = "protocol = \"http2\", or check = \"http\"";
+        let found = "\"grpc\", but the servers use HTTP/1.1";
         faults.fault("bad_upstream", &format!("upstream.{name}.health.check"), found, hint);
         return None;
     }
-    settings(&format!("upstream.{name}.health"), health, faults).map(Arc::new)
+    let protocol = match table.protocol {
+        UpstreamProtocol::Http1 => Protocol::Http1,
+        UpstreamProtocol::Http2 => Protocol::Http2,
+    };
+    settings(&format!("upstream.{name}.health"), health, protocol, faults).map(Arc::new)
 }
 
 /// Compiles the percentage of servers below which all are used.
@@ -38,7 +42,12 @@ pub(super) fn panic_below(key: &str, table: &UpstreamSection, faults: &mut Fault
     })
 }
 
-fn settings(key: &str, table: &HealthSection, faults: &mut Faults<'_>) -> Option<CheckSettings> {
+fn settings(
+    key: &str,
+    table: &HealthSection,
+    protocol: Protocol,
+    faults: &mut Faults<'_>,
+) -> Option<CheckSettings> {
     let count = faults.fault_count;
     let (interval, timeout) = (Duration::from(table.interval), Duration::from(table.timeout));
     if interval < INTERVAL_MIN {
@@ -56,24 +65,28 @@ fn settings(key: &str, table: &HealthSection, faults: &mut Faults<'_>) -> Option
             faults.fault("bad_value", &format!("{key}.{name}"), "0", hint);
         }
     }
-    let probe = match table.check {
-        HealthCheck::Http => http(key, table, faults),
+    let (kind, unused): (_, &[_]) = match table.check {
+        HealthCheck::Http => ("http", &[("service", &table.service)]),
+        HealthCheck::Grpc => ("grpc", &[("path", &table.path)]),
         HealthCheck::Tcp => {
-            for (name, value) in [("path", &table.path), ("host", &table.host)] {
-                if value.is_some() {
-                    let hint = "check = \"http\", or remove this";
-                    faults.fault("bad_upstream", &format!("{key}.{name}"), "set, but check is \"tcp\"", hint);
-                }
-            }
-            Some(Probe::Connect)
+            ("tcp", &[("path", &table.path), ("host", &table.host), ("service", &table.service)])
         }
+    };
+    for (name, _) in unused.iter().filter(|(_, value)| value.is_some()) {
+        let found = format!("set, but check is \"{kind}\"");
+        faults.fault("bad_upstream", &format!("{key}.{name}"), found, "change check, or remove this");
+    }
+    let probe = match table.check {
+        HealthCheck::Http => http(key, table, protocol, faults),
+        HealthCheck::Grpc => grpc(key, table, faults),
+        HealthCheck::Tcp => Some(Probe::Connect),
     };
     let (unhealthy_after, healthy_after) = (table.unhealthy_after, table.healthy_after);
     let settings = CheckSettings { probe: probe?, interval, timeout, unhealthy_after, healthy_after };
     (faults.fault_count == count).then_some(settings)
 }
 
-fn http(key: &str, table: &HealthSection, faults: &mut Faults<'_>) -> Option<Probe> {
+fn http(key: &str, table: &HealthSection, protocol: Protocol, faults: &mut Faults<'_>) -> Option<Probe> {
     let Some(path) = &table.path else {
         let hint = "path = \"/healthz\": the path that answers 2xx if the server works";
         faults.fault("missing_key", &format!("{key}.path"), "nothing", hint);
@@ -83,15 +96,7 @@ fn http(key: &str, table: &HealthSection, faults: &mut Faults<'_>) -> Option<Pro
         let hint = "a path such as \"/healthz\"";
         faults.fault("bad_value", &format!("{key}.path"), format!("\"{path}\""), hint);
     }
-    let host = table.host.as_ref().and_then(|host| {
-        let valid = host.parse::<Authority>().ok().filter(|host| !host.as_str().contains('@'));
-        let value = valid.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-        if value.is_none() {
-            let hint = "a host name, with a port if needed";
-            faults.fault("bad_value", &format!("{key}.host"), format!("\"{host}\""), hint);
-        }
-        value
-    });
+    let host = host(key, table, faults);
     let mut statuses = Vec::new();
     for (index, text) in table.status.iter().enumerate() {
         match range(text) {
@@ -106,7 +111,30 @@ fn http(key: &str, table: &HealthSection, faults: &mut Faults<'_>) -> Option<Pro
         let hint = "status = [\"200-299\"]";
         faults.fault("bad_value", &format!("{key}.status"), "an empty list: every check would fail", hint);
     }
-    Some(Probe::Http { path: path.as_str().into(), host, statuses: statuses.into() })
+    Some(Probe::Http { protocol, path: path.as_str().into(), host, statuses: statuses.into() })
+}
+
+/// Maximum length of the name of a service, in bytes.
+const SERVICE_MAX: usize = 256;
+
+fn grpc(key: &str, table: &HealthSection, faults: &mut Faults<'_>) -> Option<Probe> {
+    let service = table.service.as_deref().unwrap_or_default();
+    if service.len() > SERVICE_MAX {
+        let hint = "the name of a service, such as \"package.Service\"";
+        faults.fault("bad_value", &format!("{key}.service"), format!("{} bytes", service.len()), hint);
+    }
+    Some(Probe::Grpc { service: service.into(), host: host(key, table, faults) })
+}
+
+fn host(key: &str, table: &HealthSection, faults: &mut Faults<'_>) -> Option<HeaderValue> {
+    let host = table.host.as_ref()?;
+    let valid = host.parse::<Authority>().ok().filter(|host| !host.as_str().contains('@'));
+    let value = valid.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if value.is_none() {
+        let hint = "a host name, with a port if needed";
+        faults.fault("bad_value", &format!("{key}.host"), format!("\"{host}\""), hint);
+    }
+    value
 }
 
 /// Returns a range of statuses: `200`, or `200-399`.
