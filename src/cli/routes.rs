@@ -67,6 +67,8 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 strip_prefix,
                 add_prefix,
                 rewrite_host,
+                websocket,
+                streams,
                 cors,
                 mode,
             } in listed
@@ -78,6 +80,8 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 let added = add_prefix.map_or_else(String::new, |prefix| format!(" below {prefix}"));
                 let renamed = rewrite_host.map_or_else(String::new, |host| format!(" as {host}"));
                 let shared = cors.map_or_else(String::new, |name| format!(" with cors {name}"));
+                let upgraded = if websocket { " with websockets" } else { "" };
+                let open = if streams == Some("open") { " with open streams" } else { "" };
                 table.row([
                     host.unwrap_or_else(|| "any".to_owned()),
                     path + &headed,
@@ -86,7 +90,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                     access.to_owned(),
                     asks.join("; "),
                     limits.join(" "),
-                    upstream + &stripped + &added + &renamed + &shared,
+                    upstream + &stripped + &added + &renamed + &shared + upgraded + open,
                     mode.to_owned(),
                 ]);
             }

@@ -33,6 +33,11 @@ pub(crate) struct RouteSummary {
     pub add_prefix: Option<String>,
     /// The `Host` that the upstream receives.
     pub rewrite_host: Option<String>,
+    /// Whether the route forwards WebSockets.
+    pub websocket: bool,
+    /// `expiry` if WebSockets and long answers end with the caller's token, otherwise `open`. `None` if the gateway
+    /// answers itself, or if the route reads no token.
+    pub streams: Option<&'static str>,
     /// The name of the `[cors.NAME]`.
     pub cors: Option<String>,
     /// `enforce` or `shadow`.
@@ -57,6 +62,11 @@ impl RouteSummary {
             Handler::Redirect(redirect) => (format!("redirect to {redirect}"), None),
             Handler::Publish(_) | Handler::Receive(..) => ("gateway".to_owned(), None),
         };
+        let delivery = match &route.handler {
+            Handler::Forward(delivery) => Some(delivery),
+            Handler::Answer(_) | Handler::Redirect(_) | Handler::Publish(_) | Handler::Receive(..) => None,
+        };
+        let reads_token = route.credential_policy.access != Access::Public;
         let text = |text: &str| text.to_owned();
         let limits = route.limits.by_address.iter().chain(&route.limits.by_caller);
         Self {
@@ -84,6 +94,11 @@ impl RouteSummary {
             rewrite_host: rewrite
                 .and_then(|rewrite| rewrite.host.as_ref())
                 .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
+            websocket: delivery.is_some_and(|delivery| delivery.websocket),
+            streams: delivery.filter(|_| reads_token).map(|delivery| match delivery.ends_with_token {
+                true => "expiry",
+                false => "open",
+            }),
             cors: route.cors.as_ref().map(|cors| cors.name.to_string()),
             mode: if route.shadow.is_some() { "shadow" } else { "enforce" },
         }
@@ -105,13 +120,16 @@ mod tests {
         let text = [
             "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"p\"]\n[rate_limit.slow]\nby = \"subject\"\nrate = \"1/s\"\n[rate_limit.each]\nby = \"client_ip\"\nrate = \"1/s\"\n".to_owned(),
             route("/{*rest}", "access = \"public\""),
-            route("/a/{id}", "methods = [\"GET\", \"PURGE\"]\nroles = [\"x\"]\nscopes = [\"s\"]\nrate_limits = [\"slow\", \"each\"]\nmode = \"shadow\"\nstrip_prefix = \"/a\""),
+            route("/a/{id}", "methods = [\"GET\", \"PURGE\"]\nroles = [\"x\"]\nscopes = [\"s\"]\nrate_limits = [\"slow\", \"each\"]\nmode = \"shadow\"\nstrip_prefix = \"/a\"\nstreams = \"open\""),
             route("/a/b", "access = \"optional\""),
             route("/{*rest}", "host = \"*.example.com\""),
             route("/{*rest}", "host = \"*.eu.example.com\""),
             route("/z", "host = \"api.example.com\""),
         ];
-        let listed = listing(&policy(&text.concat()));
+        let upgraded = "path = \"/z\"\nupstream = \"app\"\nwebsocket = true";
+        let text = text.concat().replace("path = \"/z\"\nupstream = \"echo\"", upgraded)
+            + "[upstream.app]\nservers = [\"http://127.0.0.1:9\"]\n";
+        let listed = listing(&policy(&text));
         let places: Vec<_> = listed
             .iter()
             .map(|listed| format!("{}{}", listed.host.as_deref().unwrap_or(""), listed.path))
@@ -139,6 +157,8 @@ mod tests {
             (order.mode, order.access, order.strip_prefix.as_deref()),
             ("shadow", "authenticated", Some("/a"))
         );
+        assert_eq!((listed[0].websocket, listed[0].streams), (true, Some("expiry")));
+        assert_eq!((order.websocket, order.streams, listed[5].streams), (false, Some("open"), None));
         assert_eq!((listed[3].access, listed[5].access, listed[5].mode), ("optional", "public", "enforce"));
     }
 }
