@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderMap;
-use portcullis::limit::{By, Limit, LimitKey, Standing, admit};
+use portcullis::limit::{By, Fleet, FleetSecret, Limit, LimitKey, Sharing, Standing, admit};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
@@ -22,6 +22,30 @@ fn cases(criterion: &mut Criterion) {
         let limits = limits();
         let mut turn = 0_u32;
         criterion.bench_function(&format!("admit/{case}"), |bencher| {
+            bencher.iter(|| {
+                turn = turn.wrapping_add(1);
+                let address = IpAddr::V4(Ipv4Addr::from_bits(turn % keys));
+                let key = LimitKey { address, headers: &headers, route: "r", principal: None };
+                let mut standing = Standing::default();
+                black_box(admit(&limits, &key, &mut standing))
+            });
+        });
+    }
+
+    // The same with leased tokens of a fleet. Nobody answers the reports, so all requests are on credit.
+    for (case, keys) in [("one key", 1_u32), ("32,768 keys", 32_768)] {
+        let sharing = Sharing {
+            fleet: Arc::new(Fleet::for_tests(1)),
+            exact: false,
+            alone: true,
+            by: "client_ip".into(),
+            secret: FleetSecret::derive("portcullis", ""),
+        };
+        let much = NonZeroU32::MAX;
+        let limit = Limit::new("bench".into(), By::ClientIp, much, Duration::from_secs(1), much);
+        let limits = [Arc::new(limit.shared(&sharing, None))];
+        let mut turn = 0_u32;
+        criterion.bench_function(&format!("admit of a fleet/{case}"), |bencher| {
             bencher.iter(|| {
                 turn = turn.wrapping_add(1);
                 let address = IpAddr::V4(Ipv4Addr::from_bits(turn % keys));

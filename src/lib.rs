@@ -93,6 +93,7 @@
 //! - [`key_source`] fetches the keys of issuers, and [`introspection`] asks issuers about opaque tokens.
 //! - [`websocket`] reads the handshakes and follows the frames of WebSockets, which [`forward`] passes on.
 //! - [`shared`] keeps the connection to the Redis that several gateways share, and the state in it.
+//!   [`limit`] leases tokens of limits that gateways share.
 //! - [`acme`] orders the gateway's certificate from an ACME server and renews it.
 //! - [`signals`] receives security events and logout tokens from other issuers. They revoke tokens of their issuer.
 //! - [`decision_log`] keeps recent decisions. Another policy can be evaluated with the same requests. `metrics` counts

@@ -16,6 +16,7 @@ use portcullis::decision::decide;
 use portcullis::decision_log::{Decision, DecisionLog, LoggedCredential, Recorder};
 use portcullis::forward::{Assertor, Audience, Proof, Proofs};
 use portcullis::introspection::{IntrospectionSettings, Introspector, Verdict};
+use portcullis::limit::{By, Fleet, FleetSecret, Limit, LimitKey, Sharing, Standing, admit};
 use portcullis::peer::Scheme;
 use portcullis::route::head::HeadBounds;
 use portcullis::route::path::Slashes;
@@ -24,6 +25,7 @@ use rustls::RootCertStore;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -113,6 +115,28 @@ fn head<'h>(path: &'static str, headers: &'h HeaderMap) -> Head<'h> {
 #[test]
 fn the_counter_counts() {
     assert_eq!(counted(|| drop(std::hint::black_box(Box::new(1)))).1, 1);
+}
+
+#[test]
+fn a_request_under_a_limit_of_the_fleet_allocates_nothing() {
+    let sharing = Sharing {
+        fleet: Arc::new(Fleet::for_tests(3)),
+        exact: false,
+        alone: true,
+        by: "client_ip".into(),
+        secret: FleetSecret::derive("portcullis", ""),
+    };
+    let (rate, headers) = (NonZeroU32::new(100_000).unwrap(), HeaderMap::new());
+    let limit = Limit::new("fleet".into(), By::ClientIp, rate, Duration::from_secs(1), rate);
+    let limits = [Arc::new(limit.shared(&sharing, None))];
+    let admitted = |address: u32| {
+        let address = std::net::Ipv4Addr::from(address).into();
+        let key = LimitKey { address, headers: &headers, route: "r", principal: None };
+        admit(&limits, &key, &mut Standing::default()).is_ok()
+    };
+    // The first key of each of the 16 shards allocates the table.
+    assert!((0..500).all(&admitted));
+    assert_eq!(counted(|| (400..2_000).all(&admitted)), (true, 0));
 }
 
 #[test]

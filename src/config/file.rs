@@ -1168,11 +1168,23 @@ pub struct RateLimitSection {
     pub rate_claim: Option<String>,
     /// Other rates, as a map from the value of the claim to the rate.
     pub rates: BTreeMap<String, Rate>,
+    /// Whether all gateways count together; if absent, they do if there is a `[shared]`.
+    pub shared: Option<bool>,
+    /// Whether each request asks the shared state, and waits for the answer.
+    pub exact: bool,
 }
 
 impl Default for RateLimitSection {
     fn default() -> Self {
-        Self { by: "client_ip".to_owned(), rate: None, burst: None, rate_claim: None, rates: BTreeMap::new() }
+        Self {
+            by: "client_ip".to_owned(),
+            rate: None,
+            burst: None,
+            rate_claim: None,
+            rates: BTreeMap::new(),
+            shared: None,
+            exact: false,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::authenticate::digest_of;
 use crate::journal::Journal;
+use crate::limit::Fleet;
 use crate::metrics::{Exposition, Kind};
 use crate::policy::Policy;
 use crate::shared::{Followed, Link, ProofUse};
@@ -35,8 +36,11 @@ pub(super) fn follow(policy: &Policy) {
     }
 }
 
-/// Lets the authority use the shared state of the policy that is about to be served.
+/// Lets the authority and the limits use the shared state of the policy that is about to be served.
 pub(crate) fn lend(policy: &Policy) {
+    if let (Some(link), Some(fleet)) = (&policy.link, &policy.fleet) {
+        fleet.start(link);
+    }
     if let Some(authority) = &policy.authority {
         authority.share(policy.link.clone());
     }
@@ -58,8 +62,13 @@ pub(super) fn lines(policy: &Policy) -> String {
     let settings = link.settings();
     let marks = if link.knows_marks() { "known" } else { "unknown" };
     let waiting = link.marks_waiting();
+    let limits = policy.fleet.as_ref().map_or(String::new(), |fleet| match fleet.is_up() {
+        true => format!("shared: limits of {} gateways\n", fleet.gateways()),
+        false => "shared: limits of this gateway alone\n".to_owned(),
+    });
     format!(
-        "{}shared: without an answer: {}\nshared: revocations of other gateways {marks}, {waiting} wait to be sent\n",
+        "{}shared: without an answer: {}\nshared: revocations of other gateways {marks}, {waiting} wait to be sent\n\
+         {limits}",
         link.line(),
         settings.without_answer(policy.issuer_settings.is_some()),
     )
@@ -96,11 +105,33 @@ pub(super) fn write_metrics(out: &mut Exposition, policy: &Policy) {
     for outcome in ProofUse::ALL {
         out.sample(&[("outcome", outcome.as_str())], link.proof_counts().count(outcome));
     }
+    if let Some(fleet) = &policy.fleet {
+        write_limits(out, fleet);
+    }
     let help = "Whether a use of the shared state refuses what it cannot check (1) or not (0).";
     out.family("portcullis_shared_denies_on_error", help, Kind::Gauge);
     for (name, on_error) in link.settings().uses() {
         out.sample(&[("use", name)], u64::from(on_error == crate::config::file::OnError::Deny));
     }
+}
+
+/// Writes the metrics of the limits that gateways share.
+fn write_limits(out: &mut Exposition, fleet: &Fleet) {
+    let help = "Gateways that share their limits with this one, itself included.";
+    out.family("portcullis_shared_gateways", help, Kind::Gauge);
+    out.sample(&[], u64::from(fleet.gateways()));
+    let help = "Whether the limits of the fleet hold (1) or cannot be checked (0).";
+    out.family("portcullis_shared_limits_up", help, Kind::Gauge);
+    out.sample(&[], u64::from(fleet.is_up()));
+    let help = "Reports to the shared state about one key of a limit, by outcome.";
+    out.family("portcullis_shared_limit_reports_total", help, Kind::Counter);
+    fleet.reports().iter().for_each(|(outcome, count)| out.sample(&[("outcome", outcome)], *count));
+    let help = "Requests under a shared limit that could not be checked, by what the gateway did.";
+    out.family("portcullis_shared_limit_unchecked_total", help, Kind::Counter);
+    fleet.unasked().iter().for_each(|(did, count)| out.sample(&[("decision", did)], *count));
+    let help = "Active keys evicted from a full set of a limit in the shared state.";
+    out.family("portcullis_shared_limit_displaced_total", help, Kind::Counter);
+    out.sample(&[], fleet.displaced());
 }
 
 /// Returns whether the gateway must not serve yet, because revocations may be missing.

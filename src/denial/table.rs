@@ -343,6 +343,13 @@ denials! {
         detail: "Too many requests.",
         flask: None,
     }
+    /// The fleet cannot be asked about a limit, and `[shared.on_error] limits` is `deny`.
+    LimitUnavailable => {
+        code: "limit_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
+        challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
+        detail: "The limit of requests cannot be checked at the moment.",
+        flask: None,
+    }
     /// The gateway has reached a global bound.
     Overloaded => {
         code: "overloaded", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,

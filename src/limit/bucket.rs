@@ -3,10 +3,14 @@
 //! The quota holds for a key while the key has an entry in the table; see `store` for evictions. The memory is bounded.
 
 use super::LimitKey;
+use super::fleet::exact;
+use super::lease::table::LeaseTable;
+use super::sharing::Sharing;
 use super::store::BucketStore;
 use super::tiers::Tiers;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
-use governor::clock::{Clock, MonotonicClock};
+use crate::shared::Link;
+use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::StateInformationMiddleware;
 use governor::{Quota, RateLimiter};
 use http::{HeaderName, HeaderValue};
@@ -78,14 +82,24 @@ pub struct Limit<C: Clock = MonotonicClock> {
     prefix: Box<[u8]>,
     /// Other limits for some values of a claim.
     tiers: Option<Box<Tiers<C>>>,
+    /// How the fleet shares the limit; `None` if each gateway counts for itself.
+    sharing: Option<Sharing>,
 }
 
 /// The counts of a limit. They survive a reload of the policy if the limit stays the same.
 struct Counts<C: Clock> {
-    buckets: RateLimiter<u64, BucketStore, C, StateInformationMiddleware>,
+    buckets: Buckets<C>,
     fingerprints: RandomState,
     refused: AtomicU64,
     displaced: Arc<AtomicU64>,
+}
+
+/// The buckets of a limit.
+enum Buckets<C: Clock> {
+    /// Of a limit that each gateway counts for itself.
+    Own(RateLimiter<u64, BucketStore, C, StateInformationMiddleware>),
+    /// Of a limit that the fleet shares. The table's time began at `start`.
+    Leased { table: Arc<LeaseTable>, clock: C, start: C::Instant },
 }
 
 impl<C: Clock> fmt::Debug for Limit<C> {
@@ -107,6 +121,8 @@ pub(super) enum Charge {
     Admitted { remaining: u32, next: Duration },
     /// The request is refused. Exactly one request is admitted after `wait`.
     Refused { wait: Duration },
+    /// The request is refused, because the fleet cannot be asked.
+    Unavailable,
 }
 
 impl Limit {
@@ -118,6 +134,19 @@ impl Limit {
     /// The rate is capped at one request per nanosecond. The time for the bucket to fill is capped at 100 years.
     pub fn new(name: Arc<str>, by: By, count: NonZeroU32, per: Duration, burst: NonZeroU32) -> Self {
         Self::with_clock(name, by, count, per, burst, CAPACITY, MonotonicClock)
+    }
+
+    /// Makes the limit one that the fleet shares. `tier`: the claim's value that selects the limit, if any.
+    #[must_use]
+    pub fn shared(self, sharing: &Sharing, tier: Option<&str>) -> Self {
+        let clock = MonotonicClock;
+        let (terms, identity) = sharing.terms(&self.name, tier, self.quota);
+        let table = LeaseTable::new(terms, identity, CAPACITY, sharing.fleet.clone());
+        let displaced = table.displaced().clone();
+        let buckets = Buckets::Leased { table, start: clock.now(), clock };
+        let counts =
+            Counts { buckets, fingerprints: RandomState::new(), refused: AtomicU64::new(0), displaced };
+        Self { counts: Arc::new(counts), sharing: Some(sharing.clone()), ..self }
     }
 }
 
@@ -149,7 +178,7 @@ impl<C: Clock> Limit<C> {
             name,
             by,
             counts: Arc::new(Counts {
-                buckets: RateLimiter::new(quota, store, clock),
+                buckets: Buckets::Own(RateLimiter::new(quota, store, clock)),
                 fingerprints: RandomState::new(),
                 refused: AtomicU64::new(0),
                 displaced,
@@ -158,6 +187,7 @@ impl<C: Clock> Limit<C> {
             policy: HeaderValue::from_maybe_shared(policy).expect("the name was reduced to visible ASCII"),
             prefix: format!("\"{shown}\";r=").into_bytes().into_boxed_slice(),
             tiers: None,
+            sharing: None,
         }
     }
 
@@ -217,17 +247,37 @@ impl<C: Clock> Limit<C> {
     /// only within one policy.
     #[must_use]
     pub fn carry_over(mut self, before: &Self, same_keys: bool) -> Self {
-        if same_keys && self.name == before.name && self.quota == before.quota {
+        if same_keys && self.name == before.name && self.quota == before.quota && self.counts_as(before) {
             self.counts = before.counts.clone();
         }
         if let (Some(tiers), Some(before), true) = (&mut self.tiers, &before.tiers, same_keys) {
             for (value, limit) in &mut tiers.tiers {
-                if let Some(before) = before.named(value).filter(|before| before.quota == limit.quota) {
+                let is_same = |before: &&Self| before.quota == limit.quota && limit.counts_as(before);
+                if let Some(before) = before.named(value).filter(is_same) {
                     limit.counts = before.counts.clone();
                 }
             }
         }
         self
+    }
+
+    /// Whether both limits have the same kind of buckets, with the same fingerprints.
+    fn counts_as(&self, other: &Self) -> bool {
+        match (&self.sharing, &other.sharing) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => ours.counts_as(theirs),
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
+    /// Returns how the fleet shares the limit; `None` if each gateway counts for itself.
+    pub fn sharing(&self) -> Option<&Sharing> {
+        self.sharing.as_ref()
+    }
+
+    /// Whether each request asks the shared state.
+    pub fn is_exact(&self) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| sharing.exact)
     }
 
     /// Returns the number of refused requests.
@@ -253,20 +303,50 @@ impl<C: Clock> Limit<C> {
         &self.prefix
     }
 
-    /// Charges one request.
+    /// Charges one request. Of a limit that the fleet shares, it takes a leased token.
     pub(super) fn charge(&self, key: &LimitKey<'_>) -> Charge {
-        match self.counts.buckets.check_key(&self.fingerprint(key)) {
-            Ok(state) => {
-                // The bucket may contain a fraction of a request, so the actual wait may be shorter than this interval.
-                let next = self.quota.replenish_interval();
-                Charge::Admitted { remaining: state.remaining_burst_capacity(), next }
+        let charge = match &self.counts.buckets {
+            Buckets::Own(buckets) => match buckets.check_key(&self.fingerprint(key)) {
+                Ok(state) => {
+                    // The bucket may contain a fraction of a request, so the actual wait may be shorter.
+                    let next = self.quota.replenish_interval();
+                    Charge::Admitted { remaining: state.remaining_burst_capacity(), next }
+                }
+                Err(until) => Charge::Refused { wait: until.wait_time_from(buckets.clock().now()) },
+            },
+            Buckets::Leased { table, clock, start } => {
+                let now = clock.now().duration_since(*start).as_u64();
+                table.charge(self.fingerprint(key), self.is_alone(), now)
             }
-            Err(until) => {
+        };
+        self.count(charge)
+    }
+
+    /// Charges one request to the fleet's bucket, and waits for the answer. Without an answer, this gateway applies the
+    /// limit alone or refuses the request.
+    pub(super) async fn charge_exactly(&self, key: &LimitKey<'_>, link: Option<&Link>) -> Charge {
+        let Buckets::Leased { table, .. } = &self.counts.buckets else { return self.charge(key) };
+        let key = self.fingerprint(key);
+        let charge = match exact::ask(link, table, key).await {
+            Ok(charge) => charge,
+            Err(_) => table.charge_alone(key, self.is_alone(), table.now()),
+        };
+        self.count(charge)
+    }
+
+    /// Whether this gateway applies a shared limit alone if the fleet cannot be asked.
+    fn is_alone(&self) -> bool {
+        self.sharing.as_ref().is_none_or(|sharing| sharing.alone)
+    }
+
+    fn count(&self, charge: Charge) -> Charge {
+        match charge {
+            Charge::Admitted { .. } => {}
+            Charge::Refused { .. } | Charge::Unavailable => {
                 self.counts.refused.fetch_add(1, Ordering::Relaxed);
-                let wait = until.wait_time_from(self.counts.buckets.clock().now());
-                Charge::Refused { wait }
             }
         }
+        charge
     }
 
     /// Returns the fingerprint of the request's key. The first hashed byte is the kind of key, so a claim and an
@@ -275,10 +355,29 @@ impl<C: Clock> Limit<C> {
     /// Two keys with the same fingerprint share a bucket. The chance is 1 in 2^64 per pair. A collision can only cause
     /// additional refusals.
     fn fingerprint(&self, key: &LimitKey<'_>) -> u64 {
-        let mut hasher = self.counts.fingerprints.build_hasher();
+        match &self.sharing {
+            None => {
+                let hasher = self.counts.fingerprints.build_hasher();
+                self.hash(key, hasher, |principal, _| principal.caller_hash())
+            }
+            // All gateways have the same fingerprints, so the process's secret cannot be part of them.
+            Some(sharing) => self.hash(key, sharing.hasher(), |principal, mut hasher| {
+                (6_u8, &principal.issuer, &principal.subject).hash(&mut hasher);
+                hasher.finish()
+            }),
+        }
+    }
+
+    #[inline]
+    fn hash<H: Hasher>(
+        &self,
+        key: &LimitKey<'_>,
+        mut hasher: H,
+        of_caller: impl Fn(&Principal, H) -> u64,
+    ) -> u64 {
         match (&self.by, key.principal) {
             (By::ClientIp, _) | (By::Subject | By::Claim(_), None) => hash_address(key.address, &mut hasher),
-            (By::Subject, Some(principal)) => return principal.caller_hash(),
+            (By::Subject, Some(principal)) => return of_caller(principal, hasher),
             (By::Route, _) => (2_u8, key.route).hash(&mut hasher),
             (By::Header(name), _) => {
                 let mut values = key.headers.get_all(name).iter();
@@ -294,7 +393,7 @@ impl<C: Clock> Limit<C> {
                     hash_claim(value, &mut hasher);
                 }
                 // If callers without the claim shared a bucket, they could lock each other out.
-                None => return principal.caller_hash(),
+                None => return of_caller(principal, hasher),
             },
         }
         hasher.finish()

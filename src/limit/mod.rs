@@ -3,14 +3,20 @@
 //! A limit counts the requests of all cores together.
 
 pub(crate) mod bucket;
+pub(crate) mod fleet;
+mod lease;
+mod sharing;
 pub mod store;
 mod tiers;
 
 pub use bucket::{By, Limit};
+pub use fleet::Fleet;
+pub use sharing::{FleetSecret, Sharing};
 pub use tiers::Tiers;
 
 use crate::authenticate::Principal;
 use crate::denial::Denial;
+use crate::shared::Link;
 use bucket::{Charge, whole_seconds};
 use governor::Quota;
 use governor::clock::Clock;
@@ -31,6 +37,8 @@ pub struct Limits {
     pub by_address: Box<[Arc<Limit>]>,
     /// Limits that are charged after authentication.
     pub by_caller: Box<[Arc<Limit>]>,
+    /// Whether a limit asks the shared state about each request.
+    pub is_exact: bool,
 }
 
 impl Limits {
@@ -38,9 +46,10 @@ impl Limits {
     /// A client that exceeds its own limit therefore does not use up a shared quota.
     pub fn sort(mut limits: Vec<Arc<Limit>>) -> Self {
         limits.sort_by_key(|limit| limit.by().rank());
+        let is_exact = limits.iter().any(|limit| limit.is_exact());
         let (by_caller, by_address): (Vec<_>, Vec<_>) =
             limits.into_iter().partition(|limit| limit.by().needs_caller());
-        Self { by_address: by_address.into(), by_caller: by_caller.into() }
+        Self { by_address: by_address.into(), by_caller: by_caller.into(), is_exact }
     }
 }
 
@@ -60,7 +69,8 @@ pub struct LimitKey<'a> {
 /// Charges the request to each limit in turn, and stops at the first limit that refuses. Earlier limits stay charged.
 ///
 /// # Errors
-/// [`Denial::RateLimited`] with the wait in whole seconds, rounded up.
+/// [`Denial::RateLimited`] with the wait in whole seconds, rounded up. [`Denial::LimitUnavailable`] if the fleet cannot
+/// be asked about a limit.
 pub fn admit<'l, C: Clock>(
     limits: &'l [Arc<Limit<C>>],
     key: &LimitKey<'_>,
@@ -68,15 +78,29 @@ pub fn admit<'l, C: Clock>(
 ) -> Result<(), Denial> {
     for limit in limits {
         let limit = limit.of(key.principal);
-        match limit.charge(key) {
-            Charge::Admitted { remaining, next } => standing.note(limit, remaining, whole_seconds(next)),
-            Charge::Refused { wait } => {
-                // `RateLimit` (parameter `t`) and `Retry-After` contain the same number.
-                let wait = u32::try_from(whole_seconds(wait)).unwrap_or(u32::MAX).max(1);
-                standing.tightest = Some(Tightest::of(limit, 0, u64::from(wait)));
-                return Err(Denial::RateLimited { wait });
-            }
-        }
+        standing.take(limit, limit.charge(key))?;
+    }
+    Ok(())
+}
+
+/// Charges the request to each limit in turn, like [`admit`]. Limits that are exact ask the shared state, and wait for
+/// the answer.
+///
+/// # Errors
+/// See [`admit`].
+pub(crate) async fn admit_exactly<'l>(
+    limits: &'l [Arc<Limit>],
+    key: &LimitKey<'_>,
+    standing: &mut Standing<'l>,
+    link: Option<&Link>,
+) -> Result<(), Denial> {
+    for limit in limits {
+        let limit = limit.of(key.principal);
+        let charge = match limit.is_exact() {
+            true => limit.charge_exactly(key, link).await,
+            false => limit.charge(key),
+        };
+        standing.take(limit, charge)?;
     }
     Ok(())
 }
@@ -85,6 +109,8 @@ pub fn admit<'l, C: Clock>(
 #[derive(Debug, Default)]
 pub struct Standing<'l> {
     tightest: Option<Tightest<'l>>,
+    /// The limit about which the fleet could not be asked.
+    unavailable: Option<&'l str>,
 }
 
 #[derive(Debug)]
@@ -107,6 +133,27 @@ impl<'l> Tightest<'l> {
 }
 
 impl<'l> Standing<'l> {
+    /// Takes the result of a limit. Returns the denial if the limit refuses the request.
+    #[inline]
+    fn take<C: Clock>(&mut self, limit: &'l Limit<C>, charge: Charge) -> Result<(), Denial> {
+        match charge {
+            Charge::Admitted { remaining, next } => {
+                self.note(limit, remaining, whole_seconds(next));
+                Ok(())
+            }
+            Charge::Unavailable => {
+                self.unavailable = Some(limit.name());
+                Err(Denial::LimitUnavailable)
+            }
+            Charge::Refused { wait } => {
+                // `RateLimit` (parameter `t`) and `Retry-After` contain the same number.
+                let wait = u32::try_from(whole_seconds(wait)).unwrap_or(u32::MAX).max(1);
+                self.tightest = Some(Tightest::of(limit, 0, u64::from(wait)));
+                Err(Denial::RateLimited { wait })
+            }
+        }
+    }
+
     fn note<C: Clock>(&mut self, limit: &'l Limit<C>, remaining: u32, next: u64) {
         if self.tightest.as_ref().is_none_or(|tightest| remaining < tightest.remaining) {
             self.tightest = Some(Tightest::of(limit, remaining, next));
@@ -115,6 +162,9 @@ impl<'l> Standing<'l> {
 
     /// Returns the name and quota of the limit that refused the request, for the operator.
     pub fn refused_by(&self) -> Option<String> {
+        if let Some(name) = self.unavailable {
+            return Some(format!("the limit {name} cannot be checked: the shared state does not answer"));
+        }
         let tightest = self.tightest.as_ref()?;
         Some(format!("the limit {} has no request left: {}", tightest.name, bucket::describe(tightest.quota)))
     }

@@ -332,7 +332,13 @@ async fn judge<'p, 'h>(
         principal: None,
     };
     if !endpoints::is_sent_by_another_site(policy, route, head, exchange) {
-        let admitted = limit::admit(&route.limits.by_address, &limit_key, &mut progress.standing);
+        let (limits, standing) = (&route.limits.by_address, &mut progress.standing);
+        let admitted = match route.limits.is_exact {
+            false => limit::admit(limits, &limit_key, standing),
+            true => {
+                Box::pin(limit::admit_exactly(limits, &limit_key, standing, policy.link.as_deref())).await
+            }
+        };
         admitted.or_else(|denial| unless_shadowed(route, denial, progress, record))?;
     }
     let mut body = match body {
@@ -368,7 +374,11 @@ async fn judge<'p, 'h>(
     };
     let permit = permit(worker, policy, exchange, head, &routed, decision, record)?;
     limit_key.principal = permit.principal().map(Rc::as_ref);
-    let admitted = limit::admit(&route.limits.by_caller, &limit_key, &mut progress.standing);
+    let (limits, standing) = (&route.limits.by_caller, &mut progress.standing);
+    let admitted = match route.limits.is_exact {
+        false => limit::admit(limits, &limit_key, standing),
+        true => Box::pin(limit::admit_exactly(limits, &limit_key, standing, policy.link.as_deref())).await,
+    };
     admitted.or_else(|denial| unless_shadowed(route, denial, progress, record))?;
     Ok(Admitted { routed, permit, body })
 }

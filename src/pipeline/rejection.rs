@@ -131,7 +131,7 @@ impl Rejection {
                 DeadCookies::Access => expire_access_cookie(response.headers_mut(), cookies),
             }
         }
-        if matches!(denial, Denial::RateLimited { .. }) {
+        if matches!(denial, Denial::RateLimited { .. } | Denial::LimitUnavailable) {
             record.limited(&progress.standing);
         }
         record.refused(denial);

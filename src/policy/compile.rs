@@ -142,7 +142,11 @@ fn compile_policy(
     let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
     let upstreams = upstreams::compile(file, &mut claims, upstreams_before, counters.cores(), &mut faults);
     let audiences = upstreams::audiences(file, &mut faults);
-    let limits = limits::compile(file, &mut claims, before, &mut faults);
+    // The fleet is the same after a reload, so the limits keep their counts.
+    let fleet_before = before.and_then(|before| before.fleet.clone());
+    let fleet = shared_settings.is_some().then(|| fleet_before.unwrap_or_default());
+    let of_fleet = limits::Shared { fleet: fleet.as_ref(), settings: shared_settings.as_deref() };
+    let limits = limits::compile(file, &of_fleet, &mut claims, before, &mut faults);
     let cors = cors::compile(file, &mut faults);
     let references = routes::References {
         upstreams: &upstreams,
@@ -210,6 +214,7 @@ fn compile_policy(
         signal_file: None,
         shared_settings,
         link: None,
+        fleet,
     };
     let lenient = file.policy.tests == file::Tests::Warn;
     let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));

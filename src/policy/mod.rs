@@ -30,7 +30,7 @@ use crate::config::network::Cidr;
 use crate::denial::Denial;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
 use crate::key_source::KeySource;
-use crate::limit::{Limit, Limits};
+use crate::limit::{Fleet, Limit, Limits};
 use crate::metrics::RouteCounters;
 use crate::peer::Scheme;
 use crate::respond::compat::SearchedPlaces;
@@ -80,6 +80,8 @@ pub struct Policy {
     pub shared_settings: Option<Arc<SharedSettings>>,
     /// The connection to the shared state, if this policy is served and has one. It outlives the policy.
     pub link: Option<Arc<Link>>,
+    /// The gateways that share limits, if the policy has a shared state. It outlives the policy.
+    pub fleet: Option<Arc<Fleet>>,
 }
 
 impl Policy {

@@ -169,6 +169,10 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
         Denial::Overloaded => {
             ("Busy right now", "This site has more requests than it can answer. Try again in a moment.")
         }
+        Denial::LimitUnavailable => (
+            "Not available right now",
+            "The number of requests cannot be checked at the moment. Try again shortly.",
+        ),
         Denial::CheckUnavailable | Denial::StoreUnavailable => {
             ("Not available right now", "Logins cannot be checked at the moment. Try again shortly.")
         }

@@ -92,6 +92,7 @@ mod sessions;
 mod shadow;
 mod shaping;
 mod shared;
+mod shared_limits;
 mod shared_replay;
 mod shared_servers;
 mod signal_keys;

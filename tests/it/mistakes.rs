@@ -296,6 +296,29 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
             &["which no claim equals"],
         ),
         (
+            format!("{route}rate_limits = \"a\"\n[rate_limit.a]\nrate = \"1/s\"\nexact = true\n"),
+            "fault",
+            "bad_value",
+            8,
+            &["there is no [shared]"],
+        ),
+        (
+            format!("{route}rate_limits = \"a\"\n[rate_limit.a]\nrate = \"1/s\"\nshared = true\n"),
+            "fault",
+            "bad_value",
+            8,
+            &["there is no [shared]"],
+        ),
+        (
+            format!(
+                "[shared]\nurl = \"unix:/r\"\n{route}rate_limits = \"a\"\n[rate_limit.a]\nrate = \"1/s\"\nshared = false\nexact = true\n"
+            ),
+            "fault",
+            "bad_value",
+            11,
+            &["shared is false"],
+        ),
+        (
             format!(
                 "{route}rate_limits = \"a\"\n[rate_limit.a]\nrate = \"1/s\"\nrates = {{ x = \"2/s\" }}\n"
             ),

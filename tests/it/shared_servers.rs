@@ -33,7 +33,8 @@ fn a_server_with_tls_and_a_user_of_its_own_is_verified_and_serves() {
         dir.write("key.pem", &identity.key);
         dir.write(
             "users.acl",
-            "user default off\nuser gateway on >secret ~portcullis:* -@all +ping +xadd +xrange +xread +xtrim +set\n",
+            "user default off\nuser gateway on >secret ~portcullis:* -@all +ping +xadd +xrange +xread +xtrim +set \
+             +evalsha +script|load +time +hgetall +hset +hdel +pexpire +zadd +zremrangebyscore +zcard\n",
         );
         let path = |name: &str| dir.path().join(name).display().to_string();
         let pairs = [
@@ -54,7 +55,10 @@ fn a_server_with_tls_and_a_user_of_its_own_is_verified_and_serves() {
     let text = |url: &str, ca: &str| {
         shared(&format!("url = \"{url}\"\nca = \"{ca}\"\nuser = \"gateway\"\npassword = \"secret\"\n"))
     };
-    share(&text(&url, &ca(&authority)), "ada");
+    let (one, _two) = share(&text(&url, &ca(&authority)), "ada");
+    eventually("the user may run the scripts of the limits", || {
+        one.metric("portcullis_shared_gateways") == Some(2)
+    });
     // Another authority, and another name, are refused.
     for (url, trusted) in [(url.clone(), &stranger), (url.replace("localhost", "127.0.0.1"), &authority)] {
         let gateway = Portcullis::with(&text(&url, &ca(trusted))).start();
@@ -102,6 +106,8 @@ fn the_nodes_of_a_cluster_serve_as_one_server_does() {
         call(gateway.http(), "ada").is_refusal(401, "revoked_token");
         call(gateway.http(), "bob").is(200);
         assert_eq!(gateway.metric("portcullis_shared_up"), Some(1));
+        let are_shared = || gateway.metric("portcullis_shared_gateways") == Some(2);
+        eventually("the nodes run the scripts of the limits", are_shared);
     }
 }
 

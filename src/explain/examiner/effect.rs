@@ -33,6 +33,15 @@ impl Examiner<'_> {
 
     /// Describes the quota of a limit, with the claim that selects the quota.
     fn quota_of(&self, limit: &Limit, principal: Option<&Principal>) -> String {
+        let quota = self.own_quota_of(limit, principal);
+        match limit.sharing() {
+            None => quota,
+            Some(sharing) if sharing.exact => format!("{quota}, exactly for all gateways"),
+            Some(_) => format!("{quota}, for all gateways"),
+        }
+    }
+
+    fn own_quota_of(&self, limit: &Limit, principal: Option<&Principal>) -> String {
         let Some(claim) = limit.rate_claim() else { return limit.describe() };
         let name = self.policy.trust.claims().get(usize::from(claim.0)).map(ToString::to_string);
         let name = name.unwrap_or_default();

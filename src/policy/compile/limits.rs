@@ -3,10 +3,11 @@
 use super::Faults;
 use super::endpoint_limits;
 use super::trust::{Claims, claim_path};
-use crate::config::file::{File, RateLimitSection};
+use crate::config::file::{File, OnError, RateLimitSection};
 use crate::config::units::Rate;
-use crate::limit::{By, Limit, Limits, Tiers};
+use crate::limit::{By, Fleet, FleetSecret, Limit, Limits, Sharing, Tiers};
 use crate::policy::Policy;
+use crate::shared::SharedSettings;
 use http::HeaderName;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
@@ -19,9 +20,42 @@ const LIMITS_MAX: usize = 1000;
 /// The maximum number of rates that a claim can select in one limit.
 const TIERS_MAX: usize = 32;
 
+/// The fleet that shares limits, and the settings of the shared state.
+pub(super) struct Shared<'s> {
+    pub(super) fleet: Option<&'s Arc<Fleet>>,
+    pub(super) settings: Option<&'s SharedSettings>,
+}
+
+impl Shared<'_> {
+    /// Returns how the fleet shares a limit; `None` if each gateway counts for itself.
+    fn of(&self, key: &str, table: &RateLimitSection, faults: &mut Faults<'_>) -> Option<Sharing> {
+        let (exact_key, shared_key) = (format!("{key}.exact"), format!("{key}.shared"));
+        let has_section = faults.loaded.file.shared.is_some();
+        if table.exact && (table.shared == Some(false) || !has_section) {
+            let found =
+                if has_section { "true, but shared is false" } else { "true, but there is no [shared]" };
+            let hint = "remove it: a limit of one gateway is exact anyway";
+            faults.fault("bad_value", &exact_key, found, hint);
+        } else if table.shared == Some(true) && !has_section {
+            let hint = "add a [shared] with the Redis or Valkey of the gateways, or remove the key";
+            faults.fault("bad_value", &shared_key, "true, but there is no [shared]", hint);
+        }
+        let (fleet, settings) = self.fleet.zip(self.settings).filter(|_| table.shared != Some(false))?;
+        let password = settings.login.password.as_ref().map_or("", |password| password.as_str());
+        Some(Sharing {
+            fleet: fleet.clone(),
+            exact: table.exact,
+            alone: settings.on_error.limits == OnError::Allow,
+            by: table.by.as_str().into(),
+            secret: FleetSecret::derive(&settings.prefix, password),
+        })
+    }
+}
+
 /// Compiles the limits. An unchanged limit of the previous policy (`before`) keeps its counts.
 pub(super) fn compile(
     file: &File,
+    shared: &Shared<'_>,
     claims: &mut Claims,
     before: Option<&Policy>,
     faults: &mut Faults<'_>,
@@ -55,7 +89,8 @@ pub(super) fn compile(
             );
             continue;
         }
-        if let Some(limit) = limit(&key, name, table, claims, faults) {
+        let sharing = shared.of(&key, table, faults);
+        if let Some(limit) = limit(&key, name, table, sharing.as_ref(), claims, faults) {
             let limit = match known.get(name.as_str()).zip(before) {
                 Some((known, before)) => {
                     let same_keys = counts_alike(limit.by(), claims, known.by(), before);
@@ -84,6 +119,7 @@ fn limit(
     key: &str,
     name: &str,
     table: &RateLimitSection,
+    sharing: Option<&Sharing>,
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> Option<Limit> {
@@ -122,9 +158,18 @@ fn limit(
         },
     };
     let limit = Limit::new(Arc::from(name), by.clone(), rate.count, rate.per, burst);
-    match tiers(key, name, table, &by, claims, faults)? {
+    let limit = shared(limit, sharing, None);
+    match tiers(key, name, table, (&by, sharing), claims, faults)? {
         Some(tiers) => Some(limit.with_tiers(tiers)),
         None => Some(limit),
+    }
+}
+
+/// Makes a limit one that the fleet shares, if it does.
+fn shared(limit: Limit, sharing: Option<&Sharing>, tier: Option<&str>) -> Limit {
+    match sharing {
+        Some(sharing) => limit.shared(sharing, tier),
+        None => limit,
     }
 }
 
@@ -134,7 +179,7 @@ fn tiers(
     key: &str,
     name: &str,
     table: &RateLimitSection,
-    by: &By,
+    (by, sharing): (&By, Option<&Sharing>),
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> Option<Option<Tiers>> {
@@ -166,7 +211,7 @@ fn tiers(
     let claim = claims.id(claim_path(&claim_key, path, faults)?);
     let tier = |(value, rate): (&String, &Rate)| {
         let limit = Limit::new(Arc::from(name), by.clone(), rate.count, rate.per, rate.count);
-        (value.as_str().into(), limit)
+        (value.as_str().into(), shared(limit, sharing, Some(value)))
     };
     Some(Some(Tiers { claim, tiers: table.rates.iter().map(tier).collect() }))
 }
