@@ -66,6 +66,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 upstream,
                 strip_prefix,
                 add_prefix,
+                rewrite_to,
                 rewrite_host,
                 websocket,
                 streams,
@@ -78,6 +79,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                     headers.iter().map(|(name, value)| format!(" with {name}: {value}")).collect();
                 let stripped = strip_prefix.map_or_else(String::new, |prefix| format!(" without {prefix}"));
                 let added = add_prefix.map_or_else(String::new, |prefix| format!(" below {prefix}"));
+                let rewritten = rewrite_to.map_or_else(String::new, |path| format!(" at {path}"));
                 let renamed = rewrite_host.map_or_else(String::new, |host| format!(" as {host}"));
                 let shared = cors.map_or_else(String::new, |name| format!(" with cors {name}"));
                 let upgraded = if websocket { " with websockets" } else { "" };
@@ -90,7 +92,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                     access.to_owned(),
                     asks.join("; "),
                     limits.join(" "),
-                    upstream + &stripped + &added + &renamed + &shared + upgraded + open,
+                    upstream + &stripped + &added + &rewritten + &renamed + &shared + upgraded + open,
                     mode.to_owned(),
                 ]);
             }

@@ -8,7 +8,7 @@ use super::file::{
     AcmeSection, ApiKeysSection, AuthoritySection, CertificateSection, ClientCertificatesSection,
     ClientSection, CorsSection, File, HealthSection, IntrospectionSection, IssuerSection,
     ProxyProtocolSection, RateLimitSection, ResourceSection, RouteSection, RuleSection, ServerSection,
-    SharedSection, SignalsSection, TestSection, TlsSection, UpstreamSection,
+    SharedSection, SignalsSection, SplitSection, TestSection, TlsSection, UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
@@ -149,7 +149,7 @@ pub(super) fn with_every_table() -> File {
         cors: named::<CorsSection>(),
         signals: named::<SignalsSection>(),
         rule: named::<RuleSection>(),
-        route: vec![RouteSection::default()],
+        route: vec![RouteSection { split: vec![SplitSection::default()], ..RouteSection::default() }],
         test: vec![TestSection::default()],
         ..File::default()
     }

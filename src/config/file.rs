@@ -1583,6 +1583,20 @@ pub struct RouteSection {
     /// The name of the upstream.
     #[serde(deserialize_with = "text")]
     pub upstream: String,
+    /// Other upstreams that share the requests.
+    #[serde(deserialize_with = "tables")]
+    pub split: Vec<SplitSection>,
+    /// The properties by which a request stays with one upstream of `split`.
+    #[serde(deserialize_with = "optional_one_or_many", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub split_by: Option<Vec<String>>,
+    /// The name of the upstream that gets copies of the requests.
+    #[serde(deserialize_with = "text")]
+    pub mirror: String,
+    /// The percentage of the requests that are copied.
+    pub mirror_percent: Option<u16>,
+    /// The largest body that is copied.
+    pub mirror_body: Option<ByteSize>,
     /// Whether a token is required.
     #[serde(deserialize_with = "word")]
     pub access: Access,
@@ -1640,6 +1654,12 @@ pub struct RouteSection {
     /// A path prefix to add before forwarding.
     #[serde(deserialize_with = "optional_text")]
     pub add_prefix: Option<String>,
+    /// A regular expression for the whole path.
+    #[serde(deserialize_with = "optional_text")]
+    pub rewrite_pattern: Option<String>,
+    /// The path that replaces a path which matches `rewrite_pattern`.
+    #[serde(deserialize_with = "optional_text")]
+    pub rewrite_to: Option<String>,
     /// The `Host` that the upstream receives.
     #[serde(deserialize_with = "optional_text")]
     pub rewrite_host: Option<String>,
@@ -1663,6 +1683,16 @@ pub struct RouteSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub remove_response_headers: Vec<String>,
+    /// The codings with which answers are compressed, the preferred one first.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub compress: Vec<String>,
+    /// The media types that are compressed; if empty, the usual ones.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub compress_types: Vec<String>,
+    /// Whether answers to requests with credentials are compressed too.
+    pub compress_with_credentials: bool,
     /// Overrides the security headers of the policy.
     #[serde(deserialize_with = "optional_word")]
     pub security_headers: Option<SecurityHeaders>,
@@ -1695,6 +1725,28 @@ pub struct RouteSection {
     /// Findings that are waived for this route, as a map from id to reason.
     #[serde(deserialize_with = "named_texts")]
     pub waive: BTreeMap<String, String>,
+}
+
+/// `[[route]] split`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SplitSection {
+    /// The name of the upstream.
+    #[serde(deserialize_with = "text")]
+    pub upstream: String,
+    /// The percentage of the requests that no property selects.
+    pub percent: Option<u16>,
+    /// The header fields that select the upstream.
+    #[serde(deserialize_with = "named_texts")]
+    pub headers: BTreeMap<String, String>,
+    /// The subjects that select the upstream.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub subjects: Vec<String>,
+    /// The roles, any of which selects the upstream.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub roles: Vec<String>,
 }
 
 /// `[[test]]`
@@ -1739,6 +1791,9 @@ pub struct ExpectSection {
     /// The name of the route that matches the request.
     #[serde(deserialize_with = "optional_text")]
     pub route: Option<String>,
+    /// The name of the upstream that receives the request.
+    #[serde(deserialize_with = "optional_text")]
+    pub upstream: Option<String>,
     /// The path and query that the upstream receives.
     #[serde(deserialize_with = "optional_text")]
     pub path: Option<String>,

@@ -43,6 +43,8 @@ pub enum Malformed {
     OriginalSpelling,
     /// In forward-auth, the proxy would forward a field that names another method, target or caller.
     OriginalOverride,
+    /// The pattern of the route turns the path into one that is not canonical.
+    Rewritten,
     /// The request is a WebSocket handshake, and the route does not forward WebSockets.
     WebSocket,
     /// The request looks like a WebSocket handshake, but is not a valid one.
@@ -111,6 +113,7 @@ impl Malformed {
             Self::OriginalOverride => {
                 "the proxy passes on a field that names another method, target or caller: see docs/forward-auth.md"
             }
+            Self::Rewritten => "rewrite_pattern turns the path into an invalid or ambiguous one",
             Self::WebSocket => "a WebSocket handshake; the route lacks websocket = true",
             Self::Handshake(fault) => fault.reason(),
         }

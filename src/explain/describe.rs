@@ -31,12 +31,16 @@ pub(crate) fn methods(methods: &Methods) -> Vec<String> {
     if methods.is_any() { Vec::new() } else { methods.iter().map(ToString::to_string).collect() }
 }
 
-/// Returns the name of the upstream.
-pub(crate) fn upstream_name(delivery: &Delivery) -> &str {
-    match &delivery.destination {
-        Destination::Upstream(upstream) => &upstream.name,
-        Destination::Echo => &delivery.audience.name,
-    }
+/// Returns the name of the upstream. If several upstreams share the requests, returns their names and shares. Adds the
+/// upstream that gets copies.
+pub(crate) fn upstream_name(delivery: &Delivery) -> String {
+    let mirror = delivery.mirror.as_ref().map_or_else(String::new, |mirror| format!(", copied to {mirror}"));
+    let name = match (&delivery.split, &delivery.destination) {
+        (Some(split), _) => split.to_string(),
+        (None, Destination::Upstream(upstream)) => upstream.name.to_string(),
+        (None, Destination::Echo) => delivery.audience.name.to_string(),
+    };
+    name + &mirror
 }
 
 /// Returns the origins of the upstream's servers. If a key of the request selects the server, the servers are in the

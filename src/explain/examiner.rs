@@ -261,11 +261,12 @@ impl<'p> Examiner<'p> {
             used_proof: None,
         };
         let decided = routed.decide(trust, &credentials, question.now, &mut cache.borrow_mut());
-        // As in the pipeline, the protocol is checked after the rule. In shadow mode, it is checked even after a
+        // As in the pipeline, the protocol and the new path are checked after the rule. In shadow mode, it is checked even after a
         // refusal.
         // A hypothetical request is one of HTTP/1.1.
         if (decided.is_ok() || route.shadow.is_some())
             && let Err(denial) = stages::check_protocol(route, head, Version::HTTP_11)
+                .and_then(|_| stages::check_rewrite(route, head))
         {
             let caller = match decided {
                 Ok(permit) => permit.principal().cloned().zip(permit.place()),

@@ -182,6 +182,12 @@ pub struct AppliedLimit {
 pub struct UpstreamRequest {
     /// The name of the upstream; `authority` for an endpoint of the authority, `gateway` for metadata.
     pub upstream: String,
+    /// The shares of all upstreams, if several upstreams share the requests of the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// The upstream that gets copies, and the percentage of the requests that are copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
     /// The origins of the upstream's servers.
     pub servers: Vec<String>,
     /// The method.

@@ -84,6 +84,12 @@ impl fmt::Display for Explanation {
         if let Some(outgoing) = &self.outgoing {
             let servers = outgoing.servers.join(", ");
             let servers = if servers.is_empty() { servers } else { format!(" ({servers})") };
+            if let Some(split) = &outgoing.split {
+                writeln!(f, "split among {}", Line(split))?;
+            }
+            if let Some(mirror) = &outgoing.mirror {
+                writeln!(f, "copied to {}", Line(mirror))?;
+            }
             writeln!(f, "upstream {}{servers} receives:", outgoing.upstream)?;
             writeln!(f, "  {} {}", outgoing.method, Line(&outgoing.path))?;
             for (name, value) in &outgoing.headers {

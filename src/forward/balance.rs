@@ -66,7 +66,7 @@ impl Balance {
 }
 
 impl HashBy {
-    fn key(&self, facts: KeyFacts<'_>) -> Option<Key> {
+    pub(super) fn key(&self, facts: KeyFacts<'_>) -> Option<Key> {
         let hash = match self {
             Self::ClientIp => match facts.address.to_canonical() {
                 IpAddr::V4(v4) => StableHash::new(0).with(&v4.octets()),
@@ -124,10 +124,25 @@ pub(super) fn hash_of_origin(origin: &str) -> u64 {
     StableHash::new(6).with(origin.as_bytes()).finish().0
 }
 
+/// Returns the hash of an upstream's name, for [`rank`].
+pub(super) fn hash_of_name(name: &str) -> u64 {
+    StableHash::new(7).with(name.as_bytes()).finish().0
+}
+
+/// Returns the key of a single request.
+pub(super) fn key_of_request(id: &[u8; 32]) -> Key {
+    StableHash::new(8).with(id).finish()
+}
+
+/// Returns a number below 100 that is the same for all uses of a request's id.
+pub(super) fn draw(id: &[u8; 32]) -> u64 {
+    StableHash::new(9).with(id).finish().0 % 100
+}
+
 /// Returns the rank of a server for a key, by weighted rendezvous hashing: the server with the highest rank gets the
 /// key. Each server's rank depends on this server alone. A server that is added or removed therefore moves only the
 /// keys that it gets or had.
-fn rank(key: Key, server: u64, weight: u16) -> u64 {
+pub(super) fn rank(key: Key, server: u64, weight: u16) -> u64 {
     let hash = scatter(key.0 ^ server);
     // A uniform number above 0 and at most 1. The logarithm makes the chance of the highest rank proportional to
     // the weight.

@@ -32,6 +32,12 @@ pub struct UpstreamShard {
     pub(crate) unasked: Counter,
     /// The number of `Set-Cookie` fields that were removed because they set a cookie of the gateway.
     pub(crate) cookies_removed: Counter,
+    /// The number of requests from routes whose requests several upstreams share.
+    pub(crate) split: Counter,
+    /// Copies of requests that were answered, that were not, and that were not sent because too many were in flight.
+    pub(crate) mirror_answered: Counter,
+    pub(crate) mirror_failed: Counter,
+    pub(crate) mirror_dropped: Counter,
     /// The times from the head of a request to the head of its response.
     pub(crate) durations: Durations,
     connect_failures: [Counter; ConnectError::REASONS.len()],

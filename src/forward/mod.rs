@@ -24,9 +24,11 @@ mod http2;
 mod identity_choice;
 mod inflow;
 mod members;
+pub(crate) mod mirror;
 mod notes;
 mod open_streams;
 pub(crate) mod outgoing;
+pub(crate) mod pattern;
 mod pins;
 mod pool;
 pub mod proof;
@@ -37,6 +39,7 @@ mod response_body;
 mod retry_budget;
 pub(crate) mod rewrite;
 mod server_id;
+pub(crate) mod split;
 pub mod strip;
 mod tunnel;
 mod upload;
@@ -52,6 +55,7 @@ pub use fields::FieldSink;
 pub(crate) use http2::Http2Body;
 pub use identity_choice::IdentityChoice;
 pub(crate) use members::{Configured, Effect, MemberSettings, Names};
+use mirror::Mirror;
 pub(crate) use notes::Notes;
 pub(crate) use open_streams::{OpenStream, StreamEnd, StreamKind};
 use outgoing::WrittenHead;
@@ -82,6 +86,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use inflow::Inflow;
 use rewrite::Rewrite;
+use split::Split;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +105,10 @@ pub enum Destination {
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub(crate) destination: Destination,
+    /// The other upstreams that share the requests of the route.
+    pub(crate) split: Option<Box<Split>>,
+    /// The copies of requests for another upstream.
+    pub(crate) mirror: Option<Box<Mirror>>,
     /// The changes to the path and the host for the upstream.
     pub(crate) rewrite: Option<Box<Rewrite>>,
     /// The changes to the fields of requests.
@@ -159,10 +168,13 @@ pub(crate) struct PermittedRequest<'m> {
 pub(crate) async fn forward(
     pools: &Rc<Pools>,
     delivery: &Delivery,
-    request: PermittedRequest<'_>,
+    mut request: PermittedRequest<'_>,
     context: &ForwardContext<'_>,
     notes: &mut Notes,
 ) -> Result<Answer, Denial> {
+    if let Some(mirror) = &delivery.mirror {
+        mirror.copy(pools, &mut request, context);
+    }
     if let Destination::Upstream(upstream) = &delivery.destination
         && upstream.protocol == Protocol::Http2
     {

@@ -1,5 +1,6 @@
 //! Defines the notes about a forwarded request.
 
+use super::UpstreamCounters;
 use super::open_streams::StreamEnd;
 use super::upstream::Server;
 use std::sync::Arc;
@@ -18,4 +19,6 @@ pub(crate) struct Notes {
     pub(crate) forged: u64,
     /// The reason why the gateway ended the client's upload.
     pub(crate) ended: Option<StreamEnd>,
+    /// The counters of the upstream that got the request, if several upstreams share the requests of the route.
+    pub(crate) split: Option<Arc<UpstreamCounters>>,
 }

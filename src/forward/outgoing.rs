@@ -10,6 +10,7 @@ use crate::authenticate::sources::{strip_subprotocol, without_fields};
 use crate::authenticate::{CookieNames, IdentityHeaders, Place, Source, Sources};
 use crate::authorize::Permit;
 use crate::clock::Now;
+use crate::denial::{Denial, Malformed};
 use crate::http1::{RequestFraming, write_fields, write_request_line};
 use crate::peer::{Caller, Relayed};
 use crate::request_id::{RequestId, trace_id_of};
@@ -47,13 +48,16 @@ impl Target {
     ///
     /// Removes every query field in which the route looks for a token, regardless of the value. If the token was found
     /// outside the query, all query fields are kept.
+    ///
+    /// # Errors
+    /// Refuses a request whose path the route's pattern turns into an invalid path.
     pub(crate) fn of_route(
         head: &Head<'_>,
         uri: &Uri,
         rewrite: Option<&Rewrite>,
         sources: &Sources,
         permit: &Permit,
-    ) -> Self {
+    ) -> Result<Self, Denial> {
         let may_hold_token = match permit.place() {
             Some(Place::Query) | None => sources.queries().next().is_some(),
             Some(
@@ -67,17 +71,20 @@ impl Target {
                 | Place::Certificate,
             ) => false,
         };
-        Self::of(head, uri, rewrite, Some(sources).filter(|_| may_hold_token))
+        Self::of(head, uri, rewrite, Some(sources).filter(|_| may_hold_token)).map_err(Denial::BadRequest)
     }
 
     /// Returns the target of a head. If `sources` is given, removes the query fields that may hold a token.
+    ///
+    /// # Errors
+    /// Returns the error of [`Rewrite::path`].
     pub(crate) fn of(
         head: &Head<'_>,
         uri: &Uri,
         rewrite: Option<&Rewrite>,
         sources: Option<&Sources>,
-    ) -> Self {
-        let rewritten = rewrite.map(|rewrite| rewrite.path(&head.path));
+    ) -> Result<Self, Malformed> {
+        let rewritten = rewrite.map(|rewrite| rewrite.path(&head.path)).transpose()?;
         let prefix = rewrite.and_then(|rewrite| rewrite.stripped(&head.path));
         let path = match (uri.path_and_query(), rewritten, sources) {
             (Some(as_sent), None, None) if as_sent.path() == head.path => as_sent.clone(),
@@ -92,7 +99,7 @@ impl Target {
             Some(as_sent) if head.authority_is(as_sent.as_bytes()) => Some(as_sent.clone()),
             Some(_) | None => head.authority().and_then(|authority| HeaderValue::from_str(&authority).ok()),
         };
-        Self { path, authority, prefix }
+        Ok(Self { path, authority, prefix })
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct Pools {
     streams: OpenStreams,
     /// Maximum time for which a client may leave the bytes of a stream unread.
     stall: Duration,
+    /// The number of copies of requests that have no answer yet.
+    pub(super) mirrored: Cell<usize>,
     pub(super) core: usize,
     pub(super) journal: Journal,
 }
@@ -141,6 +143,7 @@ impl Pools {
             scratch: RefCell::default(),
             streams: OpenStreams::default(),
             stall,
+            mirrored: Cell::new(0),
             core,
             journal,
         }

@@ -11,11 +11,12 @@ use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
@@ -222,11 +223,66 @@ pub(crate) struct Streamed {
     bounds: BodyBounds,
     keeps_trailers: bool,
     meter: Rc<Meter>,
+    /// The copy of the body, if the request is mirrored.
+    tee: Option<Rc<Tee>>,
     /// The total length of all completed pauses.
     waited: Duration,
     pause: Option<Instant>,
     /// The timer of a pause. The first pause creates it, and later pauses reuse it.
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// A copy of a body, up to a bound.
+pub(super) struct Tee {
+    bound: usize,
+    bytes: RefCell<Vec<u8>>,
+    /// Whether the copy is whole. `None` while the body is read.
+    end: Cell<Option<bool>>,
+    waiter: Cell<Option<Waker>>,
+}
+
+impl fmt::Debug for Tee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tee").field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+impl Tee {
+    fn add(&self, data: &[u8]) {
+        let mut bytes = self.bytes.borrow_mut();
+        if self.end.get().is_some() {
+            return;
+        }
+        if bytes.len() + data.len() > self.bound {
+            *bytes = Vec::new();
+            drop(bytes);
+            self.end(false);
+        } else {
+            bytes.extend_from_slice(data);
+        }
+    }
+
+    /// Only the first end counts.
+    fn end(&self, is_whole: bool) {
+        if self.end.get().is_none() {
+            self.end.set(Some(is_whole));
+            if let Some(waker) = self.waiter.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Waits for the end of the body, and returns its copy. Returns `None` if the body is not whole, or too large.
+    pub(super) async fn whole(&self) -> Option<Bytes> {
+        let is_whole = poll_fn(|cx| match self.end.get() {
+            Some(is_whole) => Poll::Ready(is_whole),
+            None => {
+                self.waiter.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        });
+        is_whole.await.then(|| self.bytes.take().into())
+    }
 }
 
 impl RequestBody {
@@ -245,6 +301,7 @@ impl RequestBody {
             bounds,
             keeps_trailers: false,
             meter: meter.clone(),
+            tee: None,
             waited,
             pause: None,
             timer: None,
@@ -343,11 +400,22 @@ impl Body for RequestBody {
 
 impl Drop for Streamed {
     fn drop(&mut self) {
+        if let Some(tee) = &self.tee {
+            tee.end(self.incoming.is_end_stream() && self.meter.fault.get().is_none());
+        }
         self.meter.ended.set(true);
     }
 }
 
 impl Streamed {
+    /// Returns a copy of the body, which grows while the body is read. It is lost if it would exceed `bound`.
+    pub(super) fn tee(&mut self, bound: usize) -> Rc<Tee> {
+        let tee =
+            Rc::new(Tee { bound, bytes: RefCell::default(), end: Cell::new(None), waiter: Cell::new(None) });
+        self.tee = Some(tee.clone());
+        tee
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(polled) = self.incoming.poll_frame(cx) else { return self.wait(cx) };
         let now = Instant::now();
@@ -360,12 +428,18 @@ impl Streamed {
             Some(Err(_)) => return Poll::Ready(Some(Err(BodyError::Broken))),
             None => {
                 self.meter.ended.set(true);
+                if let Some(tee) = &self.tee {
+                    tee.end(true);
+                }
                 return Poll::Ready(None);
             }
         };
         // Trailers end the body.
         let Some(data) = frame.data_ref() else {
             self.meter.ended.set(true);
+            if let Some(tee) = &self.tee {
+                tee.end(true);
+            }
             return Poll::Ready(self.keeps_trailers.then_some(Ok(frame)));
         };
         let bytes = self.meter.bytes.get() + data.len() as u64;
@@ -373,10 +447,16 @@ impl Streamed {
         if bytes > self.bounds.size {
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
         }
+        if let Some(tee) = &self.tee {
+            tee.add(data);
+        }
         // hyper does not poll the body again after the last byte of an announced length. The end is therefore recorded
         // here.
         if self.incoming.size_hint().exact() == Some(0) {
             self.meter.ended.set(true);
+            if let Some(tee) = &self.tee {
+                tee.end(true);
+            }
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -1,5 +1,7 @@
 //! Changes the path and the host of a request for its upstream.
 
+use super::pattern::Pattern;
+use crate::denial::Malformed;
 use http::HeaderValue;
 use std::borrow::Cow;
 
@@ -14,6 +16,8 @@ pub(crate) struct Rewrite {
     pub(crate) strip: Option<Box<str>>,
     /// The prefix to add, without a slash at its end.
     pub(crate) add: Option<Box<str>>,
+    /// The pattern of the new path. It excludes both prefixes.
+    pub(crate) pattern: Option<Pattern>,
     /// The value of `Host` for the upstream.
     pub(crate) host: Option<HeaderValue>,
 }
@@ -21,13 +25,19 @@ pub(crate) struct Rewrite {
 impl Rewrite {
     /// Returns the path for the upstream. Two paths below the removed prefix never become the same path, except that
     /// without an added prefix the removed prefix itself becomes `/`.
-    pub(crate) fn path<'p>(&self, path: &'p str) -> Cow<'p, str> {
+    ///
+    /// # Errors
+    /// Returns the error of [`Pattern::path`].
+    pub(crate) fn path<'p>(&self, path: &'p str) -> Result<Cow<'p, str>, Malformed> {
+        if let Some(pattern) = &self.pattern {
+            return pattern.path(path);
+        }
         let rest = self.rest(path).unwrap_or(path);
-        match (&self.add, rest) {
+        Ok(match (&self.add, rest) {
             (Some(add), rest) => Cow::Owned([add, rest].concat()),
             (None, "") => Cow::Borrowed("/"),
             (None, rest) => Cow::Borrowed(rest),
-        }
+        })
     }
 
     /// Returns the prefix that is removed from a path.
@@ -36,8 +46,11 @@ impl Rewrite {
         HeaderValue::from_str(prefix).ok()
     }
 
-    /// Returns a path that becomes `sent` for the upstream.
+    /// Returns a path that becomes `sent` for the upstream. Returns `None` for a pattern, which has no inverse.
     pub(crate) fn source(&self, sent: &str) -> Option<String> {
+        if self.pattern.is_some() {
+            return None;
+        }
         let rest = match self.add.as_deref() {
             Some(add) => below(sent, add)?,
             None => sent,
@@ -64,7 +77,7 @@ mod tests {
 
     fn rewrite(strip: &str, add: &str) -> Rewrite {
         let text = |text: &str| (!text.is_empty()).then(|| text.into());
-        Rewrite { strip: text(strip), add: text(add), host: None }
+        Rewrite { strip: text(strip), add: text(add), pattern: None, host: None }
     }
 
     #[test]
@@ -81,7 +94,7 @@ mod tests {
             ("/api", "/api", "/v2", "/v2"),
             ("/api/", "/api", "/v2", "/v2/"),
         ] {
-            assert_eq!(rewrite(strip, add).path(path), sent, "{path} {strip} {add}");
+            assert_eq!(rewrite(strip, add).path(path).unwrap(), sent, "{path} {strip} {add}");
         }
     }
 
@@ -103,7 +116,7 @@ mod tests {
             let Ok(rest) = canonical(&raw) else { return Ok(()) };
             let rewrite = rewrite(&strip, &add);
             let path = format!("{strip}{rest}");
-            let sent = rewrite.path(&path).into_owned();
+            let sent = rewrite.path(&path).unwrap().into_owned();
             prop_assert_eq!(&sent, &format!("{add}{rest}"));
             prop_assert!(matches!(canonical(&sent), Ok(Cow::Borrowed(same)) if same == sent), "{}", sent);
             prop_assert_eq!(rewrite.source(&sent), Some(path));

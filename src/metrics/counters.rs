@@ -6,6 +6,7 @@ use crate::authenticate::ApiKeyOutcome;
 use crate::counter::{Counter, Durations, Sharded};
 use crate::denial::Denial;
 use crate::forward::{StreamEnd, StreamKind};
+use crate::respond::coding::Coding;
 use http::StatusCode;
 use std::array;
 use std::sync::{Arc, OnceLock};
@@ -170,6 +171,15 @@ pub(crate) struct WorkerCounters {
     pub token_cache_bytes: Counter,
     /// Requests with an API key, in the order of [`ApiKeyOutcome::ALL`].
     pub api_keys: [Counter; ApiKeyOutcome::ALL.len()],
+    /// Compressed answers, in the order of [`Coding::ALL`].
+    pub compressed: [Counter; Coding::ALL.len()],
+    /// Answers that are being compressed.
+    pub compressing: Counter,
+    /// Answers that were not compressed because too many others were.
+    pub compressions_skipped: Counter,
+    /// Bytes of answers before and after compression.
+    pub compressed_bytes_in: Counter,
+    pub compressed_bytes_out: Counter,
     /// Identity fields that were removed from clients' requests.
     pub identity_dropped: Counter,
     pub requests_in_progress: Counter,

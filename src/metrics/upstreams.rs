@@ -35,7 +35,7 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
         out.sample(&[("upstream", &*upstream.name)], u64::from(upstream.is_in_panic(now)));
     }
     type Pick = fn(&UpstreamShard) -> u64;
-    let families: [(&'static str, &'static str, Kind, Pick); 7] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 8] = [
         (
             "portcullis_upstream_connections_total",
             "Connections opened to upstream servers.",
@@ -78,11 +78,30 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
             Kind::Counter,
             |shard| shard.cookies_removed.get(),
         ),
+        (
+            "portcullis_upstream_split_requests_total",
+            "Requests from routes whose requests several upstreams share.",
+            Kind::Counter,
+            |shard| shard.split.get(),
+        ),
     ];
     for (name, help, kind, pick) in families {
         out.family(name, help, kind);
         for upstream in upstreams {
             out.sample(&[("upstream", &*upstream.name)], upstream.counters.sum(pick));
+        }
+    }
+    let copies: [(&str, Pick); 3] = [
+        ("answered", |shard| shard.mirror_answered.get()),
+        ("failed", |shard| shard.mirror_failed.get()),
+        ("dropped", |shard| shard.mirror_dropped.get()),
+    ];
+    let help = "Copies of requests for upstreams that mirror routes, by outcome.";
+    out.family("portcullis_upstream_mirrored_requests_total", help, Kind::Counter);
+    for upstream in upstreams {
+        for (outcome, pick) in copies {
+            let labels = [("upstream", &*upstream.name), ("outcome", outcome)];
+            out.sample(&labels, upstream.counters.sum(pick));
         }
     }
     let help = "Failed connection attempts to upstream servers.";

@@ -6,11 +6,12 @@ use super::{Exposition, Kind, WorkerCounters};
 use crate::authenticate::ApiKeyOutcome;
 use crate::counter::Counter;
 use crate::forward::{StreamEnd, StreamKind};
+use crate::respond::coding::Coding;
 use std::sync::Arc;
 
 pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
-    let families: [(&'static str, &'static str, Kind, Pick); 14] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 18] = [
         ("portcullis_connections_open", "Open client connections.", Kind::Gauge, |w| &w.connections_open),
         (
             "portcullis_connections_parked",
@@ -78,6 +79,27 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
             Kind::Counter,
             |w| &w.requests_shed,
         ),
+        ("portcullis_compressions_in_progress", "Answers that are being compressed.", Kind::Gauge, |w| {
+            &w.compressing
+        }),
+        (
+            "portcullis_compressions_skipped_total",
+            "Answers not compressed because too many others were.",
+            Kind::Counter,
+            |w| &w.compressions_skipped,
+        ),
+        (
+            "portcullis_compressed_bytes_in_total",
+            "Bytes of compressed answers before their compression.",
+            Kind::Counter,
+            |w| &w.compressed_bytes_in,
+        ),
+        (
+            "portcullis_compressed_bytes_out_total",
+            "Bytes of compressed answers after their compression.",
+            Kind::Counter,
+            |w| &w.compressed_bytes_out,
+        ),
         ("portcullis_websockets_open", "Open WebSockets.", Kind::Gauge, |w| &w.websockets_open),
     ];
     let sum = |pick: Pick| workers.iter().map(|worker| pick(worker).get()).fold(0, u64::wrapping_add);
@@ -101,6 +123,11 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     for outcome in ApiKeyOutcome::ALL {
         let counts = workers.iter().map(|worker| worker.api_keys[outcome as usize].get());
         out.sample(&[("outcome", outcome.as_str())], counts.fold(0, u64::wrapping_add));
+    }
+    out.family("portcullis_compressed_answers_total", "Compressed answers by coding.", Kind::Counter);
+    for coding in Coding::ALL {
+        let counts = workers.iter().map(|worker| worker.compressed[coding as usize].get());
+        out.sample(&[("coding", coding.as_str())], counts.fold(0, u64::wrapping_add));
     }
     let help = "HTTP/2 streams reset because of a timeout, by what was awaited.";
     out.family("portcullis_stream_timeouts_total", help, Kind::Counter);

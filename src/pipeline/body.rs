@@ -1,9 +1,12 @@
 //! Defines the body of a response. It holds the record of its request until the response ends.
 
+use super::compressed::{AT_ONCE_MAX, Compressed};
 use super::record::Record;
 use crate::forward::{Http2Body, ResponseBody, ResponseError, StreamEnd, Tunnel};
 use crate::peer::streams::Reader;
+use crate::respond::coding::Coding;
 use crate::respond::grpc_trailers;
+use crate::worker::Worker;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
@@ -31,10 +34,11 @@ struct Paced {
 }
 
 #[derive(Debug)]
-enum Source {
+pub(super) enum Source {
     Whole(Bytes),
     Streamed(Box<ResponseBody>),
     Multiplexed(Box<Http2Body>),
+    Compressed(Box<Compressed>),
     /// The WebSocket that follows the response.
     Tunnel(Box<Tunnel>),
     /// A streamed body that the gateway has ended.
@@ -66,8 +70,33 @@ impl Body {
         }
         match std::mem::replace(&mut self.source, Source::Whole(Bytes::new())) {
             Source::Tunnel(tunnel) => Some(tunnel),
-            Source::Whole(_) | Source::Streamed(_) | Source::Multiplexed(_) | Source::Ended => None,
+            Source::Whole(_)
+            | Source::Streamed(_)
+            | Source::Multiplexed(_)
+            | Source::Compressed(_)
+            | Source::Ended => None,
         }
+    }
+
+    /// Returns the length of the body, if it is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.size_hint().exact()
+    }
+
+    /// Whether the core can compress one more answer.
+    pub(super) fn can_compress(worker: &Worker) -> bool {
+        let is_free = worker.counters().compressing.get() < AT_ONCE_MAX;
+        if !is_free {
+            worker.counters().compressions_skipped.add(1);
+        }
+        is_free
+    }
+
+    /// Compresses the body while it streams.
+    pub(super) fn compress(mut self, coding: Coding, worker: Rc<Worker>) -> Self {
+        let source = std::mem::replace(&mut self.source, Source::Ended);
+        self.source = Source::Compressed(Box::new(Compressed::new(source, coding, worker)));
+        self
     }
 
     /// Attaches the record of the request. The record is written when this body ends, or now if the body is empty.
@@ -92,7 +121,7 @@ impl Body {
         if self.is_grpc() {
             return Poll::Ready(Some(Ok(self.end_call(&ResponseError::Ended(end)))));
         }
-        if matches!(self.source, Source::Streamed(_) | Source::Multiplexed(_)) {
+        if self.source.is_streamed() {
             // The connection to the upstream closes. An error makes the HTTP library drop what it has not written yet,
             // so the library can first write what it holds.
             self.source = Source::Ended;
@@ -125,23 +154,13 @@ impl Body {
         Frame::trailers(grpc_trailers(status, message))
     }
 
-    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        match &mut self.source {
-            Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Source::Streamed(body) => Pin::new(body).poll_frame(cx),
-            Source::Multiplexed(body) => Pin::new(body).poll_frame(cx),
-            Source::Tunnel(_) | Source::Ended => Poll::Ready(None),
-        }
-    }
-
     #[inline(never)]
     fn poll_paced(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        let Some(paced) = &mut self.paced else { return self.poll_source(cx) };
+        let Some(paced) = &mut self.paced else { return self.source.poll_frame(cx) };
         paced.reader.request_data();
         let mut data = std::mem::take(&mut paced.rest);
         if data.is_empty() {
-            match std::task::ready!(self.poll_source(cx)) {
+            match std::task::ready!(self.source.poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(frame) => data = frame,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
@@ -155,6 +174,41 @@ impl Body {
             paced.reader.deliver(piece.len());
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
+impl Source {
+    /// Whether the body arrives piece by piece.
+    fn is_streamed(&self) -> bool {
+        match self {
+            Self::Streamed(_) | Self::Multiplexed(_) | Self::Compressed(_) => true,
+            Self::Whole(_) | Self::Tunnel(_) | Self::Ended => false,
+        }
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        match self {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Self::Multiplexed(body) => Pin::new(body).poll_frame(cx),
+            Self::Compressed(body) => body.poll_frame(cx),
+            Self::Tunnel(_) | Self::Ended => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Streamed(body) => body.is_end_stream(),
+            Self::Multiplexed(body) => body.is_end_stream(),
+            Self::Compressed(body) => body.is_end_stream(),
+            Self::Tunnel(_) => true,
+            Self::Ended => false,
+        }
     }
 }
 
@@ -182,7 +236,7 @@ impl HttpBody for Body {
         {
             return this.end(cx, end);
         }
-        let polled = if this.paced.is_none() { this.poll_source(cx) } else { this.poll_paced(cx) };
+        let polled = if this.paced.is_none() { this.source.poll_frame(cx) } else { this.poll_paced(cx) };
         if let Poll::Ready(Some(Err(error))) = &polled
             && this.is_grpc()
         {
@@ -209,8 +263,7 @@ impl HttpBody for Body {
                 is_over = this.paced.is_none();
             }
         }
-        if let (Some(record), Source::Streamed(_) | Source::Multiplexed(_), false) =
-            (&mut this.record, &this.source, is_over)
+        if let (Some(record), true, false) = (&mut this.record, this.source.is_streamed(), is_over)
             && (polled.is_pending() || record.has_sent())
         {
             record.bound();
@@ -229,13 +282,7 @@ impl HttpBody for Body {
         if self.paced.as_ref().is_some_and(|paced| !paced.rest.is_empty()) {
             return false;
         }
-        match &self.source {
-            Source::Whole(bytes) => bytes.is_empty(),
-            Source::Streamed(body) => body.is_end_stream(),
-            Source::Multiplexed(body) => body.is_end_stream(),
-            Source::Tunnel(_) => true,
-            Source::Ended => false,
-        }
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -244,7 +291,7 @@ impl HttpBody for Body {
             Source::Streamed(body) => body.size_hint(),
             Source::Multiplexed(body) => body.size_hint(),
             Source::Tunnel(_) => SizeHint::with_exact(0),
-            Source::Ended => SizeHint::default(),
+            Source::Compressed(_) | Source::Ended => SizeHint::default(),
         }
     }
 }

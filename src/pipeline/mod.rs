@@ -5,6 +5,7 @@
 mod access_log;
 mod body;
 mod claim;
+mod compressed;
 mod csrf_form;
 mod endpoints;
 pub(crate) mod exchange;
@@ -30,11 +31,12 @@ use crate::authority::{Compat, Endpoint};
 use crate::authorize::{Permit, Refusal, RequestFacts};
 use crate::denial::{Denial, HandshakeFault, Malformed};
 use crate::forward::{
-    self, Answer, ConnectionHeaders, Inbound, PermittedRequest, Proof, RequestBody, Target,
+    self, Answer, ConnectionHeaders, Inbound, KeyFacts, PermittedRequest, Proof, RequestBody, Target,
 };
 use crate::limit::{self, LimitKey};
 use crate::peer::{Connection, KnownToken, Relayed, Scheme};
 use crate::policy::{Handler, Policy, Route};
+use crate::respond::coding::{Compression, Wish};
 use crate::respond::compat::CompatRequest;
 use crate::respond::cors;
 use crate::route::host::Authority;
@@ -132,7 +134,7 @@ pub(crate) async fn handle(
 
 /// Passes a request through all stages, until the first refusal.
 async fn serve<'p>(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     policy: &'p Policy,
     connection: &Rc<Connection>,
     (parts, body): (&mut Parts, Option<Inbound>),
@@ -213,8 +215,18 @@ async fn serve<'p>(
     match &admitted.routed.route.handler {
         Handler::Forward(delivery) => {
             let Admitted { routed: Routed { route, .. }, permit, body } = admitted;
+            let facts = || KeyFacts {
+                principal: permit.principal().map(|principal| &**principal),
+                headers: head.headers,
+                address: exchange.caller.address,
+            };
+            let delivery = delivery.of_request(facts, exchange.id, record.notes());
+            let wish = route.compression.as_deref().map(|compression| {
+                let is_head = *head.method == Method::HEAD;
+                (compression, compression.wish(head.headers, is_head, permit.principal().is_some()))
+            });
             let sources = &route.credential_policy.sources;
-            let target = Target::of_route(&head, &parts.uri, delivery.rewrite.as_deref(), sources, &permit);
+            let target = Target::of_route(&head, &parts.uri, delivery.rewrite.as_deref(), sources, &permit)?;
             let headers =
                 ConnectionHeaders { lines: &connection.peer_lines, address: connection.peer.address };
             let context = exchange.forward_context(policy, route, delivery, headers, &policy.proofs);
@@ -222,11 +234,15 @@ async fn serve<'p>(
             let request = PermittedRequest { permit, parts, target, body, meter, connection, handshake };
             let answer =
                 forward::forward(worker.pools(), delivery, request, &context, record.notes()).await?;
-            Ok(match answer {
+            let response = match answer {
                 Answer::Whole(response) => response.map(Body::whole),
                 Answer::Streamed(response) => response.map(Body::streamed),
                 Answer::Multiplexed(response) => response.map(Body::multiplexed),
-                Answer::Switched(response) => response.map(Body::tunnel),
+                Answer::Switched(response) => return Ok(response.map(Body::tunnel)),
+            };
+            Ok(match wish {
+                Some((compression, wish)) => compress(worker, compression, wish, response),
+                None => response,
             })
         }
         Handler::Answer(endpoint) => {
@@ -236,7 +252,8 @@ async fn serve<'p>(
         Handler::Publish(resource) => Ok(resource.answer(head.method).map(Body::whole)),
         Handler::Redirect(redirect) => {
             let Admitted { routed: Routed { route, found }, permit, .. } = admitted;
-            let target = Target::of_route(&head, &parts.uri, None, &route.credential_policy.sources, &permit);
+            let target =
+                Target::of_route(&head, &parts.uri, None, &route.credential_policy.sources, &permit)?;
             Ok(redirect.answer(&found.params, target.path.query()).map(Body::whole))
         }
         Handler::Receive(receiver, kind) => {
@@ -245,6 +262,23 @@ async fn serve<'p>(
             Ok(Box::pin(answer).await?.map(Body::whole))
         }
     }
+}
+
+/// Compresses an answer, if the route and the request allow it.
+#[cold]
+fn compress(
+    worker: &Rc<Worker>,
+    compression: &Compression,
+    wish: Wish,
+    response: Response<Body>,
+) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let is_free = || Body::can_compress(worker);
+    let body = match compression.apply(wish, parts.status, &mut parts.headers, body.length(), is_free) {
+        Some(coding) => body.compress(coding, worker.clone()),
+        None => body,
+    };
+    Response::from_parts(parts, body)
 }
 
 /// Answers an ACME server that validates a domain by HTTP-01. Returns `None` for any other request.

@@ -316,7 +316,9 @@ impl Record {
 
     #[cold]
     fn count_broken(&self, broken: ResponseErrorKind) {
-        if let (Some(route), Some(policy)) = (self.route, &self.policy)
+        if let Some(counters) = &self.notes.split {
+            counters.of(self.worker.index()).inspect(|counts| counts.count_response_error(broken));
+        } else if let (Some(route), Some(policy)) = (self.route, &self.policy)
             && let Handler::Forward(delivery) = &policy.routes[route].handler
             && let Destination::Upstream(upstream) = &delivery.destination
             && let Some(counts) = upstream.counters.of(self.worker.index())
@@ -390,6 +392,9 @@ impl Drop for Record {
         }
         if let Some(broken) = self.broken {
             self.count_broken(broken);
+        }
+        if let Some(counters) = &self.notes.split {
+            counters.of(worker.index()).inspect(|counts| counts.split.add(1));
         }
         if let Some(stream) = &self.stream {
             counters.record_stream(stream.kind, stream.end());

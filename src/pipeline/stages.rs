@@ -10,6 +10,7 @@ use crate::authorize::{Permit, Refusal};
 use crate::clock::Now;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
+use crate::forward::Delivery;
 use crate::peer::{Peer, Scheme};
 use crate::policy::{Handler, Policy, Route};
 use crate::route::{Found, Head, upgrade};
@@ -55,6 +56,15 @@ pub(crate) fn admit(
         (None, Scheme::Http) if rule.is_some_and(|rule| rule.required) => Err(Misdirected::Cleartext),
         (None, Scheme::Http | Scheme::Https) => Ok(()),
     }
+}
+
+/// Checks that the upstream gets a valid path. The pipeline makes the same check when it builds the target.
+///
+/// # Errors
+/// Refuses a request whose path the route's pattern turns into an invalid path.
+pub(crate) fn check_rewrite(route: &Route, head: &Head<'_>) -> Result<(), Denial> {
+    let Handler::Forward(Delivery { rewrite: Some(rewrite), .. }) = &route.handler else { return Ok(()) };
+    rewrite.path(&head.path).map(|_| ()).map_err(Denial::BadRequest)
 }
 
 /// Finds the route of a request.

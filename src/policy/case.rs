@@ -31,6 +31,8 @@ pub struct Expectation {
     pub status: Option<u16>,
     /// The name of the matching route.
     pub route: Option<String>,
+    /// The name of the upstream that receives the request.
+    pub upstream: Option<String>,
     /// The path and query that the upstream receives.
     pub path: Option<String>,
     /// Headers that the upstream receives, with names in lower case. An empty value means an absent header.
@@ -58,7 +60,7 @@ impl Case {
 impl Expectation {
     /// Whether the test has an expectation about the upstream request.
     pub fn is_upstream(&self) -> bool {
-        self.path.is_some() || !self.headers.is_empty()
+        self.upstream.is_some() || self.path.is_some() || !self.headers.is_empty()
     }
 }
 

@@ -45,6 +45,8 @@ pub const ALL: &[(&str, Kind)] = &[
     ("certificate_not_yet_valid", Kind::Weakness),
     ("cleartext_exposed", Kind::Weakness),
     ("colon_parameter", Kind::Weakness),
+    ("compressed_secret", Kind::Fault),
+    ("compressed_with_credentials", Kind::Weakness),
     ("crl_expired", Kind::Weakness),
     ("duplicate_key", Kind::Fault),
     ("empty_list", Kind::Weakness),

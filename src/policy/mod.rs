@@ -33,6 +33,7 @@ use crate::key_source::KeySource;
 use crate::limit::{Fleet, Limit, Limits};
 use crate::metrics::RouteCounters;
 use crate::peer::Scheme;
+use crate::respond::coding::Compression;
 use crate::respond::compat::SearchedPlaces;
 use crate::respond::cors::Cors;
 use crate::respond::redirect::Redirect;
@@ -179,6 +180,8 @@ pub struct Route {
     /// Set if the route refuses all requests for a while. The value is the time after which clients try again, in
     /// seconds.
     pub maintenance: Option<u32>,
+    /// The compression of the answers. `None` if they are passed on as they are.
+    pub(crate) compression: Option<Box<Compression>>,
     /// The request counters.
     pub counters: Arc<RouteCounters>,
 }

@@ -116,7 +116,7 @@ fn raise(kept: &mut Option<Wish>, wish: Wish) {
 }
 
 /// Returns the weight of a range in thousandths (RFC 9110 section 12.4.2). An invalid weight counts as 0.
-fn weight<'p>(parameters: impl Iterator<Item = &'p [u8]>) -> u16 {
+pub(super) fn weight<'p>(parameters: impl Iterator<Item = &'p [u8]>) -> u16 {
     for parameter in parameters {
         if let [b'q' | b'Q', b'=', value @ ..] = parameter {
             return thousandths(value).unwrap_or(0);

@@ -2,6 +2,7 @@
 //! response contains any part of a token.
 
 pub(crate) mod accept;
+pub(crate) mod coding;
 pub(crate) mod compat;
 pub(crate) mod cors;
 pub(crate) mod page;

@@ -15,7 +15,7 @@ use std::fmt;
 /// A difference between the expected and the actual result of a test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Discrepancy {
-    /// The property that differs: `verdict`, `status`, `route`, `path` or `header x-auth-subject`.
+    /// The property that differs: `verdict`, `status`, `route`, `upstream`, `path` or `header x-auth-subject`.
     pub what: String,
     /// The expected value.
     pub expected: String,
@@ -173,6 +173,10 @@ fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&
 
 fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<Discrepancy> {
     let mut differences = Vec::new();
+    if let Some(upstream) = test.upstream.as_ref().filter(|upstream| **upstream != outgoing.upstream) {
+        let (expected, found) = (format!("{upstream:?}"), format!("{:?}", outgoing.upstream));
+        differences.push(Discrepancy { what: "upstream".to_owned(), expected, found });
+    }
     if let Some(path) = test.path.as_ref().filter(|path| **path != outgoing.path) {
         let (expected, found) = (format!("{path:?}"), format!("{:?}", outgoing.path));
         differences.push(Discrepancy { what: "path".to_owned(), expected, found });

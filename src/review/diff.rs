@@ -70,7 +70,7 @@ impl Side {
     pub(super) fn of(policy: &Policy, verdict: &Verdict) -> Self {
         let route = verdict.route.and_then(|route| policy.routes.get(route));
         let upstream = route.filter(|_| verdict.reaches()).map(|route| match &route.handler {
-            Handler::Forward(delivery) => upstream_name(delivery).to_owned(),
+            Handler::Forward(delivery) => upstream_name(delivery),
             Handler::Answer(_) => "authority".to_owned(),
             Handler::Publish(_) | Handler::Redirect(_) | Handler::Receive(..) => "gateway".to_owned(),
         });

@@ -31,6 +31,8 @@ pub(crate) struct RouteSummary {
     pub strip_prefix: Option<String>,
     /// The path prefix that is added before forwarding.
     pub add_prefix: Option<String>,
+    /// The template of the path that `rewrite_pattern` fills.
+    pub rewrite_to: Option<String>,
     /// The `Host` that the upstream receives.
     pub rewrite_host: Option<String>,
     /// Whether the route forwards WebSockets.
@@ -57,7 +59,7 @@ pub(crate) fn listing(policy: &Policy) -> Vec<RouteSummary> {
 impl RouteSummary {
     fn of(route: &Route) -> Self {
         let (upstream, rewrite) = match &route.handler {
-            Handler::Forward(delivery) => (upstream_name(delivery).to_owned(), delivery.rewrite.as_deref()),
+            Handler::Forward(delivery) => (upstream_name(delivery), delivery.rewrite.as_deref()),
             Handler::Answer(_) => ("authority".to_owned(), None),
             Handler::Redirect(redirect) => (format!("redirect to {redirect}"), None),
             Handler::Publish(_) | Handler::Receive(..) => ("gateway".to_owned(), None),
@@ -91,6 +93,7 @@ impl RouteSummary {
             upstream,
             strip_prefix: rewrite.and_then(|rewrite| rewrite.strip.as_deref()).map(text),
             add_prefix: rewrite.and_then(|rewrite| rewrite.add.as_deref()).map(text),
+            rewrite_to: rewrite.and_then(|rewrite| rewrite.pattern.as_ref()).map(ToString::to_string),
             rewrite_host: rewrite
                 .and_then(|rewrite| rewrite.host.as_ref())
                 .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()),

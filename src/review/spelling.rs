@@ -282,7 +282,7 @@ impl<'p> Attack<'p> {
     fn forwarded_path(&self, delivery: &Delivery, question: &Question) -> Option<String> {
         let front = &self.policy.front;
         let head = front.head(&question.parts).ok()?;
-        let target = Target::of(&head, &question.parts.uri, delivery.rewrite.as_deref(), None);
+        let target = Target::of(&head, &question.parts.uri, delivery.rewrite.as_deref(), None).ok()?;
         Some(target.path.path().to_owned())
     }
 }
@@ -319,6 +319,10 @@ fn may_read_alike(one: &str, other: &str) -> bool {
 
 /// Whether two routes have a server address in common.
 fn same_servers(one: &Delivery, other: &Delivery) -> bool {
+    one.alternatives().any(|one| other.alternatives().any(|other| same_destination(one, other)))
+}
+
+fn same_destination(one: &Delivery, other: &Delivery) -> bool {
     match (&one.destination, &other.destination) {
         (Destination::Upstream(one), Destination::Upstream(other)) => {
             let others = other.addresses();

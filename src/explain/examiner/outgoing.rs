@@ -2,7 +2,7 @@
 
 use super::{Evaluation, Examiner, Sender};
 use crate::authenticate::Place;
-use crate::explain::describe::{servers_of, upstream_name};
+use crate::explain::describe::servers_of;
 use crate::explain::explanation::UpstreamRequest;
 use crate::forward::outgoing::{self, OutgoingHead, X_REQUEST_ID};
 use crate::forward::{ConnectionHeaders, KeyFacts, Proofs, Target};
@@ -31,9 +31,12 @@ impl Examiner<'_> {
             Handler::Forward(delivery) => delivery,
             Handler::Redirect(redirect) => {
                 let target =
-                    Target::of_route(head, &parts.uri, None, &route.credential_policy.sources, permit);
+                    Target::of_route(head, &parts.uri, None, &route.credential_policy.sources, permit)
+                        .ok()?;
                 return Some(UpstreamRequest {
                     upstream: "redirect".to_owned(),
+                    split: None,
+                    mirror: None,
                     servers: Vec::new(),
                     method: parts.method.to_string(),
                     path: redirect.location(&found.params, target.path.query()),
@@ -44,6 +47,8 @@ impl Examiner<'_> {
                 let is_published = !matches!(own, Handler::Answer(_));
                 return Some(UpstreamRequest {
                     upstream: if is_published { "gateway" } else { "authority" }.to_owned(),
+                    split: None,
+                    mirror: None,
                     servers: Vec::new(),
                     method: parts.method.to_string(),
                     path: head.path.to_string(),
@@ -52,13 +57,21 @@ impl Examiner<'_> {
             }
         };
         let policy = self.policy;
+        let key = KeyFacts {
+            principal: permit.principal().map(|principal| &**principal),
+            headers: &parts.headers,
+            address: sender.caller.address,
+        };
+        let split = delivery.split.as_deref();
+        let delivery = split.and_then(|split| split.choose(key, None)).unwrap_or(delivery);
         let target = Target::of_route(
             head,
             &parts.uri,
             delivery.rewrite.as_deref(),
             &route.credential_policy.sources,
             permit,
-        );
+        )
+        .ok()?;
         let exchange = Exchange::unsent(question.now, sender.caller, sender.relayed.clone());
         let (id, id_header) = (exchange.id, exchange.id_header.clone());
         let connection = ConnectionHeaders { lines: &RefCell::default(), address: question.client };
@@ -93,13 +106,10 @@ impl Examiner<'_> {
         let mut headers: Vec<_> =
             headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         headers.sort();
-        let key = KeyFacts {
-            principal: permit.principal().map(|principal| &**principal),
-            headers: &parts.headers,
-            address: sender.caller.address,
-        };
         Some(UpstreamRequest {
-            upstream: upstream_name(delivery).to_owned(),
+            upstream: delivery.audience.name.to_string(),
+            split: split.map(ToString::to_string),
+            mirror: delivery.mirror.as_ref().map(ToString::to_string),
             servers: servers_of(delivery, key),
             method: method.to_string(),
             path: path.to_string(),

@@ -29,7 +29,7 @@ pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) ->
         }
         let before = faults.found.len();
         let question = question(&key, table, faults);
-        let expected = expected(&key, table, &routes, faults);
+        let expected = expected(&key, table, file, &routes, faults);
         if faults.found.len() == before
             && let Some(question) = question
         {
@@ -101,7 +101,13 @@ fn question(key: &str, table: &TestSection, faults: &mut Faults<'_>) -> Option<Q
     Some(question)
 }
 
-fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mut Faults<'_>) -> Expectation {
+fn expected(
+    key: &str,
+    table: &TestSection,
+    file: &File,
+    routes: &BTreeSet<&str>,
+    faults: &mut Faults<'_>,
+) -> Expectation {
     let at = |name: &str| format!("{key}.expect.{name}");
     let expect = &table.expect;
     let refusal = expect.deny.as_deref().and_then(|code| refusal(&at("deny"), code, faults));
@@ -122,7 +128,7 @@ fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mu
         }
         (None, None) => None,
     };
-    let is_upstream = expect.path.is_some() || !expect.headers.is_empty();
+    let is_upstream = expect.upstream.is_some() || expect.path.is_some() || !expect.headers.is_empty();
     if verdict.is_none()
         && expect.deny.is_none()
         && expect.route.is_none()
@@ -164,6 +170,11 @@ fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mu
     {
         faults.undefined(&at("route"), "route", route, routes.iter().copied());
     }
+    if let Some(upstream) = &expect.upstream
+        && !file.upstream.contains_key(upstream)
+    {
+        faults.undefined(&at("upstream"), "upstream", upstream, file.upstream.keys().map(String::as_str));
+    }
     let mut headers = Vec::new();
     for (name, value) in &expect.headers {
         match name.parse::<HeaderName>() {
@@ -178,6 +189,7 @@ fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mu
         verdict,
         status: expect.status,
         route: expect.route.clone(),
+        upstream: expect.upstream.clone(),
         path: expect.path.clone(),
         headers,
     }

@@ -79,6 +79,7 @@ pub(super) fn compile(
             shadow: None,
             cors: None,
             maintenance: None,
+            compression: None,
             counters: registry.of(&name),
         });
     }

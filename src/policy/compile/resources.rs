@@ -254,5 +254,6 @@ fn route(
         shadow: None,
         cors: None,
         maintenance: None,
+        compression: None,
     })
 }

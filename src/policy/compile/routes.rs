@@ -5,7 +5,7 @@ use super::credential_policy::{check_login, sources};
 use super::limits::{NamedLimits, chosen_limits};
 use super::trust::{Claims, is_reserved};
 use super::upstreams::{Audiences, Upstreams};
-use super::{Faults, endpoints, identity_choice, resources, rule, shaping, signals};
+use super::{Faults, endpoints, identity_choice, mirror, resources, rule, shaping, signals, split};
 use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Source, Sources, digest_of};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
@@ -17,7 +17,7 @@ use crate::route::field::is_word;
 use crate::route::{Fields, Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
 use crate::signals::Receiver;
 use http::{HeaderName, HeaderValue, Method};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The maximum number of distinct methods in a policy. About forty methods are registered.
@@ -103,7 +103,7 @@ pub(super) fn compile(
         let destination = if redirect.is_some() {
             Some(Destination::Echo)
         } else {
-            destination(&key, table, upstreams, faults)
+            destination(&key, &table.upstream, upstreams, faults)
         };
         let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
         let sources = match &table.sources {
@@ -125,31 +125,49 @@ pub(super) fn compile(
                 "access = \"public\" for a service with its own login, or [identity] forward_token",
             );
         }
+        let mirror = mirror::compile(&key, table, upstreams, faults);
+        let split = split::compile(&key, table, upstreams, context.identity, claims, faults);
         if table.websocket {
-            websocket(&key, matcher.as_ref(), destination.as_ref(), faults);
+            let shares = split.iter().flat_map(split::Draft::destinations);
+            for destination in destination.iter().chain(shares) {
+                websocket(&key, destination, faults);
+            }
+            websocket_method(&key, matcher.as_ref(), faults);
         }
         let cors = super::cors::chosen(&key, table, cors, faults);
         let maintenance = shaping::maintenance(&key, table, faults);
-        let audience = audiences.get(&table.upstream).cloned();
-        let audience = match identity_choice::choice(&key, table, file, context.identity, faults) {
-            Some(choice) => audience.map(|audience| Arc::new(audience.receiving(choice))),
-            None => audience,
+        let compression = super::compression::compile(&key, table, faults);
+        let choice = identity_choice::choice(&key, table, file, context.identity, faults);
+        let audience = |upstream: &str| {
+            let audience = audiences.get(upstream)?;
+            Some(match &choice {
+                Some(choice) => Arc::new(audience.receiving(choice.clone())),
+                None => audience.clone(),
+            })
         };
         let (Some(matcher), Some(destination), Some(rule)) = (matcher, destination, rule) else { continue };
-        let handler = match (redirect, audience) {
+        let handler = match (redirect, audience(&table.upstream)) {
             (Some(Some(redirect)), _) => Handler::Redirect(redirect),
-            (None, Some(audience)) => Handler::Forward(Delivery {
-                destination,
-                rewrite,
-                request_fields,
-                answer_fields,
-                pass_authorization: table.pass_authorization,
-                timeout: table.timeout.map(Into::into),
-                websocket: table.websocket,
-                ends_with_token: table.streams == file::Streams::Expiry,
-                silence: table.silence.map(Into::into),
-                audience,
-            }),
+            (None, Some(own)) => {
+                let delivery = Delivery {
+                    destination,
+                    split: None,
+                    mirror: mirror.and_then(|draft| draft.complete(&audience)),
+                    rewrite,
+                    request_fields,
+                    answer_fields,
+                    pass_authorization: table.pass_authorization,
+                    timeout: table.timeout.map(Into::into),
+                    websocket: table.websocket,
+                    ends_with_token: table.streams == file::Streams::Expiry,
+                    silence: table.silence.map(Into::into),
+                    audience: own,
+                };
+                Handler::Forward(match split {
+                    Some(draft) => draft.complete(delivery, audience),
+                    None => delivery,
+                })
+            }
             (Some(None), _) | (None, None) => continue,
         };
         let name: Arc<str> = Arc::from(name);
@@ -177,6 +195,7 @@ pub(super) fn compile(
             },
             cors,
             maintenance,
+            compression,
         };
         entries.push((matcher, routes.len()));
         positions.push(Some(index));
@@ -283,14 +302,16 @@ fn guard(route: &Route) -> Guard {
         Handler::Publish(resource) => vec![resource.metadata_url.to_string()],
         Handler::Redirect(_) => vec!["redirect".to_owned(), route.name.to_string()],
         Handler::Receive(receiver, kind) => vec![format!("{} {kind:?}", receiver.name)],
-        Handler::Forward(delivery) => match &delivery.destination {
-            Destination::Echo => vec!["echo".to_owned()],
-            Destination::Upstream(upstream) => {
-                let mut servers = upstream.addresses();
-                servers.sort_unstable();
-                servers
-            }
-        },
+        Handler::Forward(delivery) => {
+            let servers = |delivery: &Delivery| match &delivery.destination {
+                Destination::Echo => vec!["echo".to_owned()],
+                Destination::Upstream(upstream) => upstream.addresses(),
+            };
+            let mut servers: Vec<_> = delivery.alternatives().flat_map(servers).collect();
+            servers.sort_unstable();
+            servers.dedup();
+            servers
+        }
     };
     let asks = || {
         let checks = route.rule.checks().iter().map(ToString::to_string);
@@ -327,14 +348,14 @@ fn name<'t>(key: &str, table: &'t RouteSection, faults: &mut Faults<'_>) -> &'t 
 }
 
 /// Compiles the header fields that a route requires.
-fn fields(
+pub(super) fn fields(
     key: &str,
-    table: &RouteSection,
+    table: &BTreeMap<String, String>,
     identity: &IdentityHeaders,
     faults: &mut Faults<'_>,
 ) -> Option<Fields> {
     let mut fields = Vec::new();
-    for (name, value) in &table.headers {
+    for (name, value) in table {
         let at = format!("{key}.headers.{name}");
         let Ok(parsed) = name.parse::<HeaderName>() else {
             let hint = "for example { \"X-Api-Version\" = \"2\" }";
@@ -394,50 +415,50 @@ fn matcher(
             })
             .ok()
     };
-    let fields = fields(key, table, identity, faults);
+    let fields = fields(key, &table.headers, identity, faults);
     Some(Matcher { host: host?, path: path?, methods: methods?, fields: fields? })
 }
 
-fn destination(
+pub(super) fn destination(
     key: &str,
-    table: &RouteSection,
+    name: &str,
     upstreams: &Upstreams,
     faults: &mut Faults<'_>,
 ) -> Option<Destination> {
     let at = format!("{key}.upstream");
-    if table.upstream.is_empty() {
+    if name.is_empty() {
         faults.fault("missing_key", &at, "nothing", "upstream = \"NAME\" of an [upstream.NAME]");
         return None;
     }
-    match upstreams.get(&table.upstream) {
+    match upstreams.get(name) {
         Some(Some(upstream)) => Some(Destination::Upstream(upstream.clone())),
         // The upstream is the built-in echo, or its fault has already been reported.
         Some(None) => Some(Destination::Echo),
         None => {
-            faults.undefined(&at, "upstream", &table.upstream, upstreams.keys().map(String::as_str));
+            faults.undefined(&at, "upstream", name, upstreams.keys().map(String::as_str));
             None
         }
     }
 }
 
-/// Checks that a route can forward WebSockets.
-fn websocket(
-    key: &str,
-    matcher: Option<&Matcher>,
-    destination: Option<&Destination>,
-    faults: &mut Faults<'_>,
-) {
+/// Checks that a destination of a route supports WebSockets.
+fn websocket(key: &str, destination: &Destination, faults: &mut Faults<'_>) {
     let at = format!("{key}.websocket");
-    if matches!(destination, Some(Destination::Echo)) {
+    if matches!(destination, Destination::Echo) {
         let found = "true, and the built-in echo does not support WebSockets";
         faults.fault("impossible_rule", &at, found, "an upstream with servers");
     }
-    if let Some(Destination::Upstream(upstream)) = destination
+    if let Destination::Upstream(upstream) = destination
         && upstream.protocol == Protocol::Http2
     {
         let found = "true, and the upstream uses HTTP/2, over which the gateway forwards no WebSockets";
         faults.fault("impossible_rule", &at, found, "an upstream with protocol = \"http1\"");
     }
+}
+
+/// Checks that the methods of a route include that of WebSocket handshakes.
+fn websocket_method(key: &str, matcher: Option<&Matcher>, faults: &mut Faults<'_>) {
+    let at = format!("{key}.websocket");
     if matcher.is_some_and(|matcher| !matcher.methods.contains(&Method::GET)) {
         let found = "true, and the route's methods lack GET, the method of every WebSocket handshake";
         faults.fault("impossible_rule", &at, found, "add \"GET\" to methods");

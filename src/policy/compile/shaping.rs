@@ -5,6 +5,7 @@ use super::trust::is_reserved;
 use crate::authenticate::{IdentityHeaders, fold_eq};
 use crate::config::file::{Access, File, RouteSection, SecurityHeaders};
 use crate::forward::edits::{AnswerFields, Edits, Protection};
+use crate::forward::pattern::{Pattern, PatternFault};
 use crate::forward::rewrite::{PREFIX_BYTES_MAX, Rewrite};
 use crate::forward::strip;
 use crate::respond::redirect::Redirect;
@@ -27,9 +28,13 @@ pub(super) fn rewrite(key: &str, table: &RouteSection, faults: &mut Faults<'_>) 
     let rewrite = Rewrite {
         strip: strip_prefix(key, table, faults),
         add: add_prefix(key, table, faults),
+        pattern: pattern(key, table, faults),
         host: rewrite_host(key, table, faults),
     };
-    let changes = rewrite.strip.is_some() || rewrite.add.is_some() || rewrite.host.is_some();
+    let changes = rewrite.strip.is_some()
+        || rewrite.add.is_some()
+        || rewrite.pattern.is_some()
+        || rewrite.host.is_some();
     changes.then(|| Box::new(rewrite))
 }
 
@@ -68,6 +73,44 @@ fn add_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Optio
     Some(whole.into())
 }
 
+/// Compiles `rewrite_pattern` and `rewrite_to`.
+fn pattern(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Pattern> {
+    let (pattern_key, template_key) = (format!("{key}.rewrite_pattern"), format!("{key}.rewrite_to"));
+    let (pattern, template) = match (&table.rewrite_pattern, &table.rewrite_to) {
+        (Some(pattern), Some(template)) => (pattern, template),
+        (Some(_), None) => {
+            faults.fault("missing_key", &template_key, "nothing", "the new path, such as \"/v2/{1}\"");
+            return None;
+        }
+        (None, Some(_)) => {
+            let hint = "an expression for the whole path, such as '/shop/(.*)'";
+            faults.fault("missing_key", &pattern_key, "nothing", hint);
+            return None;
+        }
+        (None, None) => return None,
+    };
+    if table.strip_prefix.is_some() || table.add_prefix.is_some() {
+        let hint = "write the prefixes into rewrite_pattern and rewrite_to";
+        faults.fault("impossible_rule", &pattern_key, "set beside strip_prefix or add_prefix", hint);
+    }
+    let fault = match Pattern::parse(pattern, template) {
+        Ok(pattern) => return Some(pattern),
+        Err(fault) => fault,
+    };
+    let (at, text, hint) = match &fault {
+        PatternFault::Pattern(_) => {
+            (&pattern_key, pattern, "an expression for the whole path, such as '/shop/(.*)'")
+        }
+        PatternFault::Template(_) => (
+            &template_key,
+            template,
+            "a path as a client would send it, with groups of the pattern: \"/v2/{1}\"",
+        ),
+    };
+    faults.fault("bad_value", at, format!("\"{text}\": {fault}"), hint);
+    None
+}
+
 fn rewrite_host(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<HeaderValue> {
     let host = table.rewrite_host.as_deref()?;
     let parsed = Authority::parse(host).ok().and_then(|parsed| {
@@ -91,8 +134,12 @@ pub(super) fn redirect(
 ) -> Option<Redirect> {
     let forwards = [
         ("upstream", !table.upstream.is_empty()),
+        ("split", !table.split.is_empty()),
         ("strip_prefix", table.strip_prefix.is_some()),
         ("add_prefix", table.add_prefix.is_some()),
+        ("rewrite_pattern", table.rewrite_pattern.is_some()),
+        ("mirror", !table.mirror.is_empty()),
+        ("compress", !table.compress.is_empty()),
         ("rewrite_host", table.rewrite_host.is_some()),
         ("websocket", table.websocket),
         ("pass_authorization", table.pass_authorization),

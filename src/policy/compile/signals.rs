@@ -357,6 +357,7 @@ pub(super) fn routes(
                 shadow: None,
                 cors: None,
                 maintenance: None,
+                compression: None,
             });
         }
     }

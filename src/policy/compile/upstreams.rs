@@ -320,7 +320,7 @@ fn balance(
     Some(Balance::Hash(properties.into()))
 }
 
-fn hash_by(key: &str, text: &str, claims: &mut Claims, faults: &mut Faults<'_>) -> Option<HashBy> {
+pub(super) fn hash_by(key: &str, text: &str, claims: &mut Claims, faults: &mut Faults<'_>) -> Option<HashBy> {
     let is_name = |name: &str| name.parse::<HeaderName>().is_ok();
     Some(match text.split_once(':') {
         None if text == "client_ip" => HashBy::ClientIp,

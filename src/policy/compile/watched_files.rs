@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 const REFERENCE: &str = include_str!("../../../docs/reference.md");
 
 /// Keys with a path whose changes do not reload the policy.
-const UNWATCHED: [&str; 11] = [
+const UNWATCHED: [&str; 12] = [
     // The gateway follows the files of TLS without a reload.
     "tls.certificate",
     "tls.key",
@@ -25,6 +25,7 @@ const UNWATCHED: [&str; 11] = [
     // Paths of requests.
     "route.strip_prefix",
     "route.add_prefix",
+    "route.rewrite_to",
     "test.expect.path",
 ];
 

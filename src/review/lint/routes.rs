@@ -1,7 +1,7 @@
 //! Reports unexpected interactions of routes, unused names and missing tests.
 
 use super::Subject;
-use crate::authenticate::Access;
+use crate::authenticate::{Access, Source};
 use crate::config::file::Mode;
 use crate::explain::describe::covers;
 use crate::explain::matched_route;
@@ -14,6 +14,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     below_guarded(subject, faults);
     open_by_default(subject, faults);
     open_streams(subject, faults);
+    compressed_with_credentials(subject, faults);
     shadowed(subject, faults);
     unreachable(subject, faults);
     single(subject, faults);
@@ -100,6 +101,26 @@ fn open_streams(subject: &Subject<'_>, faults: &mut Faults<'_>) {
                 &key(route, "streams"),
                 "\"open\": a revoked caller keeps an open WebSocket or answer",
                 "remove it, or waive this with the reason why these streams may outlive their token",
+            );
+        }
+    }
+}
+
+/// Reports routes whose answers are compressed although a browser sends the caller's credential with every request.
+fn compressed_with_credentials(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    for route in subject.policy.routes.iter() {
+        let Some(compression) = &route.compression else { continue };
+        let sources = &route.credential_policy.sources;
+        let by_itself = (sources.cookie && subject.policy.trust.cookies().is_some())
+            || sources.takes_certificates()
+            || sources.others.iter().any(|source| matches!(source, Source::Cookie(_)));
+        let is_open = route.credential_policy.access != Access::Authenticated;
+        if compression.with_credentials && (by_itself || is_open) {
+            faults.warn(
+                "compressed_with_credentials",
+                &key(route, "compress_with_credentials"),
+                "true, and browsers send credentials of this route by themselves",
+                "remove it, or waive this with the reason why no answer has a secret beside text that a request can choose",
             );
         }
     }
@@ -205,7 +226,14 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
 /// Reports unused upstreams and rate limits.
 fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let file = subject.file;
-    let upstreams: BTreeSet<&str> = file.route.iter().map(|route| route.upstream.as_str()).collect();
+    let upstreams: BTreeSet<&str> = file
+        .route
+        .iter()
+        .flat_map(|route| {
+            route.split.iter().map(|share| &share.upstream).chain([&route.upstream, &route.mirror])
+        })
+        .map(String::as_str)
+        .collect();
     for name in file.upstream.keys().filter(|name| !upstreams.contains(name.as_str())) {
         let key = format!("upstream.{name}");
         faults.warn("unused", &key, "no route uses it", "add a [[route]] with this upstream, or remove it");
