@@ -6,7 +6,7 @@ use crate::forward::{Effect, Names};
 use crate::journal::Level;
 use crate::worker::Shared;
 use std::cell::RefCell;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,7 +47,7 @@ async fn keep(
     name: String,
 ) {
     loop {
-        let result = names.lookup(&name).await;
+        let result = names.lookup(at).await;
         let failed = result.is_err();
         let (effect, wait) = names.record(at, result, Instant::now());
         report(&shared, &names, at, &name, &effect, failed);
@@ -76,7 +76,7 @@ fn report(shared: &Shared, names: &Names, at: usize, name: &str, effect: &Effect
     }
 }
 
-fn listed(addresses: &[IpAddr]) -> String {
+fn listed(addresses: &[SocketAddr]) -> String {
     let first = addresses.iter().take(LOGGED_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match addresses.len().saturating_sub(LOGGED_MAX) {
         0 => first,

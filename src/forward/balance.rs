@@ -187,6 +187,12 @@ impl Turns {
         }
     }
 
+    /// Returns the weight of each server.
+    #[cfg(test)]
+    pub(super) fn weights(&self) -> &[u16] {
+        &self.weights
+    }
+
     #[inline]
     fn number(&self) -> usize {
         self.next.fetch_add(1, atomic::Ordering::Relaxed)

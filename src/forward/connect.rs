@@ -43,10 +43,10 @@ async fn open(server: &Server) -> Result<Stream, ConnectError> {
 
 /// Resolves the name of a server without an address.
 async fn resolve(server: &Server) -> Result<Vec<SocketAddr>, ConnectError> {
-    if !server.nameservers.is_system() {
-        let found = server.nameservers.lookup(&server.host).await;
+    if !server.nameservers.is_system() || server.is_service() {
+        let found = server.nameservers.lookup(server.question()).await;
         let found = found.map_err(|error| ConnectError::Name(io::Error::other(error.to_string())))?;
-        return Ok(found.all.into_iter().map(|address| SocketAddr::new(address, server.port)).collect());
+        return Ok(found.all.into_iter().map(|endpoint| endpoint.address).collect());
     }
     let found = tokio::net::lookup_host((&*server.host, server.port)).await;
     let found = found.map_err(|error| match is_own(&error) {

@@ -6,10 +6,10 @@
 
 use super::balance::Turns;
 use super::check::{Check, CheckSettings};
-use super::resolve::{Addresses, LookupError, Nameservers};
+use super::resolve::{Addresses, Endpoint, LookupError, Nameservers, Question};
 use super::upstream::Server;
 use arc_swap::ArcSwap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -97,7 +97,7 @@ pub(crate) struct Names {
 #[derive(Clone, Debug, Default)]
 struct State {
     /// The addresses in use; empty before the first answer.
-    addresses: Vec<IpAddr>,
+    addresses: Vec<Endpoint>,
     /// The number of further addresses, which are ignored.
     ignored: usize,
     /// The number of failed lookups in a row, and the last error.
@@ -112,8 +112,8 @@ struct State {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Effect {
     /// The addresses that are new, and those that are gone.
-    pub(crate) added: Vec<IpAddr>,
-    pub(crate) removed: Vec<IpAddr>,
+    pub(crate) added: Vec<SocketAddr>,
+    pub(crate) removed: Vec<SocketAddr>,
     /// Whether this is the first failure in a row, or the first success after a failure.
     pub(crate) turned: bool,
 }
@@ -197,7 +197,9 @@ fn servers(
         if !is_expanded || state.addresses.is_empty() {
             servers.push((server.clone(), *weight));
         } else {
-            let at = |address: &IpAddr| (known(server.at_address(*address)), *weight);
+            let at = |endpoint: &Endpoint| {
+                (known(server.at_address(endpoint.address)), endpoint.weight.unwrap_or(*weight))
+            };
             servers.extend(state.addresses.iter().map(at));
         }
     }
@@ -232,12 +234,17 @@ impl Names {
     /// Returns the indexes of the names to resolve, and the names.
     pub(crate) fn wanted(&self) -> impl Iterator<Item = (usize, &str)> {
         let expanded = self.configured.iter().enumerate().filter(|(_, configured)| configured.is_expanded);
-        expanded.map(|(at, configured)| (at, &*configured.server.host))
+        expanded.map(|(at, configured)| match configured.server.question() {
+            Question::Host(name, _) | Question::Service(name) => (at, name),
+        })
     }
 
     /// Resolves a name.
-    pub(crate) async fn lookup(&self, name: &str) -> Result<Addresses, LookupError> {
-        self.settings.nameservers.lookup(name).await
+    pub(crate) async fn lookup(&self, at: usize) -> Result<Addresses, LookupError> {
+        match self.configured.get(at) {
+            Some(configured) => self.settings.nameservers.lookup(configured.server.question()).await,
+            None => Err(LookupError::NoAddress),
+        }
     }
 
     /// Uses the result of a lookup. Returns the effect, and the time until the next lookup.
@@ -265,11 +272,13 @@ impl Names {
         let turned = std::mem::take(&mut state.failures) > 0;
         state.error = None;
         let before = std::mem::replace(&mut state.addresses, addresses.clone());
-        let without = |all: &[IpAddr], other: &[IpAddr]| -> Vec<IpAddr> {
-            all.iter().filter(|address| !other.contains(address)).copied().collect()
+        let without = |all: &[Endpoint], other: &[Endpoint]| -> Vec<SocketAddr> {
+            let is_other = |address| other.iter().any(|endpoint| endpoint.address == address);
+            all.iter().map(|endpoint| endpoint.address).filter(|address| !is_other(*address)).collect()
         };
         let (added, removed) = (without(&addresses, &before), without(&before, &addresses));
-        if !added.is_empty() || !removed.is_empty() {
+        // Weights may have changed, too.
+        if addresses != before {
             let current = self.current.load_full();
             let slow = !self.settings.slow_start.is_zero() && !before.is_empty();
             let mut known = |server: Server| {

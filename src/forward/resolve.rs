@@ -10,7 +10,8 @@ use hickory_resolver::config::{
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{Hosts, Resolver, TokioResolver, system_conf};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,16 +21,37 @@ use std::time::{Duration, Instant};
 const LOOKUP_MAX: Duration = Duration::from_secs(10);
 /// Maximum number of search domains, as in glibc before 2.26. More are ignored.
 const SEARCH_MAX: usize = 6;
+/// Maximum number of hosts in SRV records of one name. More are ignored.
+const TARGETS_MAX: usize = 20;
+/// The greatest weight that an SRV record gives a server, as in the policy.
+const WEIGHT_MAX: u32 = 100;
 
 /// The nameservers of an upstream. If empty, those of the system.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Nameservers(pub(crate) Box<[SocketAddr]>);
 
+/// A name to look up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question<'n> {
+    /// The addresses of a host. The port is that of the policy.
+    Host(&'n str, u16),
+    /// The hosts and ports of a service (SRV, RFC 2782).
+    Service(&'n str),
+}
+
+/// An address of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    /// The weight in an SRV record, from 1 to 100.
+    pub(crate) weight: Option<u16>,
+}
+
 /// The addresses of a name. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Addresses {
     /// The addresses in ascending order, each once.
-    pub(crate) all: Vec<IpAddr>,
+    pub(crate) all: Vec<Endpoint>,
     /// The time for which the addresses are valid.
     pub(crate) lifetime: Duration,
 }
@@ -63,48 +85,23 @@ impl Nameservers {
     ///
     /// # Errors
     /// Returns [`LookupError::NoAddress`] only if a nameserver says so.
-    pub(crate) async fn lookup(&self, name: &str) -> Result<Addresses, LookupError> {
-        match tokio::time::timeout(LOOKUP_MAX, self.ask(name)).await {
+    pub(crate) async fn lookup(&self, question: Question<'_>) -> Result<Addresses, LookupError> {
+        match tokio::time::timeout(LOOKUP_MAX, self.ask(question)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(LookupError::Failed(format!("no answer within {LOOKUP_MAX:?}"))),
         }
     }
 
-    async fn ask(&self, name: &str) -> Result<Addresses, LookupError> {
-        let failed = |why: &dyn fmt::Display| LookupError::Failed(why.to_string());
-        let name = Name::from_str_relaxed(name).map_err(|error| failed(&error))?;
-        let (config, options, hosts) = if self.is_system() {
-            // A file may be on a slow folder.
-            tokio::task::spawn_blocking(system).await.map_err(|error| failed(&error))?
-        } else {
-            (self.config(), ResolverOpts::default(), Hosts::default())
-        };
-        for kind in [RecordType::A, RecordType::AAAA] {
-            if let Some(lookup) = hosts.lookup_static_host(&Query::query(name.clone(), kind)) {
-                let found = lookup.answers().iter().filter_map(|record| record.data.ip_addr());
-                if let Some(addresses) = addresses(found, lookup.valid_until()) {
-                    return Ok(addresses);
-                }
+    async fn ask(&self, question: Question<'_>) -> Result<Addresses, LookupError> {
+        let lookup = Lookup::new(self).await?;
+        match question {
+            Question::Host(name, port) => {
+                let found = lookup.host(&Name::from_str_relaxed(name).map_err(failed)?).await?;
+                let endpoint = |address| Endpoint { address: SocketAddr::new(address, port), weight: None };
+                Ok(Addresses { all: found.all.into_iter().map(endpoint).collect(), lifetime: found.lifetime })
             }
+            Question::Service(name) => lookup.service(&Name::from_str_relaxed(name).map_err(failed)?).await,
         }
-        let candidates = candidates(&name, &config, options.ndots, self.is_system());
-        let resolver = build(config, options).map_err(|error| failed(&error))?;
-        for kind in [RecordType::A, RecordType::AAAA] {
-            for candidate in &candidates {
-                match resolver.lookup(candidate.clone(), kind).await {
-                    Ok(lookup) => {
-                        let found = lookup.answers().iter().filter_map(|record| record.data.ip_addr());
-                        if let Some(addresses) = addresses(found, lookup.valid_until()) {
-                            return Ok(addresses);
-                        }
-                    }
-                    Err(error) if error.is_no_records_found() && !is_failure(&error) => {}
-                    // Another candidate or family would give addresses that the name does not have.
-                    Err(error) => return Err(failed(&error)),
-                }
-            }
-        }
-        Err(LookupError::NoAddress)
     }
 
     fn config(&self) -> ResolverConfig {
@@ -117,6 +114,142 @@ impl Nameservers {
         };
         ResolverConfig::from_name_servers(self.0.iter().map(server).collect())
     }
+}
+
+fn failed(why: impl fmt::Display) -> LookupError {
+    LookupError::Failed(why.to_string())
+}
+
+/// The settings and the connections of one lookup.
+struct Lookup {
+    hosts: Hosts,
+    resolver: TokioResolver,
+    config: ResolverConfig,
+    dots: usize,
+    searches: bool,
+}
+
+/// The addresses of a host, in ascending order.
+struct Found {
+    all: Vec<IpAddr>,
+    lifetime: Duration,
+}
+
+impl Lookup {
+    async fn new(nameservers: &Nameservers) -> Result<Self, LookupError> {
+        let searches = nameservers.is_system();
+        let (config, options, hosts) = if searches {
+            // A file may be on a slow folder.
+            tokio::task::spawn_blocking(system).await.map_err(failed)?
+        } else {
+            (nameservers.config(), ResolverOpts::default(), Hosts::default())
+        };
+        let dots = options.ndots;
+        let resolver = build(config.clone(), options).map_err(failed)?;
+        Ok(Self { hosts, resolver, config, dots, searches })
+    }
+
+    async fn host(&self, name: &Name) -> Result<Found, LookupError> {
+        let kinds = [RecordType::A, RecordType::AAAA];
+        for kind in kinds {
+            if let Some(lookup) = self.hosts.lookup_static_host(&Query::query(name.clone(), kind)) {
+                let found = lookup.answers().iter().filter_map(|record| record.data.ip_addr());
+                if let Some(found) = addresses(found, lookup.valid_until()) {
+                    return Ok(found);
+                }
+            }
+        }
+        for kind in kinds {
+            if let Some(found) = self
+                .first(name, kind, |records, until| {
+                    addresses(records.iter().filter_map(|record| record.data.ip_addr()), until)
+                })
+                .await?
+            {
+                return Ok(found);
+            }
+        }
+        Err(LookupError::NoAddress)
+    }
+
+    /// Returns the addresses of a service's hosts. Only the hosts with the best priority count.
+    async fn service(&self, name: &Name) -> Result<Addresses, LookupError> {
+        let targets = self.first(name, RecordType::SRV, targets).await?.ok_or(LookupError::NoAddress)?;
+        let mut addresses = Addresses { all: Vec::new(), lifetime: targets.lifetime };
+        for target in targets.all {
+            match self.host(&target.host).await {
+                Ok(found) => {
+                    let endpoint = |address| Endpoint {
+                        address: SocketAddr::new(address, target.port),
+                        weight: Some(target.weight),
+                    };
+                    addresses.all.extend(found.all.into_iter().map(endpoint));
+                    addresses.lifetime = addresses.lifetime.min(found.lifetime);
+                }
+                Err(LookupError::NoAddress) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        addresses.all.sort_unstable();
+        addresses.all.dedup_by_key(|endpoint| endpoint.address);
+        if addresses.all.is_empty() { Err(LookupError::NoAddress) } else { Ok(addresses) }
+    }
+
+    /// Returns the first records of this kind that `read` accepts, of the names to look up.
+    async fn first<T>(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        read: impl Fn(&[Record], Instant) -> Option<T>,
+    ) -> Result<Option<T>, LookupError> {
+        for candidate in candidates(name, &self.config, self.dots, self.searches) {
+            match self.resolver.lookup(candidate, kind).await {
+                Ok(lookup) => {
+                    if let Some(found) = read(lookup.answers(), lookup.valid_until()) {
+                        return Ok(Some(found));
+                    }
+                }
+                Err(error) if error.is_no_records_found() && !is_failure(&error) => {}
+                // Another candidate or family would give addresses that the name does not have.
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A host of a service.
+struct Target {
+    host: Name,
+    port: u16,
+    weight: u16,
+}
+
+struct Targets {
+    all: Vec<Target>,
+    lifetime: Duration,
+}
+
+/// Returns the hosts with the best priority, and weights from 1 to 100 in the proportion of the records (RFC 2782).
+fn targets(records: &[Record], until: Instant) -> Option<Targets> {
+    let all = || {
+        records.iter().filter_map(|record| match &record.data {
+            // The root means that the service is not offered.
+            RData::SRV(srv) if !srv.target.is_root() && srv.port != 0 => Some(srv),
+            _ => None,
+        })
+    };
+    let priority = all().map(|srv| srv.priority).min()?;
+    let best = || all().filter(|srv| srv.priority == priority);
+    let greatest = best().map(|srv| u32::from(srv.weight)).max().unwrap_or_default().max(1);
+    let target = |srv: &SRV| {
+        let mut host = srv.target.clone();
+        host.set_fqdn(true);
+        let weight = (u32::from(srv.weight) * WEIGHT_MAX).div_ceil(greatest).max(1);
+        Target { host, port: srv.port, weight: weight.try_into().unwrap_or(1) }
+    };
+    let all = best().take(TARGETS_MAX).map(target).collect();
+    Some(Targets { all, lifetime: until.saturating_duration_since(Instant::now()) })
 }
 
 /// Returns whether the nameserver failed. The library reports a failure without records like a name without records.
@@ -170,13 +303,13 @@ fn candidates(name: &Name, config: &ResolverConfig, dots: usize, searches: bool)
 
 /// Sorts addresses. Drops addresses that belong to no server: 0.0.0.0 is the answer of filters to blocked names, and would
 /// reach the gateway's own machine.
-fn addresses(found: impl Iterator<Item = IpAddr>, until: Instant) -> Option<Addresses> {
+fn addresses(found: impl Iterator<Item = IpAddr>, until: Instant) -> Option<Found> {
     let is_usable = |address: &IpAddr| !address.is_unspecified() && !address.is_multicast();
     let mut all: Vec<_> = found.filter(is_usable).collect();
     all.sort_unstable();
     all.dedup();
     let lifetime = until.saturating_duration_since(Instant::now());
-    (!all.is_empty()).then_some(Addresses { all, lifetime })
+    (!all.is_empty()).then_some(Found { all, lifetime })
 }
 
 #[cfg(test)]
@@ -206,13 +339,38 @@ mod tests {
         let found = ["10.0.0.2", "0.0.0.0", "10.0.0.1", "10.0.0.2", "224.0.0.1"].map(parse);
         let later = Instant::now() + Duration::from_secs(9);
         assert_eq!(addresses(found.into_iter(), later).unwrap().all, ["10.0.0.1", "10.0.0.2"].map(parse));
-        assert_eq!(addresses([parse("::")].into_iter(), later), None);
+        assert!(addresses([parse("::")].into_iter(), later).is_none());
     }
 
     #[test]
     fn the_hosts_file_comes_first() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let found = runtime.block_on(Nameservers::default().lookup("LocalHost")).unwrap();
-        assert_eq!(found.all, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+        let lookup = async { Nameservers::default().lookup(Question::Host("LocalHost", 80)).await };
+        let local = Endpoint { address: (Ipv4Addr::LOCALHOST, 80).into(), weight: None };
+        assert_eq!(runtime.block_on(lookup).unwrap().all, [local]);
+    }
+
+    #[test]
+    fn the_hosts_with_the_best_priority_count_and_weights_keep_their_proportion() {
+        let read = |records: &[(u16, u16, u16, &str)]| -> Vec<(String, u16)> {
+            let record = |(priority, weight, port, host): &(u16, u16, u16, &str)| {
+                let srv = SRV::new(*priority, *weight, *port, Name::from_ascii(host).unwrap());
+                Record::from_rdata(Name::root(), 5, RData::SRV(srv))
+            };
+            let records: Vec<_> = records.iter().map(record).collect();
+            let found = targets(&records, Instant::now());
+            let found = found.map(|found| found.all).unwrap_or_default();
+            found
+                .into_iter()
+                .map(|target| (format!("{}{}", target.host, target.port), target.weight))
+                .collect()
+        };
+        let own = |all: &[(&str, u16)]| {
+            all.iter().map(|(host, weight)| ((*host).to_owned(), *weight)).collect::<Vec<_>>()
+        };
+        let records = [(2, 9, 80, "c."), (1, 65_535, 81, "a."), (1, 0, 82, "b."), (1, 13_107, 83, "d.")];
+        assert_eq!(read(&records), own(&[("a.81", 100), ("b.82", 1), ("d.83", 20)]));
+        assert_eq!(read(&[(0, 0, 80, "a."), (0, 0, 81, "b.")]), own(&[("a.80", 1), ("b.81", 1)]));
+        assert_eq!(read(&[(0, 0, 0, ".")]), own(&[]));
     }
 }

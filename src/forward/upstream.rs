@@ -5,7 +5,7 @@ use super::balance::{Balance, Key, Order, hash_of_origin};
 use super::counters::UpstreamCounters;
 use super::health::Health;
 use super::members::{Configured, Current, Group, MemberSettings, Members, Names};
-use super::resolve::Nameservers;
+use super::resolve::{Nameservers, Question};
 use super::retry_budget::RetryBudget;
 use super::server_id::ServerId;
 use http::HeaderValue;
@@ -63,6 +63,8 @@ pub struct Server {
     pub(crate) id: ServerId,
     /// `http://host:port` or `unix:/path`, as in the policy.
     url: Arc<str>,
+    /// The name of a service, whose records have the hosts and ports (SRV).
+    service: Option<Box<str>>,
     /// The URL, and the address if the URL has a name, for operators.
     pub(crate) origin: Arc<str>,
     /// The host name or address, without brackets.
@@ -202,7 +204,10 @@ impl Server {
     pub(crate) fn address(&self) -> String {
         match &self.socket {
             Some(path) => format!("unix:{}", path.display()),
-            None => format!("{}:{}", self.host.to_ascii_lowercase(), self.port),
+            None => match &self.service {
+                Some(service) => format!("srv:{}", service.to_ascii_lowercase()),
+                None => format!("{}:{}", self.host.to_ascii_lowercase(), self.port),
+            },
         }
     }
 
@@ -211,6 +216,7 @@ impl Server {
         Self {
             id: ServerId::new(),
             url: origin.clone(),
+            service: None,
             hash: hash_of_origin(&origin),
             origin,
             address: host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, port)),
@@ -234,13 +240,36 @@ impl Server {
     }
 
     /// Creates a server at one address of this server's name.
-    pub(super) fn at_address(&self, address: IpAddr) -> Self {
-        let origin: Arc<str> = format!("{} ({address})", self.url).into();
+    pub(super) fn at_address(&self, address: SocketAddr) -> Self {
+        let origin: Arc<str> = match self.service {
+            Some(_) => format!("{} ({address})", self.url).into(),
+            None => format!("{} ({})", self.url, address.ip()).into(),
+        };
         Self {
             url: self.url.clone(),
-            address: Some(SocketAddr::new(address, self.port)),
+            service: self.service.clone(),
+            address: Some(address),
             ..Self::new(origin, self.host.clone(), self.port, self.tls.clone())
         }
+    }
+
+    /// Creates a server whose hosts and ports are in the SRV records of `service`. `host` is the domain of the service,
+    /// for which its hosts have certificates (RFC 6125 section 6.2.1).
+    pub(crate) fn of_service(origin: Arc<str>, service: &str, host: Box<str>, tls: Option<Tls>) -> Self {
+        Self { service: Some(service.into()), address: None, ..Self::new(origin, host, 0, tls) }
+    }
+
+    /// Returns the name to look up for a server without an address.
+    pub(super) fn question(&self) -> Question<'_> {
+        match &self.service {
+            Some(service) => Question::Service(service),
+            None => Question::Host(&self.host, self.port),
+        }
+    }
+
+    /// Whether the hosts and ports are in SRV records.
+    pub(crate) fn is_service(&self) -> bool {
+        self.service.is_some()
     }
 
     /// Whether the host is a name.
@@ -281,6 +310,9 @@ impl Server {
     pub(crate) fn authority(&self) -> Option<HeaderValue> {
         if self.socket.is_some() {
             return Some(HeaderValue::from_static("localhost"));
+        }
+        if self.is_service() {
+            return HeaderValue::from_str(&self.host).ok();
         }
         HeaderValue::try_from(self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest)).ok()
     }

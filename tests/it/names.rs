@@ -77,7 +77,10 @@ fn each_address_of_a_name_is_a_server_and_the_servers_follow_the_name() {
     let line = gateway.wait_log("a change", |line| {
         line["message"] == "the addresses of an upstream server changed" && line["removed"] != ""
     });
-    assert_eq!((&line["added"], &line["removed"]), (&"127.0.0.3".into(), &"127.0.0.1".into()));
+    assert_eq!(
+        (&line["added"], &line["removed"]),
+        (&format!("127.0.0.3:{port}").into(), &format!("127.0.0.1:{port}").into())
+    );
     assert_eq!((&line["upstream"], &line["name"]), (&"app".into(), &"app.test".into()));
     ask(&gateway, 10);
     assert_eq!(upstreams.iter().map(served).collect::<Vec<_>>(), [5, 10, 5]);
@@ -113,7 +116,7 @@ fn a_request_at_an_address_that_is_gone_ends_in_peace() {
     let waiting = std::thread::spawn(move || Request::get("/").to(address));
     held.wait_for_requests(1);
     nameserver.set_addresses("app.test", &["127.0.0.9"]);
-    gateway.wait_log("a change", |line| line["removed"] == "127.0.0.1");
+    gateway.wait_log("a change", |line| line["removed"] == format!("127.0.0.1:{port}"));
     Request::get("/").to(gateway.http()).is_refusal(503, "upstream_unavailable");
     gate.open();
     assert_eq!(waiting.join().unwrap().is(200).text(), "late");
@@ -229,6 +232,33 @@ fn without_an_answer_each_connection_tries_the_name() {
     nameserver.set_addresses("app.test", &["127.0.0.1"]);
     eventually("a request is answered", || Request::get("/").to(gateway.http()).status == 200);
     assert!(counts(&upstreams)[0] > 0);
+}
+
+#[test]
+fn the_records_of_a_service_have_its_hosts_ports_and_weights() {
+    let (first, second, spare) = (Upstream::start(), Upstream::start(), Upstream::start());
+    let nameserver = Nameserver::start();
+    nameserver.set_addresses("one.test", &["127.0.0.1"]);
+    let service = |records| nameserver.set("_http._tcp.app.test", Reply::Service(records));
+    service(vec![
+        (10, 60, first.port(), "one.test"),
+        (10, 20, second.port(), "one.test"),
+        (20, 99, spare.port(), "one.test"),
+        (10, 99, 9, "gone.test"),
+    ]);
+    let server = "srv+http://_http._tcp.app.test";
+    let gateway = Portcullis::with(&policy(&nameserver, server, "")).start();
+    wait_for_addresses(&gateway, 2);
+    ask(&gateway, 8);
+    let counts = || [&first, &second, &spare].map(|upstream| upstream.requests().len());
+    assert_eq!(counts(), [6, 2, 0]);
+    let label = format!("server=\"{server} (127.0.0.1:{})\"", first.port());
+    assert!(metric(&metrics(&gateway), "portcullis_upstream_up", &[&label]) > 0.5);
+
+    service(vec![(20, 0, spare.port(), "one.test")]);
+    wait_for_addresses(&gateway, 1);
+    ask(&gateway, 2);
+    assert_eq!(counts(), [6, 2, 2]);
 }
 
 #[test]

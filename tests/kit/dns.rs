@@ -17,6 +17,8 @@ pub enum Reply {
     Failure,
     /// Queries for IPv4 addresses fail. The name has these IPv6 addresses.
     HalfFailure(Vec<IpAddr>),
+    /// Hosts and ports of a service, with their priorities and weights (RFC 2782).
+    Service(Vec<(u16, u16, u16, &'static str)>),
     /// No answer at all.
     Silence,
 }
@@ -142,6 +144,10 @@ fn answer(state: &Mutex<State>, query: &[u8], is_tcp: bool) -> Option<Vec<u8>> {
         Reply::NoSuchName => (3, 0, Vec::new()),
         Reply::HalfFailure(addresses) if is_ipv6 => (0, 1, addresses),
         Reply::Failure | Reply::HalfFailure(_) => (2, 0, Vec::new()),
+        Reply::Service(records) if kind == 33 => {
+            return Some(service(&query[..at + 4], &records));
+        }
+        Reply::Service(_) => (0, 1, Vec::new()),
         Reply::Silence => return None,
     };
     let addresses: Vec<_> =
@@ -163,4 +169,25 @@ fn answer(state: &Mutex<State>, query: &[u8], is_tcp: bool) -> Option<Vec<u8>> {
         }
     }
     Some(answer)
+}
+
+/// Returns the answer to a query for a service, which ends with its question.
+fn service(query: &[u8], records: &[(u16, u16, u16, &str)]) -> Vec<u8> {
+    let mut answer = query[..2].to_vec();
+    answer.extend([0x84 | query[2] & 1, 0, 0, 1]);
+    answer.extend(u16::try_from(records.len()).unwrap().to_be_bytes());
+    answer.extend([0; 4]);
+    answer.extend(&query[12..]);
+    for (priority, weight, port, host) in records {
+        let mut data = [priority, weight, port].map(|number| number.to_be_bytes()).concat();
+        for label in host.split('.') {
+            data.push(u8::try_from(label.len()).unwrap());
+            data.extend(label.bytes());
+        }
+        data.push(0);
+        answer.extend([0xc0, 12, 0, 33, 0, 1, 0, 0, 0, 1]);
+        answer.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+        answer.extend(data);
+    }
+    answer
 }

@@ -1,8 +1,12 @@
 use super::*;
 use crate::forward::check::Probe;
 
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
+fn at(text: &str) -> SocketAddr {
+    SocketAddr::new(text.parse().unwrap(), 80)
+}
+
+fn endpoint(text: &str) -> Endpoint {
+    Endpoint { address: at(text), weight: None }
 }
 
 fn settings(slow_start: Duration) -> MemberSettings {
@@ -43,7 +47,7 @@ fn origins(group: &Group) -> Vec<String> {
 }
 
 fn answer(all: &[&str], seconds: u64) -> Result<Addresses, LookupError> {
-    Ok(Addresses { all: all.iter().copied().map(ip).collect(), lifetime: Duration::from_secs(seconds) })
+    Ok(Addresses { all: all.iter().copied().map(endpoint).collect(), lifetime: Duration::from_secs(seconds) })
 }
 
 fn failure() -> Result<Addresses, LookupError> {
@@ -68,7 +72,7 @@ fn addresses_become_servers_and_stay_when_the_name_cannot_be_resolved() {
     );
 
     let (effect, wait) = names.record(1, answer(&["10.0.0.1", "10.0.0.2"], 5), now);
-    let added = ["10.0.0.1", "10.0.0.2"].map(ip).to_vec();
+    let added = ["10.0.0.1", "10.0.0.2"].map(at).to_vec();
     assert_eq!(effect, Effect { added, removed: Vec::new(), turned: true });
     assert_eq!(wait, Duration::from_secs(5));
     let both = ["http://10.0.0.9:80", "http://app:80 (10.0.0.1)", "http://app:80 (10.0.0.2)"];
@@ -77,7 +81,7 @@ fn addresses_become_servers_and_stay_when_the_name_cannot_be_resolved() {
     assert_eq!(before.authority().unwrap(), "app:80");
 
     let (effect, _) = names.record(1, answer(&["10.0.0.2", "10.0.0.3"], 5), now);
-    assert_eq!((effect.added, effect.removed), (vec![ip("10.0.0.3")], vec![ip("10.0.0.1")]));
+    assert_eq!((effect.added, effect.removed), (vec![at("10.0.0.3")], vec![at("10.0.0.1")]));
     assert!(Arc::ptr_eq(&group.current().servers[1], &before), "an address that stays is the same server");
     assert!(names.record(1, failure(), now).0.turned && !names.record(1, failure(), now).0.turned);
     assert_eq!(origins(&group)[1..], ["http://app:80 (10.0.0.2)", "http://app:80 (10.0.0.3)"]);
@@ -96,7 +100,7 @@ fn lifetimes_and_retries_have_bounds() {
     wait(answer(&["10.0.0.1"], 1));
     assert_eq!(wait(failure()), 1, "an answer ends the row of failures");
     let many = |count: u8| Addresses {
-        all: (0..count).map(|n| IpAddr::from([10, 0, 1, n])).collect(),
+        all: (0..count).map(|n| endpoint(&format!("10.0.1.{n}"))).collect(),
         lifetime: Duration::from_secs(1),
     };
     wait(Ok(many(200)));
@@ -139,4 +143,34 @@ fn a_new_policy_keeps_the_addresses_of_the_old_one() {
     };
     let other = Group::new(elsewhere, vec![app], Some(&group), &known);
     assert_eq!(origins(&other), ["http://app:80"], "another nameserver may know other addresses");
+}
+
+#[test]
+fn the_weights_of_records_replace_that_of_the_policy_and_may_change() {
+    let server = Server::of_service("srv+http://_x._tcp.app".into(), "_x._tcp.app", "app".into(), None);
+    let app = Configured { server: Arc::new(server), weight: 7, is_expanded: true };
+    let group = Group::new(settings(Duration::ZERO), vec![app], None, &Arc::new);
+    let names = names(&group);
+    assert_eq!(names.wanted().collect::<Vec<_>>(), [(0, "_x._tcp.app")]);
+    let answer = |weights: [u16; 2]| {
+        let endpoint = |(port, weight)| Endpoint {
+            address: SocketAddr::new([10, 0, 0, 1].into(), port),
+            weight: Some(weight),
+        };
+        Ok(Addresses {
+            all: [81, 82].into_iter().zip(weights).map(endpoint).collect(),
+            lifetime: Duration::from_secs(5),
+        })
+    };
+    names.record(0, answer([100, 50]), Instant::now());
+    let origin = "srv+http://_x._tcp.app";
+    assert_eq!(origins(&group), [format!("{origin} (10.0.0.1:81)"), format!("{origin} (10.0.0.1:82)")]);
+    let before = group.current().servers[0].clone();
+    assert_eq!(before.authority().unwrap(), "app");
+    let weights = |group: &Group| group.current().turns.weights().to_vec();
+    assert_eq!(weights(&group), [100, 50]);
+    let (effect, _) = names.record(0, answer([1, 2]), Instant::now());
+    assert_eq!(effect, Effect::default());
+    assert_eq!(weights(&group), [1, 2]);
+    assert!(Arc::ptr_eq(&group.current().servers[0], &before));
 }

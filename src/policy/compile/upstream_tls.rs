@@ -73,9 +73,13 @@ pub(super) fn connector<'f>(
     }
 }
 
+/// Whether a server of the policy uses TLS.
+pub(super) fn is_https(server: &str) -> bool {
+    server.strip_prefix("srv+").unwrap_or(server).starts_with("https://")
+}
+
 /// Reports `[upstream.NAME.tls]` on an upstream with servers that do not use TLS.
 pub(super) fn check_use(key: &str, table: &UpstreamSection, faults: &mut Faults<'_>) {
-    let is_https = |server: &String| server.starts_with("https://");
     if let Some(plain) = table.servers.iter().position(|server| !is_https(server))
         && table.tls.is_some()
     {

@@ -5,7 +5,7 @@ use super::authorities::Authorities;
 use super::private;
 use super::trust::{Claims, claim_path, resolve};
 use super::upstream_checks::{check_settings, panic_below};
-use super::upstream_tls::{check_use, connector};
+use super::upstream_tls::{check_use, connector, is_https};
 use crate::config::file::{self as config, File, UpstreamSection};
 use crate::forward::{
     Audience, Balance, Configured, HashBy, MemberSettings, Nameservers, Protocol, RETRY_WINDOW, RetryBudget,
@@ -15,7 +15,7 @@ use ::aws_lc_rs::hmac;
 use http::{HeaderName, Uri};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -130,7 +130,7 @@ fn upstream<'f>(
         config::UpstreamProtocol::Http2 => Protocol::Http2,
     };
     check_use(&key, table, faults);
-    let wants_tls = table.servers.iter().any(|server| server.starts_with("https://"));
+    let wants_tls = table.servers.iter().any(|server| is_https(server));
     let tls = if wants_tls { connector(&key, table, roots, faults) } else { None };
     let nameservers = nameservers(&key, table, faults);
     let known = |server: Server| {
@@ -192,7 +192,8 @@ fn upstream<'f>(
         slow_start: table.slow_start.into(),
     };
     let configured = servers.into_iter().zip(weights).map(|(server, weight)| {
-        let is_expanded = table.resolve == config::Resolve::EveryAddress && is_expandable(&server);
+        let is_expanded =
+            (table.resolve == config::Resolve::EveryAddress || server.is_service()) && is_expandable(&server);
         Configured { server, weight, is_expanded }
     });
     // The state of servers with another protocol is not theirs.
@@ -239,7 +240,7 @@ fn nameservers(key: &str, table: &UpstreamSection, faults: &mut Faults<'_>) -> N
 /// may listen at only one of them.
 fn is_expandable(server: &Server) -> bool {
     let host = server.host.trim_end_matches('.').to_ascii_lowercase();
-    server.has_name() && host != "localhost" && !host.ends_with(".localhost")
+    server.is_service() || server.has_name() && host != "localhost" && !host.ends_with(".localhost")
 }
 
 fn retry_budget(key: &str, table: &UpstreamSection, cores: usize, faults: &mut Faults<'_>) -> RetryBudget {
@@ -364,7 +365,8 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     }
     // A URL with a trailing slash after the host equals a URL without a path.
     let text = text.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(text);
-    let uri: Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
+    let service = text.strip_prefix("srv+");
+    let uri: Uri = service.unwrap_or(text).parse().map_err(|error| format!("not a URL: {error}"))?;
     let (default_port, tls) = match uri.scheme_str() {
         Some("http") => (80, None),
         Some("https") => (443, tls.cloned()),
@@ -392,6 +394,20 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     };
     if port == 0 {
         return Err("port 0 cannot be connected to".to_owned());
+    }
+    if service.is_some() {
+        if authority.port().is_some() {
+            return Err("the records of a service have the ports, so the URL has none".to_owned());
+        }
+        // `_http._tcp.example.com` is a service of `example.com`.
+        let mut domain = host;
+        while let Some((_, rest)) = domain.split_once('.').filter(|(label, _)| label.starts_with('_')) {
+            domain = rest;
+        }
+        if domain.is_empty() || domain.parse::<IpAddr>().is_ok() {
+            return Err("not the name of a service".to_owned());
+        }
+        return Ok(Server::of_service(Arc::from(text), host, domain.into(), tls));
     }
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
 }
@@ -422,6 +438,8 @@ mod tests {
             ("http://[::1]:9001", "::1", 9001),
             ("http://orders", "orders", 80),
             ("http://orders:9001/", "orders", 9001),
+            ("srv+http://_http._tcp.orders.test", "orders.test", 0),
+            ("srv+https://orders.test/", "orders.test", 0),
         ] {
             let server = server(text, None).unwrap();
             assert_eq!((&*server.host, server.port), (host, port), "{text}");
@@ -437,6 +455,10 @@ mod tests {
             "http://:80",
             "http://a:0",
             "http://a:99999",
+            "srv+http://a:1",
+            "srv+http://127.0.0.1",
+            "srv+http://_a.",
+            "srv+unix:/a",
             "http://",
             "",
         ] {
