@@ -1,6 +1,7 @@
 //! Rate limits: charges a request to the limits of its route, and reports the tightest limit in the response.
 //!
-//! A limit counts the requests of all cores together.
+//! A limit counts the requests of all cores together. A limit that a fleet shares takes tokens that its gateways lease
+//! from a common bucket (`lease`), which is in Redis (`fleet`).
 
 pub(crate) mod bucket;
 pub(crate) mod fleet;

@@ -359,14 +359,14 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
             format!("{route}rate_limits = \"a\"\n[rate_limit.a]\nrate = \"1/s\"\nexact = true\n"),
             "fault",
             "bad_value",
-            8,
+            9,
             &["there is no [shared]"],
         ),
         (
             format!("{route}rate_limits = \"a\"\n[rate_limit.a]\nrate = \"1/s\"\nshared = true\n"),
             "fault",
             "bad_value",
-            8,
+            9,
             &["there is no [shared]"],
         ),
         (
@@ -375,7 +375,7 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
             ),
             "fault",
             "bad_value",
-            11,
+            12,
             &["shared is false"],
         ),
         (
