@@ -26,12 +26,12 @@ fn promtool(arguments: &[&str]) {
 }
 
 /// Returns the metric families of a gateway that has every feature: TLS, client certificates, an ACME
-/// server, an authority, an upstream, a limit, signals.
+/// server, an authority, an upstream, a limit, signals, a shared state.
 fn families() -> BTreeSet<String> {
     let upstream = Upstream::start();
     let limit = "[rate_limit.one]\nby = \"route\"\nrate = \"1000/s\"\n";
-    let signals =
-        "[signals.idp]\nissuer = \"https://id.test/\"\naudience = \"g\"\npoll = \"https://127.0.0.1:1/\"\n";
+    let signals = "[signals.idp]\nissuer = \"https://id.test/\"\naudience = \"g\"\npoll = \"https://127.0.0.1:1/\"\n\
+         [shared]\nurl = \"unix:/nowhere.sock\"\n";
     let edge = "[[tls.certificates]]\ncertificate = \"edge.pem\"\nkey = \"edge-key.pem\"\nocsp = \"edge.ocsp\"\n\
                 [tls.acme]\ndomains = [\"a.test\"]\ndirectory = \"https://127.0.0.1:1/\"\n\
                 [client_certificates.edge]\nhosts = \"edge.test\"\nca = \"ca.pem\"\ncrl = \"ca.crl\"\n";
