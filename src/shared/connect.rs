@@ -103,10 +103,18 @@ impl Unopened {
     }
 }
 
-/// Opens a connection within the deadline of the settings. `patience`: how long one call may take; `None` if the
+/// Opens a connection that answers, within the deadline of the settings. `patience`: how long one call may take; `None` if the
 /// caller of each call sets a deadline of its own.
 pub(super) async fn open(settings: &SharedSettings, patience: Option<Duration>) -> Result<Opened, Unopened> {
-    match timeout(settings.connect_timeout, try_open(settings, patience)).await {
+    let answering = async {
+        let opened = try_open(settings, patience).await?;
+        // The kernel accepts connections for a frozen process, and without a login nothing has been asked yet.
+        let mut connection = opened.connection.clone();
+        let ping: Result<Value, RedisError> = cmd("PING").query_async(&mut connection).await;
+        ping.map_err(|error| Unopened::of(&error))?;
+        Ok(opened)
+    };
+    match timeout(settings.connect_timeout, answering).await {
         Ok(opened) => opened,
         Err(_) => {
             let millis = settings.connect_timeout.as_millis();

@@ -208,15 +208,15 @@ fn a_frozen_redis_costs_no_request_and_nothing_is_lost() {
 
 #[test]
 fn a_gateway_without_the_marks_of_the_fleet_denies_or_allows_as_the_policy_says() {
-    let redis = Redis::with(&["--requirepass", "right"]);
+    let redis = Redis::with(&["--requirepass", "hunter-two"]);
     let wrong = |on_error: &str| {
-        let more = format!("password = \"wrong\"\non_error = {{ revocation = \"{on_error}\" }}\n");
+        let more = format!("password = \"hunter-one\"\non_error = {{ revocation = \"{on_error}\" }}\n");
         Portcullis::with(&policy(redis.url(), &more)).start()
     };
     let denies = wrong("deny");
     let event = denies.wait_log("the outage", |line| line["message"] == "the shared state cannot be used");
     assert_eq!(event["reason"], "login");
-    assert!(!denies.log_text().contains("wrong"), "a password is in the log");
+    assert!(!denies.log_text().contains("hunter"), "a password is in the log");
     call(denies.http(), "ada").is_refusal(503, "check_unavailable");
     Request::get("/open").to(denies.http()).is(200);
     readiness(&denies).is(503);
@@ -227,12 +227,12 @@ fn a_gateway_without_the_marks_of_the_fleet_denies_or_allows_as_the_policy_says(
     let denies_on_error = r#"portcullis_shared_denies_on_error{use="revocation"}"#;
     assert_eq!((denies.metric(denies_on_error), allows.metric(denies_on_error)), (Some(1), Some(0)));
     // The right password takes effect by a reload.
-    let right = policy(redis.url(), "password = \"right\"\n");
+    let right = policy(redis.url(), "password = \"hunter-two\"\n");
     denies.dir().write("gateway.toml", crate::kit::portcullis::completed(&right));
     Request::post("/reload", "").to(denies.admin()).is(200);
     eventually("the gateway is ready", || readiness(&denies).status == 200);
     call(denies.http(), "ada").is(200);
-    assert!(!denies.log_text().contains("right"), "a password is in the log");
+    assert!(!denies.log_text().contains("hunter"), "a password is in the log");
 }
 
 #[test]

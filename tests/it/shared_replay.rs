@@ -74,7 +74,7 @@ fn without_an_answer_a_proof_is_refused_or_accepted_as_the_policy_says_and_other
     prover.get("/any", &own).to(denies.http()).is_refusal(503, "check_unavailable");
     prover.get("/any", &own).to(allows.http()).is(200);
     assert_eq!((proofs(&denies, "denied"), proofs(&allows, "unchecked")), (Some(1), Some(1)));
-    let line = denies.wait_log("the refusal", |line| line["code"] == "check_unavailable");
+    let line = denies.wait_log("the refusal", |line| line["reason"] == "check_unavailable");
     assert!(line["detail"].as_str().is_some_and(|why| why.contains("shared state")), "{line}");
     redis.resume();
     eventually("proofs are accepted again", || prover.get("/any", &own).to(denies.http()).status == 200);

@@ -3,6 +3,7 @@
 use super::Subject;
 use crate::config::file::{File, UpstreamTlsSection};
 use crate::policy::Faults;
+use crate::shared::Address;
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
@@ -17,6 +18,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "use 127.0.0.1, or an address that a firewall restricts to operators",
         );
     }
+    shared_state(file, faults);
     let guards = file.authority.is_some() || !file.issuer.is_empty();
     if let Some(address) =
         settings.http.iter().find(|address| !settings.redirect && guards && !is_own(address))
@@ -79,6 +81,39 @@ fn upstreams(file: &File, faults: &mut Faults<'_>) {
                     "use https://, or have the service verify [identity] assertion",
                 );
             }
+        }
+    }
+}
+
+/// Reports a shared state that others can read or write.
+fn shared_state(file: &File, faults: &mut Faults<'_>) {
+    let Some(table) = &file.shared else { return };
+    let one = table.url.iter().map(|url| ("shared.url".to_owned(), url, table.password.is_some()));
+    let listed = |key: &'static str, urls, has_password| {
+        let each = <[String]>::iter(urls).enumerate();
+        each.map(move |(index, url)| (format!("shared.{key}[{index}]"), url, has_password))
+    };
+    let sentinels = listed("sentinels", &table.sentinels, table.password.is_some());
+    let cluster = listed("cluster", &table.cluster, table.password.is_some());
+    for (key, url, has_password) in one.chain(sentinels).chain(cluster) {
+        let Ok(Address::Tcp { host, is_tls, .. }) = url.parse() else { continue };
+        let address = host.parse::<IpAddr>().ok();
+        if address.is_some_and(is_global) && !is_tls {
+            faults.warn(
+                "shared_in_cleartext",
+                &key,
+                format!("{host} without TLS: an attacker on the network path can read the password and revoke tokens"),
+                "use rediss://",
+            );
+        }
+        let is_own = address.is_some_and(|address| address.is_loopback()) || &*host == "localhost";
+        if !has_password && !is_own {
+            faults.warn(
+                "shared_without_password",
+                &key,
+                format!("{host} without a password: anyone who can connect can revoke every token"),
+                "set password, and user for an ACL user that may use only the keys of the gateways",
+            );
         }
     }
 }

@@ -88,6 +88,20 @@ fn each_weakness_is_reported_at_its_place_and_its_neighbour_is_not() {
         ),
         ("hsts = \"max-age=31536000\"", "hsts = \"\"", "hsts_off", "tls.hsts", "hsts = \"max-age=60\""),
         (
+            "[identity]",
+            "[shared]\nurl = \"redis://198.51.100.7\"\npassword = \"p\"\n[identity]",
+            "shared_in_cleartext",
+            "shared.url",
+            "[shared]\nurl = \"redis://10.0.0.7\"\npassword = \"p\"\n[identity]",
+        ),
+        (
+            "[identity]",
+            "[shared]\ncluster = [\"redis://localhost\", \"redis://10.0.0.7\"]\n[identity]",
+            "shared_without_password",
+            "shared.cluster[1]",
+            "[shared]\ncluster = [\"redis://localhost\", \"redis://127.0.0.1\"]\n[identity]",
+        ),
+        (
             "http://127.0.0.1:9001",
             "http://198.51.100.7:9001",
             "upstream_in_cleartext",
