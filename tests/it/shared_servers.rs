@@ -71,7 +71,10 @@ fn a_server_with_tls_and_a_user_of_its_own_is_verified_and_serves() {
 
 #[test]
 fn sentinels_name_the_server_and_its_successor() {
-    let master = Redis::at_port(|_, port| vec!["--port".to_owned(), port.to_string()]);
+    let master = Redis::at_port(|_, port| {
+        let text = format!("--port {port} --repl-diskless-sync-delay 0");
+        text.split(' ').map(str::to_owned).collect()
+    });
     let of_master = master.url().rsplit_once(':').unwrap().1.to_owned();
     let replica = Redis::at_port(|_, port| {
         let text = format!("--port {port} --replicaof 127.0.0.1 {of_master} --repl-diskless-sync-delay 0");
