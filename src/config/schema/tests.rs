@@ -134,6 +134,7 @@ fn every_policy_that_operators_are_shown_fits() {
             _ => format!("[{table}]\n"),
         };
         let policy = match header.split_once('\n') {
+            _ if table == "route.split" => format!("[[route]]\n[[{table}]]\n{key} = {example}\n"),
             Some((header, inner)) if !inner.is_empty() => {
                 format!("{header}\n{inner}.{key} = {example}\n")
             }
