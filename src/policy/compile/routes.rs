@@ -152,7 +152,7 @@ pub(super) fn compile(
                 let delivery = Delivery {
                     destination,
                     split: None,
-                    mirror: mirror.and_then(|draft| draft.complete(&audience)),
+                    mirror: mirror.and_then(|draft| draft.complete(audience)),
                     rewrite,
                     request_fields,
                     answer_fields,
