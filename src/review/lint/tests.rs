@@ -89,7 +89,7 @@ fn each_weakness_is_reported_at_its_place_and_its_neighbour_is_not() {
         ("hsts = \"max-age=31536000\"", "hsts = \"\"", "hsts_off", "tls.hsts", "hsts = \"max-age=60\""),
         (
             "[identity]",
-            "[shared]\nurl = \"redis://198.51.100.7\"\npassword = \"p\"\n[identity]",
+            "[shared]\nurl = \"redis://198.51.100.7\"\n[identity]",
             "shared_in_cleartext",
             "shared.url",
             "[shared]\nurl = \"redis://10.0.0.7\"\npassword = \"p\"\n[identity]",
