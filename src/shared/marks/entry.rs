@@ -162,7 +162,7 @@ mod tests {
             good.replace("\"until\":9", "\"until\":9,\"more\":1"),
             format!(r#"{{"kind":"signal","id":"{issuer}","until":9}}"#),
             format!(r#"{{"kind":"signal","id":"{issuer}","before":1,"until":4294967296}}"#),
-            format!(r#"{{"kind":"signal","id":"zz","before":1,"until":9}}"#),
+            r#"{"kind":"signal","id":"zz","before":1,"until":9}"#.to_owned(),
             long,
         ] {
             assert_eq!(read(&bad, Some(&[7; 16])), Found::Unreadable, "{bad}");
