@@ -48,7 +48,7 @@ pub fn revoke(gateway: SocketAddr, subject: &str) -> Answer {
 
 /// Calls with a token that was issued before every event of these tests.
 pub fn call(gateway: SocketAddr, subject: &str) -> Answer {
-    Request::get("/any").bearer(&token(subject).claim("iat", json!(now() - 60)).sign()).to(gateway)
+    Request::get("/any").bearer(token(subject).claim("iat", json!(now() - 60)).sign()).to(gateway)
 }
 
 /// Returns a sample of the metric of exchanged marks.

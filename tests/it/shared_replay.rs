@@ -69,7 +69,7 @@ fn without_an_answer_a_proof_is_refused_or_accepted_as_the_policy_says_and_other
     redis.kill();
     for gateway in [&denies, &allows] {
         eventually("the breaker is open", || gateway.metric("portcullis_shared_up") == Some(0));
-        Request::get("/any").bearer(&token("ada").to_string()).to(gateway.http()).is(200);
+        Request::get("/any").bearer(token("ada").to_string()).to(gateway.http()).is(200);
     }
     prover.get("/any", &own).to(denies.http()).is_refusal(503, "check_unavailable");
     prover.get("/any", &own).to(allows.http()).is(200);
