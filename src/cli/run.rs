@@ -82,9 +82,10 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         Some(settings) => Some(Authority::start(settings, cores, journal.clone())?),
         None => None,
     };
+    policy.signal_file = control::signal_file(&policy, None, &settings, journal)?;
+    // The first comparison with the shared state includes the marks of the state folder.
     policy.link = control::shared_link(&policy, None, journal)?;
     control::lend_shared(&policy);
-    policy.signal_file = control::signal_file(&policy, None, &settings, journal)?;
     policy.trust.dpop().begin(Now::read());
     let shared = Arc::new(Shared {
         policy: LivePolicy::new(policy),

@@ -1419,17 +1419,17 @@ pub enum DpopNonce {
 #[serde(deny_unknown_fields, default)]
 pub struct SharedSection {
     /// The URL of one server.
-    #[serde(deserialize_with = "optional_text")]
+    #[serde(deserialize_with = "optional_text", serialize_with = "shown::server")]
     pub url: Option<String>,
     /// URLs of the Sentinels that choose the server.
-    #[serde(deserialize_with = "one_or_many")]
+    #[serde(deserialize_with = "one_or_many", serialize_with = "shown::servers")]
     #[schemars(with = "OneOrMany<String>")]
     pub sentinels: Vec<String>,
     /// The name that the Sentinels give to the server.
     #[serde(deserialize_with = "optional_text")]
     pub master: Option<String>,
     /// URLs of some nodes of a cluster.
-    #[serde(deserialize_with = "one_or_many")]
+    #[serde(deserialize_with = "one_or_many", serialize_with = "shown::servers")]
     #[schemars(with = "OneOrMany<String>")]
     pub cluster: Vec<String>,
     /// The number of the database.

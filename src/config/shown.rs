@@ -63,13 +63,22 @@ pub(super) fn store<S: Serializer>(store: &Option<Secret>, serializer: S) -> Res
     }
 }
 
-/// Serializes the servers of an upstream, with passwords masked. The compiler rejects a URL with a password, but
-/// `config show` prints rejected policies too.
+/// Serializes the servers of an upstream or of the shared state, with passwords masked. The compiler rejects a URL with a
+/// password, but `config show` prints rejected policies too.
 pub(super) fn servers<S: Serializer>(servers: &[String], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(servers.iter().map(|server| match server.rsplit_once('@') {
+    serializer.collect_seq(servers.iter().map(|server| without_password(server)))
+}
+
+/// Serializes the URL of a server like [`servers`].
+pub(super) fn server<S: Serializer>(server: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    server.as_deref().map(without_password).serialize(serializer)
+}
+
+fn without_password(server: &str) -> String {
+    match server.rsplit_once('@') {
         Some((_, host)) if !server.starts_with("unix:") => format!("{MASK}@{host}"),
-        Some(_) | None => server.clone(),
-    }))
+        Some(_) | None => server.to_owned(),
+    }
 }
 
 /// Serializes the header fields of a test, with the values of credential fields masked.

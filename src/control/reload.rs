@@ -419,11 +419,11 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
                 Err(why) => return Err(vec![file_fault(path, &why)]),
             },
         };
-    compiled.policy.link = super::shared::link(&compiled.policy, Some(&before), &shared.journal)
-        .map_err(|why| vec![file_fault(path, &why)])?;
     compiled.policy.signal_file =
         signals::file(&compiled.policy, Some(&before), &compiled.settings, &shared.journal)
             .map_err(|why| vec![file_fault(path, &why)])?;
+    compiled.policy.link = super::shared::link(&compiled.policy, Some(&before), &shared.journal)
+        .map_err(|why| vec![file_fault(path, &why)])?;
     Ok(compiled)
 }
 

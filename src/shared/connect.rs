@@ -12,11 +12,17 @@ use redis::{
     RedisError, RedisFuture, TlsCertificates, Value, cmd,
 };
 use rustls::pki_types::ServerName;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+
+/// The maximum number of bytes that a server sends without a new question. A page of marks has up to 4 MB.
+const ANSWERS_MAX: usize = 16 << 20;
 
 /// A connection to Redis, which many calls share. Clones are cheap.
 #[derive(Clone)]
@@ -211,6 +217,7 @@ async fn open_one(
     if let Some(password) = &login.password {
         info = info.set_password(password.as_str());
     }
+    let stream = Bounded { stream, unasked: 0 };
     // Each caller has a deadline of its own.
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(None)
@@ -266,6 +273,46 @@ fn cluster_client(
         builder = builder.certs(TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) });
     }
     builder.build()
+}
+
+/// A stream that fails if a server sends more than a page of marks can have. The library keeps a whole answer in memory.
+struct Bounded<S> {
+    stream: S,
+    /// The number of bytes that were read since the last question.
+    unasked: usize,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        this.unasked = this.unasked.saturating_add(buffer.filled().len() - before);
+        Poll::Ready(match this.unasked {
+            ..=ANSWERS_MAX => Ok(()),
+            _ => Err(io::Error::other(format!("an answer of more than {} MiB", ANSWERS_MAX >> 20))),
+        })
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.unasked = 0;
+        Pin::new(&mut this.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
 }
 
 /// A stream of bytes to a server.

@@ -153,6 +153,12 @@ secret = \"@\"
 [upstream.app]
 servers         = \"http://root:@@127.0.0.1:1\"
 identity_secret = \"@\"
+[shared]
+url               = \"redis://root:@@127.0.0.1:2\"
+sentinels         = \"redis://root:@@127.0.0.1:3\"
+cluster           = \"redis://root:@@127.0.0.1:4\"
+password          = \"@\"
+sentinel_password = \"@\"
 [[test]]
 request = \"GET https://localhost/?access_token=@\"
 token   = \"@\"

@@ -94,6 +94,7 @@ mod sessions;
 mod shadow;
 mod shaping;
 mod shared;
+mod shared_attacks;
 mod shared_limits;
 mod shared_replay;
 mod shared_servers;

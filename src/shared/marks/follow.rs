@@ -5,7 +5,7 @@ use super::super::link::Link;
 use super::entry::{self, Found};
 use super::stream::{self, START, StreamEntry};
 use super::{KEPT_MAX, KIND, MarkExchange, NAME};
-use crate::authenticate::{Mark, MarkDigest, SignalMark};
+use crate::authenticate::{Mark, MarkDigest, SignalMark, mark_seconds};
 use crate::clock::Now;
 use crate::journal::Level;
 use aws_lc_rs::rand;
@@ -40,8 +40,22 @@ struct Position {
 /// The newest signal's mark for each digest in the stream.
 type Seen = HashMap<MarkDigest, (u32, u32)>;
 
+/// Refuses tokens if the reader of marks panics, because the process then no longer reads them.
+struct BlindAtPanic(Weak<Link>);
+
+impl Drop for BlindAtPanic {
+    fn drop(&mut self) {
+        if let (true, Some(link)) = (std::thread::panicking(), self.0.upgrade()) {
+            link.marks.stop(&link.settings());
+            let event = "the reader of the revocations of other gateways has stopped until a restart";
+            link.journal.event(Level::Error, event, &[]);
+        }
+    }
+}
+
 /// Follows the stream until the link is dropped.
 pub(in super::super) async fn follow(link: Weak<Link>) {
+    let _blind = BlindAtPanic(link.clone());
     let (mut position, mut fails) = (None, false);
     loop {
         let Some(strong) = link.upgrade() else { return };
@@ -113,10 +127,10 @@ async fn read_on(
     // The page may come from a server that has replaced another without its last entries. The entry at the last
     // position is then gone, too.
     let is_gapless = known.last == START || stream::has(connection, &key, &known.last).await?;
-    apply(exchange, &page, None);
+    let last = take(exchange, page, None)?;
     if is_gapless {
-        if let Some(last) = page.into_iter().next_back() {
-            known.last = last.id;
+        if let Some(last) = last {
+            known.last = last;
         }
         exchange.note_heard();
         *position = Some(known);
@@ -170,10 +184,9 @@ async fn read_to_end(
 ) -> Result<String, String> {
     loop {
         let page = stream::after(connection, key, &last).await?;
-        apply(exchange, &page, Some(seen));
         let is_end = page.len() < stream::PAGE;
-        if let Some(end) = page.into_iter().next_back() {
-            last = end.id;
+        if let Some(end) = take(exchange, page, Some(seen))? {
+            last = end;
         }
         if is_end {
             return Ok(last);
@@ -195,6 +208,21 @@ fn missing(exchange: &MarkExchange, seen: &Seen) -> Vec<SignalMark> {
 
 fn covers(seen: &Seen, mark: &SignalMark) -> bool {
     seen.get(&mark.digest).is_some_and(|(before, until)| *before >= mark.before && *until >= mark.until)
+}
+
+/// Applies the entries of a page. Returns the position of the last one.
+fn take(
+    exchange: &MarkExchange,
+    page: Vec<StreamEntry>,
+    seen: Option<&mut Seen>,
+) -> Result<Option<String>, String> {
+    apply(exchange, &page, seen);
+    match page.into_iter().next_back() {
+        Some(last) if last.is_final() => {
+            Err("the stream has the last possible entry, so it takes no more: delete it".to_owned())
+        }
+        last => Ok(last.map(|last| last.id)),
+    }
 }
 
 /// Applies the entries of a page.
@@ -221,17 +249,18 @@ fn apply(exchange: &MarkExchange, page: &[StreamEntry], mut seen: Option<&mut Se
             continue;
         }
         // Nobody who writes to Redis may fill the memory, for any time.
-        let (has_room, until) = match &mark {
+        let (has_room, mark, until) = match mark {
             Mark::Signal(mark) => {
-                if let Some(seen) = &mut seen {
+                let has_room = revoked.signals().covers(&mark) || revoked.signals().has_room(1);
+                if let Some(seen) = seen.as_deref_mut().filter(|_| has_room) {
                     let known = seen.entry(mark.digest).or_default();
                     *known = (known.0.max(mark.before), known.1.max(mark.until));
                 }
-                let has_room = revoked.signals().covers(mark) || revoked.signals().has_room(1);
-                (has_room, until.min(now.saturating_add(KEPT_MAX)))
+                let until = until.min(now.saturating_add(KEPT_MAX));
+                (has_room, Mark::Signal(SignalMark { until: mark_seconds(until), ..mark }), until)
             }
-            Mark::Token(_) | Mark::Session(_) | Mark::Account { .. } => {
-                (revoked.len() < LEARNED_MAX, until.min(revoked.kept_until(now)))
+            mark @ (Mark::Token(_) | Mark::Session(_) | Mark::Account { .. }) => {
+                (revoked.len() < LEARNED_MAX, mark, until.min(revoked.kept_until(now)))
             }
         };
         if !has_room {

@@ -120,6 +120,12 @@ impl MarkExchange {
         (self.is_blind.swap(blind, Ordering::Relaxed) != blind).then_some(blind)
     }
 
+    /// Counts the marks as unknown from now on, because nobody reads the stream any more.
+    fn stop(&self, settings: &SharedSettings) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.judge(settings);
+    }
+
     /// Waits until the marks of the fleet are known, but not for a server that does not answer. Returns whether they
     /// are known.
     pub(super) fn wait(&self, patience: Duration, is_up: impl Fn() -> bool) -> bool {
@@ -154,12 +160,14 @@ impl MarkExchange {
         self.followed.load().revoked.signals().news().len()
     }
 
-    /// Returns the time before which entries of the stream are not needed, in milliseconds since 1970. `None` before
-    /// all entries are known.
+    /// Returns the time before which entries of the stream are not needed, in milliseconds since 1970. `None` while
+    /// entries may be unknown, because a gateway must not delete what it has not read.
     fn oldest(&self, now: u64) -> Option<u64> {
         /// For clocks that differ.
         const MARGIN: u64 = 3600;
-        self.heard()?;
+        if !self.is_complete() {
+            return None;
+        }
         let retention = self.retention.load(Ordering::Relaxed).saturating_add(MARGIN);
         Some(now.saturating_sub(retention).saturating_mul(1000))
     }

@@ -9,6 +9,8 @@ use tokio::time::timeout;
 pub(super) const PAGE: usize = 1000;
 /// The position before the first entry.
 pub(super) const START: &str = "0-0";
+/// The last possible position. After an entry there, Redis takes no more entries.
+const END: &str = "18446744073709551615-18446744073709551615";
 /// The member of an entry that contains the mark.
 const MEMBER: &str = "mark";
 /// How long reading one page may take, in addition to the deadline of an answer. A page has up to 300 KB.
@@ -24,6 +26,12 @@ pub(super) struct StreamEntry {
 }
 
 impl StreamEntry {
+    /// Returns whether the stream can take no entry after this one. The gateways let Redis choose the positions, so
+    /// another writer has chosen this one.
+    pub(super) fn is_final(&self) -> bool {
+        self.id == END
+    }
+
     /// Returns when Redis added the entry, in seconds since 1970.
     pub(super) fn added(&self) -> Option<u64> {
         let (millis, _) = self.id.split_once('-')?;
