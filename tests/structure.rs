@@ -32,10 +32,10 @@ const MODULES: &[&str] = &[
     // What gateways share in Redis.
     "shared",
     "authorize",
+    "keyring",
     "store",
     "decision_log",
     "respond",
-    "keyring",
     "api_key_file",
     "authenticate",
     "introspection",

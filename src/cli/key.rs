@@ -1,5 +1,5 @@
 //! `portcullis key`: generates, rotates, revokes and lists the local authority's signing keys. Running gateways apply
-//! changes in the state folder within a second.
+//! the changes within a second.
 
 use super::{BasicFormat, Failure, admin, exit_code, load, print_error, print_line};
 use crate::clock::Now;
@@ -33,6 +33,8 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "id")]
         all: bool,
     },
+    /// Encrypt the keys in the store with signing_keys_secret, after other_signing_keys_secret was exchanged with it.
+    Reseal,
     /// List the signing keys with their states, and the keys of every issuer.
     List {
         /// Ask the running gateway, which knows when each issuer's keys were fetched, used, and will be fetched next.
@@ -55,6 +57,7 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
         }
         Command::Revoke { id: Some(id), .. } => revoke(path, format, &id),
         Command::Revoke { id: None, .. } => revoke_all(path, format),
+        Command::Reseal => reseal(path, format),
         Command::List { live } => list(path, format, live),
     };
     exit_code(result)
@@ -72,7 +75,7 @@ fn keyring(path: &Path, missing_key: MissingKey) -> Result<Keyring, Failure> {
 }
 
 fn generate(path: &Path, format: BasicFormat) -> Result<(), Failure> {
-    let made = keyring(path, MissingKey::Ephemeral)?.is_ephemeral();
+    let made = keyring(path, MissingKey::Inspect)?.is_ephemeral();
     let keyring = keyring(path, MissingKey::Create)?;
     let key = keyring.signing(Now::read());
     match format {
@@ -107,7 +110,7 @@ fn rotate(path: &Path, format: BasicFormat, start: RotationStart) -> Result<(), 
 }
 
 fn revoke(path: &Path, format: BasicFormat, id: &str) -> Result<(), Failure> {
-    let replaced_by = keyring(path, MissingKey::Ephemeral)?.revoke(id, Now::read())?;
+    let replaced_by = keyring(path, MissingKey::Inspect)?.revoke(id, Now::read())?;
     match format {
         BasicFormat::Json => print_line(&json!({ "kid": id, "replaced_by": replaced_by }).to_string()),
         BasicFormat::Text => {
@@ -121,7 +124,7 @@ fn revoke(path: &Path, format: BasicFormat, id: &str) -> Result<(), Failure> {
 }
 
 fn revoke_all(path: &Path, format: BasicFormat) -> Result<(), Failure> {
-    let (revoked, new) = keyring(path, MissingKey::Ephemeral)?.revoke_all(Now::read())?;
+    let (revoked, new) = keyring(path, MissingKey::Inspect)?.revoke_all(Now::read())?;
     match format {
         BasicFormat::Json => print_line(&json!({ "revoked": revoked, "replaced_by": new }).to_string()),
         BasicFormat::Text => {
@@ -134,8 +137,20 @@ fn revoke_all(path: &Path, format: BasicFormat) -> Result<(), Failure> {
     Ok(())
 }
 
+fn reseal(path: &Path, format: BasicFormat) -> Result<(), Failure> {
+    let done = keyring(path, MissingKey::Inspect)?.reseal()?;
+    match format {
+        BasicFormat::Json => print_line(&json!({ "encrypted": done }).to_string()),
+        BasicFormat::Text if done.is_empty() => print_line("all keys are encrypted with signing_keys_secret"),
+        BasicFormat::Text => {
+            done.iter().for_each(|id| print_line(&format!("{id} is encrypted with signing_keys_secret")));
+        }
+    }
+    Ok(())
+}
+
 fn list(path: &Path, format: BasicFormat, live: bool) -> Result<(), Failure> {
-    let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
+    let compiled = load(path, MissingKey::Inspect).map_err(Failure::Printed)?;
     // An ephemeral key exists only to compile the policy. It is not a key of the authority.
     let keyring = compiled.policy.issuer_settings.as_ref().map(|authority| &authority.keyring);
     let listed = keyring.filter(|keyring| !keyring.is_ephemeral()).map(|keyring| keyring.list(Now::read()));

@@ -41,12 +41,14 @@ const OWN: [&str; 19] = [
 /// Tables that are left out.
 const OWN_TABLES: [&str; 3] = ["log", "state", "test"];
 /// Keys of which only the presence is covered: secrets, and files that the gateway follows without a reload.
-const PRESENCE: [&str; 12] = [
+const PRESENCE: [&str; 14] = [
     // The content of public keys is added separately, because a key in the policy itself is masked.
     "issuer.public_key",
     "issuer.secret",
     "issuer.introspection.secret",
     "authority.secret",
+    "authority.signing_keys_secret",
+    "authority.other_signing_keys_secret",
     "authority.client.NAME.secret",
     "upstream.NAME.identity_secret",
     "signals.NAME.push_secret",

@@ -732,6 +732,13 @@ pub struct AuthoritySection {
     pub rotate_keys: Duration,
     /// The secret that signs tokens if `algorithm` is HS256.
     pub secret: Option<Secret>,
+    /// Where the signing keys are stored.
+    #[serde(deserialize_with = "word")]
+    pub signing_keys: SigningKeys,
+    /// The secret with which signing keys in the store are encrypted.
+    pub signing_keys_secret: Option<Secret>,
+    /// Another secret with which signing keys in the store may be encrypted, while the secret is being changed.
+    pub other_signing_keys_secret: Option<Secret>,
     /// The lifetime of refresh tokens.
     pub refresh_expires: Duration,
     /// How long after its first use a refresh token still returns the same successor.
@@ -809,6 +816,16 @@ pub enum SameSite {
     Lax,
 }
 
+/// `[authority] signing_keys`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SigningKeys {
+    /// In the state folder.
+    Folder,
+    /// In the store, encrypted, for all gateways that use it.
+    Store,
+}
+
 /// `[authority] compat`
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
@@ -826,6 +843,9 @@ impl Default for AuthoritySection {
             access_expires: Duration::seconds(15 * 60),
             rotate_keys: Duration::seconds(30 * 24 * 60 * 60),
             secret: None,
+            signing_keys: SigningKeys::Folder,
+            signing_keys_secret: None,
+            other_signing_keys_secret: None,
             refresh_expires: Duration::seconds(7 * 24 * 3600),
             refresh_grace: Duration::seconds(10),
             session_expires: Duration::seconds(30 * 24 * 3600),

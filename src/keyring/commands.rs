@@ -1,25 +1,26 @@
-//! The operator's commands for keys: rotate, revoke one key, revoke all keys. Each command locks the folder and changes
-//! it. Running gateways apply the change through their [`Watcher`](super::Watcher).
+//! The operator's commands for keys: rotate, revoke one key, revoke all keys, encrypt them again. Each command locks the
+//! place of the keys and changes it. Running gateways apply the change through their [`Watcher`](super::Watcher).
 
 use super::fault::KeyringFault;
-use super::folder::KeyFolder;
-use super::folder_ring::{add_key, read_usable};
+use super::place::{Change, Place};
 use super::ring::{KeyState, LEAD, Ring, Slot};
 use super::{Keyring, Source};
 use crate::clock::Now;
-use crate::state_dir::Lock;
 use std::time::Duration;
 
 /// How long a command waits for the lock.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a key in the store is published before it signs, if it is to sign at once: four polls of the other
+/// gateways, in seconds.
+const SETTLE: u64 = 2;
 
 /// When a key that was created by a command starts to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotationStart {
     /// After the key has been published for [`LEAD`].
     AfterLead,
-    /// Immediately, because the current key leaked. Other verifiers may reject the new key's first tokens until they
-    /// fetch the key set again.
+    /// Immediately, or after two seconds if gateways share the keys through the store, because the current key leaked.
+    /// Other verifiers may reject the new key's first tokens until they fetch the key set again.
     Immediate,
 }
 
@@ -39,11 +40,10 @@ impl Keyring {
     /// key starts to sign within `LEAD`.
     ///
     /// # Errors
-    /// Returns an error if the folder cannot be read or changed.
+    /// Returns an error if the keys cannot be read or changed.
     pub fn rotate(&self, start: RotationStart, now: Now) -> Result<KeyRotation, KeyringFault> {
-        let folder = self.folder()?;
-        let lock = folder.lock(LOCK_TIMEOUT)?;
-        let ring = read_usable(folder, self.inner.algorithm)?;
+        let change = self.place()?.change(LOCK_TIMEOUT)?;
+        let ring = change.ring(self.inner.algorithm)?;
         let earliest = match start {
             RotationStart::AfterLead => {
                 let latest = now.unix.saturating_add(LEAD);
@@ -60,10 +60,15 @@ impl Keyring {
                 }
                 latest
             }
-            RotationStart::Immediate => now.unix,
+            RotationStart::Immediate => match &change {
+                Change::Folder(..) => now.unix,
+                Change::Table(..) => now.unix.saturating_add(SETTLE),
+            },
         };
         let signs_from = ring.free_from(earliest);
-        let id = self.add(folder, &lock, &ring, signs_from, now)?;
+        let (id, ring) = self.add(&change, &ring, signs_from, now)?;
+        change.commit()?;
+        self.store(ring, now);
         Ok(KeyRotation { id, signs_from, is_new: true })
     }
 
@@ -72,11 +77,10 @@ impl Keyring {
     /// Returns the id of the replacement.
     ///
     /// # Errors
-    /// Returns an error if no key has this id, or if the folder cannot be read or changed.
+    /// Returns an error if no key has this id, or if the keys cannot be read or changed.
     pub fn revoke(&self, id: &str, now: Now) -> Result<Option<String>, KeyringFault> {
-        let folder = self.folder()?;
-        let lock = folder.lock(LOCK_TIMEOUT)?;
-        let ring = read_usable(folder, self.inner.algorithm)?;
+        let change = self.place()?.change(LOCK_TIMEOUT)?;
+        let ring = change.ring(self.inner.algorithm)?;
         let place = ring.slots().iter().position(|slot| *slot.id == *id);
         let place = place.ok_or_else(|| KeyringFault::UnknownKey(id.to_owned()))?;
         let slot = &ring.slots()[place];
@@ -85,8 +89,8 @@ impl Keyring {
             KeyState::Revoked => {}
             // The key has never signed a token, so no revocation is needed. Removing the key does not change how long
             // other keys are accepted.
-            KeyState::Next if slot.signs_from > now.unix => folder.remove(&lock, slot)?,
-            KeyState::Next | KeyState::Retiring | KeyState::Dead => folder.revoke(&lock, slot)?,
+            KeyState::Next if slot.signs_from > now.unix => change.remove(slot)?,
+            KeyState::Next | KeyState::Retiring | KeyState::Dead => change.revoke(slot)?,
             KeyState::Signing => {
                 // Create the replacement before the revocation, so that a signing key always exists. A key with a
                 // distant start time does not count as the next key, because a wrong clock caused that time.
@@ -96,64 +100,80 @@ impl Keyring {
                     Some(next) => next.id.clone().into(),
                     None => {
                         let signs_from = ring.free_from(now.unix.max(slot.signs_from.saturating_add(1)));
-                        self.add(folder, &lock, &ring, signs_from, now)?
+                        self.add(&change, &ring, signs_from, now)?.0
                     }
                 });
-                folder.revoke(&lock, slot)?;
+                change.revoke(slot)?;
             }
         }
-        self.store(read_usable(folder, self.inner.algorithm)?, now);
+        let ring = change.ring(self.inner.algorithm)?;
+        change.commit()?;
+        self.store(ring, now);
         Ok(replaced_by)
     }
 
-    /// Revokes every key and creates a new key that signs immediately. Use this function if the whole folder leaked.
+    /// Revokes every key and creates a new key that signs immediately. Use this function if all keys leaked.
     /// Returns the ids of the revoked keys and the id of the new key.
     ///
     /// # Errors
-    /// Returns an error if the folder cannot be read or changed. Some keys may then already be revoked; the call can be
+    /// Returns an error if the keys cannot be read or changed. Some keys may then already be revoked; the call can be
     /// repeated.
     pub fn revoke_all(&self, now: Now) -> Result<(Vec<String>, String), KeyringFault> {
-        let folder = self.folder()?;
-        let lock = folder.lock(LOCK_TIMEOUT)?;
-        let ring = read_usable(folder, self.inner.algorithm)?;
+        let change = self.place()?.change(LOCK_TIMEOUT)?;
+        let ring = change.ring(self.inner.algorithm)?;
         let mut revoked = Vec::new();
         // Keys that have never signed are removed first, so that the new key is the last one.
         for slot in ring.slots()[ring.current(now.unix) + 1..].iter().filter(|slot| slot.key.is_some()) {
-            folder.remove(&lock, slot)?;
+            change.remove(slot)?;
             revoked.push(slot.id.clone().into());
         }
-        let ring = read_usable(folder, self.inner.algorithm)?;
+        let ring = change.ring(self.inner.algorithm)?;
         let last = ring.slots().last().map_or(0, |slot| slot.signs_from);
         // The new key is created before the others are revoked, so that a signing key exists at every instant.
         let signs_from = ring.free_from(now.unix.max(last.saturating_add(1)));
-        let id = self.add(folder, &lock, &ring, signs_from, now)?;
+        let (id, _) = self.add(&change, &ring, signs_from, now)?;
         for slot in ring.slots().iter().filter(|slot| slot.key.is_some()) {
-            folder.revoke(&lock, slot)?;
+            change.revoke(slot)?;
             revoked.push(slot.id.clone().into());
         }
-        self.store(read_usable(folder, self.inner.algorithm)?, now);
+        let ring = change.ring(self.inner.algorithm)?;
+        change.commit()?;
+        self.store(ring, now);
         Ok((revoked, id))
     }
 
-    /// Creates a key, makes the extended ring the current ring, and returns the key's id.
+    /// Encrypts with the current secret the keys in the store that are encrypted with the other one. Returns their ids.
+    ///
+    /// # Errors
+    /// Returns an error if the keys are not in the store, or cannot be read or changed.
+    pub fn reseal(&self) -> Result<Vec<String>, KeyringFault> {
+        match self.place()?.change(LOCK_TIMEOUT)? {
+            Change::Folder(..) => Err(KeyringFault::NotSealed),
+            Change::Table(_, change) => {
+                let done = change.reseal(self.inner.algorithm)?;
+                change.commit()?;
+                Ok(done)
+            }
+        }
+    }
+
+    /// Creates a key, and returns its id and the extended ring.
     fn add(
         &self,
-        folder: &KeyFolder,
-        lock: &Lock,
+        change: &Change<'_>,
         ring: &Ring,
         signs_from: u64,
         now: Now,
-    ) -> Result<String, KeyringFault> {
-        let ring = add_key(folder, lock, self.inner.algorithm, ring, signs_from)?;
+    ) -> Result<(String, Ring), KeyringFault> {
+        let ring = change.add_key(self.inner.algorithm, ring, signs_from, now)?;
         let created = ring.slots().iter().find(|slot| slot.signs_from == signs_from);
         let id = created.map(|slot| slot.id.clone().into()).ok_or(KeyringFault::Vanished)?;
-        self.store(ring, now);
-        Ok(id)
+        Ok((id, ring))
     }
 
-    fn folder(&self) -> Result<&KeyFolder, KeyringFault> {
+    fn place(&self) -> Result<&Place, KeyringFault> {
         match &self.inner.source {
-            Source::Folder(folder) => Ok(folder),
+            Source::Place(place) => Ok(place),
             Source::Secret(_) => Err(KeyringFault::SecretInPolicy),
             Source::Memory => Err(KeyringFault::NoKeyYet),
         }

@@ -58,6 +58,14 @@ pub enum KeyringFault {
         /// The reason why the file cannot be used.
         fault: FileFault,
     },
+    /// The store of the keys cannot be used. The text is a sentence that names the store.
+    Store(String),
+    /// A key in the store is encrypted with a secret that the policy does not have.
+    UnknownSeal(String),
+    /// A key in the store cannot be decrypted, because it is damaged or somebody changed it.
+    Changed(String),
+    /// Only keys in the store are encrypted.
+    NotSealed,
     /// Two files contain the same key.
     SameKey([PathBuf; 2]),
     /// A file cannot be written. The text is a sentence that names the file.
@@ -108,7 +116,7 @@ impl fmt::Display for KeyringFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SecretMissing => f.write_str("HS256 needs a secret"),
-            Self::Secret(why) | Self::Write(why) => f.write_str(why),
+            Self::Secret(why) | Self::Write(why) | Self::Store(why) => f.write_str(why),
             Self::SecretInPolicy => {
                 f.write_str("HS256 signs with [authority] secret: change the key in the configuration")
             }
@@ -135,12 +143,26 @@ impl fmt::Display for KeyringFault {
             Self::Locked => f.write_str("another process holds the lock on the signing keys: try again later"),
             Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
             Self::File { path, fault } => write!(f, "{}: {fault}", path.display()),
+            Self::UnknownSeal(id) => write!(
+                f,
+                "the signing key {} in the store is encrypted with another secret: set [authority] \
+                 other_signing_keys_secret to it, or revoke the key with portcullis key revoke",
+                id.escape_debug()
+            ),
+            Self::Changed(id) => write!(
+                f,
+                "the signing key {} in the store cannot be decrypted: it is damaged, or somebody changed it",
+                id.escape_debug()
+            ),
+            Self::NotSealed => f.write_str(
+                "the signing keys are files: only keys in the store ([authority] signing_keys = \"store\") are encrypted",
+            ),
             Self::SameKey([one, other]) => {
                 write!(f, "{} and {} hold the same key: remove one of them", one.display(), other.display())
             }
             Self::Vanished => f.write_str("the new key's file disappeared before it could be read"),
             Self::NothingLeft => f.write_str(
-                "no signing key is left in the state folder; keys in memory stay in use unless they were revoked: run \
+                "no signing key is left; keys in memory stay in use unless they were revoked: run \
                  portcullis key generate",
             ),
             Self::Random => f.write_str("the system's random number generator failed"),

@@ -169,7 +169,8 @@ fn pkcs1_within(pkcs8: &[u8]) -> Option<&[u8]> {
     pkcs8.get(start + 4..start + 4 + usize::from(length))
 }
 
-fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
+/// Generates a private key in PKCS#8.
+pub(super) fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
     let failed = |_| KeyringFault::Random;
     let random = SystemRandom::new();
     let kind = PairKind::of(algorithm).ok_or_else(|| match algorithm.has_secret() {

@@ -1,24 +1,27 @@
-//! The local authority's signing keys. They are created at first use, stored in the state folder so that only their
-//! owner can read them, and replaced on schedule and by command.
+//! The local authority's signing keys. They are created at first use, stored so that nobody else can read them, and
+//! replaced on schedule and by command.
 //!
-//! A key is published before it signs, and accepted until the last token that it signed has expired. The folder is the
-//! only source of truth: commands change the folder, and every gateway that uses it applies the changes.
+//! A key is published before it signs, and accepted until the last token that it signed has expired. The place of the
+//! keys is the only source of truth: commands change it, and every gateway that uses it applies the changes.
 //!
-//! `ring` computes which key signs at which time, `folder` stores keys as files, `commands` changes them, and `watch`
-//! applies changes of the folder to a running gateway.
+//! `ring` computes which key signs at which time. `place` is where the keys are: `folder` stores them as files, and
+//! `table` encrypted in the store (`seal`). `commands` changes them, and `watch` applies changes to a running gateway.
 
 mod commands;
 mod fault;
 mod folder;
-mod folder_ring;
 mod key;
+mod place;
 mod ring;
+mod seal;
+mod table;
 mod watch;
 
 pub use commands::{KeyRotation, RotationStart};
 pub use fault::{FileFault, KeyringFault};
 pub use key::{SIGNING, SigningKey};
 pub use ring::{JWKS_MAX_AGE, KeyState, LEAD, LEEWAY, RETENTION, Schedule};
+pub use seal::SealSecrets;
 pub use watch::{KeyEvent, Watcher};
 
 use crate::authenticate::{Algorithm, KeySet};
@@ -28,11 +31,12 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use folder::KeyFolder;
-use folder_ring::FolderRing;
+use place::{Place, PlacedRing};
 use ring::{Ring, Slot};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use table::KeyTable;
 
 /// The local authority's signing keys. Clones share one state and are cheap.
 #[derive(Clone, Debug)]
@@ -54,8 +58,8 @@ struct Inner {
 enum Source {
     /// A shared secret in the configuration, which is never published.
     Secret(SecretBytes),
-    /// The state folder.
-    Folder(KeyFolder),
+    /// The state folder, or the store.
+    Place(Place),
     /// No persistent storage: the key was generated in memory.
     Memory,
 }
@@ -89,13 +93,33 @@ impl View {
     }
 }
 
-/// The action if the folder has no signing key.
+/// The action if there is no signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingKey {
-    /// Create a signing key in the folder.
+    /// Create a signing key.
     Create,
-    /// Use an ephemeral key in memory and do not change the folder, for commands that only inspect a policy.
+    /// Use an ephemeral key in memory and change nothing, for commands that inspect the keys.
+    Inspect,
+    /// The same, and do not connect to the store for its keys, for commands that only inspect a policy.
     Ephemeral,
+}
+
+/// Where the signing keys are stored.
+pub enum KeyStorage<'k> {
+    /// In this state folder.
+    Folder(&'k Path),
+    /// In the store with this URL, encrypted with these secrets.
+    Store(&'k str, SealSecrets),
+}
+
+impl std::fmt::Debug for KeyStorage<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Folder(path) => f.debug_tuple("Folder").field(path).finish(),
+            // The URL may contain a password.
+            Self::Store(..) => f.write_str("Store"),
+        }
+    }
 }
 
 /// One key in a listing.
@@ -121,22 +145,21 @@ impl KeyInfo {
 }
 
 impl Keyring {
-    /// Opens the keys in a state folder. With HS256, HS384 or HS512, the key is `secret`, and no file is read or
-    /// written.
+    /// Opens the keys. With HS256, HS384 or HS512, the key is `secret`, and nothing is read or written.
     ///
     /// # Errors
     /// Returns an error if a key cannot be read or created, or if the secret cannot be used.
     pub fn open(
-        state_dir: &Path,
+        storage: KeyStorage<'_>,
         algorithm: Algorithm,
         secret: Option<&[u8]>,
         missing_key: MissingKey,
     ) -> Result<Self, KeyringFault> {
-        Self::open_at(state_dir, algorithm, secret, missing_key, Now::read())
+        Self::open_at(storage, algorithm, secret, missing_key, Now::read())
     }
 
     fn open_at(
-        state_dir: &Path,
+        storage: KeyStorage<'_>,
         algorithm: Algorithm,
         secret: Option<&[u8]>,
         missing_key: MissingKey,
@@ -147,17 +170,8 @@ impl Keyring {
             let bytes = SecretBytes(zeroize::Zeroizing::new(secret.to_vec()));
             (Source::Secret(bytes), ring_of_one(SigningKey::from_secret(algorithm, secret)?)?)
         } else {
-            let folder = KeyFolder::new(state_dir);
-            let ring = match (folder_ring::read(&folder, algorithm)?, missing_key) {
-                (FolderRing::Usable(ring), _) => Some(ring),
-                (FolderRing::Unusable { .. }, MissingKey::Create) => {
-                    let lock = folder.lock(commands::LOCK_TIMEOUT)?;
-                    Some(folder_ring::create_first(&folder, &lock, algorithm, now)?)
-                }
-                (FolderRing::Unusable { .. }, MissingKey::Ephemeral) => None,
-            };
-            match ring {
-                Some(ring) => (Source::Folder(folder), ring),
+            match open_place(storage, algorithm, missing_key, now)? {
+                Some((place, ring)) => (Source::Place(place), ring),
                 None => (Source::Memory, ring_of_one(SigningKey::ephemeral(algorithm)?)?),
             }
         };
@@ -171,15 +185,19 @@ impl Keyring {
     /// schedule.
     pub fn carry_over(
         &self,
-        state_dir: &Path,
+        storage: &KeyStorage<'_>,
         algorithm: Algorithm,
         secret: Option<&[u8]>,
         schedule: Schedule,
     ) -> Option<Self> {
         let is_same = match (&self.inner.source, secret) {
             (Source::Secret(known), Some(given)) => verify_slices_are_equal(&known.0, given).is_ok(),
-            (Source::Folder(folder), None) => folder.is_at(state_dir),
-            (Source::Secret(_) | Source::Folder(_) | Source::Memory, _) => false,
+            (Source::Place(place), None) => match (place, storage) {
+                (Place::Folder(folder), KeyStorage::Folder(path)) => folder.is_at(path),
+                (Place::Table(table), KeyStorage::Store(url, secrets)) => table.is_at(url, secrets),
+                (Place::Folder(_), KeyStorage::Store(..)) | (Place::Table(_), KeyStorage::Folder(_)) => false,
+            },
+            (Source::Secret(_) | Source::Place(_) | Source::Memory, _) => false,
         };
         (is_same && self.inner.algorithm == algorithm).then(|| Self { inner: self.inner.clone(), schedule })
     }
@@ -211,8 +229,7 @@ impl Keyring {
         &self.schedule
     }
 
-    /// Whether the key exists only in memory, because the folder has no signing key and `MissingKey::Ephemeral` was
-    /// requested.
+    /// Whether the key exists only in memory, because there is no signing key and none was to be created.
     pub fn is_ephemeral(&self) -> bool {
         matches!(self.inner.source, Source::Memory)
     }
@@ -239,7 +256,7 @@ impl Keyring {
 
     fn key_set_of(&self, view: &View) -> Result<KeySet, KeyringFault> {
         match &self.inner.source {
-            Source::Folder(_) | Source::Memory => KeySet::from_jwks(&view.jwks, &[self.inner.algorithm])
+            Source::Place(_) | Source::Memory => KeySet::from_jwks(&view.jwks, &[self.inner.algorithm])
                 .map(|(set, _)| set)
                 .map_err(|why| KeyringFault::Internal(why.to_string())),
             Source::Secret(secret) => {
@@ -266,7 +283,7 @@ impl Keyring {
         ring.slots().iter().enumerate().map(info).collect()
     }
 
-    /// Returns the number of faults that were found in the key files.
+    /// Returns the number of faults that were found in the stored keys.
     pub fn faults(&self) -> u64 {
         self.inner.faults.load(Ordering::Relaxed)
     }
@@ -277,7 +294,34 @@ impl Keyring {
     }
 }
 
-/// Returns a ring with a single key that is not in the folder.
+/// Opens the place of the keys, and reads the ring. Returns `None` if there is no key and none is created.
+fn open_place(
+    storage: KeyStorage<'_>,
+    algorithm: Algorithm,
+    missing_key: MissingKey,
+    now: Now,
+) -> Result<Option<(Place, Ring)>, KeyringFault> {
+    let place = match (storage, missing_key) {
+        (KeyStorage::Folder(path), _) => Place::Folder(KeyFolder::new(path)),
+        (KeyStorage::Store(..), MissingKey::Ephemeral) => return Ok(None),
+        (KeyStorage::Store(url, secrets), MissingKey::Create | MissingKey::Inspect) => {
+            Place::Table(KeyTable::open(url, secrets)?)
+        }
+    };
+    let ring = match (place.ring(algorithm)?, missing_key) {
+        (PlacedRing::Usable(ring), _) => Some(ring),
+        (PlacedRing::Unusable { .. }, MissingKey::Create) => {
+            let change = place.change(commands::LOCK_TIMEOUT)?;
+            let ring = change.create_first(algorithm, now)?;
+            change.commit()?;
+            Some(ring)
+        }
+        (PlacedRing::Unusable { .. }, MissingKey::Inspect | MissingKey::Ephemeral) => None,
+    };
+    Ok(ring.map(|ring| (place, ring)))
+}
+
+/// Returns a ring with a single key that is not stored.
 fn ring_of_one(key: SigningKey) -> Result<Ring, KeyringFault> {
     let slot = Slot { signs_from: 0, id: key.id().into(), key: Some(Arc::new(key)) };
     Ring::new(vec![slot]).ok_or_else(|| KeyringFault::Internal("a ring of one key is empty".to_owned()))

@@ -1,6 +1,6 @@
 //! A temporary state folder for one test. The folder is removed when the test ends.
 
-use super::{Keyring, KeyringFault, MissingKey, Schedule};
+use super::{KeyStorage, Keyring, KeyringFault, MissingKey, Schedule};
 use crate::authenticate::Algorithm;
 use crate::clock::Now;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -49,7 +49,7 @@ impl Scratch {
             rotate_keys: Duration::from_secs(30 * 86_400),
         };
         let now = Now::at(now);
-        Keyring::open_at(&self.0, Algorithm::EdDSA, None, MissingKey::Create, now)
+        Keyring::open_at(KeyStorage::Folder(&self.0), Algorithm::EdDSA, None, MissingKey::Create, now)
             .map(|keyring| keyring.with_schedule_at(schedule, now))
     }
 

@@ -1,13 +1,13 @@
-//! Keeps a running gateway up to date with the folder. It applies the changes that commands and other gateways make in
-//! the folder, creates the next key in time, and removes the files of dead keys.
+//! Keeps a running gateway up to date with the place of the keys. It applies the changes that commands and other
+//! gateways make there, creates the next key in time, and removes dead keys.
 //!
-//! If files become unreadable or are damaged, the keys that were read before remain in use, except keys that the folder
+//! If keys become unreadable or are damaged, the keys that were read before remain in use, except keys that the place
 //! marks as revoked. A fault is reported when it first occurs and not at every poll.
 
 use super::fault::KeyringFault;
-use super::folder::{FileStamp, FolderContents, KeyFolder};
-use super::folder_ring::{add_key, create_first, read_usable};
+use super::folder::FolderContents;
 use super::key::SigningKey;
+use super::place::{Listing, Place};
 use super::ring::{KeyState, Ring, Slot};
 use super::{Keyring, Source, View, ring_of_one};
 use crate::authenticate::{Algorithm, KeySet};
@@ -44,12 +44,12 @@ pub enum KeyEvent {
         /// The key's `kid`.
         id: String,
     },
-    /// The file of a dead key was removed.
+    /// A dead key was removed.
     Removed {
         /// The key's `kid`.
         id: String,
     },
-    /// The key files cannot be read or changed.
+    /// The keys cannot be read or changed.
     Fault(KeyringFault),
     /// All reported faults are resolved.
     Recovered,
@@ -64,16 +64,16 @@ struct Changes {
     keys: Option<KeySet>,
 }
 
-/// Watches the keys of one keyring. Each poll reads and writes files and may generate a key, so it must not run on a
+/// Watches the keys of one keyring. Each poll reads and writes keys and may generate one, so it must not run on a
 /// thread that serves requests.
 #[derive(Debug)]
 pub struct Watcher {
     keyring: Keyring,
     /// The listing of the last read; `None` forces the next poll to read.
-    seen: Option<Vec<FileStamp>>,
+    seen: Option<Listing>,
     /// The faults of the last read.
     read_faults: Vec<KeyringFault>,
-    /// The fault of the last attempt to change the folder.
+    /// The fault of the last attempt to change the keys.
     change_fault: Option<KeyringFault>,
     /// When the failed change is tried again, in seconds since 1970.
     retry_at: u64,
@@ -107,10 +107,10 @@ impl Watcher {
         &self.keyring
     }
 
-    /// Polls the folder once. If the verification keys have changed, `publish` puts them into force. Only then does the
+    /// Polls the place of the keys once. If the verification keys have changed, `publish` puts them into force. Only then does the
     /// signing key change, so that every new token can be verified.
     pub fn poll(&mut self, now: Now, publish: impl FnOnce(KeySet)) -> Vec<KeyEvent> {
-        let Changes { events, keys } = self.poll_folder(now);
+        let Changes { events, keys } = self.poll_place(now);
         if let Some(keys) = keys {
             publish(keys);
         }
@@ -120,14 +120,14 @@ impl Watcher {
         events
     }
 
-    fn poll_folder(&mut self, now: Now) -> Changes {
+    fn poll_place(&mut self, now: Now) -> Changes {
         let keyring = self.keyring.clone();
-        let Source::Folder(folder) = &keyring.inner.source else { return Changes::default() };
+        let Source::Place(place) = &keyring.inner.source else { return Changes::default() };
         let mut changes = Changes::default();
         let before = keyring.inner.view.load_full();
 
-        let mut ring = self.read(folder, &before.ring, now).unwrap_or_else(|| before.ring.clone());
-        if let Some((changed, removed)) = self.change(folder, &ring, now.unix) {
+        let mut ring = self.read(place, &before.ring, now).unwrap_or_else(|| before.ring.clone());
+        if let Some((changed, removed)) = self.change(place, &ring, now) {
             changes.events.extend(removed.into_iter().map(|id| KeyEvent::Removed { id }));
             self.seen = None;
             ring = Arc::new(changed);
@@ -150,16 +150,17 @@ impl Watcher {
         changes
     }
 
-    /// Reads the folder if its listing has changed or if the last read found faults. Returns `None` if the current ring
+    /// Reads the keys if their listing has changed or if the last read found faults. Returns `None` if the current ring
     /// stays in use.
-    fn read(&mut self, folder: &KeyFolder, known: &Arc<Ring>, now: Now) -> Option<Arc<Ring>> {
-        let listed = folder.list();
+    fn read(&mut self, place: &Place, known: &Arc<Ring>, now: Now) -> Option<Arc<Ring>> {
+        let algorithm = self.keyring.inner.algorithm;
+        let listed = place.list(algorithm);
         if self.read_faults.is_empty()
             && listed.as_ref().is_ok_and(|listed| self.seen.as_ref() == Some(listed))
         {
             return None;
         }
-        let (seen, FolderContents { mut slots, broken }) = match folder.read(self.keyring.inner.algorithm) {
+        let (seen, FolderContents { mut slots, broken }) = match place.read(algorithm) {
             Ok(read) => read,
             Err(fault) => {
                 self.read_faults = vec![fault];
@@ -180,14 +181,14 @@ impl Watcher {
         let fault = match Ring::new(slots.clone()) {
             Some(ring) => return Some(Arc::new(ring)),
             // The last key was revoked, and no key replaces it.
-            None if !slots.is_empty() && broken.is_empty() => match self.replace(folder, now) {
+            None if !slots.is_empty() && broken.is_empty() => match self.replace(place, now) {
                 Ok(ring) => return Some(Arc::new(ring)),
                 Err(fault) => fault,
             },
             None => KeyringFault::NothingLeft,
         };
         self.read_faults.push(fault);
-        match without_revoked(known, &slots, self.keyring.inner.algorithm) {
+        match without_revoked(known, &slots, algorithm) {
             Ok(ring) => Some(Arc::new(ring)),
             Err(fault) => {
                 self.read_faults.push(fault);
@@ -197,15 +198,18 @@ impl Watcher {
     }
 
     /// Creates a key that signs immediately, unless a signing key exists.
-    fn replace(&mut self, folder: &KeyFolder, now: Now) -> Result<Ring, KeyringFault> {
+    fn replace(&mut self, place: &Place, now: Now) -> Result<Ring, KeyringFault> {
         self.seen = None;
-        let lock = folder.lock(Duration::ZERO)?;
-        create_first(folder, &lock, self.keyring.inner.algorithm, now)
+        let change = place.change(Duration::ZERO)?;
+        let ring = change.create_first(self.keyring.inner.algorithm, now)?;
+        change.commit()?;
+        Ok(ring)
     }
 
-    /// Creates the next key if it is due, and removes the files of keys that have been dead for `RETENTION`. Returns
+    /// Creates the next key if it is due, and removes keys that have been dead for `RETENTION`. Returns
     /// the changed ring and the ids of the removed keys; `None` if nothing was changed.
-    fn change(&mut self, folder: &KeyFolder, ring: &Ring, now: u64) -> Option<(Ring, Vec<String>)> {
+    fn change(&mut self, place: &Place, ring: &Ring, clock: Now) -> Option<(Ring, Vec<String>)> {
+        let now = clock.unix;
         let schedule = self.keyring.schedule;
         let algorithm = self.keyring.inner.algorithm;
         let is_needed = ring.due(&schedule, now).is_some() || ring.expired(&schedule, now) > 0;
@@ -217,8 +221,8 @@ impl Watcher {
             }
             return None;
         }
-        let lock = match folder.lock(Duration::ZERO) {
-            Ok(lock) => lock,
+        let change = match place.change(Duration::ZERO) {
+            Ok(change) => change,
             // Another gateway is probably making the same change, and the next poll will find the result.
             Err(KeyringFault::Locked) => return None,
             Err(fault) => {
@@ -228,20 +232,21 @@ impl Watcher {
             }
         };
         let changed = (|| {
-            // The folder is read again under the lock, because another gateway may already have made the change.
-            let mut ring = read_usable(folder, algorithm)?;
+            // The keys are read again under the lock, because another gateway may already have made the change.
+            let mut ring = change.ring(algorithm)?;
             let mut removed = Vec::new();
             for slot in &ring.slots()[..ring.expired(&schedule, now)] {
-                folder.remove(&lock, slot)?;
+                change.remove(slot)?;
                 removed.push(slot.id.clone().into());
             }
             if !removed.is_empty() {
-                ring = read_usable(folder, algorithm)?;
+                ring = change.ring(algorithm)?;
             }
             if let Some(signs_from) = ring.due(&schedule, now) {
                 let signs_from = ring.free_from(signs_from);
-                ring = add_key(folder, &lock, algorithm, &ring, signs_from)?;
+                ring = change.add_key(algorithm, &ring, signs_from, clock)?;
             }
+            change.commit()?;
             Ok::<_, KeyringFault>((ring, removed))
         })();
         match changed {
@@ -286,7 +291,7 @@ impl Watcher {
             let id = key.id().to_owned();
             let place = after.ring.slots().iter().position(|slot| *slot.id == *id);
             let is_dead = place.is_some_and(|place| after.ring.state(place, schedule, now) == KeyState::Dead);
-            // A key whose file is missing counts as revoked, because someone removed the file.
+            // A key that is missing counts as revoked, because someone removed it.
             events.push(if is_dead { KeyEvent::Retired { id } } else { KeyEvent::Revoked { id } });
         }
     }

@@ -1,4 +1,4 @@
-//! Persistent state: accounts, sessions, refresh tokens and revocations.
+//! Persistent state: accounts, sessions, refresh tokens, revocations and shared signing keys.
 //!
 //! SQLite and PostgreSQL share one schema and one set of statements. Related changes are committed in one transaction.
 //! A change reaches the disk before the gateway responds, so a power failure does not undo it. The gateway does not
@@ -21,6 +21,7 @@ mod place;
 mod rotation;
 mod schema;
 mod sessions;
+mod signing_keys;
 mod sweep;
 mod text;
 
@@ -32,6 +33,7 @@ pub use lives::{Standing, TokenLives};
 pub use marks::StoredMark;
 pub use rotation::{Rotation, RotationRequest, Successor};
 pub use sessions::{Session, SessionStart};
+pub use signing_keys::{KeyChange, SealedKey, StoredKey};
 
 use connect::{ConnectSettings, Dialect};
 use lease::Lease;

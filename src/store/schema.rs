@@ -2,17 +2,29 @@
 //! step.
 
 use super::connect::Dialect;
-use super::{Store, StoreError};
+use super::error::Reason;
+use super::{Store, StoreError, TransientFault};
 use sqlx::{AssertSqlSafe, Row};
+use std::time::Duration;
 
 /// Takes the advisory lock for a migration.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271342)";
 /// Raise the time limits for a migration: a change to a large table is slow, and another process may hold the lock.
 const UNHURRIED: [&str; 2] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 60000"];
+/// A change of a table must not wait for long: all statements of running gateways would wait behind it.
+const HURRIED: &str = "SET LOCAL lock_timeout = 2000";
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How many times a migration is tried if other gateways hold a table for longer than that.
+const ATTEMPTS: u32 = 10;
+
+/// The number of steps that a version must know to work with a store of this version. A step that such a version cannot
+/// work with raises this number: it contracts what earlier steps have expanded.
+const NEEDED: i64 = 3;
 
 /// The statements of each step. `{text}` and `{serial}` are placeholders for types that the two databases name
 /// differently.
-const STEPS: [&[&str]; 3] = [
+const STEPS: [&[&str]; 4] = [
     &[
         // A row with `removed` set keeps only the id of a removed account, so that the id is never assigned again.
         // `scheme` is the kind and cost of the password hash.
@@ -91,12 +103,45 @@ const STEPS: [&[&str]; 3] = [
         // before it looks them up.
         "ALTER TABLE sessions ADD COLUMN jkt {text}",
     ],
+    &[
+        // `sealed` is the encrypted private key, and `secret` the name of the secret with which it is encrypted. Both
+        // are NULL after a revocation.
+        "CREATE TABLE signing_keys (
+        kid {text} PRIMARY KEY,
+        algorithm {text} NOT NULL,
+        signs_from BIGINT NOT NULL,
+        created BIGINT NOT NULL,
+        secret {text},
+        sealed {text},
+        UNIQUE (algorithm, signs_from)
+    )",
+        // `steps` is `NEEDED` of the newest version that has used the store.
+        "CREATE TABLE schema_needs (one BIGINT PRIMARY KEY CHECK (one = 1), steps BIGINT NOT NULL)",
+    ],
 ];
 
 impl Store {
     /// Runs the missing steps in one transaction. If several processes start at the same time, one of them runs the
     /// steps and the others wait.
+    ///
+    /// Gateways of an older version may serve at the same time. If they hold a table that a step changes, the migration
+    /// is tried again.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
+        let mut attempts = 1;
+        loop {
+            match self.try_migrate().await {
+                Err(StoreError::Unavailable(TransientFault { reason: Reason::Locked, .. }))
+                    if attempts < ATTEMPTS && self.dialect.is_server() =>
+                {
+                    attempts += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_migrate(&self) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         if self.dialect.is_server() {
             for statement in UNHURRIED.into_iter().chain([LOCK]) {
@@ -110,11 +155,21 @@ impl Store {
         let row = transaction.query("SELECT COUNT(*) FROM schema_steps").fetch_one(&mut *transaction).await?;
         let done = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
         if done > STEPS.len() {
+            let needed = transaction.query("SELECT steps FROM schema_needs").fetch_optional(&mut *transaction).await?;
+            let needed = needed.map_or(Ok(i64::MAX), |row| row.try_get(0))?;
+            transaction.undo().await;
+            // The newer steps have only added what this version does not use.
+            if usize::try_from(needed).is_ok_and(|needed| needed <= STEPS.len()) {
+                return Ok(());
+            }
             return Err(StoreError::Broken(format!(
                 "the store's schema is at step {done}, and this version knows {}: a newer version has used it; run \
                  that one, or bring back a copy from before",
                 STEPS.len()
             )));
+        }
+        if self.dialect.is_server() {
+            transaction.query(HURRIED).execute(&mut *transaction).await?;
         }
         for (number, statements) in STEPS.iter().enumerate().skip(done) {
             for statement in *statements {
@@ -127,8 +182,17 @@ impl Store {
                 .execute(&mut *transaction)
                 .await?;
         }
-        transaction.commit().await?;
-        Ok(())
+        if done < STEPS.len() {
+            transaction
+                .query(
+                    "INSERT INTO schema_needs (one, steps) VALUES (1, $1)
+                     ON CONFLICT (one) DO UPDATE SET steps = excluded.steps WHERE schema_needs.steps < excluded.steps",
+                )
+                .bind(NEEDED)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await
     }
 }
 

@@ -92,6 +92,7 @@ mod server_names;
 mod services;
 mod sessions;
 mod shadow;
+mod shared_keys;
 mod shaping;
 mod shared;
 mod shared_attacks;

@@ -77,15 +77,18 @@ fn of_processes_that_start_at_once_each_opens_the_store() {
             }
         });
         let steps = run(sql(&url, &dir, "SELECT step FROM schema_steps"));
-        assert_eq!(steps.len(), 3, "{url}");
+        assert_eq!(steps.len(), 4, "{url}");
     }
 }
 
 #[test]
-fn a_store_that_a_newer_version_has_used_is_refused() {
+fn a_store_that_a_newer_version_has_contracted_is_refused_and_one_that_it_has_expanded_is_not() {
     on_both(async |bed: Bed| {
         bed.another().await.expect("one of this version is not");
-        bed.sql("INSERT INTO schema_steps (step) VALUES (3)").await;
+        bed.sql("INSERT INTO schema_steps (step) VALUES (4)").await;
+        let store = bed.another().await.expect("the newer version has only added something");
+        store.touch_alive(1).await.unwrap();
+        bed.sql("UPDATE schema_needs SET steps = 5").await;
         let error = bed.another().await.unwrap_err();
         assert!(matches!(error, StoreError::Broken(_)), "{error:?}");
         assert!(error.to_string().contains("a newer version has used it"), "{error}");
@@ -98,6 +101,8 @@ fn a_store_of_the_version_before_is_taken_over_with_its_marks() {
         bed.account("ada").await;
         // Restores the schema of the first step.
         for statement in [
+            "DROP TABLE signing_keys",
+            "DROP TABLE schema_needs",
             "DROP TABLE token_life",
             "DROP TABLE long_tokens",
             "ALTER TABLE marks RENAME COLUMN kept TO until",
@@ -127,7 +132,9 @@ fn the_sessions_of_the_version_before_continue_as_bearer_sessions() {
         bed.account("ada").await;
         // Restores the schema of the second step, with a session.
         bed.sql("ALTER TABLE sessions DROP COLUMN jkt").await;
-        bed.sql("DELETE FROM schema_steps WHERE step = 2").await;
+        bed.sql("DROP TABLE signing_keys").await;
+        bed.sql("DROP TABLE schema_needs").await;
+        bed.sql("DELETE FROM schema_steps WHERE step >= 2").await;
         let old_gateway = async |sid: &str| {
             bed.sql(&format!(
                 "INSERT INTO sessions (id, account, created, used, expires, authenticated, address, agent, csrf, over)

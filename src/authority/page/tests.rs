@@ -4,7 +4,7 @@ use super::super::settings::{Cookies, IssuerSettings, StoreLocation};
 use super::*;
 use crate::authenticate::{Algorithm, CookieNames};
 use crate::clock::Now;
-use crate::keyring::{Keyring, MissingKey};
+use crate::keyring::{KeyStorage, Keyring, MissingKey};
 use crate::peer::Scheme;
 use http::header::{LOCATION, SET_COOKIE};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ pub(in super::super) fn request(
 ) -> EndpointRequest {
     let secret = Some(&[7_u8; 32][..]);
     let keyring =
-        Keyring::open(std::path::Path::new("/nonexistent"), Algorithm::HS256, secret, MissingKey::Create);
+        Keyring::open(KeyStorage::Folder(std::path::Path::new("/nonexistent")), Algorithm::HS256, secret, MissingKey::Create);
     let settings = IssuerSettings {
         issuer: "https://shop.example".into(),
         audience: vec!["shop".into()],

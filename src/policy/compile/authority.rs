@@ -6,11 +6,11 @@ use crate::authenticate::{CookieNames, ED25519, Revoked, SignalMarks};
 use crate::authority::{
     Client, ClientSecret, Compat, Cookies, Endpoint, IssuerSettings, RESERVED_CLAIMS, StoreLocation,
 };
-use crate::config::file::{self, AuthoritySection, File, SameSite};
+use crate::config::file::{self, AuthoritySection, File, SameSite, SigningKeys};
 use crate::config::place::nearest;
 use crate::config::secret::Secret;
 use crate::config::values::RoleLimit;
-use crate::keyring::{Keyring, MissingKey, SIGNING, Schedule};
+use crate::keyring::{KeyStorage, Keyring, MissingKey, SIGNING, Schedule, SealSecrets};
 use crate::route::PathPattern;
 use http::HeaderName;
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub(super) fn compile(
     let origins = origins("authority.origins", &table.origins, faults);
     let compat = table.compat.map(|file::Compat::FlaskJwtExtended| Compat::FlaskJwtExtended);
     let store = store(table, faults);
-    let keyring = keyring(table, missing_key, before, faults)?;
+    let keyring = keyring(table, store.as_ref(), missing_key, before, faults)?;
     let cookies =
         table.cookies.then(|| Cookies { names: cookie_names(compat), lax: table.same_site == SameSite::Lax });
     Some(IssuerSettings {
@@ -304,6 +304,7 @@ fn cookie_names(compat: Option<Compat>) -> CookieNames {
 
 fn keyring(
     table: &AuthoritySection,
+    store: Option<&StoreLocation>,
     missing_key: MissingKey,
     before: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
@@ -354,16 +355,78 @@ fn keyring(
     };
     let schedule = schedule(table.access_expires.into(), table.rotate_keys.into(), faults);
     let dir = faults.state_dir();
+    let secrets = seal_secrets(table, algorithm.has_secret(), faults)?;
+    let storage = match secrets {
+        None => KeyStorage::Folder(&dir),
+        Some(secrets) => KeyStorage::Store(&store?.0, secrets),
+    };
     let before =
-        before.and_then(|before| before.keyring.carry_over(&dir, algorithm, secret.as_deref(), schedule));
+        before.and_then(|before| before.keyring.carry_over(&storage, algorithm, secret.as_deref(), schedule));
     if before.is_some() {
         return before;
     }
-    match Keyring::open(&dir, algorithm, secret.as_deref(), missing_key) {
+    let (place, hint) = match &storage {
+        KeyStorage::Folder(_) => {
+            ("state.dir", "make [state] dir belong to the gateway's user (chown), with mode 700")
+        }
+        KeyStorage::Store(..) => ("authority.signing_keys", "see docs/keys.md, \"Keys in the store\""),
+    };
+    match Keyring::open(storage, algorithm, secret.as_deref(), missing_key) {
         Ok(keyring) => Some(keyring.with_schedule(schedule)),
         Err(fault) => {
-            let hint = "make [state] dir belong to the gateway's user (chown), with mode 700";
-            faults.fault("no_signing_key", "state.dir", fault.to_string(), hint);
+            faults.fault("no_signing_key", place, fault.to_string(), hint);
+            None
+        }
+    }
+}
+
+/// Returns the secrets of signing keys in the store, or `Some(None)` if the keys are in the state folder. Returns `None`
+/// after a fault.
+fn seal_secrets(
+    table: &AuthoritySection,
+    has_secret: bool,
+    faults: &mut Faults<'_>,
+) -> Option<Option<SealSecrets>> {
+    const KEY: &str = "authority.signing_keys_secret";
+    const OTHER: &str = "authority.other_signing_keys_secret";
+    let (current, other) = (&table.signing_keys_secret, &table.other_signing_keys_secret);
+    if table.signing_keys == SigningKeys::Folder {
+        for (key, secret) in [(KEY, current), (OTHER, other)] {
+            if secret.is_some() {
+                let hint = "remove it, or set signing_keys = \"store\"";
+                faults.fault("useless_key", key, "a secret is set, but keys in the state folder are not encrypted", hint);
+            }
+        }
+        return Some(None);
+    }
+    if has_secret {
+        let found = format!("\"store\", but {} signs with authority.secret", table.algorithm);
+        faults.fault("useless_key", "authority.signing_keys", found, "remove it, or use algorithm = \"ES256\"");
+        return None;
+    }
+    let Some(current) = current else {
+        let hint = "signing_keys_secret = \"env:NAME\" or \"file:PATH\", the same for all gateways";
+        faults.fault("missing_key", KEY, "not set, but keys in the store are encrypted with it", hint);
+        return None;
+    };
+    let mut long = |key: &str, secret: &Secret| {
+        let secret = resolve(key, secret, faults)?;
+        if secret.len() < 32 {
+            let hint = "use at least 256 random bits: openssl rand -hex 32";
+            faults.fault("weak_secret", key, "a secret of fewer than 32 bytes", hint);
+            return None;
+        }
+        Some(secret)
+    };
+    let current = long(KEY, current);
+    let other = match other {
+        Some(other) => Some(long(OTHER, other)?),
+        None => None,
+    };
+    match SealSecrets::new(&current?, other.as_deref()) {
+        Ok(secrets) => Some(Some(secrets)),
+        Err(fault) => {
+            faults.fault("no_signing_key", KEY, fault.to_string(), "");
             None
         }
     }
