@@ -112,8 +112,8 @@ async fn rotations(store: &Store, sessions: std::ops::Range<usize>) -> Vec<Durat
                     now: NOW,
                     expires: LATER,
                     grace: 10_000,
-                    boot: 0,
-                    alive_before_boot: 0,
+                    outage_over: 0,
+                    alive_before_outage: 0,
                 };
                 assert!(matches!(store.rotate(&spend).await.unwrap(), Rotation::Rotated(_)));
                 took.push(began.elapsed());

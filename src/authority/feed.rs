@@ -83,6 +83,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
             Ok(seq) => {
                 (last, heard, is_blind) = (seq, Instant::now(), false);
                 authority.set_feed_fails(false);
+                authority.heard_store(millis(Now::read()));
                 settings.revoked.set_blind(false);
             }
             Err(error) => {

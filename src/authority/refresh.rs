@@ -109,6 +109,7 @@ pub(super) async fn spend(
     let settings = &request.settings;
     let now = millis(request.now);
     let successor = |nonce: &[u8; 32]| RefreshToken::successor(token, nonce).hash();
+    let outage = authority.last_outage();
     let spend = RotationRequest {
         token: &hash_of(token)?,
         key: shown_key(authority, request, token).await?,
@@ -117,8 +118,8 @@ pub(super) async fn spend(
         now,
         expires: now.saturating_add(millis_of(settings.refresh_expires)),
         grace: millis_of(settings.refresh_grace),
-        boot: authority.boot,
-        alive_before_boot: authority.alive_before_boot,
+        outage_over: outage.over,
+        alive_before_outage: outage.alive_before,
     };
     authority.record_life(settings).await?;
     let rotation = authority.store.rotate(&spend).await.map_err(|error| authority.unavailable(&error))?;

@@ -15,9 +15,11 @@ use crate::journal::Journal;
 use crate::shared::Link;
 use crate::store::{Store, StoreError};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// The running authority.
@@ -36,17 +38,26 @@ pub struct Authority {
     pub(super) settings: ArcSwap<IssuerSettings>,
     /// The connection to the shared state, if the policy in force has one.
     pub(super) link: ArcSwapOption<Link>,
-    /// When this process began to serve, in milliseconds since 1970. Clients could not repeat a refresh between
-    /// `alive_before_boot` and this time.
-    pub(super) boot: i64,
-    /// The last time at which the previous process was alive, in milliseconds since 1970.
-    pub(super) alive_before_boot: i64,
+    /// The last time in which clients could not repeat a refresh.
+    pub(super) outage: Mutex<Outage>,
+    /// When the store last answered the reader of marks, in milliseconds since 1970.
+    pub(super) heard: AtomicI64,
     /// When a refresh token was last spent, in milliseconds since 1970. 0 after the grace period of that token.
     pub(super) last_spent: AtomicI64,
     /// The longest access token lifetime that this process has recorded in the store, in seconds.
     pub(super) recorded: AtomicU64,
     /// The schemes of the accounts' password hashes, and when they were read from the store.
     pub(super) schemes: Mutex<Option<(Instant, Arc<[String]>)>>,
+}
+
+/// A time in which clients could not repeat a refresh, because the process did not run or the store did not answer. The
+/// times are in milliseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outage {
+    /// When the last process, or the store, was last known to be alive.
+    pub(super) alive_before: i64,
+    /// When the outage was over.
+    pub(super) over: i64,
 }
 
 impl std::fmt::Debug for Authority {
@@ -110,10 +121,21 @@ impl Authority {
         work: impl Future<Output = Result<T, Denial>> + Send + 'static,
     ) -> Result<T, Denial> {
         // Spawn a task, so that a panic fails only this request.
-        let in_time = async { tokio::time::timeout(WORK_MAX, work).await };
+        let store = self.store.clone();
+        let in_time = async move {
+            let mut work = pin!(tokio::time::timeout(WORK_MAX, work));
+            // After a failover, work on a connection to the old server may hang until its time limit. The client's
+            // repetition then comes too late for the grace period.
+            let mut moved = pin!(store.moved());
+            poll_fn(|cx| match work.as_mut().poll(cx) {
+                Poll::Ready(done) => Poll::Ready(done.map_err(|_| StoreError::late(WORK_MAX))),
+                Poll::Pending => moved.as_mut().poll(cx).map(|()| Err(StoreError::moved())),
+            })
+            .await
+        };
         match self.runtime.spawn(in_time).await {
             Ok(Ok(done)) => done,
-            Ok(Err(_)) => Err(self.unavailable(&StoreError::late(WORK_MAX))),
+            Ok(Err(error)) => Err(self.unavailable(&error)),
             Err(_) => Err(Denial::StoreUnavailable),
         }
     }
@@ -181,6 +203,24 @@ impl Authority {
         Denial::StoreUnavailable
     }
 
+    /// Records that the store answered the reader of marks at `now`. A pause in these answers is an outage.
+    pub(super) fn heard_store(&self, now: i64) {
+        self.store.follow();
+        let before = self.heard.swap(now, Ordering::Relaxed);
+        if now.saturating_sub(before) > OUTAGE_MIN {
+            let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+            // A store that answers only for a moment is still in the same outage.
+            let is_same = before.saturating_sub(outage.over) < OUTAGE_APART;
+            let alive_before = if is_same { outage.alive_before } else { before };
+            *outage = Outage { alive_before, over: now };
+        }
+    }
+
+    /// Returns the last outage.
+    pub(super) fn last_outage(&self) -> Outage {
+        *self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn set_feed_fails(&self, fails: bool) {
         self.feed_fails.store(fails, Ordering::Relaxed);
     }
@@ -216,6 +256,11 @@ impl Authority {
 
 /// The time limit for the work of one request. Each wait within the work has a shorter limit.
 pub(super) const WORK_MAX: Duration = Duration::from_secs(20);
+
+/// The shortest pause in the answers of the store that counts as an outage, in milliseconds: four reads of marks.
+const OUTAGE_MIN: i64 = 2000;
+/// Outages with less than this time between them count as one, in milliseconds.
+const OUTAGE_APART: i64 = 10_000;
 
 /// How long the schemes of password hashes are cached.
 const SCHEMES_KEPT: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use super::feed;
 use super::health::StoreHealth;
 use super::password::Hashers;
 use super::queue::Queue;
-use super::runtime::{Authority, millis, millis_of};
+use super::runtime::{Authority, Outage, millis, millis_of};
 use super::settings::IssuerSettings;
 use super::throttle::Throttle;
 use crate::clock::Now;
@@ -90,8 +90,8 @@ impl Authority {
             journal,
             settings: ArcSwap::new(settings.clone()),
             link: ArcSwapOption::empty(),
-            boot,
-            alive_before_boot,
+            outage: Mutex::new(Outage { alive_before: alive_before_boot, over: boot }),
+            heard: AtomicI64::new(millis(Now::read())),
             last_spent: AtomicI64::new(0),
             recorded: AtomicU64::new(life),
             schemes: Mutex::new(None),

@@ -204,7 +204,8 @@ mod tests {
         for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256, Algorithm::HS256] {
             let state = folder.0.join(algorithm.as_str());
             let secret = (algorithm == Algorithm::HS256).then_some(&[7_u8; 32][..]);
-            let keyring = Keyring::open(KeyStorage::Folder(&state), algorithm, secret, MissingKey::Create).unwrap();
+            let keyring =
+                Keyring::open(KeyStorage::Folder(&state), algorithm, secret, MissingKey::Create).unwrap();
             let token = mint(&keyring, claims("ada"), Now::at(1000)).unwrap();
             let trust = trust(&keyring);
             let principal = verify(&token, &trust, Now::at(1059)).unwrap();
@@ -216,9 +217,13 @@ mod tests {
 
     #[test]
     fn extra_claims_cannot_replace_the_authoritys_own() {
-        let keyring =
-            Keyring::open(KeyStorage::Folder(&Folder::new("own").0), Algorithm::HS256, Some(&[7; 32]), MissingKey::Create)
-                .unwrap();
+        let keyring = Keyring::open(
+            KeyStorage::Folder(&Folder::new("own").0),
+            Algorithm::HS256,
+            Some(&[7; 32]),
+            MissingKey::Create,
+        )
+        .unwrap();
         for name in RESERVED_CLAIMS {
             let mut claims = claims("ada");
             claims.extra.insert(name.into(), json!("x"));

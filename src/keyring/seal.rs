@@ -98,7 +98,8 @@ impl SealSecrets {
         text.extend_from_slice(pkcs8);
         let aad = Aad::from(facts(algorithm, key));
         let nonce = self.current.key.seal_in_place_append_tag(aad, &mut *text);
-        let nonce = nonce.map_err(|_| KeyringFault::Internal("a signing key cannot be encrypted".to_owned()))?;
+        let nonce =
+            nonce.map_err(|_| KeyringFault::Internal("a signing key cannot be encrypted".to_owned()))?;
         let text = URL_SAFE_NO_PAD.encode([&nonce.as_ref()[..], &text[..]].concat());
         Ok(SealedKey { secret: self.current.name.clone(), text })
     }

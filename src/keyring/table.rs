@@ -75,7 +75,12 @@ impl KeyTable {
         contents
     }
 
-    fn key(&self, algorithm: Algorithm, stored: &StoredKey, sealed: &SealedKey) -> Result<SigningKey, KeyringFault> {
+    fn key(
+        &self,
+        algorithm: Algorithm,
+        stored: &StoredKey,
+        sealed: &SealedKey,
+    ) -> Result<SigningKey, KeyringFault> {
         let pkcs8 = self.secrets.open(sealed, algorithm, stored)?;
         let key = SigningKey::from_pkcs8(algorithm, &pkcs8).filter(|key| key.id() == stored.id);
         key.ok_or_else(|| KeyringFault::Changed(stored.id.clone()))
@@ -130,7 +135,12 @@ impl TableChange<'_> {
     }
 
     /// Creates a key that signs from `signs_from` on.
-    pub(super) fn create_key(&self, algorithm: Algorithm, signs_from: u64, now: u64) -> Result<(), KeyringFault> {
+    pub(super) fn create_key(
+        &self,
+        algorithm: Algorithm,
+        signs_from: u64,
+        now: u64,
+    ) -> Result<(), KeyringFault> {
         let pkcs8 = generate(algorithm)?;
         let key = SigningKey::from_pkcs8(algorithm, &pkcs8).ok_or(KeyringFault::Vanished)?;
         let mut stored = StoredKey { id: key.id().to_owned(), signs_from, created: now, sealed: None };

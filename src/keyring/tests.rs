@@ -29,7 +29,9 @@ fn the_first_key_is_made_once_and_nobody_else_may_read_it() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&folder.0), mode(&folder.0.join(FIRST))), (0o700, 0o600));
     assert_eq!(mode(&folder.0.join("signing-key.lock")), 0o600);
-    let other = Keyring::open(KeyStorage::Folder(&folder.0), Algorithm::ES256, None, MissingKey::Create).unwrap_err().to_string();
+    let other = Keyring::open(KeyStorage::Folder(&folder.0), Algorithm::ES256, None, MissingKey::Create)
+        .unwrap_err()
+        .to_string();
     assert!(other.contains("not a key for ES256") && other.contains(FIRST), "{other}");
     let chmod = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     chmod(&folder.0.join(FIRST), 0o640);
@@ -63,7 +65,8 @@ fn processes_that_start_together_agree_on_one_key() {
 fn looking_at_a_policy_leaves_nothing_behind() {
     let folder = Scratch::new();
     for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
-        let keyring = Keyring::open(KeyStorage::Folder(&folder.0), algorithm, None, MissingKey::Ephemeral).unwrap();
+        let keyring =
+            Keyring::open(KeyStorage::Folder(&folder.0), algorithm, None, MissingKey::Ephemeral).unwrap();
         assert!(keyring.is_ephemeral());
         assert_eq!(keyring.key_set().unwrap().iter().count(), 1);
         assert!(keyring.rotate(RotationStart::Immediate, Now::read()).is_err());
@@ -74,7 +77,8 @@ fn looking_at_a_policy_leaves_nothing_behind() {
 #[test]
 fn a_secret_is_given_and_long_enough_touches_no_file_and_is_not_published() {
     let folder = Scratch::new();
-    let open = |secret| Keyring::open(KeyStorage::Folder(&folder.0), Algorithm::HS256, secret, MissingKey::Create);
+    let open =
+        |secret| Keyring::open(KeyStorage::Folder(&folder.0), Algorithm::HS256, secret, MissingKey::Create);
     let keyring = open(Some(&[7; 32])).unwrap();
     assert_eq!(id(&keyring, START), "hs256");
     assert_eq!(keyring.jwks(), "{\"keys\":[]}\n");
@@ -103,7 +107,9 @@ fn a_file_that_is_no_key_is_neither_taken_nor_replaced() {
             folder.place(name, pem);
             for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
                 for absent in [MissingKey::Create, MissingKey::Ephemeral] {
-                    let fault = Keyring::open(KeyStorage::Folder(&folder.0), algorithm, None, absent).unwrap_err().to_string();
+                    let fault = Keyring::open(KeyStorage::Folder(&folder.0), algorithm, None, absent)
+                        .unwrap_err()
+                        .to_string();
                     assert!(fault.contains(name), "{fault}");
                 }
             }
@@ -158,9 +164,12 @@ fn the_key_of_the_first_version_is_taken_over_as_it_is() {
 fn a_key_that_was_brought_along_is_used() {
     let folder = Scratch::new();
     folder.place(FIRST, &rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap().serialize_pem());
-    let keyring = Keyring::open(KeyStorage::Folder(&folder.0), Algorithm::RS256, None, MissingKey::Create).unwrap();
+    let keyring =
+        Keyring::open(KeyStorage::Folder(&folder.0), Algorithm::RS256, None, MissingKey::Create).unwrap();
     assert_eq!(keyring.key_set().unwrap().iter().count(), 1);
-    assert!(Keyring::open(KeyStorage::Folder(&folder.0), Algorithm::ES256, None, MissingKey::Create).is_err());
+    assert!(
+        Keyring::open(KeyStorage::Folder(&folder.0), Algorithm::ES256, None, MissingKey::Create).is_err()
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Opens connections to a database, by its file or its URL, and configures each of them.
 
 use super::error::{Reason, is_busy};
-use super::place::{leaves_host_unguarded, options, place, take_pool_mode};
+use super::place::{leaves_host_unguarded, options, place, servers, take_pool_mode, take_target};
+use super::pools::Pools;
 use super::{Store, StoreError};
 use crate::hex;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
@@ -12,10 +13,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long an operation waits for a connection, or for a lock of another process.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one of several servers may take to answer, at least.
+const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 /// Maximum number of connections to a server. Only one thread uses these connections, so eight are enough even if
 /// several statements wait for locks.
 const CONNECTIONS: u32 = 8;
@@ -52,6 +56,16 @@ impl Dialect {
                  SELECT set_config('synchronous_commit', 'on', true)
                  WHERE current_setting('synchronous_commit') IN ('off', 'local')"
             }
+        }
+    }
+
+    /// Returns the statement that commits a transaction.
+    pub(super) const fn commit(self) -> &'static str {
+        match self {
+            Self::Sqlite => "COMMIT",
+            // A timeout in the wait for a synchronous standby would turn the commit into a success with a warning,
+            // although the standby may never get it. The limit of the whole request applies instead.
+            Self::Postgres | Self::PooledPostgres => "SET LOCAL statement_timeout = 0; COMMIT",
         }
     }
 
@@ -118,7 +132,7 @@ impl Store {
         let path = make_file(path)?;
         let place = format!("sqlite:{}", path.display());
         let dialect = Dialect::Sqlite;
-        let writer = ConnectSettings { options: options(&file_url(&path))?, dialect, more: &[] };
+        let writer = ConnectSettings::new(vec![options(&file_url(&path))?], dialect, false);
         let reader = ConnectSettings { more: &["PRAGMA query_only = ON"], ..writer.clone() };
         // A connection to a file cannot be lost like a network connection, so idle connections are not tested, replaced
         // or closed. If a transaction fails, `Lease` closes the connection.
@@ -130,31 +144,42 @@ impl Store {
                 .max_lifetime(None)
         };
         let connected = async {
-            let writes = writer.pool(pool().max_connections(1)).await?;
+            // Open a single connection first, because its error states the cause. A pool would retry and report only a
+            // timeout.
+            writer.connect().await?.close().await?;
+            let writes = writer.pool(0, pool().max_connections(1));
             write_ahead(&writes).await?;
-            let reads = reader.clone().pool(pool().max_connections(READERS)).await?;
-            Ok((reads, writes))
+            Ok(Pools::of_file(reader.pool(0, pool().max_connections(READERS)), writes, reader.clone()))
         };
-        let (reads, writes) = connected.await.map_err(|error: StoreError| error.at(&place))?;
-        Ok(Self { reads, writes, plan: reader, dialect, place: place.into(), replaced: Arc::default() })
+        let pools = connected.await.map_err(|error: StoreError| error.at(&place))?;
+        Ok(Self {
+            pools: Arc::new(pools),
+            plan: reader,
+            dialect,
+            place: place.into(),
+            replaced: Arc::default(),
+        })
     }
 
     async fn open_server(url: &str) -> Result<Self, StoreError> {
-        let mut options = options(url)?;
-        let dialect = match take_pool_mode(&mut options)? {
-            true => Dialect::PooledPostgres,
-            false => Dialect::Postgres,
-        };
-        let place = place(&options);
-        if leaves_host_unguarded(&options) {
+        let mut all = servers(url)?.iter().map(|url| options(url)).collect::<Result<Vec<_>, _>>()?;
+        let mut dialect = Dialect::Postgres;
+        // One of several servers is the primary server.
+        let mut must_write = all.len() > 1;
+        for options in &mut all {
+            if take_pool_mode(options)? {
+                dialect = Dialect::PooledPostgres;
+            }
+            must_write |= take_target(options)?;
+        }
+        let place = place(&all);
+        for options in all.iter_mut().filter(|options| leaves_host_unguarded(options)) {
             options.database_url.query_pairs_mut().append_pair("sslmode", "verify-full");
         }
-        let plan = ConnectSettings { options, dialect, more: &[] };
-        let pool = AnyPoolOptions::new().acquire_timeout(PATIENCE).max_connections(CONNECTIONS);
-        let pool = plan.clone().pool(pool).await.map_err(|error| error.at(&place))?;
-        let (reads, writes) = (pool.clone(), pool);
-        let store =
-            Self { reads, writes, plan, dialect, place: place.as_str().into(), replaced: Arc::default() };
+        let plan = ConnectSettings::new(all, dialect, must_write);
+        plan.try_out().await.map_err(|error| error.at(&place))?;
+        let pools = Arc::new(Pools::of_servers(plan.clone()));
+        let store = Self { pools, plan, dialect, place: place.as_str().into(), replaced: Arc::default() };
         let encoding = store.row(store.query("SELECT current_setting('server_encoding')")).await;
         let encoding = encoding.map_err(|error| error.at(&place))?;
         let encoding: String = encoding.map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
@@ -170,32 +195,77 @@ impl Store {
 /// The settings with which connections of one kind are opened.
 #[derive(Clone)]
 pub(super) struct ConnectSettings {
-    options: AnyConnectOptions,
+    /// The servers, of which one is the primary server; one element for a file.
+    servers: Arc<[AnyConnectOptions]>,
+    /// The server that was the primary server at the last connection.
+    current: Arc<AtomicUsize>,
+    /// Whether the server must accept writes. The primary server does, and a standby does not.
+    must_write: bool,
     dialect: Dialect,
     /// Statements that configure each connection, in addition to the dialect's settings.
     more: &'static [&'static str],
 }
 
 impl ConnectSettings {
-    /// Opens a connection outside the pools.
-    pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
-        let connect = async {
-            let mut connection = AnyConnection::connect_with(&self.options).await?;
-            prepare(&mut connection, self.dialect, self.more).await?;
-            Ok::<_, StoreError>(connection)
-        };
-        let late = |_| {
-            StoreError::trouble(
-                Reason::Unreachable,
-                format!("the database does not answer within {PATIENCE:?}"),
-            )
-        };
-        tokio::time::timeout(PATIENCE, connect).await.map_err(late)?
+    fn new(servers: Vec<AnyConnectOptions>, dialect: Dialect, must_write: bool) -> Self {
+        Self { servers: servers.into(), current: Arc::default(), must_write, dialect, more: &[] }
     }
 
-    async fn pool(self, pool: AnyPoolOptions) -> Result<AnyPool, StoreError> {
-        // Open a single connection first, because its error states the cause. A pool would retry and report only a
-        // timeout.
+    /// Whether another server may become the primary server.
+    pub(super) fn has_several_servers(&self) -> bool {
+        self.servers.len() > 1
+    }
+
+    /// Returns the position of the server that was the primary server at the last connection.
+    pub(super) fn current(&self) -> usize {
+        self.current.load(Ordering::Acquire)
+    }
+
+    /// Opens a connection outside the pools. Tries all servers, the current one first.
+    pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
+        let (count, first) = (self.servers.len(), self.current());
+        let patience = (PATIENCE / u32::try_from(count).unwrap_or(1)).max(SERVER_PATIENCE.min(PATIENCE));
+        let mut fault: Option<StoreError> = None;
+        for step in 0..count {
+            let server = (first + step) % count;
+            let connected = tokio::time::timeout(patience, self.connect_to(server)).await;
+            let late = |_| {
+                StoreError::trouble(
+                    Reason::Unreachable,
+                    format!("the database does not answer within {patience:?}"),
+                )
+            };
+            match connected.map_err(late).flatten() {
+                Ok(connection) => {
+                    self.current.store(server, Ordering::Release);
+                    return Ok(connection);
+                }
+                Err(error) if count == 1 => return Err(error),
+                Err(error) => {
+                    let error = error.at(&place(&self.servers[server..=server]));
+                    fault = Some(match fault {
+                        None => error,
+                        Some(first) => first.and(&error),
+                    });
+                }
+            }
+        }
+        Err(fault.unwrap_or_else(|| StoreError::trouble(Reason::Other, "the URL names no server".to_owned())))
+    }
+
+    async fn connect_to(&self, server: usize) -> Result<AnyConnection, StoreError> {
+        let mut connection = AnyConnection::connect_with(&self.servers[server]).await?;
+        prepare(&mut connection, self.dialect, self.more).await?;
+        if self.must_write && !accepts_writes(&mut connection).await? {
+            let why = "the server is a standby, or accepts no writes".to_owned();
+            return Err(StoreError::trouble(Reason::ReadOnly, why));
+        }
+        Ok(connection)
+    }
+
+    /// Opens connections to a server and closes them. Their errors state the cause; a pool would retry and report only a
+    /// timeout.
+    async fn try_out(&self) -> Result<(), StoreError> {
         let first = self.connect().await?;
         if self.dialect == Dialect::Postgres {
             // Open a second connection while the first is open. A pooler may assign connections per transaction. Both
@@ -203,10 +273,27 @@ impl ConnectSettings {
             // here with a clear error.
             self.connect().await?.close().await?;
         }
-        first.close().await?;
-        let Self { options, dialect, more } = self;
-        let pool = pool.after_connect(move |connection, _| Box::pin(prepare(connection, dialect, more)));
-        Ok(pool.connect_with(options).await?)
+        Ok(first.close().await?)
+    }
+
+    /// Returns a pool of connections to the server at this position. The pool opens its connections when they are needed.
+    pub(super) fn server_pool(&self, server: usize) -> AnyPool {
+        self.pool(server, AnyPoolOptions::new().acquire_timeout(PATIENCE).max_connections(CONNECTIONS))
+    }
+
+    fn pool(&self, server: usize, pool: AnyPoolOptions) -> AnyPool {
+        let Self { dialect, more, must_write, .. } = *self;
+        let pool = pool.after_connect(move |connection, _| {
+            Box::pin(async move {
+                prepare(connection, dialect, more).await?;
+                // A server that was the primary server may come back as a standby.
+                if must_write && !accepts_writes(connection).await? {
+                    return Err(sqlx::Error::Protocol("the server is a standby".to_owned()));
+                }
+                Ok(())
+            })
+        });
+        pool.connect_lazy_with(self.servers[server].clone())
     }
 }
 
@@ -220,6 +307,13 @@ async fn prepare(
         sqlx::query(*statement).execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+/// Whether the server accepts writes: it is no standby, and not read-only by its configuration.
+async fn accepts_writes(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    let statement = "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on'";
+    let row = sqlx::query(statement).persistent(false).fetch_one(connection).await?;
+    Ok(!row.try_get::<bool, _>(0)?)
 }
 
 /// Switches the file to WAL mode, so that readers can read while a writer writes. The mode is stored in the file. If

@@ -93,12 +93,28 @@ impl StoreError {
         Self::trouble(Reason::Timeout, format!("the database does not answer within {within:?}"))
     }
 
+    /// Returns an error for work that began before another server became the primary server.
+    pub fn moved() -> Self {
+        Self::trouble(Reason::Unreachable, "another server has become the primary server".to_owned())
+    }
+
     /// Returns the kind of the fault as one word, for metrics and logs.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Unavailable(trouble) => trouble.reason.as_str(),
             Self::Broken(_) => "broken",
             Self::Unfit(_) => "unfit",
+        }
+    }
+
+    /// Returns this error with the message of an error of another server.
+    pub(super) fn and(self, other: &Self) -> Self {
+        match self {
+            Self::Unavailable(TransientFault { reason, why }) => {
+                Self::trouble(reason, format!("{why}; {other}"))
+            }
+            Self::Broken(why) => Self::trouble(Reason::Other, format!("{why}; {other}")),
+            Self::Unfit(why) => Self::Unfit(why),
         }
     }
 

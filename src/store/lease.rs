@@ -7,11 +7,12 @@
 //! later use of the connection would fail.
 
 use super::connect::Dialect;
+use super::pools::Work;
 use super::{Store, StoreError};
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AnyPool, SqlSafeStr};
+use sqlx::{Any, AnyConnection, SqlSafeStr};
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -55,9 +56,10 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    async fn of(pool: &AnyPool, dialect: Dialect, replaced: &Arc<AtomicU64>) -> Result<Self, StoreError> {
-        let connection = pool.acquire().await?;
-        Ok(Self { connection, dialect, is_complete: false, replaced: replaced.clone() })
+    async fn of(store: &Store, work: Work) -> Result<Self, StoreError> {
+        let connection = store.pools.acquire(work).await?;
+        let Store { dialect, replaced, .. } = store;
+        Ok(Self { connection, dialect: *dialect, is_complete: false, replaced: replaced.clone() })
     }
 
     /// Returns a statement for this connection.
@@ -73,7 +75,7 @@ impl Lease {
 
     /// Commits the transaction, and returns the connection to its pool.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        self.says("COMMIT").await?;
+        self.says(self.dialect.commit()).await?;
         self.give_back();
         Ok(())
     }
@@ -95,7 +97,7 @@ impl Lease {
 impl Store {
     /// Begins a transaction that will write.
     pub(super) async fn begin(&self) -> Result<Lease, StoreError> {
-        let mut lease = Lease::of(&self.writes, self.dialect, &self.replaced).await?;
+        let mut lease = Lease::of(self, Work::Write).await?;
         lease.says(self.dialect.begin()).await?;
         Ok(lease)
     }
@@ -107,7 +109,7 @@ impl Store {
 
     /// Returns all rows that a statement finds.
     pub(super) async fn rows(&self, query: Query<'_, Any, AnyArguments>) -> Result<Vec<AnyRow>, StoreError> {
-        let mut lease = Lease::of(&self.reads, self.dialect, &self.replaced).await?;
+        let mut lease = Lease::of(self, Work::Read).await?;
         let rows = in_time(rows(&mut lease, self.dialect, query)).await?;
         lease.give_back();
         Ok(rows)

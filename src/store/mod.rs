@@ -18,6 +18,7 @@ mod lease;
 mod lives;
 mod marks;
 mod place;
+mod pools;
 mod rotation;
 mod schema;
 mod sessions;
@@ -37,7 +38,8 @@ pub use signing_keys::{KeyChange, SealedKey, StoredKey};
 
 use connect::{ConnectSettings, Dialect};
 use lease::Lease;
-use sqlx::{AnyPool, Row};
+use pools::Pools;
+use sqlx::Row;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -45,11 +47,7 @@ use std::sync::atomic::AtomicU64;
 /// A handle to the database of accounts and sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    /// Read-only connections. On PostgreSQL this is the same pool as `writes`.
-    reads: AnyPool,
-    /// Connections that write. SQLite allows one writer at a time, and its own lock is not fair. For SQLite, this pool
-    /// therefore has one connection, and writers wait for it in the order of their arrival. They do not block readers.
-    writes: AnyPool,
+    pools: Arc<Pools>,
     /// The settings for a read-only connection outside the pools.
     plan: ConnectSettings,
     dialect: Dialect,

@@ -11,6 +11,10 @@ use std::str::FromStr;
 /// The URL option that states the mode of a pooler between the gateway and the server. It has the same name as in
 /// PgBouncer.
 const POOL_MODE: &str = "pool_mode";
+/// The URL option that states which server may be used. It has the same name as in libpq.
+const TARGET: &str = "target_session_attrs";
+/// Maximum number of servers in a URL.
+const SERVERS_MAX: usize = 16;
 
 /// Parses a URL into the driver's options.
 pub(super) fn options(url: &str) -> Result<AnyConnectOptions, StoreError> {
@@ -19,37 +23,81 @@ pub(super) fn options(url: &str) -> Result<AnyConnectOptions, StoreError> {
     Ok(options.disable_statement_logging())
 }
 
+/// Splits a URL with several servers, `postgres://HOST:PORT,HOST:PORT/DATABASE`, into a URL for each. The driver knows
+/// only one server. All other parts of the URL are the same for all servers.
+pub(super) fn servers(url: &str) -> Result<Vec<String>, StoreError> {
+    let Some((scheme, rest)) = url.split_once("://") else { return Ok(vec![url.to_owned()]) };
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // The user and the password may contain a comma.
+    let (user, hosts) = authority.rfind('@').map_or(("", authority), |at| authority.split_at(at + 1));
+    let urls: Vec<_> = hosts.split(',').map(|host| format!("{scheme}://{user}{host}{tail}")).collect();
+    if urls.len() > SERVERS_MAX || urls.len() > 1 && hosts.split(',').any(str::is_empty) {
+        let why = format!("the store's URL must name 1 to {SERVERS_MAX} servers, separated by commas");
+        return Err(StoreError::trouble(Reason::Other, why));
+    }
+    Ok(urls)
+}
+
 /// Removes `pool_mode` from the URL, because the driver does not know this option. Returns whether the pooler assigns
 /// connections per transaction.
 pub(super) fn take_pool_mode(options: &mut AnyConnectOptions) -> Result<bool, StoreError> {
+    let mode = take(options, POOL_MODE, "write ?pool_mode=transaction, or leave it out")?;
+    match mode.as_deref() {
+        None | Some("session") => Ok(false),
+        Some("transaction") => Ok(true),
+        Some(_) => {
+            let why = "pool_mode of the store's URL is neither \"session\" nor \"transaction\": write \
+                       ?pool_mode=transaction, or leave it out";
+            Err(StoreError::trouble(Reason::Other, why.to_owned()))
+        }
+    }
+}
+
+/// Removes `target_session_attrs` from the URL. Returns whether the server must accept writes.
+pub(super) fn take_target(options: &mut AnyConnectOptions) -> Result<bool, StoreError> {
+    let target = take(options, TARGET, "write ?target_session_attrs=read-write, or leave it out")?;
+    match target.as_deref() {
+        None | Some("any") => Ok(false),
+        Some("read-write" | "primary") => Ok(true),
+        Some(_) => {
+            let why = "target_session_attrs of the store's URL is neither \"read-write\" nor \"primary\": the \
+                       gateway writes to its store";
+            Err(StoreError::trouble(Reason::Other, why.to_owned()))
+        }
+    }
+}
+
+/// Removes an option from the URL, and returns its value.
+fn take(options: &mut AnyConnectOptions, name: &str, hint: &str) -> Result<Option<String>, StoreError> {
     let url = &mut options.database_url;
-    let (mut modes, rest): (Vec<_>, Vec<_>) = url
+    let (mut values, rest): (Vec<_>, Vec<_>) = url
         .query_pairs()
         .map(|(key, value)| (key.into_owned(), value.into_owned()))
-        .partition(|(key, _)| key == POOL_MODE);
-    let mode = modes.pop();
-    if mode.is_some() {
+        .partition(|(key, _)| key == name);
+    let value = values.pop();
+    if value.is_some() {
         url.set_query(None);
         if !rest.is_empty() {
             url.query_pairs_mut().extend_pairs(rest);
         }
     }
-    match mode.as_ref().map(|(_, mode)| mode.as_str()) {
-        _ if !modes.is_empty() => Err(unknown_mode("twice")),
-        None | Some("session") => Ok(false),
-        Some("transaction") => Ok(true),
-        Some(_) => Err(unknown_mode("neither \"session\" nor \"transaction\"")),
+    if !values.is_empty() {
+        let why = format!("{name} of the store's URL is there twice: {hint}");
+        return Err(StoreError::trouble(Reason::Other, why));
     }
+    Ok(value.map(|(_, value)| value))
 }
 
-fn unknown_mode(found: &str) -> StoreError {
-    let why =
-        format!("pool_mode of the store's URL is {found}: write ?pool_mode=transaction, or leave it out");
-    StoreError::trouble(Reason::Other, why)
+/// Returns the servers and the database of a URL for display: `postgres://HOST:PORT,HOST:PORT/DATABASE`.
+pub(super) fn place(servers: &[AnyConnectOptions]) -> String {
+    let mut places = servers.iter().map(place_of);
+    let Some((hosts, database)) = places.next() else { return "postgres://".to_owned() };
+    let hosts = places.fold(hosts, |hosts, (host, _)| format!("{hosts},{host}"));
+    format!("postgres://{hosts}/{database}")
 }
 
-/// Returns the server and database of a URL for display: `postgres://HOST:PORT/DATABASE`.
-pub(super) fn place(options: &AnyConnectOptions) -> String {
+/// Returns `HOST:PORT` and the database of a URL.
+fn place_of(options: &AnyConnectOptions) -> (String, String) {
     let url = &options.database_url;
     let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let decoded = |part: &str| decoded(options, part);
@@ -71,8 +119,8 @@ pub(super) fn place(options: &AnyConnectOptions) -> String {
     // with unusual characters is therefore not displayed.
     let is_name =
         |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.$".contains(&byte));
-    let database = if is_name(&database) { database.as_str() } else { "(not shown)" };
-    format!("postgres://{host}:{port}/{database}")
+    let database = if is_name(&database) { database } else { "(not shown)".to_owned() };
+    (format!("{host}:{port}"), database)
 }
 
 /// Decodes a percent-encoded part of a URL, such as the path of a socket.
@@ -150,7 +198,56 @@ mod tests {
             ("postgres://ada@[::1]:5433/p", "postgres://[::1]:5433/p"),
             ("postgres:/ada:hunter2@127.0.0.1", "postgres://localhost:5432/(not shown)"),
         ] {
-            assert_eq!(place(&options(url).unwrap()), expected, "{url}");
+            assert_eq!(place(&[options(url).unwrap()]), expected, "{url}");
+        }
+        let two = servers("postgres://ada:hunter2@a.example.com:5433,[::1]/p?x=y").unwrap();
+        let two: Vec<_> = two.iter().map(|url| options(url).unwrap()).collect();
+        assert_eq!(place(&two), "postgres://a.example.com:5433,[::1]:5432/p");
+    }
+
+    #[test]
+    fn a_url_may_name_several_servers() {
+        for (url, expected) in [
+            ("postgres://u@h/p", &["postgres://u@h/p"][..]),
+            (
+                "postgres://u:a,b@h:1,i:2/p?c=d,e",
+                &["postgres://u:a,b@h:1/p?c=d,e", "postgres://u:a,b@i:2/p?c=d,e"],
+            ),
+            ("postgres://%2Fa:1,%2Fb:2/p", &["postgres://%2Fa:1/p", "postgres://%2Fb:2/p"]),
+            ("postgres://[::1],[::2]:9", &["postgres://[::1]", "postgres://[::2]:9"]),
+            ("sqlite:a,b", &["sqlite:a,b"]),
+        ] {
+            assert_eq!(servers(url).unwrap(), expected, "{url}");
+        }
+        for url in [
+            "postgres://u:hunter2@a,,b/p",
+            "postgres://u:hunter2@a,/p",
+            &format!("postgres://u{}/p", ",a".repeat(16)),
+        ] {
+            let error = servers(url).unwrap_err();
+            assert!(
+                error.to_string().contains("separated by commas") && !error.to_string().contains("hunter2")
+            );
+        }
+    }
+
+    #[test]
+    fn the_target_is_read_and_the_driver_does_not_see_it() {
+        let read = |url: &str| {
+            let mut options = options(url).unwrap();
+            let target = take_target(&mut options).map_err(|error| error.to_string());
+            (target, options.database_url.to_string())
+        };
+        let plain = "postgres://u@h/p";
+        for (query, expected) in [("", false), ("?target_session_attrs=any", false)] {
+            assert_eq!(read(&format!("{plain}{query}")), (Ok(expected), plain.into()));
+        }
+        for target in ["read-write", "primary"] {
+            assert_eq!(read(&format!("{plain}?target_session_attrs={target}")), (Ok(true), plain.into()));
+        }
+        for bad in ["standby", "read-only", "", "any&target_session_attrs=any"] {
+            let error = read(&format!("postgres://u:hunter2@h/p?target_session_attrs={bad}")).0.unwrap_err();
+            assert!(error.contains("target_session_attrs") && !error.contains("hunter2"), "{error}");
         }
     }
 

@@ -37,10 +37,10 @@ pub struct RotationRequest<'a> {
     pub expires: i64,
     /// How long a spent token still yields its successor, in milliseconds. 0 for no grace period.
     pub grace: i64,
-    /// When this process began to serve.
-    pub boot: i64,
-    /// The last time at which the previous process was alive.
-    pub alive_before_boot: i64,
+    /// When the last outage was over: when this process began to serve, or the store answered again.
+    pub outage_over: i64,
+    /// The last time before the outage at which the previous process, or the store, was known to be alive.
+    pub alive_before_outage: i64,
 }
 
 /// The outcome of presenting a refresh token.
@@ -277,16 +277,17 @@ fn usable(session: &Session, account: Option<Account>, expires: i64, now: i64) -
     }
 }
 
-/// Whether a token that was spent at `spent_at` is within its grace period. Downtime does not count, because a client
-/// that was waiting when the process ended retries after the restart.
+/// Whether a token that was spent at `spent_at` is within its grace period. An outage of the process or of the store does
+/// not count, because a client that was waiting when it began retries after it.
 ///
 /// `now` may be slightly before `spent_at`, because of waiting requests and other gateways' clocks. If it is earlier by
 /// more than the grace period, the clock was set back, and the grace period counts as over.
 fn in_grace(spend: &RotationRequest<'_>, spent_at: i64) -> bool {
     let around = |moment: i64| moment.saturating_sub(spend.grace)..=moment.saturating_add(spend.grace);
     let end = spent_at.saturating_add(spend.grace);
-    let interrupted =
-        end > spend.alive_before_boot && spent_at <= spend.boot && around(spend.boot).contains(&spend.now);
+    let interrupted = end > spend.alive_before_outage
+        && spent_at <= spend.outage_over
+        && around(spend.outage_over).contains(&spend.now);
     spend.grace > 0 && (around(spent_at).contains(&spend.now) || interrupted)
 }
 

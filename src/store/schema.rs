@@ -155,7 +155,8 @@ impl Store {
         let row = transaction.query("SELECT COUNT(*) FROM schema_steps").fetch_one(&mut *transaction).await?;
         let done = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
         if done > STEPS.len() {
-            let needed = transaction.query("SELECT steps FROM schema_needs").fetch_optional(&mut *transaction).await?;
+            let needed =
+                transaction.query("SELECT steps FROM schema_needs").fetch_optional(&mut *transaction).await?;
             let needed = needed.map_or(Ok(i64::MAX), |row| row.try_get(0))?;
             transaction.undo().await;
             // The newer steps have only added what this version does not use.

@@ -170,7 +170,12 @@ fn key_of(row: &AnyRow) -> Result<StoredKey, StoreError> {
             return Err(StoreError::Broken("a signing key that is half revoked".to_owned()));
         }
     };
-    Ok(StoredKey { id: row.try_get("kid")?, signs_from: seconds("signs_from")?, created: seconds("created")?, sealed })
+    Ok(StoredKey {
+        id: row.try_get("kid")?,
+        signs_from: seconds("signs_from")?,
+        created: seconds("created")?,
+        sealed,
+    })
 }
 
 /// Converts a time in seconds to the store's unit.

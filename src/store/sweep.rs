@@ -19,18 +19,21 @@ const BITES: u32 = 200;
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(8098271344)";
 
 /// Deletes the refresh tokens of old sessions. In all statements here, `$1` is the latest time of a row to delete, and
-/// `$2` is the maximum number of rows to delete.
+/// `$2` is the maximum number of rows to delete. The order is that of an index, so that PostgreSQL reads the index and
+/// stops at the maximum, whatever it assumes about `$1`.
 const TOKENS: &str = "DELETE FROM refresh_tokens WHERE hash IN
-    (SELECT t.hash FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE s.over <= $1 LIMIT $2)";
+    (SELECT t.hash FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE s.over <= $1
+     ORDER BY s.over LIMIT $2)";
 const SESSIONS: &str = "DELETE FROM sessions WHERE id IN
     (SELECT s.id FROM sessions s WHERE s.over <= $1
-     AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) LIMIT $2)";
-const MARKS: &str = "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.kept <= $1 LIMIT $2)";
+     AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) ORDER BY s.over LIMIT $2)";
+const MARKS: &str =
+    "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.kept <= $1 ORDER BY m.kept LIMIT $2)";
 /// Deletes expired records of long-lived tokens. Deleting a record too early is safe: the gateway then rejects the
 /// token earlier.
 const LONG_TOKENS: &str = "DELETE FROM long_tokens WHERE subject IN (SELECT t.subject FROM long_tokens t WHERE t.until <= $1 LIMIT $2)";
 const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
-    (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 LIMIT $2)";
+    (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 ORDER BY a.seen LIMIT $2)";
 
 impl Store {
     /// Deletes rows that no request needs any more: expired marks, expired records of long-lived tokens, sessions that

@@ -75,7 +75,10 @@ fn gateways_accept_each_others_tokens_through_a_rotation_and_the_death_of_one() 
                 while !ends.load(Ordering::Relaxed) {
                     pair = refresh(addresses[from], &pair.refresh);
                     for address in addresses {
-                        assert!(published(address).contains(&key_of(&pair.access)), "published before it signs");
+                        assert!(
+                            published(address).contains(&key_of(&pair.access)),
+                            "published before it signs"
+                        );
                     }
                     assert_eq!(status(addresses[to], &pair.access), 200);
                     if rotated.lock().unwrap().as_ref() == Some(&key_of(&pair.access)) {
@@ -146,7 +149,10 @@ fn the_secret_of_the_keys_is_changed_while_all_gateways_serve() {
     write_policy(&dir, &policy(&url, "signing_keys_secret = \"file:other\""));
     dir.write("other", ANOTHER);
     let refused = command(&dir, &["run"]);
-    assert!(refused.code != Some(0) && refused.text().contains("encrypted with another secret"), "{refused:?}");
+    assert!(
+        refused.code != Some(0) && refused.text().contains("encrypted with another secret"),
+        "{refused:?}"
+    );
     assert!(!refused.text().contains(ANOTHER), "{refused:?}");
     // With both secrets it reads the keys, and encrypts them again.
     let both = "signing_keys_secret = \"file:other\"\nother_signing_keys_secret = \"file:seal\"";
@@ -156,7 +162,9 @@ fn the_secret_of_the_keys_is_changed_while_all_gateways_serve() {
     let third = start(&policy(&url, "signing_keys_secret = \"file:other\""));
     assert_eq!(status(third.http(), &token), 200);
     // The first gateway can no longer read the keys. Those in its memory stay in use.
-    gateway.wait_log("the fault is logged", |line| line["why"].as_str().unwrap_or("").contains("another secret"));
+    gateway.wait_log("the fault is logged", |line| {
+        line["why"].as_str().unwrap_or("").contains("another secret")
+    });
     assert_eq!(status(gateway.http(), &login(second.http(), "ada").access), 200);
     assert!(gateway.metric("portcullis_signing_key_faults_total").unwrap() > 0);
 }

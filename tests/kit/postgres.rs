@@ -35,6 +35,28 @@ read -r _ || true
 "$bin/pg_ctl" --pgdata "$dir/data" --mode immediate --silent stop || true
 "#;
 
+/// Copies the server at a socket, and follows it as a standby.
+const STANDBY: &str = r#"
+set -eu
+trap '' INT TERM HUP
+umask 077
+bin=$1 host=$2 primary=$3
+dir=$(mktemp -d /tmp/portcullis-pg-XXXXXX)
+trap 'rm -rf "$dir"' EXIT
+"$bin/pg_basebackup" --host "$host" --port "$primary" --username postgres --pgdata "$dir/data" --checkpoint fast \
+    --write-recovery-conf --wal-method stream --no-sync >"$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
+for port in $(shuf --input-range 20000-60000 --head-count 10) none; do
+    if [ "$port" = none ]; then cat "$dir/log" >&2; exit 1; fi
+    "$bin/pg_ctl" --pgdata "$dir/data" --log "$dir/log" --wait --silent start >/dev/null 2>&1 -o "\
+        -c listen_addresses= -c port=$port -c unix_socket_directories='$dir' -c fsync=off -c full_page_writes=off \
+        -c shared_buffers=16MB -c max_connections=200 -c autovacuum=off" && break
+done
+cp "$dir/data/postmaster.opts" "$dir/options"
+echo "$port $dir"
+read -r _ || true
+"$bin/pg_ctl" --pgdata "$dir/data" --mode immediate --silent stop || true
+"#;
+
 /// A running server. Stopped when dropped, or when this process ends.
 #[derive(Debug)]
 pub struct Postgres {
@@ -59,20 +81,27 @@ impl Postgres {
     /// If PostgreSQL is not installed or does not start. The server's error is then on standard error.
     pub fn start() -> Self {
         let bin = programs();
-        let mut command = if is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "sh"]);
-            command
-        } else {
-            Command::new("sh")
-        };
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a host name");
         let certificate = certified.cert.pem();
+        let mut command = shell();
+        command.env("CERTIFICATE", &certificate).env("KEY", certified.signing_key.serialize_pem());
+        command.args(["-c", MINDER, "minder"]).arg(&bin);
+        Self::watched(command, bin, certificate)
+    }
+
+    /// Starts a standby of this server, which follows it.
+    ///
+    /// # Panics
+    /// If the standby does not start. Its error is then on standard error.
+    pub fn standby(&self) -> Self {
+        let mut command = shell();
+        command.args(["-c", STANDBY, "minder"]).arg(&self.bin).arg(&self.dir).arg(self.port.to_string());
+        Self::watched(command, self.bin.clone(), self.certificate.clone())
+    }
+
+    /// Runs a shell that starts a server and watches it.
+    fn watched(mut command: Command, bin: PathBuf, certificate: String) -> Self {
         let mut minder = command
-            .env("CERTIFICATE", &certificate)
-            .env("KEY", certified.signing_key.serialize_pem())
-            .args(["-c", MINDER, "minder"])
-            .arg(&bin)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -104,6 +133,12 @@ impl Postgres {
     pub fn url(&self, database: &str) -> String {
         let socket = self.dir.display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{socket}:{}/{database}", self.port)
+    }
+
+    /// Returns the URL of a database of this server and of the same database of another server.
+    pub fn url_with(&self, other: &Self, database: &str) -> String {
+        let socket = other.dir.display().to_string().replace('/', "%2F");
+        self.url(database).replace(&format!("/{database}"), &format!(",{socket}:{}/{database}", other.port))
     }
 
     /// Returns the folder of the server's socket.
@@ -178,6 +213,16 @@ impl Drop for Postgres {
         drop(self.minder.stdin.take());
         let _ = self.minder.wait();
     }
+}
+
+/// Returns a shell of the user that runs the server.
+fn shell() -> Command {
+    if !is_root() {
+        return Command::new("sh");
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "sh"]);
+    command
 }
 
 pub(super) fn is_root() -> bool {

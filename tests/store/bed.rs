@@ -265,8 +265,8 @@ pub async fn rotate_by(
         now,
         expires: now + TOKEN,
         grace: window.grace,
-        boot: window.boot,
-        alive_before_boot: window.alive_before_boot,
+        outage_over: window.boot,
+        alive_before_outage: window.alive_before_boot,
     };
     let short = |renewed: Box<Successor>| {
         let Successor { session, account, nonce, expires } = *renewed;

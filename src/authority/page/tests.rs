@@ -18,8 +18,12 @@ pub(in super::super) fn request(
     fields: &[(&str, &str)],
 ) -> EndpointRequest {
     let secret = Some(&[7_u8; 32][..]);
-    let keyring =
-        Keyring::open(KeyStorage::Folder(std::path::Path::new("/nonexistent")), Algorithm::HS256, secret, MissingKey::Create);
+    let keyring = Keyring::open(
+        KeyStorage::Folder(std::path::Path::new("/nonexistent")),
+        Algorithm::HS256,
+        secret,
+        MissingKey::Create,
+    );
     let settings = IssuerSettings {
         issuer: "https://shop.example".into(),
         audience: vec!["shop".into()],

@@ -2,7 +2,8 @@
 
 use super::super::scratch::{START, Scratch};
 use super::super::{
-    KeyEvent, KeyState, KeyStorage, Keyring, LEAD, LEEWAY, MissingKey, RETENTION, RotationStart, Schedule, Watcher,
+    KeyEvent, KeyState, KeyStorage, Keyring, LEAD, LEEWAY, MissingKey, RETENTION, RotationStart, Schedule,
+    Watcher,
 };
 use super::*;
 use crate::clock::Now;
@@ -70,7 +71,8 @@ fn gateways_that_start_together_have_one_key() {
     let shared = Shared::new();
     let ids: Vec<String> = std::thread::scope(|scope| {
         let shared = &shared;
-        let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || signing(&shared.open(START + n), START))).collect();
+        let threads: Vec<_> =
+            (0..4).map(|n| scope.spawn(move || signing(&shared.open(START + n), START))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
@@ -203,7 +205,8 @@ fn keys_of_another_algorithm_are_another_ring() {
     let shared = Shared::new();
     let first = signing(&shared.open(START), START);
     let storage = KeyStorage::Store(&shared.url(), secrets(1, None));
-    let other = Keyring::open_at(storage, Algorithm::ES256, None, MissingKey::Create, Now::at(START)).unwrap();
+    let other =
+        Keyring::open_at(storage, Algorithm::ES256, None, MissingKey::Create, Now::at(START)).unwrap();
     assert_ne!(signing(&other, START), first);
     assert_eq!(signing(&shared.open(START), START), first);
     let storage = KeyStorage::Store("sqlite:/no/such/folder/p.db", secrets(1, None));

@@ -248,7 +248,8 @@ fn a_key_that_another_gateway_made_in_the_meantime_will_do() {
     assert_eq!(look(&mut folder.open(START).watcher(Now::at(START)), due).1.map(|keys| keys.len()), Some(2));
     // This watcher read the folder before the next key was created, and its clock is behind.
     let mut watcher = keyring.watcher(Now::at(START));
-    let (ring, removed) = watcher.change(&Place::Folder(KeyFolder::new(&folder.0)), &stale, Now::at(due)).unwrap();
+    let (ring, removed) =
+        watcher.change(&Place::Folder(KeyFolder::new(&folder.0)), &stale, Now::at(due)).unwrap();
     assert_eq!((ring.slots().len(), removed.len(), folder.files().len()), (2, 0, 2));
 }
 

@@ -394,14 +394,24 @@ fn seal_secrets(
         for (key, secret) in [(KEY, current), (OTHER, other)] {
             if secret.is_some() {
                 let hint = "remove it, or set signing_keys = \"store\"";
-                faults.fault("useless_key", key, "a secret is set, but keys in the state folder are not encrypted", hint);
+                faults.fault(
+                    "useless_key",
+                    key,
+                    "a secret is set, but keys in the state folder are not encrypted",
+                    hint,
+                );
             }
         }
         return Some(None);
     }
     if has_secret {
         let found = format!("\"store\", but {} signs with authority.secret", table.algorithm);
-        faults.fault("useless_key", "authority.signing_keys", found, "remove it, or use algorithm = \"ES256\"");
+        faults.fault(
+            "useless_key",
+            "authority.signing_keys",
+            found,
+            "remove it, or use algorithm = \"ES256\"",
+        );
         return None;
     }
     let Some(current) = current else {
