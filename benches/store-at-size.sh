@@ -70,4 +70,13 @@ sql "SELECT relname AS table, reltuples::bigint AS rows, pg_size_pretty(pg_table
      pg_size_pretty(pg_indexes_size(oid)) AS index_size FROM pg_class
      WHERE relname IN ('accounts', 'sessions', 'refresh_tokens') ORDER BY 1"
 PORTCULLIS_BENCH_SIZE=measure "${command[@]}"
+# The plans of all statements, and the whole tables that they read.
+for setting in "session_preload_libraries = 'auto_explain'" "auto_explain.log_min_duration = 0" \
+    "auto_explain.log_nested_statements = on"; do
+    sql "ALTER DATABASE portcullis SET $setting" postgres
+done
+PORTCULLIS_BENCH_SIZE=explain "${command[@]}" >/dev/null
+echo "plans: $(grep -c 'plan:$' "$folder/log"); scans of whole tables:"
+grep -o 'Seq Scan on [a-z_]*' "$folder/log" | sort | uniq -c || true
+if [ -n "${PLANS:-}" ]; then cp "$folder/log" "$PLANS"; fi
 if [ -n "${KEEP:-}" ]; then echo "the server stays: $url; press return"; read -r _; fi

@@ -109,7 +109,7 @@ pub(super) async fn spend(
     let settings = &request.settings;
     let now = millis(request.now);
     let successor = |nonce: &[u8; 32]| RefreshToken::successor(token, nonce).hash();
-    let outage = authority.last_outage();
+    let outage = authority.last_outage(now);
     let spend = RotationRequest {
         token: &hash_of(token)?,
         key: shown_key(authority, request, token).await?,

@@ -60,6 +60,18 @@ pub(super) struct Outage {
     pub(super) over: i64,
 }
 
+impl Outage {
+    /// Returns the last outage at `now`, if the store answered at `before` and not since.
+    fn after(self, before: i64, now: i64) -> Self {
+        if now.saturating_sub(before) <= OUTAGE_MIN {
+            return self;
+        }
+        // A store that answers only for a moment is still in the same outage.
+        let is_same = before.saturating_sub(self.over) < OUTAGE_APART;
+        Self { alive_before: if is_same { self.alive_before } else { before }, over: now }
+    }
+}
+
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority").field("counters", &self.counters).finish_non_exhaustive()
@@ -206,19 +218,14 @@ impl Authority {
     /// Records that the store answered the reader of marks at `now`. A pause in these answers is an outage.
     pub(super) fn heard_store(&self, now: i64) {
         self.store.follow();
-        let before = self.heard.swap(now, Ordering::Relaxed);
-        if now.saturating_sub(before) > OUTAGE_MIN {
-            let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
-            // A store that answers only for a moment is still in the same outage.
-            let is_same = before.saturating_sub(outage.over) < OUTAGE_APART;
-            let alive_before = if is_same { outage.alive_before } else { before };
-            *outage = Outage { alive_before, over: now };
-        }
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        *outage = outage.after(self.heard.swap(now, Ordering::Relaxed), now);
     }
 
-    /// Returns the last outage.
-    pub(super) fn last_outage(&self) -> Outage {
-        *self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the last outage. An outage of which the reader of marks has not yet seen the end lasts until `now`.
+    pub(super) fn last_outage(&self, now: i64) -> Outage {
+        let outage = *self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        outage.after(self.heard.load(Ordering::Relaxed), now)
     }
 
     pub(super) fn set_feed_fails(&self, fails: bool) {
@@ -257,8 +264,8 @@ impl Authority {
 /// The time limit for the work of one request. Each wait within the work has a shorter limit.
 pub(super) const WORK_MAX: Duration = Duration::from_secs(20);
 
-/// The shortest pause in the answers of the store that counts as an outage, in milliseconds: four reads of marks.
-const OUTAGE_MIN: i64 = 2000;
+/// The shortest pause in the answers of the store that counts as an outage, in milliseconds: two reads of marks.
+const OUTAGE_MIN: i64 = 1000;
 /// Outages with less than this time between them count as one, in milliseconds.
 const OUTAGE_APART: i64 = 10_000;
 
@@ -274,4 +281,23 @@ pub(super) fn millis(now: Now) -> i64 {
 /// Converts a duration to milliseconds.
 pub(super) fn millis_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_in_the_answers_is_an_outage_and_two_close_pauses_are_one() {
+        let old = Outage { alive_before: -900_000, over: -800_000 };
+        let of = |outage: Outage| (outage.alive_before, outage.over);
+        assert_eq!(of(old.after(1000, 1000 + OUTAGE_MIN)), of(old));
+        let first = old.after(1000, 5000);
+        assert_eq!(of(first), (1000, 5000));
+        // The store answered for three seconds.
+        assert_eq!(of(first.after(8000, 12_000)), (1000, 12_000));
+        assert_eq!(of(first.after(5000 + OUTAGE_APART, 20_000)), (15_000, 20_000));
+        // The clock was set back.
+        assert_eq!(of(first.after(9000, 2000)), of(first));
+    }
 }

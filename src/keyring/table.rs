@@ -190,7 +190,9 @@ impl Drop for TableChange<'_> {
     fn drop(&mut self) {
         // After a commit there is nothing to roll back. A worker that has ended has closed its connections.
         let _ = self.table.worker.run(async move |work: &mut Work| {
-            work.change = None;
+            if let Some(change) = work.change.take() {
+                change.undo().await;
+            }
             Ok(())
         });
     }

@@ -65,13 +65,18 @@ impl Store {
     pub async fn record_life(&self, life: i64) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         self.lock_marks(&mut transaction).await?;
-        transaction.query(
+        let recorded = transaction.query(
             "INSERT INTO token_life (one, longest) VALUES (1, $1)
              ON CONFLICT (one) DO UPDATE SET longest = excluded.longest WHERE token_life.longest < excluded.longest",
         )
         .bind(life)
         .execute(&mut *transaction)
         .await?;
+        if recorded.rows_affected() == 0 {
+            // All marks were written, or extended, under a life that is at least as long.
+            transaction.undo().await;
+            return Ok(());
+        }
         transaction
             .query("UPDATE marks SET kept = made + $1 WHERE kept < made + $1 AND kind <> 'token'")
             .bind(life.saturating_add(MARGIN))

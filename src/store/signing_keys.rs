@@ -151,6 +151,11 @@ impl KeyChange {
         Ok(())
     }
 
+    /// Rolls the changes back, and releases the lock.
+    pub async fn undo(self) {
+        self.0.undo().await;
+    }
+
     /// Puts the changes into force.
     ///
     /// # Errors

@@ -10,30 +10,30 @@ use sqlx::Row;
 const OVER_KEPT: i64 = 86_400_000;
 /// How long an address is kept after the last login from it, in milliseconds: 90 days.
 const ADDRESS_KEPT: i64 = 90 * 86_400_000;
-/// Maximum number of rows in a batch. A batch takes at most tens of milliseconds.
-const BITE: i64 = 500;
+/// Maximum number of rows in a batch, which the statements contain. A batch takes at most tens of milliseconds.
+const BITE: u64 = 500;
 /// Maximum number of batches in a call. The next call deletes the remaining rows.
 const BITES: u32 = 200;
 
 /// Tries to take the advisory lock that allows only one process to sweep.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(8098271344)";
 
-/// Deletes the refresh tokens of old sessions. In all statements here, `$1` is the latest time of a row to delete, and
-/// `$2` is the maximum number of rows to delete. The order is that of an index, so that PostgreSQL reads the index and
-/// stops at the maximum, whatever it assumes about `$1`.
+/// Deletes the refresh tokens of old sessions. In all statements here, `$1` is the latest time of a row to delete. The
+/// order is that of an index, and the limit is no parameter. PostgreSQL therefore reads the index and stops at the limit,
+/// whatever it assumes about `$1`.
 const TOKENS: &str = "DELETE FROM refresh_tokens WHERE hash IN
     (SELECT t.hash FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE s.over <= $1
-     ORDER BY s.over LIMIT $2)";
+     ORDER BY s.over LIMIT 500)";
 const SESSIONS: &str = "DELETE FROM sessions WHERE id IN
     (SELECT s.id FROM sessions s WHERE s.over <= $1
-     AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) ORDER BY s.over LIMIT $2)";
+     AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) ORDER BY s.over LIMIT 500)";
 const MARKS: &str =
-    "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.kept <= $1 ORDER BY m.kept LIMIT $2)";
+    "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.kept <= $1 ORDER BY m.kept LIMIT 500)";
 /// Deletes expired records of long-lived tokens. Deleting a record too early is safe: the gateway then rejects the
 /// token earlier.
-const LONG_TOKENS: &str = "DELETE FROM long_tokens WHERE subject IN (SELECT t.subject FROM long_tokens t WHERE t.until <= $1 LIMIT $2)";
+const LONG_TOKENS: &str = "DELETE FROM long_tokens WHERE subject IN (SELECT t.subject FROM long_tokens t WHERE t.until <= $1 LIMIT 500)";
 const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
-    (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 ORDER BY a.seen LIMIT $2)";
+    (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 ORDER BY a.seen LIMIT 500)";
 
 impl Store {
     /// Deletes rows that no request needs any more: expired marks, expired records of long-lived tokens, sessions that
@@ -45,15 +45,23 @@ impl Store {
     pub async fn forget(&self, now: i64) -> Result<(), StoreError> {
         let over = now.saturating_sub(OVER_KEPT);
         let mut left = BITES;
-        for (statement, until) in [
-            (MARKS, now),
-            (LONG_TOKENS, now.saturating_sub(MARGIN)),
-            (TOKENS, over),
-            (SESSIONS, over),
-            (ADDRESSES, now.saturating_sub(ADDRESS_KEPT)),
+        for (statements, until) in [
+            (&[MARKS][..], now),
+            (&[LONG_TOKENS], now.saturating_sub(MARGIN)),
+            // Sessions go with their tokens. Otherwise each batch of tokens would first step over the sessions without.
+            (&[TOKENS, SESSIONS], over),
+            (&[ADDRESSES], now.saturating_sub(ADDRESS_KEPT)),
         ] {
-            while left > 0 && self.bite(statement, until).await? {
-                left -= 1;
+            let mut has_more = true;
+            while has_more {
+                has_more = false;
+                for statement in statements {
+                    if left == 0 {
+                        return Ok(());
+                    }
+                    left -= 1;
+                    has_more |= self.bite(statement, until).await?;
+                }
             }
         }
         Ok(())
@@ -69,8 +77,8 @@ impl Store {
                 return Ok(false);
             }
         }
-        let done = transaction.query(statement).bind(until).bind(BITE).execute(&mut *transaction).await?;
+        let done = transaction.query(statement).bind(until).execute(&mut *transaction).await?;
         transaction.commit().await?;
-        Ok(done.rows_affected() >= BITE.unsigned_abs())
+        Ok(done.rows_affected() >= BITE)
     }
 }

@@ -4,7 +4,7 @@ use crate::kit::account::{self, AUTHORITY, login, try_refresh};
 use crate::kit::postgres::Postgres;
 use crate::kit::{PATIENCE, Portcullis, Request, client, eventually};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const ROUTES: &str = "
 [upstream.echo]
@@ -14,6 +14,7 @@ builtin = \"echo\"
 path     = \"/any\"
 upstream = \"echo\"
 ";
+const GRACE: Duration = Duration::from_secs(1);
 /// Clients, each with a session of its own.
 const CLIENTS: usize = 6;
 /// Refreshes of each client before and after the failover.
@@ -98,6 +99,35 @@ fn a_failover_to_the_standby_loses_no_session_and_doubles_none() {
         let answer = client::try_send(gateways[1].http(), Request::get("/any").bearer(&token.access).bytes());
         answer.is_some_and(|answer| answer.status == 401)
     });
+}
+
+#[test]
+fn the_time_without_a_store_does_not_count_for_the_repetition_of_a_refresh() {
+    let server = Postgres::start();
+    let policy = format!("{AUTHORITY}store = \"{}\"\nrefresh_grace = \"1s\"\n{ROUTES}", server.database());
+    let gateway = Portcullis::with(&policy).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let [first, second] = [(); 2].map(|()| login(gateway.http(), "ada").refresh);
+    // The answer to this refresh does not reach the client, because the server dies.
+    let successor = try_refresh(gateway.http(), &first).is(200).json()["refresh_token"].clone();
+    let spent = Instant::now();
+    server.stop();
+    eventually("the grace period is over", || spent.elapsed() > GRACE * 2);
+    server.resume();
+    let repeated = std::cell::RefCell::new(None);
+    eventually("the store answers", || {
+        let answer = try_refresh(gateway.http(), &first);
+        assert!([200, 503].contains(&answer.status), "the session is lost: {answer:?}");
+        let is_answered = answer.status == 200;
+        *repeated.borrow_mut() = Some(answer);
+        is_answered
+    });
+    assert_eq!(repeated.take().unwrap().json()["refresh_token"], successor, "the one successor");
+    // Once the store has answered for longer, a repetition counts as theft.
+    let next = try_refresh(gateway.http(), &second).is(200).json()["refresh_token"].clone();
+    eventually("the grace period is over again", || try_refresh(gateway.http(), &second).status == 401);
+    let next = next.as_str().unwrap();
+    assert_eq!(try_refresh(gateway.http(), next).status, 401, "the session has ended");
 }
 
 /// Ends the clients, even if the test fails.

@@ -18,10 +18,12 @@ mod dir;
 mod feed;
 mod finality;
 mod model;
+mod older;
 mod opening;
 mod parallel;
 #[path = "../kit/pgbouncer.rs"]
 mod pgbouncer;
+mod plans;
 mod pooler;
 #[path = "../kit/postgres.rs"]
 mod postgres;

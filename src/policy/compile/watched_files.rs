@@ -119,6 +119,13 @@ token   = "file:test.token"
 expect  = { allow = true }
 "#;
 
+/// A part of the policy, and its replacement in another policy, because no policy can have all keys.
+const OTHERWISE: (&str, &str) = (
+    "algorithm = \"HS256\"\nsecret    = \"file:authority.secret\"\n",
+    "signing_keys              = \"store\"\nsigning_keys_secret       = \"file:authority.signing_keys_secret\"\n\
+     other_signing_keys_secret = \"file:authority.other_signing_keys_secret\"\n",
+);
+
 /// Returns the keys of the reference that name a file.
 fn keys_of_files() -> BTreeSet<&'static str> {
     let types = ["*path*", "*path or URL*", "*secret*", "*secret, or PEM text*", "*text or secret*"];
@@ -161,9 +168,13 @@ fn every_file_that_the_policy_names_is_watched() {
     for key in &keys {
         fs::write(folder.join(key), content(key)).unwrap();
     }
-    let loaded = load_text("gateway.toml", POLICY.to_owned(), folder.clone(), Vec::new()).unwrap();
-    let compiled = compile(&loaded, MissingKey::Ephemeral);
+    assert!(POLICY.contains(OTHERWISE.0));
+    let compiled = [POLICY.to_owned(), POLICY.replace(OTHERWISE.0, OTHERWISE.1)].map(|text| {
+        let loaded = load_text("gateway.toml", text, folder.clone(), Vec::new()).unwrap();
+        compile(&loaded, MissingKey::Ephemeral)
+    });
     fs::remove_dir_all(&folder).unwrap();
-    let watched: BTreeSet<PathBuf> = compiled.unwrap().settings.watch.unwrap().into_iter().collect();
+    let watched = compiled.into_iter().flat_map(|compiled| compiled.unwrap().settings.watch.unwrap());
+    let watched: BTreeSet<PathBuf> = watched.collect();
     assert_eq!(watched, keys.iter().map(|key| folder.join(key)).collect());
 }
