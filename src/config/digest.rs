@@ -17,7 +17,7 @@ use std::fmt;
 use std::path::Path;
 
 /// Keys and tables that are left out: the settings of one machine, and those that decide no request.
-const OWN: [&str; 19] = [
+const OWN: [&str; 21] = [
     "policy.version",
     "policy.tests",
     "policy.decisions",
@@ -36,12 +36,14 @@ const OWN: [&str; 19] = [
     "tls.certificates",
     "tls.acme",
     "authority.store",
+    "upstream.NAME.tls.certificate",
+    "upstream.NAME.tls.key",
     "route.waive",
 ];
 /// Tables that are left out.
 const OWN_TABLES: [&str; 3] = ["log", "state", "test"];
 /// Keys of which only the presence is covered: secrets, and files that the gateway follows without a reload.
-const PRESENCE: [&str; 14] = [
+const PRESENCE: [&str; 16] = [
     // The content of public keys is added separately, because a key in the policy itself is masked.
     "issuer.public_key",
     "issuer.secret",
@@ -53,14 +55,16 @@ const PRESENCE: [&str; 14] = [
     "upstream.NAME.identity_secret",
     "signals.NAME.push_secret",
     "signals.NAME.poll_secret",
+    "shared.password",
+    "shared.sentinel_password",
     "dpop.nonce_secret",
     "dpop.previous_nonce_secret",
     "client_certificates.NAME.ca",
     "client_certificates.NAME.crl",
 ];
 /// Keys that name a file whose content is covered in place of its path. A URL is covered as it is written.
-const CONTENT: [&str; 5] =
-    ["issuer.jwks", "issuer.ca", "upstream.NAME.ca", "signals.NAME.jwks", "signals.NAME.ca"];
+const CONTENT: [&str; 6] =
+    ["issuer.jwks", "issuer.ca", "shared.ca", "upstream.NAME.ca", "signals.NAME.jwks", "signals.NAME.ca"];
 /// The placeholder for the name of a table, as in the reference.
 const NAME: &str = "NAME";
 /// Maximum size of a file whose content is covered. The compiler rejects larger files.

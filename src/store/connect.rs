@@ -59,16 +59,6 @@ impl Dialect {
         }
     }
 
-    /// Returns the statement that commits a transaction.
-    pub(super) const fn commit(self) -> &'static str {
-        match self {
-            Self::Sqlite => "COMMIT",
-            // A timeout in the wait for a synchronous standby would turn the commit into a success with a warning,
-            // although the standby may never get it. The limit of the whole request applies instead.
-            Self::Postgres | Self::PooledPostgres => "SET LOCAL statement_timeout = 0; COMMIT",
-        }
-    }
-
     /// Whether the database is a PostgreSQL server.
     pub(super) const fn is_server(self) -> bool {
         !matches!(self, Self::Sqlite)

@@ -75,7 +75,7 @@ impl Lease {
 
     /// Commits the transaction, and returns the connection to its pool.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        self.says(self.dialect.commit()).await?;
+        self.says("COMMIT").await?;
         self.give_back();
         Ok(())
     }
