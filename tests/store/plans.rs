@@ -44,7 +44,11 @@ impl Explained {
         let server = Postgres::shared();
         let url = server.database();
         let database = url.rsplit('/').next().unwrap().to_owned();
-        drop(run(Store::open(&url, Path::new(""))).unwrap());
+        run(async {
+            let store = Store::open(&url, Path::new("")).await.unwrap();
+            // A longer life changes all marks, once.
+            store.record_life(900_000).await.unwrap();
+        });
         server.sql(&database, FILL);
         for setting in [
             "session_preload_libraries = 'auto_explain'",

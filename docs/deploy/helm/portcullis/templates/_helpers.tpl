@@ -24,12 +24,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "portcullis.check" -}}
 {{- $policy := required "policy is missing: --set-file policy=gateway.toml" .Values.policy -}}
 {{- $issues := regexMatch `(?m)^\s*\[\s*authority\s*[\].]` $policy -}}
-{{- $secret := regexMatch `(?m)^\s*algorithm\s*=\s*["']HS` $policy -}}
+{{- /* The signing keys are a secret of the policy, or in the store. */ -}}
+{{- $secret := regexMatch `(?m)^\s*(algorithm\s*=\s*["']HS|signing_keys\s*=\s*["']store["'])` $policy -}}
 {{- $store := or .Values.store.secret (regexMatch `(?m)^\s*store\s*=` $policy) -}}
 {{- $several := or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) -}}
 {{- $own := eq .Values.state.kind "emptyDir" -}}
 {{- if and $issues $own (not $secret) -}}
-{{- fail "state.kind is emptyDir, but the policy has [authority]: each pod would make its own signing key, and lose it when it ends. Set state.kind=claim" -}}
+{{- fail "state.kind is emptyDir, but the policy has [authority]: each pod would make its own signing key, and lose it when it ends. Set state.kind=claim, or signing_keys = \"store\" in the policy" -}}
 {{- end -}}
 {{- if and $issues $own (not $store) -}}
 {{- fail "state.kind is emptyDir, but the policy has [authority]: the accounts would be lost with the pod. Set store.secret or state.kind=claim" -}}
