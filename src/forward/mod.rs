@@ -38,6 +38,7 @@ mod resolve;
 mod response_body;
 mod retry_budget;
 pub(crate) mod rewrite;
+mod server_end;
 mod server_id;
 pub(crate) mod split;
 pub mod strip;
@@ -86,6 +87,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use inflow::Inflow;
 use rewrite::Rewrite;
+use server_end::ServerEnd;
 use split::Split;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -240,11 +242,8 @@ pub(crate) async fn forward(
                 report_cookies(pools, upstream);
             }
             if let Some(handshake) = switched {
-                handshake.complete(&mut headers);
-                let status = if handshake.is_http2() { StatusCode::OK } else { head.status };
-                let caller = permit.principal().filter(|_| delivery.ends_with_token).cloned();
-                let stream = pools.open_websocket(caller, delivery.silence);
-                return Ok(Answer::Switched(response(status, headers, Box::new(Tunnel::new(lease, stream)))));
+                let end = ServerEnd::Connection(lease);
+                return Ok(Answer::Switched(switched_to(pools, delivery, &permit, &handshake, headers, end)));
             }
             if let Some(fields) = &delivery.answer_fields {
                 fields.apply(&mut headers);
@@ -344,6 +343,22 @@ fn check_switch(
         Some(_) | None => return Ok(None),
     };
     Err(reject_switch(notes, &fault))
+}
+
+/// Returns the answer to an accepted handshake.
+fn switched_to(
+    pools: &Pools,
+    delivery: &Delivery,
+    permit: &Permit,
+    handshake: &Handshake,
+    mut headers: HeaderMap,
+    end: ServerEnd,
+) -> Response<Box<Tunnel>> {
+    handshake.complete(&mut headers);
+    let status = if handshake.is_http2() { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS };
+    let caller = permit.principal().filter(|_| delivery.ends_with_token).cloned();
+    let stream = pools.open_websocket(caller, delivery.silence);
+    response(status, headers, Box::new(Tunnel::new(end, stream)))
 }
 
 #[cold]

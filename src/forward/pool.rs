@@ -154,6 +154,16 @@ impl Pools {
         &self.streams
     }
 
+    /// Returns the core's buffer for reads of WebSockets. Its content is undefined.
+    pub(super) fn scratch(&self) -> &RefCell<Vec<u8>> {
+        if let Ok(mut scratch) = self.scratch.try_borrow_mut()
+            && scratch.is_empty()
+        {
+            *scratch = vec![0; SCRATCH];
+        }
+        &self.scratch
+    }
+
     /// Registers a WebSocket that ends with the token of `caller` and after `silence`.
     pub(super) fn open_websocket(
         &self,
@@ -405,14 +415,9 @@ impl Drop for Slot {
 }
 
 impl Lease {
-    /// Returns the core's buffer for reads of WebSockets. Its content is undefined.
+    /// Returns the core's buffer for reads of WebSockets.
     pub(super) fn scratch(&self) -> &RefCell<Vec<u8>> {
-        if let Ok(mut scratch) = self.pools.scratch.try_borrow_mut()
-            && scratch.is_empty()
-        {
-            *scratch = vec![0; SCRATCH];
-        }
-        &self.pools.scratch
+        self.pools.scratch()
     }
 
     /// Returns the connection to its pool after its answer was read to the end. Bytes beyond the end belong to no

@@ -4,9 +4,8 @@
 //! only if the receiver does not accept them. The sender is not read while they wait, so each direction holds at most
 //! one read.
 
-use super::connection::Connection;
 use super::open_streams::{OpenStream, StreamEnd};
-use super::pool::Lease;
+use super::server_end::ServerEnd;
 use crate::peer::ClientStream;
 use crate::websocket::{FrameTracker, close_frame, masked_close_frame};
 use bytes::Bytes;
@@ -30,7 +29,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// A WebSocket whose handshake both ends have accepted.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
-    lease: Lease,
+    server: ServerEnd,
     /// Shared with the core's sweep and with the record of the request.
     pub(crate) stream: Rc<OpenStream>,
     to_client: Flow,
@@ -61,10 +60,10 @@ enum Failed {
 
 impl Tunnel {
     /// Begins with the bytes that the server sent after its answer.
-    pub(super) fn new(lease: Lease, stream: Rc<OpenStream>) -> Self {
+    pub(super) fn new(server: ServerEnd, stream: Rc<OpenStream>) -> Self {
         let mut to_client = Flow::default();
-        to_client.hold(lease.connection.take_arrived());
-        Self { lease, stream, to_client, to_server: Flow::default(), first: None }
+        to_client.hold(server.take_arrived());
+        Self { server, stream, to_client, to_server: Flow::default(), first: None }
     }
 
     /// Passes bytes until both ends have closed, one fails, or the sweep ends the stream. `early` contains the
@@ -83,12 +82,12 @@ impl Tunnel {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, client: &mut ClientStream) -> Poll<StreamEnd> {
-        let Self { lease, stream, to_client, to_server, first } = self;
+        let Self { server: end, stream, to_client, to_server, first } = self;
         if let Some(end) = stream.poll_end(cx) {
             return Poll::Ready(end);
         }
-        let mut server = ServerStream(&lease.connection);
-        let mut scratch = lease.scratch().borrow_mut();
+        let mut server = end.stream();
+        let mut scratch = end.scratch().borrow_mut();
         let mut from_client = to_server.poll(cx, client, &mut server, &mut scratch, &stream.bytes_in);
         let from_server = to_client.poll(cx, &mut server, client, &mut scratch, &stream.bytes_out);
         stream.is_unread.set(!to_client.held.is_empty());
@@ -120,8 +119,8 @@ impl Tunnel {
 
     /// Sends close frames to both ends, each after a whole frame, and waits for the client's close frame.
     async fn close(&mut self, client: &mut ClientStream, code: u16, reason: &'static str) -> io::Result<()> {
-        let Self { lease, to_client, to_server, .. } = self;
-        let mut server = ServerStream(&lease.connection);
+        let Self { server: end, to_client, to_server, .. } = self;
+        let mut server = end.stream();
         // The server gets no further byte of the client's: the caller may no longer send any.
         if to_server.held.is_empty() && to_server.frames.is_at_boundary() && !to_server.frames.has_closed() {
             let mut mask = [0; 4];
@@ -132,7 +131,7 @@ impl Tunnel {
             let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut server).poll_write(cx, &frame))).await;
             let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut server).poll_flush(cx))).await;
         }
-        let is_whole = poll_fn(|cx| to_client.poll_to_boundary(cx, &mut server, client, lease)).await?;
+        let is_whole = poll_fn(|cx| to_client.poll_to_boundary(cx, &mut server, client, end)).await?;
         if is_whole && !to_client.frames.has_closed() {
             to_client.held = close_frame(code, reason).into();
             poll_fn(|cx| to_client.poll_write(cx, client, &Cell::new(0))).await?;
@@ -141,7 +140,7 @@ impl Tunnel {
         // The server closes the connection first (RFC 6455 section 7.1.1), but not before the client has read its close
         // frame: a reset could destroy it.
         if !to_server.is_ended && !to_server.frames.has_closed() {
-            poll_fn(|cx| to_server.poll_discard(cx, client, lease)).await?;
+            poll_fn(|cx| to_server.poll_discard(cx, client, end)).await?;
         }
         poll_fn(|cx| Pin::new(&mut *client).poll_shutdown(cx)).await
     }
@@ -237,14 +236,14 @@ impl Flow {
         cx: &mut Context<'_>,
         sender: &mut (impl AsyncRead + Unpin),
         receiver: &mut (impl AsyncWrite + Unpin),
-        lease: &Lease,
+        server: &ServerEnd,
     ) -> Poll<io::Result<bool>> {
         loop {
             ready!(self.poll_write(cx, receiver, &Cell::new(0)))?;
             if self.is_ended || self.frames.is_at_boundary() {
                 return Poll::Ready(Ok(self.frames.is_at_boundary()));
             }
-            let mut scratch = lease.scratch().borrow_mut();
+            let mut scratch = server.scratch().borrow_mut();
             let mut buffer = ReadBuf::new(&mut scratch);
             ready!(Pin::new(&mut *sender).poll_read(cx, &mut buffer))?;
             self.is_ended = buffer.filled().is_empty();
@@ -258,38 +257,15 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         sender: &mut (impl AsyncRead + Unpin),
-        lease: &Lease,
+        server: &ServerEnd,
     ) -> Poll<io::Result<()>> {
         while !self.is_ended && !self.frames.has_closed() {
-            let mut scratch = lease.scratch().borrow_mut();
+            let mut scratch = server.scratch().borrow_mut();
             let mut buffer = ReadBuf::new(&mut scratch);
             ready!(Pin::new(&mut *sender).poll_read(cx, &mut buffer))?;
             self.is_ended = buffer.filled().is_empty();
             self.frames.advance(buffer.filled());
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-/// The server's byte stream.
-struct ServerStream<'c>(&'c Connection);
-
-impl AsyncRead for ServerStream<'_> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for ServerStream<'_> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_write(cx, &[io::IoSlice::new(buf)])
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_shutdown(cx)
     }
 }

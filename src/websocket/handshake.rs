@@ -90,6 +90,16 @@ impl Handshake {
         self.is_http2
     }
 
+    /// Adds the fields of an answer with 101 to an answer with 2xx over HTTP/2, which has none of them (RFC 8441 section
+    /// 5). All checks then apply to both.
+    pub fn accept_http2(&self, headers: &mut HeaderMap) {
+        headers.insert(header::UPGRADE, WEBSOCKET);
+        headers.insert(header::CONNECTION, UPGRADE);
+        if let Ok(accept) = HeaderValue::try_from(self.accept()) {
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        }
+    }
+
     /// Checks the fields of an answer with 101 (RFC 6455 section 4.1).
     ///
     /// # Errors

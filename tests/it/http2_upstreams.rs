@@ -29,6 +29,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    pub(crate) fn seen(&self) -> Vec<http::request::Parts> {
+        self.seen.lock().unwrap().clone()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
@@ -46,7 +50,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Starts a server whose script handles each request and knows the request's number. `after` sees each connection after
 /// each of its requests, with their number.
-fn serve_with(
+pub(crate) fn serve_with(
     settings: h2::server::Builder,
     script: impl Fn(usize, Call) -> Handling + Send + Sync + 'static,
     after: impl Fn(usize, &mut Connection<TcpStream, Bytes>) + Send + Sync + Copy + 'static,

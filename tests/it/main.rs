@@ -127,6 +127,7 @@ mod websocket_clients;
 mod websocket_end;
 mod websocket_forward;
 mod websocket_http2;
+mod websocket_upstream_http2;
 mod wire;
 
 use kit::{ISSUER, Portcullis, Upstream};

@@ -650,16 +650,6 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
         ),
         (
             format!(
-                "{}[upstream.echo]\nservers = [\"http://127.0.0.1:9\"]\nprotocol = \"http2\"\n{ROUTE}websocket = true\n",
-                issuer("")
-            ),
-            "fault",
-            "impossible_rule",
-            12,
-            &["http1"],
-        ),
-        (
-            format!(
                 "{}[upstream.echo]\nservers = [\"http://127.0.0.1:9\"]\nprotocol = \"http2\"\n[upstream.echo.health]\npath = \"/h\"\ncheck = \"http\"\n{ROUTE}",
                 issuer("")
             ),

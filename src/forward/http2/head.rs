@@ -3,6 +3,8 @@
 use crate::forward::outgoing::OutgoingHead;
 use crate::forward::upstream::Server;
 use crate::http1::RequestFraming;
+use crate::websocket::Handshake;
+use h2::ext::Protocol;
 use http::uri::{Authority, Scheme, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use std::time::Duration;
@@ -12,6 +14,7 @@ pub(super) struct RequestHead {
     outgoing: OutgoingHead,
     /// The host that the client named.
     authority: Option<Authority>,
+    is_websocket: bool,
 }
 
 impl RequestHead {
@@ -39,7 +42,18 @@ impl RequestHead {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         let authority = authority.and_then(|name| Authority::try_from(name.as_bytes()).ok());
-        Self { outgoing, authority }
+        Self { outgoing, authority, is_websocket: false }
+    }
+
+    /// Turns the request into the handshake of a WebSocket (RFC 8441 section 4). Its key is one of HTTP/1.1 only.
+    pub(super) fn turn_to(&mut self, handshake: &mut Handshake) {
+        handshake.offer(&self.outgoing.headers);
+        self.outgoing.headers.remove(header::SEC_WEBSOCKET_KEY);
+        self.is_websocket = true;
+    }
+
+    pub(super) fn is_websocket(&self) -> bool {
+        self.is_websocket
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -60,6 +74,10 @@ impl RequestHead {
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = self.outgoing.headers.clone();
+        if self.is_websocket {
+            *request.method_mut() = Method::CONNECT;
+            request.extensions_mut().insert(Protocol::from_static("websocket"));
+        }
         request
     }
 }

@@ -76,6 +76,8 @@ struct Link {
     streams: Cell<usize>,
     /// Makes the connection's task send a PING.
     suspected: Rc<Notify>,
+    /// Wakes the requests that wait for the answer to a PING.
+    answered: Rc<Notify>,
     /// When the server last sent something of an answer, on the core's coarse clock.
     heard: Cell<Option<u64>>,
     /// When the last stream was freed, on the core's coarse clock.
@@ -193,7 +195,7 @@ impl PerServer {
         let opened = Box::pin(handshake(server, upstream.connect_timeout)).await;
         let counts = upstream.counters.of(pools.core);
         match opened {
-            Ok((sender, suspected)) => {
+            Ok((sender, suspected, answered)) => {
                 self.open.set(self.open.get() + 1);
                 counts.inspect(|counts| {
                     counts.connections.add(1);
@@ -203,6 +205,7 @@ impl PerServer {
                     sender,
                     streams: Cell::new(0),
                     suspected,
+                    answered,
                     heard: Cell::new(None),
                     idle_since: Cell::new(pools.deadlines.now()),
                     open: self.open.clone(),
@@ -227,7 +230,7 @@ impl PerServer {
 async fn handshake(
     server: &Server,
     timeout: Duration,
-) -> Result<(SendRequest<Bytes>, Rc<Notify>), ConnectError> {
+) -> Result<(SendRequest<Bytes>, Rc<Notify>, Rc<Notify>), ConnectError> {
     let begun = Instant::now();
     let stream = connect::connect(server, timeout).await?;
     if let Stream::Tls(tls) = &stream
@@ -255,10 +258,10 @@ async fn handshake(
         Ok(shaken) => shaken.map_err(|error| ConnectError::Other(io::Error::other(error)))?,
         Err(_elapsed) => return Err(ConnectError::Timeout(timeout)),
     };
-    let suspected = Rc::new(Notify::new());
-    let (pings, asked) = (connection.ping_pong(), suspected.clone());
+    let (suspected, answered) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+    let (pings, asked, pong) = (connection.ping_pong(), suspected.clone(), answered.clone());
     tokio::task::spawn_local(async move {
-        let (mut connection, mut silent) = (pin!(connection), pin!(until_silent(pings, &asked)));
+        let (mut connection, mut silent) = (pin!(connection), pin!(until_silent(pings, &asked, &pong)));
         // Each stream learns of the connection's end by itself.
         let end = poll_fn(|cx| match connection.as_mut().poll(cx) {
             Poll::Ready(_) => Poll::Ready(()),
@@ -266,15 +269,17 @@ async fn handshake(
         });
         end.await;
     });
-    Ok((sender, suspected))
+    Ok((sender, suspected, answered))
 }
 
-/// Sends a PING (RFC 9113 section 6.7) each time the connection is suspected. Returns once the server does not answer.
-async fn until_silent(pings: Option<PingPong>, suspected: &Notify) {
+/// Sends a PING (RFC 9113 section 6.7) each time the connection is suspected, and wakes those who wait for the answer.
+/// Returns once the server does not answer.
+async fn until_silent(pings: Option<PingPong>, suspected: &Notify, answered: &Notify) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
         suspected.notified().await;
         let Ok(Ok(_)) = tokio::time::timeout(PONG_TIME, pings.ping(Ping::opaque())).await else { return };
+        answered.notify_waiters();
     }
 }
 
@@ -343,6 +348,26 @@ impl Drop for Link {
 impl StreamSlot {
     pub(super) fn sender(&self) -> SendRequest<Bytes> {
         self.link.sender.clone()
+    }
+
+    /// Returns the core's buffer for reads of WebSockets.
+    pub(super) fn scratch(&self) -> &RefCell<Vec<u8>> {
+        self.pools.scratch()
+    }
+
+    /// Returns whether the server accepts WebSockets. The server says so in its SETTINGS, which precede the answer to a
+    /// PING.
+    pub(super) async fn accepts_websockets(&self, timeout: Duration) -> bool {
+        let accepts = || self.link.sender.is_extended_connect_protocol_enabled();
+        if !accepts() && self.is_fresh() {
+            let answered = self.link.answered.notified();
+            self.link.suspected.notify_one();
+            // Without an answer, the connection's own task closes it.
+            if self.pools.deadlines.within(timeout, answered).await.is_ok() {
+                self.heard();
+            }
+        }
+        accepts()
     }
 
     /// Whether the server has not answered over this connection yet.

@@ -5,9 +5,11 @@ mod head;
 mod links;
 mod trailers;
 mod upload;
+mod websocket;
 
 pub(crate) use body::Http2Body;
 pub(super) use links::Links;
+pub(super) use websocket::WebSocketStream;
 
 use super::attempts::{report_down, report_up};
 use super::balance::{Key, KeyFacts};
@@ -18,11 +20,12 @@ use super::inflow::{Inflow, refuse};
 use super::notes::Notes;
 use super::outgoing::{self, ForwardContext};
 use super::request_body::RequestBody;
+use super::server_end::ServerEnd;
 use super::upload::UploadError;
 use super::upstream::{Server, Upstream};
 use super::{
-    Answer, Delivery, PermittedRequest, Pools, body_denial, inflow, micros, reframe, report_cookies,
-    response as answer, upload as http1_upload,
+    Answer, Delivery, PermittedRequest, Pools, body_denial, inflow, micros, reframe, reject_switch,
+    report_cookies, response as answer, switched_to, upload as http1_upload,
 };
 use crate::denial::Denial;
 use crate::http1::RequestFraming;
@@ -59,7 +62,7 @@ pub(super) async fn forward(
     context: &ForwardContext<'_>,
     notes: &mut Notes,
 ) -> Result<Answer, Denial> {
-    let PermittedRequest { permit, parts, target, body, meter, connection, .. } = request;
+    let PermittedRequest { permit, parts, target, body, meter, connection, mut handshake } = request;
     let now = context.now.steady;
     let version = parts.version;
     let accepts_trailers = head::accepts_trailers(&parts.headers);
@@ -78,7 +81,10 @@ pub(super) async fn forward(
 
     let (outgoing, removed) = outgoing::head(parts, target, &permit, &delivery.audience, context);
     notes.forged = removed.0;
-    let head = RequestHead::new(outgoing, authority.as_ref(), framing, accepts_trailers);
+    let mut head = RequestHead::new(outgoing, authority.as_ref(), framing, accepts_trailers);
+    if let Some(handshake) = &mut handshake {
+        head.turn_to(handshake);
+    }
     let mut attempts =
         Attempts { pools, upstream, head, upload, refusals: 0, is_repeated: false, is_out_of_reach: false };
     let until_answer = deadline.map_or(timeout, |deadline| deadline.min(timeout));
@@ -94,12 +100,28 @@ pub(super) async fn forward(
     };
     let took = now.elapsed();
     notes.took = Some(took);
-    let (received, slot) = sent.map_err(|denial| body_denial(meter, notes).unwrap_or(denial))?;
+    let (mut received, slot) = sent.map_err(|denial| body_denial(meter, notes).unwrap_or(denial))?;
     let counts = upstream.counters.of(pools.core);
     counts.inspect(|counts| counts.durations.record(micros(took)));
 
     let (head, stream) = received.response.into_parts();
     let mut headers = head.headers;
+    let opened = match (&handshake, received.opened.take()) {
+        (Some(handshake), Some(sender)) if head.status.is_success() => {
+            // The bytes of the WebSocket have no length (RFC 9110 section 9.3.6).
+            headers.remove(header::CONTENT_LENGTH);
+            handshake.accept_http2(&mut headers);
+            let checked = handshake.check(&headers);
+            checked.map_err(|fault| reject_switch(notes, &not_accepted(fault)))?;
+            Some(sender)
+        }
+        (_, Some(mut sender)) => {
+            // The server has refused the handshake. A failure means that its stream has ended.
+            let _ = sender.send_data(Bytes::new(), true);
+            None
+        }
+        (_, None) => None,
+    };
     frame(head.status, &mut headers).map_err(|fault| {
         notes.detail = notes.server.as_ref().map(|server| format!("{}: {fault}", server.origin));
         Denial::UpstreamFailed
@@ -108,6 +130,10 @@ pub(super) async fn forward(
     if cookies_removed > 0 {
         counts.inspect(|counts| counts.cookies_removed.add(cookies_removed));
         report_cookies(pools, upstream);
+    }
+    if let (Some(sender), Some(handshake)) = (opened, &handshake) {
+        let end = ServerEnd::Stream(Box::new(WebSocketStream::new(slot, sender, stream)));
+        return Ok(Answer::Switched(switched_to(pools, delivery, &permit, handshake, headers, end)));
     }
     if let Some(fields) = &delivery.answer_fields {
         fields.apply(&mut headers);
@@ -137,6 +163,10 @@ pub(super) async fn forward(
     Ok(Answer::Multiplexed(answer(head.status, headers, Box::new(body))))
 }
 
+fn not_accepted(fault: &str) -> String {
+    format!("the answer to the handshake is invalid: {fault}")
+}
+
 /// Leaves at most one length in the head of an answer, and none in the head of a 204.
 fn frame(status: StatusCode, headers: &mut HeaderMap) -> Result<(), &'static str> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
@@ -154,6 +184,8 @@ fn frame(status: StatusCode, headers: &mut HeaderMap) -> Result<(), &'static str
 struct Received {
     response: Response<RecvStream>,
     rest: Option<SendStream<Bytes>>,
+    /// The gateway's side of a WebSocket's stream.
+    opened: Option<SendStream<Bytes>>,
 }
 
 /// The reason why no answer arrived.
@@ -204,13 +236,15 @@ impl fmt::Display for Failure {
 
 /// Sends a request over a stream, and returns the head of its answer. Dropping the future resets the stream.
 async fn exchange(slot: &StreamSlot, request: Request<()>, upload: &mut Upload) -> Result<Received, Failure> {
-    let sent = slot.sender().send_request(request, upload.is_empty());
+    let is_websocket = request.method() == Method::CONNECT;
+    let sent = slot.sender().send_request(request, upload.is_empty() && !is_websocket);
     let (mut response, stream) = sent.map_err(|error| match error.is_io() || error.is_go_away() {
         // The connection has ended in the meantime.
         true => Failure::NotProcessed(error),
         false => Failure::Invalid(error),
     })?;
-    let mut rest = Some(stream).filter(|_| !upload.is_empty());
+    let (opened, stream) = if is_websocket { (Some(stream), None) } else { (None, Some(stream)) };
+    let mut rest = stream.filter(|_| !upload.is_empty());
     let mut interim = 0;
     let response = poll_fn(|cx| {
         if let Some(stream) = &mut rest {
@@ -225,7 +259,7 @@ async fn exchange(slot: &StreamSlot, request: Request<()>, upload: &mut Upload) 
     });
     let response = response.await?;
     slot.heard();
-    Ok(Received { response, rest })
+    Ok(Received { response, rest, opened })
 }
 
 fn poll_response(
@@ -295,6 +329,10 @@ impl Attempts<'_> {
                         break;
                     }
                 };
+                if self.head.is_websocket() && !slot.accepts_websockets(left).await {
+                    notes.detail = Some(format!("{}: {}", server.origin, websocket::NOT_ANNOUNCED));
+                    return Err(Denial::UpstreamFailed);
+                }
                 let started = pools.deadlines.now();
                 let exchange = exchange(&slot, self.head.request(server), &mut self.upload);
                 let left = timeout.saturating_sub(now.elapsed());

@@ -10,7 +10,7 @@ use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Sou
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
-use crate::forward::{Delivery, Destination, Protocol, strip};
+use crate::forward::{Delivery, Destination, strip};
 use crate::policy::{Handler, ProtectedResource, Route};
 use crate::respond::cors::Cors;
 use crate::route::field::is_word;
@@ -447,12 +447,6 @@ fn websocket(key: &str, destination: &Destination, faults: &mut Faults<'_>) {
     if matches!(destination, Destination::Echo) {
         let found = "true, and the built-in echo does not support WebSockets";
         faults.fault("impossible_rule", &at, found, "an upstream with servers");
-    }
-    if let Destination::Upstream(upstream) = destination
-        && upstream.protocol == Protocol::Http2
-    {
-        let found = "true, and the upstream uses HTTP/2, over which the gateway forwards no WebSockets";
-        faults.fault("impossible_rule", &at, found, "an upstream with protocol = \"http1\"");
     }
 }
 
