@@ -85,6 +85,10 @@ impl<'e> Exchange<'e> {
                 let (is_sent, is_refused) = (self.is_sent, self.refused.is_some());
                 return Poll::Ready(Ok(Answered { head, is_sent, is_refused }));
             }
+            if self.reader.is_continued() && self.upload.release() {
+                // The next poll sends the body.
+                cx.waker().wake_by_ref();
+            }
             let error = match std::task::ready!(self.connection.poll_fill(cx)) {
                 Ok(0) => self.refused.take(),
                 Ok(_) => continue,

@@ -84,7 +84,7 @@ use early::EarlyAnswer;
 use edits::{AnswerFields, Edits};
 use exchange::Answered;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, Version, header};
 use inflow::Inflow;
 use rewrite::Rewrite;
 use server_end::ServerEnd;
@@ -206,6 +206,7 @@ pub(crate) async fn forward(
             let address = context.caller.address;
             let key = upstream.balance.key(KeyFacts { principal, headers: &parts.headers, address });
             let framing = upload::framing(&parts.method, &body);
+            let expects_continue = body.expects_continue() && expects_continue(parts);
             let (written, removed) = outgoing::write(
                 parts,
                 &target,
@@ -219,6 +220,9 @@ pub(crate) async fn forward(
             let WrittenHead { bytes, mut headers } = written;
             let is_named = target.authority.is_some() || context.host.is_some();
             let mut upload = Upload::new(parts.method.clone(), bytes, framing, body, is_named);
+            if expects_continue {
+                upload.expect_continue();
+            }
             // Slices of the client's head would make hyper take a new buffer for its next read.
             drop(target);
             parts.uri = Uri::default();
@@ -252,6 +256,8 @@ pub(crate) async fn forward(
             if let Some(length) = length_without_body(&head) {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             }
+            // A server that answers in place of `100 Continue` gets no body, and the client is not asked for it.
+            let is_refused = is_refused || upload.is_held();
             let keep = head.keep_alive && !is_refused;
             if is_sent && let Some(body) = lease.connection.arrived(|buffer| take_whole(buffer, head.framing))
             {
@@ -287,6 +293,14 @@ fn inflow<'r>(
     let caller = permit.principal().filter(|_| delivery.ends_with_token);
     let certified = delivery.ends_with_token && connection.certificate().is_some();
     Some(Inflow::new(pools, meter, caller, certified.then_some(connection)))
+}
+
+/// Returns whether the HTTP library sends `100 Continue` once the body is read. It sends none over HTTP/2.
+#[cold]
+fn expects_continue(parts: &Parts) -> bool {
+    let expected = parts.headers.get(header::EXPECT);
+    parts.version == Version::HTTP_11
+        && expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Returns the body of an answer that arrived together with its head.

@@ -323,6 +323,11 @@ impl RequestBody {
         Ok(self)
     }
 
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub(super) fn expects_continue(&self) -> bool {
+        matches!(self, Self::Streamed(streamed) if streamed.incoming.expects_continue)
+    }
+
     /// Keeps the trailers. The caller must remove the identity fields from them.
     pub(super) fn with_trailers(mut self) -> Self {
         if let Self::Streamed(streamed) = &mut self {

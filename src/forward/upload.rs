@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::request_body::{BodyError, RequestBody};
-use crate::http1::{RequestFraming, write_host};
+use crate::http1::{RequestFraming, write_field, write_host};
 use bytes::{Buf, Bytes};
 use http::{HeaderValue, Method};
 use http_body::Body;
@@ -10,6 +10,12 @@ use std::fmt::Write as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// The time after which the body is sent to a server that does not answer `Expect: 100-continue` (RFC 9110 section
+/// 10.1.1).
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request on its way to a server. Its head is kept in the form in which it is sent, so that a retry sends the same
 /// bytes again.
@@ -24,6 +30,8 @@ pub(super) struct Upload {
     head_sent: usize,
     /// The body that is not read yet.
     body: RequestBody,
+    /// Present while the body waits for the server's `100 Continue`.
+    held: Option<Held>,
     framing: RequestFraming,
     /// The piece of the body that is being sent, with the framing around it.
     before: Bytes,
@@ -31,6 +39,12 @@ pub(super) struct Upload {
     after: &'static [u8],
     /// The whole body, if it is in memory.
     whole: Option<Bytes>,
+}
+
+/// The wait for `100 Continue`. It begins once a connection is there.
+#[derive(Debug, Default)]
+struct Held {
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// The reason why a request could not be sent to its end.
@@ -84,6 +98,7 @@ impl Upload {
             unnamed,
             head_sent: 0,
             body,
+            held: None,
             framing,
             before: Bytes::new(),
             data,
@@ -100,6 +115,33 @@ impl Upload {
             let host = authority().unwrap_or_else(|| HeaderValue::from_static(""));
             write_host(&mut self.head, &host);
         }
+    }
+
+    /// Forwards `Expect: 100-continue`: the body is not read before the server asks for it, or a second has passed. Must
+    /// precede [`Self::name_host`]. `is_named` is that of [`Self::new`].
+    pub(super) fn expect_continue(&mut self) {
+        let mut line = Vec::new();
+        write_field(&mut line, "expect", b"100-continue");
+        let end = match &mut self.unnamed {
+            Some(length) => {
+                *length += line.len();
+                self.head.len()
+            }
+            // The last line break ends the head.
+            None => self.head.len() - 2,
+        };
+        self.head.splice(end..end, line);
+        self.held = Some(Held::default());
+    }
+
+    /// Whether the server has not asked for the body yet.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Lets the body follow. Returns whether it was held.
+    pub(super) fn release(&mut self) -> bool {
+        self.held.take().is_some()
     }
 
     /// Whether a connection has accepted any byte of the request.
@@ -153,6 +195,11 @@ impl Upload {
         if matches!(self.framing, RequestFraming::None | RequestFraming::Length(0)) {
             self.body = RequestBody::Empty;
             return Poll::Ready(Ok(false));
+        }
+        if let Some(held) = &mut self.held {
+            let timer = held.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT)));
+            ready!(timer.as_mut().poll(cx));
+            self.held = None;
         }
         let data = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),

@@ -34,6 +34,8 @@ pub struct HeadReader {
     /// Whether the method is HEAD, whose answer has no body.
     is_head: bool,
     interim: u32,
+    /// Whether one of the interim answers was `100 Continue`.
+    is_continued: bool,
     /// The number of bytes of all interim answers.
     skipped: usize,
     /// The number of bytes in which no complete head was found. A head is parsed again only if an empty line follows.
@@ -43,7 +45,7 @@ pub struct HeadReader {
 impl HeadReader {
     /// Creates the reader of the answer to a request with this method.
     pub fn new(method: &Method) -> Self {
-        Self { is_head: *method == Method::HEAD, interim: 0, skipped: 0, searched: 0 }
+        Self { is_head: *method == Method::HEAD, interim: 0, is_continued: false, skipped: 0, searched: 0 }
     }
 
     /// Removes the head from the front of `buffer`, and adds its fields to `headers`, except for those that apply to
@@ -81,6 +83,7 @@ impl HeadReader {
                 return Ok(Some(head));
             }
             headers.clear();
+            self.is_continued |= head.status == StatusCode::CONTINUE;
             self.interim += 1;
             self.skipped += length;
             self.searched = 0;
@@ -88,6 +91,11 @@ impl HeadReader {
                 return Err(AnswerFault::TooManyInterim);
             }
         }
+    }
+
+    /// Returns whether the server has asked for the body of a request that announced `Expect: 100-continue`.
+    pub fn is_continued(&self) -> bool {
+        self.is_continued
     }
 
     /// Whether an empty line may have arrived. Without this check, a server that sends one byte at a time would make

@@ -1,10 +1,10 @@
 //! Bodies of requests and responses: streamed within limits of size and time, and never buffered as a whole.
 
-use crate::kit::upstream::{After, Gate};
+use crate::kit::upstream::{After, Gate, Seen, Wire};
 use crate::kit::{Connection, Request, Upstream, eventually};
 use crate::{PUBLIC, gateway};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
@@ -245,17 +245,52 @@ fn trailers_of_a_request_are_dropped_and_those_of_an_answer_pass() {
 
 #[test]
 fn a_client_that_waits_for_100_continue_gets_it_before_its_body() {
-    let upstream = Upstream::start();
+    let asks = |_: &Seen, wire: &mut Wire| {
+        wire.send("HTTP/1.1 100 Continue\r\n\r\n");
+        assert!(wire.read_body());
+        wire.answer("200 OK", "", "asked");
+        After::Keep
+    };
+    // The second upstream does not ask. It gets the body after a second, as RFC 9110 10.1.1 recommends.
+    for upstream in [Upstream::with(asks), Upstream::start()] {
+        let gateway = gateway(&upstream, PUBLIC);
+        for expectation in ["100-continue", "100-Continue"] {
+            let mut connection = Connection::open(gateway.http());
+            connection.send(format!(
+                "POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 4\r\nExpect: {expectation}\r\n\r\n"
+            ));
+            assert_eq!(connection.read_head().unwrap().status, 100);
+            connection.send("body");
+            connection.answer().is(200);
+            let seen = upstream.last_request();
+            assert_eq!((&seen.body[..], seen.header("expect")), (&b"body"[..], Some("100-continue")));
+        }
+    }
+}
+
+#[test]
+fn an_upstream_that_refuses_an_expectation_gets_no_body_and_the_client_is_not_asked_for_it() {
+    let (ended, bytes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (closed, taken) = (ended.clone(), bytes.clone());
+    let upstream = Upstream::with(move |_, wire| {
+        wire.answer("413 Content Too Large", "", "no");
+        taken.fetch_add(wire.take(1).map_or(0, |byte| byte.len()), Ordering::SeqCst);
+        closed.fetch_add(1, Ordering::SeqCst);
+        After::Close
+    });
     let gateway = gateway(&upstream, PUBLIC);
-    let mut connection = Connection::open(gateway.http());
-    connection
-        .send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(connection.read_head().unwrap().status, 100);
-    connection.send("body");
-    connection.answer().is(200);
-    let seen = upstream.only_request();
-    assert_eq!(seen.body, b"body");
-    assert_eq!(seen.header("expect"), None, "what was asked of the gateway is not asked of the upstream");
+    for (number, framing) in ["Content-Length: 4", "Transfer-Encoding: chunked"].into_iter().enumerate() {
+        let mut connection = Connection::open(gateway.http());
+        connection.send(format!(
+            "POST / HTTP/1.1\r\nHost: gateway.test\r\n{framing}\r\nExpect: 100-continue\r\n\r\n"
+        ));
+        let answer = connection.answer();
+        assert_eq!(answer.is(413).text(), "no");
+        assert!(answer.interim.is_empty(), "{answer:#?}");
+        connection.is_closed();
+        eventually("the upstream connection closes", || ended.load(Ordering::SeqCst) == number + 1);
+        assert_eq!(bytes.load(Ordering::SeqCst), 0);
+    }
 }
 
 #[test]
