@@ -1603,6 +1603,9 @@ pub struct RouteSection {
     /// The name of the upstream.
     #[serde(deserialize_with = "text")]
     pub upstream: String,
+    /// The folder whose files the route serves, in place of an upstream.
+    #[serde(deserialize_with = "text")]
+    pub files: String,
     /// Other upstreams that share the requests.
     #[serde(deserialize_with = "tables")]
     pub split: Vec<SplitSection>,

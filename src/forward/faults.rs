@@ -128,6 +128,8 @@ pub(crate) enum ResponseError {
     Deadline,
     /// The answer could not be compressed.
     Coding(io::Error),
+    /// A file could not be read to its end.
+    File(io::Error),
     /// The gateway ended the answer, because the caller is no longer admitted.
     Ended(StreamEnd),
 }
@@ -144,6 +146,7 @@ impl fmt::Display for ResponseError {
             Self::Stream(error) => write!(f, "the upstream's answer was cut off: {}", Http2Error(error)),
             Self::Deadline => f.write_str("the answer was ended: the call's grpc-timeout has passed"),
             Self::Coding(error) => write!(f, "the answer could not be compressed: {error}"),
+            Self::File(error) => write!(f, "the file could not be read to its end: {error}"),
             Self::Ended(end) => write!(f, "the answer was ended: {}", end.as_str()),
         }
     }
@@ -180,7 +183,7 @@ impl ResponseErrorKind {
 impl ResponseError {
     pub(crate) fn kind(&self) -> Option<ResponseErrorKind> {
         Some(match self {
-            Self::Ended(_) | Self::Deadline | Self::Coding(_) => return None,
+            Self::Ended(_) | Self::Deadline | Self::Coding(_) | Self::File(_) => return None,
             Self::Stream(error) if error.is_io() => ResponseErrorKind::Closed,
             Self::Stream(error) if error.is_remote() => ResponseErrorKind::Reset,
             Self::Stream(_) => ResponseErrorKind::Invalid,
@@ -217,9 +220,12 @@ impl ResponseError {
                 };
                 (status, "upstream_failed")
             }
-            Self::Broken(_) | Self::Invalid(_) | Self::Upload | Self::Stream(_) | Self::Coding(_) => {
-                (Grpc::Unavailable, "upstream_failed")
-            }
+            Self::Broken(_)
+            | Self::Invalid(_)
+            | Self::Upload
+            | Self::Stream(_)
+            | Self::Coding(_)
+            | Self::File(_) => (Grpc::Unavailable, "upstream_failed"),
         }
     }
 }

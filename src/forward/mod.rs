@@ -18,6 +18,7 @@ pub(crate) mod edits;
 mod exchange;
 mod faults;
 pub(crate) mod fields;
+pub(crate) mod files;
 pub(crate) mod foreign;
 mod health;
 mod http2;

@@ -2,6 +2,7 @@
 
 use super::compressed::{AT_ONCE_MAX, Compressed};
 use super::record::Record;
+use crate::forward::files::FileBody;
 use crate::forward::{Http2Body, ResponseBody, ResponseError, StreamEnd, Tunnel};
 use crate::peer::streams::Reader;
 use crate::respond::coding::Coding;
@@ -39,6 +40,7 @@ pub(super) enum Source {
     Streamed(Box<ResponseBody>),
     Multiplexed(Box<Http2Body>),
     Compressed(Box<Compressed>),
+    File(Box<FileBody>),
     /// The WebSocket that follows the response.
     Tunnel(Box<Tunnel>),
     /// A streamed body that the gateway has ended.
@@ -58,6 +60,10 @@ impl Body {
         Self { source: Source::Multiplexed(body), record: None, paced: None }
     }
 
+    pub(super) fn file(body: FileBody) -> Self {
+        Self { source: Source::File(Box::new(body)), record: None, paced: None }
+    }
+
     /// Creates the empty body of a response that a WebSocket follows.
     pub(super) fn tunnel(tunnel: Box<Tunnel>) -> Self {
         Self { source: Source::Tunnel(tunnel), record: None, paced: None }
@@ -74,6 +80,7 @@ impl Body {
             | Source::Streamed(_)
             | Source::Multiplexed(_)
             | Source::Compressed(_)
+            | Source::File(_)
             | Source::Ended => None,
         }
     }
@@ -181,7 +188,7 @@ impl Source {
     /// Whether the body arrives piece by piece.
     fn is_streamed(&self) -> bool {
         match self {
-            Self::Streamed(_) | Self::Multiplexed(_) | Self::Compressed(_) => true,
+            Self::Streamed(_) | Self::Multiplexed(_) | Self::Compressed(_) | Self::File(_) => true,
             Self::Whole(_) | Self::Tunnel(_) | Self::Ended => false,
         }
     }
@@ -196,6 +203,7 @@ impl Source {
             Self::Streamed(body) => Pin::new(body).poll_frame(cx),
             Self::Multiplexed(body) => Pin::new(body).poll_frame(cx),
             Self::Compressed(body) => body.poll_frame(cx),
+            Self::File(body) => Pin::new(body).poll_frame(cx),
             Self::Tunnel(_) | Self::Ended => Poll::Ready(None),
         }
     }
@@ -206,6 +214,7 @@ impl Source {
             Self::Streamed(body) => body.is_end_stream(),
             Self::Multiplexed(body) => body.is_end_stream(),
             Self::Compressed(body) => body.is_end_stream(),
+            Self::File(body) => body.is_end_stream(),
             Self::Tunnel(_) => true,
             Self::Ended => false,
         }
@@ -291,6 +300,7 @@ impl HttpBody for Body {
             Source::Streamed(body) => body.size_hint(),
             Source::Multiplexed(body) => body.size_hint(),
             Source::Tunnel(_) => SizeHint::with_exact(0),
+            Source::File(body) => body.size_hint(),
             Source::Compressed(_) | Source::Ended => SizeHint::default(),
         }
     }

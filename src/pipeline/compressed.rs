@@ -1,16 +1,16 @@
 //! The body of a compressed answer. It compresses as the answer arrives, and never waits for more of the answer before it
 //! passes on the bytes that it has.
 
-use super::body::Source;
+use super::body::{Body, Source};
 use crate::forward::ResponseError;
-use crate::respond::coding::Coding;
+use crate::respond::coding::{Coding, Compression, Wish};
 use crate::worker::Worker;
 use async_compression::Level;
 use async_compression::brotli::EncoderParams;
 use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZstdEncoder};
 use async_compression::zstd::CParameter;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use http_body::Frame;
 use std::fmt;
 use std::io;
@@ -28,6 +28,23 @@ const TURN: usize = 4 * PIECE;
 const OUTPUT: usize = 8 * 1024;
 /// The base-2 logarithm of the window. Larger windows take more memory for each answer.
 const WINDOW_LOG: u32 = 18;
+
+/// Compresses an answer, if the route and the request allow it.
+#[cold]
+pub(super) fn compress(
+    worker: &Rc<Worker>,
+    compression: &Compression,
+    wish: Wish,
+    response: Response<Body>,
+) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let is_free = || Body::can_compress(worker);
+    let body = match compression.apply(wish, parts.status, &mut parts.headers, body.length(), is_free) {
+        Some(coding) => body.compress(coding, worker.clone()),
+        None => body,
+    };
+    Response::from_parts(parts, body)
+}
 
 /// A compressed answer. Dropping it drops the answer of the upstream.
 pub(super) struct Compressed {

@@ -9,6 +9,7 @@ mod compressed;
 mod csrf_form;
 mod endpoints;
 pub(crate) mod exchange;
+mod files;
 mod forward_auth;
 mod guide;
 mod observe;
@@ -36,7 +37,6 @@ use crate::forward::{
 use crate::limit::{self, LimitKey};
 use crate::peer::{Connection, KnownToken, Relayed, Scheme};
 use crate::policy::{Handler, Policy, Route};
-use crate::respond::coding::{Compression, Wish};
 use crate::respond::compat::CompatRequest;
 use crate::respond::cors;
 use crate::route::host::Authority;
@@ -241,10 +241,11 @@ async fn serve<'p>(
                 Answer::Switched(response) => return Ok(response.map(Body::tunnel)),
             };
             Ok(match wish {
-                Some((compression, wish)) => compress(worker, compression, wish, response),
+                Some((compression, wish)) => compressed::compress(worker, compression, wish, response),
                 None => response,
             })
         }
+        Handler::Files(files) => Box::pin(files::answer(worker, files, &head, admitted, record)).await,
         Handler::Answer(endpoint) => {
             let answer = endpoints::answer(worker, policy, exchange, *endpoint, &head, admitted, record);
             Ok(Box::pin(answer).await?.map(Body::whole))
@@ -262,23 +263,6 @@ async fn serve<'p>(
             Ok(Box::pin(answer).await?.map(Body::whole))
         }
     }
-}
-
-/// Compresses an answer, if the route and the request allow it.
-#[cold]
-fn compress(
-    worker: &Rc<Worker>,
-    compression: &Compression,
-    wish: Wish,
-    response: Response<Body>,
-) -> Response<Body> {
-    let (mut parts, body) = response.into_parts();
-    let is_free = || Body::can_compress(worker);
-    let body = match compression.apply(wish, parts.status, &mut parts.headers, body.length(), is_free) {
-        Some(coding) => body.compress(coding, worker.clone()),
-        None => body,
-    };
-    Response::from_parts(parts, body)
 }
 
 /// Answers an ACME server that validates a domain by HTTP-01. Returns `None` for any other request.
@@ -332,7 +316,11 @@ async fn give_verdict<'p>(
             };
             Ok(forward_auth::granted(&admitted.permit, write_csrf, &proof).map(Body::whole))
         }
-        Handler::Answer(_) | Handler::Publish(_) | Handler::Redirect(_) | Handler::Receive(..) => {
+        Handler::Answer(_)
+        | Handler::Files(_)
+        | Handler::Publish(_)
+        | Handler::Redirect(_)
+        | Handler::Receive(..) => {
             record.explained("an endpoint of the gateway: the proxy sends it here without asking".to_owned());
             Err(Denial::NoRoute.into())
         }

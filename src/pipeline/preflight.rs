@@ -66,7 +66,9 @@ impl Handler {
     pub(super) fn is_for_scripts(&self) -> bool {
         match self {
             // An upstream decides about CORS itself. The response with a resource's metadata already has CORS fields.
-            Self::Forward(_) | Self::Redirect(_) | Self::Publish(_) | Self::Receive(..) => false,
+            Self::Forward(_) | Self::Files(_) | Self::Redirect(_) | Self::Publish(_) | Self::Receive(..) => {
+                false
+            }
             Self::Answer(endpoint) => match endpoint {
                 Endpoint::Login
                 | Endpoint::Refresh

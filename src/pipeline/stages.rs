@@ -10,7 +10,6 @@ use crate::authorize::{Permit, Refusal};
 use crate::clock::Now;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
-use crate::forward::Delivery;
 use crate::peer::{Peer, Scheme};
 use crate::policy::{Handler, Policy, Route};
 use crate::route::{Found, Head, upgrade};
@@ -63,8 +62,13 @@ pub(crate) fn admit(
 /// # Errors
 /// Refuses a request whose path the route's pattern turns into an invalid path.
 pub(crate) fn check_rewrite(route: &Route, head: &Head<'_>) -> Result<(), Denial> {
-    let Handler::Forward(Delivery { rewrite: Some(rewrite), .. }) = &route.handler else { return Ok(()) };
-    rewrite.path(&head.path).map(|_| ()).map_err(Denial::BadRequest)
+    let rewrite = match &route.handler {
+        Handler::Forward(delivery) => delivery.rewrite.as_deref(),
+        Handler::Files(files) => files.rewrite.as_deref(),
+        Handler::Answer(_) | Handler::Publish(_) | Handler::Redirect(_) | Handler::Receive(..) => None,
+    };
+    let path = rewrite.map(|rewrite| rewrite.path(&head.path)).transpose();
+    path.map(|_| ()).map_err(Denial::BadRequest)
 }
 
 /// Finds the route of a request.
@@ -120,6 +124,7 @@ pub(crate) fn check_protocol(
                 .map_err(|fault| Denial::BadRequest(Malformed::Handshake(fault)))
         }
         Handler::Forward(_)
+        | Handler::Files(_)
         | Handler::Answer(_)
         | Handler::Publish(_)
         | Handler::Redirect(_)

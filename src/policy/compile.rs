@@ -16,6 +16,7 @@ mod credential_policy;
 mod dpop;
 pub(crate) mod endpoint_limits;
 mod endpoints;
+mod files;
 mod identity_choice;
 mod introspection;
 mod key_sources;

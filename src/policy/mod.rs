@@ -28,6 +28,7 @@ use crate::authorize::{Rule, ShadowMode};
 use crate::clock::Now;
 use crate::config::network::Cidr;
 use crate::denial::Denial;
+use crate::forward::files::Files;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
 use crate::key_source::KeySource;
 use crate::limit::{Fleet, Limit, Limits};
@@ -102,7 +103,11 @@ impl Policy {
         let route = route.and_then(|route| self.routes.get(route));
         let refresh = route.is_some_and(|route| match route.handler {
             Handler::Answer(endpoint) => endpoint == Endpoint::Refresh,
-            Handler::Forward(_) | Handler::Publish(_) | Handler::Redirect(_) | Handler::Receive(..) => false,
+            Handler::Forward(_)
+            | Handler::Files(_)
+            | Handler::Publish(_)
+            | Handler::Redirect(_)
+            | Handler::Receive(..) => false,
         });
         let cookies = self.trust.cookies();
         let cookie = cookies.map(|names| if refresh { &*names.refresh } else { &*names.access });
@@ -197,15 +202,17 @@ pub enum Handler {
     Publish(Arc<ProtectedResource>),
     /// Redirects the request.
     Redirect(Redirect),
+    /// Answers the request with a file.
+    Files(Box<Files>),
     /// Answers the request as a receiver of signals.
     Receive(Arc<Receiver>, SignalKind),
 }
 
 impl Handler {
-    /// Whether the gateway answers the request itself.
+    /// Whether an endpoint of the gateway answers the request.
     pub const fn is_own(&self) -> bool {
         match self {
-            Self::Forward(_) => false,
+            Self::Forward(_) | Self::Files(_) => false,
             Self::Answer(_) | Self::Publish(_) | Self::Redirect(_) | Self::Receive(..) => true,
         }
     }

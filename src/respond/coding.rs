@@ -137,7 +137,7 @@ impl Compression {
             vary(headers);
             return None;
         }
-        let length = if wish.is_head { announced(headers) } else { length };
+        let length = length.filter(|_| !wish.is_head).or_else(|| announced(headers));
         if !self.may_compress(status, headers) || length.is_some_and(|length| length < LENGTH_MIN) {
             return None;
         }

@@ -71,6 +71,7 @@ impl Side {
         let route = verdict.route.and_then(|route| policy.routes.get(route));
         let upstream = route.filter(|_| verdict.reaches()).map(|route| match &route.handler {
             Handler::Forward(delivery) => upstream_name(delivery),
+            Handler::Files(files) => format!("files in {}", files.root.display()),
             Handler::Answer(_) => "authority".to_owned(),
             Handler::Publish(_) | Handler::Redirect(_) | Handler::Receive(..) => "gateway".to_owned(),
         });

@@ -60,13 +60,18 @@ impl RouteSummary {
     fn of(route: &Route) -> Self {
         let (upstream, rewrite) = match &route.handler {
             Handler::Forward(delivery) => (upstream_name(delivery), delivery.rewrite.as_deref()),
+            Handler::Files(files) => (format!("files in {}", files.root.display()), files.rewrite.as_deref()),
             Handler::Answer(_) => ("authority".to_owned(), None),
             Handler::Redirect(redirect) => (format!("redirect to {redirect}"), None),
             Handler::Publish(_) | Handler::Receive(..) => ("gateway".to_owned(), None),
         };
         let delivery = match &route.handler {
             Handler::Forward(delivery) => Some(delivery),
-            Handler::Answer(_) | Handler::Redirect(_) | Handler::Publish(_) | Handler::Receive(..) => None,
+            Handler::Answer(_)
+            | Handler::Files(_)
+            | Handler::Redirect(_)
+            | Handler::Publish(_)
+            | Handler::Receive(..) => None,
         };
         let reads_token = route.credential_policy.access != Access::Public;
         let text = |text: &str| text.to_owned();

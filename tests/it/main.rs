@@ -48,6 +48,7 @@ mod drain;
 mod endings;
 mod explain;
 mod failover;
+mod files;
 mod finality;
 mod forward_auth;
 mod forwarding;

@@ -110,7 +110,7 @@ fn every_key_that_names_a_file_or_a_secret_is_decided() {
     let reference = include_str!("../../../docs/reference.md");
     let types = ["*path*", "*path or URL*", "*list of paths*", "*secret*", "*secret, or PEM text*"];
     // Paths of requests.
-    let paths = ["route.strip_prefix", "route.add_prefix", "route.rewrite_to"];
+    let paths = ["route.strip_prefix", "route.add_prefix", "route.rewrite_to", "route.files"];
     for section in reference.split("\n### `").skip(1) {
         let (key, rest) = section.split_once('`').unwrap();
         let names_a_file = types.iter().any(|kind| rest.trim_start().starts_with(kind));

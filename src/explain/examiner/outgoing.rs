@@ -29,6 +29,17 @@ impl Examiner<'_> {
         let route = &self.policy.routes[*found.entry];
         let delivery = match &route.handler {
             Handler::Forward(delivery) => delivery,
+            Handler::Files(files) => {
+                return Some(UpstreamRequest {
+                    upstream: "files".to_owned(),
+                    split: None,
+                    mirror: None,
+                    servers: vec![files.root.display().to_string()],
+                    method: parts.method.to_string(),
+                    path: files.path(&head.path).ok()?,
+                    headers: Vec::new(),
+                });
+            }
             Handler::Redirect(redirect) => {
                 let target =
                     Target::of_route(head, &parts.uri, None, &route.credential_policy.sources, permit)

@@ -5,7 +5,7 @@ use super::credential_policy::{check_login, sources};
 use super::limits::{NamedLimits, chosen_limits};
 use super::trust::{Claims, is_reserved};
 use super::upstreams::{Audiences, Upstreams};
-use super::{Faults, endpoints, identity_choice, mirror, resources, rule, shaping, signals, split};
+use super::{Faults, endpoints, files, identity_choice, mirror, resources, rule, shaping, signals, split};
 use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Source, Sources, digest_of};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
@@ -100,7 +100,17 @@ pub(super) fn compile(
             (Some(_), None) => Some(None),
             (None, _) => None,
         };
-        let destination = if redirect.is_some() {
+        let folder = match table.files.is_empty() {
+            true => None,
+            false => Some(files::folder(&key, table, file, faults)),
+        };
+        let matcher = match (matcher, &folder) {
+            (Some(matcher), Some(_)) => {
+                Some(Matcher { methods: files::methods(&key, &matcher.methods, faults), ..matcher })
+            }
+            (matcher, _) => matcher,
+        };
+        let destination = if redirect.is_some() || folder.is_some() {
             Some(Destination::Echo)
         } else {
             destination(&key, &table.upstream, upstreams, faults)
@@ -146,9 +156,12 @@ pub(super) fn compile(
             })
         };
         let (Some(matcher), Some(destination), Some(rule)) = (matcher, destination, rule) else { continue };
-        let handler = match (redirect, audience(&table.upstream)) {
-            (Some(Some(redirect)), _) => Handler::Redirect(redirect),
-            (None, Some(own)) => {
+        let handler = match (redirect, folder, audience(&table.upstream)) {
+            (Some(Some(redirect)), ..) => Handler::Redirect(redirect),
+            (None, Some(Some(root)), _) => {
+                Handler::Files(Box::new(files::compile(table, root, rewrite, answer_fields)))
+            }
+            (None, None, Some(own)) => {
                 let delivery = Delivery {
                     destination,
                     split: None,
@@ -168,7 +181,7 @@ pub(super) fn compile(
                     None => delivery,
                 })
             }
-            (Some(None), _) | (None, None) => continue,
+            (Some(None), ..) | (None, Some(None), _) | (None, None, None) => continue,
         };
         let name: Arc<str> = Arc::from(name);
         let route = Route {
@@ -299,6 +312,7 @@ fn guard(route: &Route) -> Guard {
     };
     let before = match &route.handler {
         Handler::Answer(endpoint) => vec![format!("{endpoint:?}")],
+        Handler::Files(files) => vec![format!("files {}", files.root.display())],
         Handler::Publish(resource) => vec![resource.metadata_url.to_string()],
         Handler::Redirect(_) => vec!["redirect".to_owned(), route.name.to_string()],
         Handler::Receive(receiver, kind) => vec![format!("{} {kind:?}", receiver.name)],

@@ -132,28 +132,18 @@ pub(super) fn redirect(
     params: &[Box<str>],
     faults: &mut Faults<'_>,
 ) -> Option<Redirect> {
-    let forwards = [
-        ("upstream", !table.upstream.is_empty()),
-        ("split", !table.split.is_empty()),
+    refuse_forwarding(key, table, "redirect", faults);
+    let changes = [
+        ("files", !table.files.is_empty()),
         ("strip_prefix", table.strip_prefix.is_some()),
         ("add_prefix", table.add_prefix.is_some()),
         ("rewrite_pattern", table.rewrite_pattern.is_some()),
-        ("mirror", !table.mirror.is_empty()),
         ("compress", !table.compress.is_empty()),
-        ("rewrite_host", table.rewrite_host.is_some()),
-        ("websocket", table.websocket),
-        ("pass_authorization", table.pass_authorization),
-        ("set_request_headers", !table.set_request_headers.is_empty()),
-        ("add_request_headers", !table.add_request_headers.is_empty()),
-        ("remove_request_headers", !table.remove_request_headers.is_empty()),
         ("set_response_headers", !table.set_response_headers.is_empty()),
         ("add_response_headers", !table.add_response_headers.is_empty()),
         ("remove_response_headers", !table.remove_response_headers.is_empty()),
     ];
-    for (name, _) in forwards.iter().filter(|(_, is_set)| *is_set) {
-        let found = format!("{name} on a route with `redirect`, which forwards nothing");
-        faults.fault("impossible_rule", &format!("{key}.{name}"), found, "remove one of the two keys");
-    }
+    refuse(key, "redirect", &changes, faults);
     let status = match table.redirect_status.unwrap_or(308) {
         code @ (301 | 302 | 303 | 307 | 308) => StatusCode::from_u16(code).ok()?,
         code => {
@@ -168,6 +158,29 @@ pub(super) fn redirect(
             faults.fault("bad_value", &format!("{key}.redirect"), format!("\"{template}\": {why}"), hint);
         })
         .ok()
+}
+
+/// Refuses the keys of forwarding on a route that forwards nothing because of the key `other`.
+pub(super) fn refuse_forwarding(key: &str, table: &RouteSection, other: &str, faults: &mut Faults<'_>) {
+    let forwards = [
+        ("upstream", !table.upstream.is_empty()),
+        ("split", !table.split.is_empty()),
+        ("mirror", !table.mirror.is_empty()),
+        ("rewrite_host", table.rewrite_host.is_some()),
+        ("websocket", table.websocket),
+        ("pass_authorization", table.pass_authorization),
+        ("set_request_headers", !table.set_request_headers.is_empty()),
+        ("add_request_headers", !table.add_request_headers.is_empty()),
+        ("remove_request_headers", !table.remove_request_headers.is_empty()),
+    ];
+    refuse(key, other, &forwards, faults);
+}
+
+fn refuse(key: &str, other: &str, keys: &[(&str, bool)], faults: &mut Faults<'_>) {
+    for (name, _) in keys.iter().filter(|(_, is_set)| *is_set) {
+        let found = format!("{name} on a route with `{other}`, which forwards nothing");
+        faults.fault("impossible_rule", &format!("{key}.{name}"), found, "remove one of the two keys");
+    }
 }
 
 /// Compiles the maintenance of a route.

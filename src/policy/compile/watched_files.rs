@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 const REFERENCE: &str = include_str!("../../../docs/reference.md");
 
 /// Keys with a path whose changes do not reload the policy.
-const UNWATCHED: [&str; 12] = [
+const UNWATCHED: [&str; 13] = [
     // The gateway follows the files of TLS without a reload.
     "tls.certificate",
     "tls.key",
@@ -22,6 +22,8 @@ const UNWATCHED: [&str; 12] = [
     "client_certificates.NAME.ca",
     // The gateway itself writes this folder.
     "state.dir",
+    // The files are read for each request.
+    "route.files",
     // Paths of requests.
     "route.strip_prefix",
     "route.add_prefix",
