@@ -39,7 +39,10 @@ const MANY: u64 = 1100;
 /// The maximum difference from the record, in percent.
 const TOLERANCE: u64 = 3;
 
-const STAGES: [(&str, fn(u64)); 8] = [
+/// The name of a stage, and the function that repeats it.
+type Stage = (&'static str, fn(u64));
+
+const STAGES: [Stage; 8] = [
     ("read-head", read_head),
     ("find-route", find_route),
     ("decide-known-token", decide_known),

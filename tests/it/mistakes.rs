@@ -650,7 +650,7 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
         ),
         (
             format!(
-                "{}[upstream.echo]\nservers = [\"http://127.0.0.1:9\"]\nprotocol = \"http2\"\n[upstream.echo.health]\npath = \"/h\"\ncheck = \"http\"\n{ROUTE}",
+                "{}[upstream.echo]\nservers = [\"http://127.0.0.1:9\"]\nprotocol = \"http2\"\n[upstream.echo.health]\npath = \"/h\"\ncheck = \"tcp\"\n{ROUTE}",
                 issuer("")
             ),
             "fault",

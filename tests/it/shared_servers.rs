@@ -33,7 +33,7 @@ fn a_server_with_tls_and_a_user_of_its_own_is_verified_and_serves() {
         dir.write("key.pem", &identity.key);
         dir.write(
             "users.acl",
-            "user default off\nuser gateway on >secret ~portcullis:* -@all +ping +xadd +xrange +xread +xtrim +set \
+            "user default off\nuser gateway on >secret ~portcullis:* -@all +ping +xadd +xrange +xread +set \
              +evalsha +script|load +time +hgetall +hset +hdel +pexpire +zadd +zremrangebyscore +zcard\n",
         );
         let path = |name: &str| dir.path().join(name).display().to_string();

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// The maximum length of an entry in bytes.
 const ENTRY_MAX: usize = 4096;
+/// The maximum length of an id in bytes. The longest ids are those of accounts.
+const ID_MAX: usize = 256;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +88,9 @@ pub(super) fn read(text: &str, issuer: Option<&MarkDigest>) -> Found {
         return Found::Unreadable;
     }
     let Ok(entry) = serde_json::from_str::<Entry>(text) else { return Found::Unreadable };
+    if entry.id.len() > ID_MAX {
+        return Found::Unreadable;
+    }
     let mark = match (entry.kind, entry.generation, entry.before) {
         (Kind::Signal, None, Some(before)) if entry.issuer.is_none() => {
             let (Some(digest), Ok(until)) = (hex::read(&entry.id), u32::try_from(entry.until)) else {

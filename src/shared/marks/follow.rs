@@ -114,7 +114,9 @@ async fn read_on(
 ) -> Result<(), String> {
     let exchange = &link.marks;
     let key = link.key(KIND, NAME);
-    let must_compare = exchange.must_compare.swap(false, Ordering::Relaxed);
+    let has_room_again = exchange.lacks_room.load(Ordering::Relaxed)
+        && exchange.followed.load().revoked.signals().has_room(stream::PAGE);
+    let must_compare = exchange.must_compare.swap(false, Ordering::Relaxed) || has_room_again;
     let known = position.take().filter(|known| known.key == key && !must_compare);
     let Some(mut known) = known else {
         let last = compare(link, connection, &key).await.inspect_err(|_| {
@@ -142,7 +144,11 @@ async fn read_on(
 async fn compare(link: &Link, connection: &Connection, key: &str) -> Result<String, String> {
     let exchange = &link.marks;
     let mut seen = Seen::new();
+    let without_room = exchange.without_room.load(Ordering::Relaxed);
     let mut last = read_to_end(exchange, connection, key, START.to_owned(), &mut seen).await?;
+    if exchange.without_room.load(Ordering::Relaxed) == without_room {
+        exchange.lacks_room.store(false, Ordering::Relaxed);
+    }
     exchange.note_heard();
     let mut missing = missing(exchange, &seen);
     if missing.len() > MANY {
@@ -252,6 +258,10 @@ fn apply(exchange: &MarkExchange, page: &[StreamEntry], mut seen: Option<&mut Se
         let (has_room, mark, until) = match mark {
             Mark::Signal(mark) => {
                 let has_room = revoked.signals().covers(&mark) || revoked.signals().has_room(1);
+                if !has_room {
+                    exchange.without_room.fetch_add(1, Ordering::Relaxed);
+                    exchange.lacks_room.store(true, Ordering::Relaxed);
+                }
                 if let Some(seen) = seen.as_deref_mut().filter(|_| has_room) {
                     let known = seen.entry(mark.digest).or_default();
                     *known = (known.0.max(mark.before), known.1.max(mark.until));
@@ -268,5 +278,38 @@ fn apply(exchange: &MarkExchange, page: &[StreamEntry], mut seen: Option<&mut Se
         } else if revoked.learn(&mark, until) {
             exchange.counts.received.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Followed;
+    use super::*;
+    use crate::authenticate::{Revoked, SIGNAL_MARKS_MAX};
+    use std::sync::Arc;
+
+    fn signal(number: usize, until: u32) -> Mark {
+        let mut digest = [0; 16];
+        digest[..8].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        Mark::Signal(SignalMark { digest, before: 1, until })
+    }
+
+    #[test]
+    fn the_marks_count_as_unknown_once_one_has_no_room() {
+        let revoked = Arc::new(Revoked::default());
+        let until = mark_seconds(Now::read().unix + 3600);
+        for number in 0..SIGNAL_MARKS_MAX {
+            revoked.learn(&signal(number, until), until.into());
+        }
+        let exchange = MarkExchange::new(Followed { revoked, issuer: None, has_store: false });
+        exchange.note_heard();
+        let entry = |number| {
+            let text = entry::write(&signal(number, until), until.into(), None);
+            StreamEntry { id: "1-1".to_owned(), text }
+        };
+        apply(&exchange, &[entry(0)], None);
+        assert!(exchange.is_complete(), "a known mark needs no room");
+        apply(&exchange, &[entry(SIGNAL_MARKS_MAX)], None);
+        assert!(!exchange.is_complete());
     }
 }

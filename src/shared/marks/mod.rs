@@ -53,6 +53,10 @@ pub(super) struct MarkExchange {
     retention: AtomicU64,
     /// Whether the whole stream has to be read again.
     must_compare: AtomicBool,
+    /// Whether a mark of a signal had no room, and the whole stream was not read again since then.
+    lacks_room: AtomicBool,
+    /// The number of marks of signals that had no room.
+    without_room: AtomicU64,
     /// When the stream was last read; `None` before the first time.
     heard: Mutex<Option<Instant>>,
     is_heard: Condvar,
@@ -76,6 +80,8 @@ impl MarkExchange {
             followed: ArcSwap::from_pointee(followed),
             retention: AtomicU64::new(0),
             must_compare: AtomicBool::new(false),
+            lacks_room: AtomicBool::new(false),
+            without_room: AtomicU64::new(0),
             heard: Mutex::new(None),
             is_heard: Condvar::new(),
             // A start logs whether the marks are known once it has waited for them.
@@ -93,7 +99,8 @@ impl MarkExchange {
 
     /// Returns whether the marks of the whole fleet were known within the last seconds.
     pub(super) fn is_complete(&self) -> bool {
-        self.heard().is_some_and(|heard| heard.elapsed() < BLIND_AFTER)
+        let has_heard = self.heard().is_some_and(|heard| heard.elapsed() < BLIND_AFTER);
+        has_heard && !self.lacks_room.load(Ordering::Relaxed)
     }
 
     /// Returns whether this gateway refuses tokens while the marks are incomplete. A gateway with a store does not,

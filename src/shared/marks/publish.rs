@@ -6,7 +6,7 @@ use crate::clock::Now;
 use crate::journal::Level;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// The maximum number of marks that are sent at once.
@@ -15,14 +15,10 @@ const BATCH: usize = 500;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long the task waits for a new mark before it looks whether the policy has changed.
 const WAITED: Duration = Duration::from_millis(500);
-/// How often the number of entries is bounded.
-const BOUNDED_EVERY: Duration = Duration::from_secs(60);
-/// The maximum number of entries: the marks that a gateway holds, and a tenth more.
-const ENTRIES_MAX: usize = 2_200_000;
 
 /// Sends marks until the link is dropped. A mark that may have been sent before is sent again, which changes nothing.
 pub(in super::super) async fn publish(link: Weak<Link>) {
-    let (mut fails, mut bounded) = (false, Instant::now());
+    let mut fails = false;
     loop {
         let Some(strong) = link.upgrade() else { return };
         let followed = strong.marks.followed.load_full();
@@ -32,16 +28,6 @@ pub(in super::super) async fn publish(link: Weak<Link>) {
         }
         let batch = news.take(BATCH);
         let key = strong.key(KIND, NAME);
-        if bounded.elapsed() >= BOUNDED_EVERY {
-            bounded = Instant::now();
-            let bound = stream::bound(&key, ENTRIES_MAX);
-            // The next minute brings another attempt.
-            let _ = strong
-                .call(
-                    |mut connection| async move { bound.query_async::<redis::Value>(&mut connection).await },
-                )
-                .await;
-        }
         if batch.is_empty() {
             drop(strong);
             let _ = timeout(WAITED, news.arrived()).await;

@@ -77,6 +77,9 @@ pub(super) async fn has(connection: &Connection, key: &str, id: &str) -> Result<
 }
 
 /// Returns the command that adds marks. Entries from before `oldest` (milliseconds since 1970) are deleted.
+///
+/// The number of entries is not bounded, because a gateway that starts would not learn an entry that was deleted too
+/// early. Redis bounds its own memory.
 pub(super) fn add<'t>(key: &str, texts: impl Iterator<Item = &'t str>, oldest: Option<u64>) -> Pipeline {
     let mut commands = Pipeline::new();
     for text in texts {
@@ -88,11 +91,6 @@ pub(super) fn add<'t>(key: &str, texts: impl Iterator<Item = &'t str>, oldest: O
         commands.add_command(command.arg("*").arg(MEMBER).arg(text).to_owned()).ignore();
     }
     commands
-}
-
-/// Returns the command that bounds the number of entries.
-pub(super) fn bound(key: &str, entries: usize) -> Cmd {
-    cmd("XTRIM").arg(key).arg("MAXLEN").arg("~").arg(entries).to_owned()
 }
 
 /// Sends commands that the follower's own connection executes.
