@@ -4,7 +4,8 @@
 #
 #     benches/older.sh OLD NEW     # two programs; OLD is built from the commit before, such as the last release
 set -euo pipefail
-old=$(realpath "$1") new=$(realpath "$2")
+old=$(realpath -e "${1:?the older program}")
+new=$(realpath -e "${2:?the newer program}")
 folder=$(mktemp -d /tmp/portcullis-older-XXXXXX)
 bin=$(ls -d /usr/lib/postgresql/*/bin | tail -1)
 user=(); [ "$(id -u)" != 0 ] || user=(setpriv --reuid=postgres --regid=postgres --init-groups)
