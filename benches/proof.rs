@@ -10,7 +10,7 @@ use portcullis::authority::sign;
 use portcullis::clock::Now;
 use portcullis::forward::proof::TYPE;
 use portcullis::forward::{Assertor, Audience, Proof, Proofs};
-use portcullis::keyring::{Keyring, MissingKey};
+use portcullis::keyring::{KeyStorage, Keyring, MissingKey};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ fn principal() -> Principal {
 
 fn proofs(algorithm: Algorithm, binds: bool) -> Proofs {
     let folder = std::env::temp_dir().join("portcullis-bench-proof");
-    let keyring =
-        Keyring::open(&folder, algorithm, None, MissingKey::Ephemeral).expect("a key for the moment");
+    let keyring = Keyring::open(KeyStorage::Folder(&folder), algorithm, None, MissingKey::Ephemeral)
+        .expect("a key for the moment");
     let sign = Arc::new(move |claims: &_, now| sign(&keyring, TYPE, claims, now).ok());
     let header = HeaderName::from_static("x-auth-assertion");
     let issuer = "https://localhost:8443".into();

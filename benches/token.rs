@@ -7,7 +7,7 @@ use portcullis::authenticate::{
 };
 use portcullis::authority::{AccessClaims, mint};
 use portcullis::clock::Now;
-use portcullis::keyring::{Keyring, MissingKey};
+use portcullis::keyring::{KeyStorage, Keyring, MissingKey};
 use std::hint::black_box;
 use std::path::Path;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ const ROLES: [usize; 3] = [3, 10, 30];
 
 fn keyring(algorithm: Algorithm) -> Keyring {
     let secret = (algorithm == Algorithm::HS256).then_some(&[7; 32][..]);
-    Keyring::open(Path::new("no-such-folder"), algorithm, secret, MissingKey::Ephemeral)
+    Keyring::open(KeyStorage::Folder(Path::new("no-such-folder")), algorithm, secret, MissingKey::Ephemeral)
         .expect("a key in memory")
 }
 

@@ -110,7 +110,7 @@ pub struct Credentials<'r> {
     pub certificate: Option<&'r ClientCertificate>,
     /// The last verified token of the connection, if the request's client is at its other end.
     pub(crate) known_token: Option<&'r KnownToken>,
-    /// Where an accepted proof is left for the shared state. `None` if no other gateway has to be asked.
+    /// The place of an accepted proof for the shared state. `None` if no other gateway has to be asked.
     pub(crate) used_proof: Option<&'r Cell<Option<UsedProof>>>,
 }
 

@@ -732,7 +732,7 @@ pub struct AuthoritySection {
     pub rotate_keys: Duration,
     /// The secret that signs tokens if `algorithm` is HS256.
     pub secret: Option<Secret>,
-    /// Where the signing keys are stored.
+    /// The place of the signing keys.
     #[serde(deserialize_with = "word")]
     pub signing_keys: SigningKeys,
     /// The secret with which signing keys in the store are encrypted.
@@ -962,7 +962,7 @@ pub struct UpstreamSection {
     #[serde(deserialize_with = "one_or_many", serialize_with = "shown::servers")]
     #[schemars(with = "OneOrMany<String>")]
     pub servers: Vec<String>,
-    /// How the names of servers become addresses.
+    /// The way in which names of servers become addresses.
     #[serde(deserialize_with = "word")]
     pub resolve: Resolve,
     /// The addresses of the nameservers for the names of servers; if empty, those of the system.

@@ -219,7 +219,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]
 
-        /// Whatever the groups match, the upstream receives a canonical path that is within the bounds.
+        /// For every match of the groups, the upstream receives a canonical path that is within the bounds.
         #[test]
         fn a_rewritten_path_is_canonical(
             raw in "(/([a-c.]|%2e|%2E|%25|%20|%5|2|f|C|;|%3b)+){0,5}/?",

@@ -104,7 +104,7 @@ pub enum MissingKey {
     Ephemeral,
 }
 
-/// Where the signing keys are stored.
+/// The place of the signing keys.
 pub enum KeyStorage<'k> {
     /// In this state folder.
     Folder(&'k Path),

@@ -20,7 +20,7 @@ pub(super) enum Place {
     Table(KeyTable),
 }
 
-/// What a listing of the place shows. A changed key changes the listing.
+/// The listing of the place. A changed key changes the listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Listing {
     /// The files of a folder.

@@ -198,7 +198,7 @@ impl Drop for TableChange<'_> {
     }
 }
 
-/// What the worker keeps between two operations.
+/// The state of the worker between two operations.
 struct Work {
     store: Store,
     change: Option<KeyChange>,

@@ -82,7 +82,7 @@ pub struct Limit<C: Clock = MonotonicClock> {
     prefix: Box<[u8]>,
     /// Other limits for some values of a claim.
     tiers: Option<Box<Tiers<C>>>,
-    /// How the fleet shares the limit; `None` if each gateway counts for itself.
+    /// The fleet's share of the limit; `None` if each gateway counts for itself.
     sharing: Option<Sharing>,
 }
 

@@ -32,7 +32,7 @@ pub struct Fleet {
 /// A count of [`Fleet::counts`]: what happened, and how often.
 pub(crate) type FleetCount = (&'static str, u64);
 
-/// What the fleet's limits have done.
+/// The counts of the fleet's limits.
 #[derive(Debug, Default)]
 pub(super) struct FleetCounts {
     /// Reports about a key that were answered.

@@ -111,7 +111,7 @@ pub(super) struct Account {
     is_listed: bool,
 }
 
-/// What a gateway tells the fleet about a key, and asks for.
+/// A gateway's report about a key, and its demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Order {
     /// The number of tokens that the gateway owes; if negative, the number of tokens that it gives back.

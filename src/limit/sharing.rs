@@ -7,7 +7,7 @@ use governor::Quota;
 use std::hash::Hasher;
 use std::sync::Arc;
 
-/// How the fleet shares a limit.
+/// The settings of a limit that the fleet shares.
 #[derive(Clone, Debug)]
 pub struct Sharing {
     /// The fleet.

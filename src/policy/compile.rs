@@ -61,7 +61,7 @@ const VERSION_MAX: usize = 64;
 pub struct Compiled {
     /// The policy that the gateway enforces.
     pub policy: Policy,
-    /// What identifies the policy among the gateways of a fleet.
+    /// The identity of the policy among the gateways of a fleet.
     pub identity: PolicyIdentity,
     /// The settings that are fixed when the process starts.
     pub settings: ServerSettings,
@@ -77,7 +77,7 @@ pub struct Compiled {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// What identifies a policy among the gateways of a fleet.
+/// The identity of a policy among the gateways of a fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyIdentity {
     /// The version that the operator wrote.

@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 pub struct SharedSettings {
     /// The servers.
     pub servers: Servers,
-    /// How the gateway logs in to the servers.
+    /// The login of the gateway at the servers.
     pub login: Login,
-    /// How the gateway logs in to the Sentinels.
+    /// The login of the gateway at the Sentinels.
     pub sentinel_login: Login,
     /// The trusted authorities; `None` if no address uses TLS.
     pub trusted: Option<Trusted>,

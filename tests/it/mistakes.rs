@@ -655,7 +655,7 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
             ),
             "fault",
             "bad_upstream",
-            11,
+            10,
             &["tcp"],
         ),
         (

@@ -236,7 +236,7 @@ fn a_gateway_without_the_marks_of_the_fleet_denies_or_allows_as_the_policy_says(
 }
 
 #[test]
-fn who_writes_to_redis_can_revoke_and_do_nothing_else() {
+fn a_writer_to_redis_can_revoke_and_do_nothing_else() {
     let redis = Redis::start();
     let text = policy(redis.url(), "");
     let one = Portcullis::with(&text).start();

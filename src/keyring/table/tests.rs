@@ -177,8 +177,8 @@ fn the_secret_can_be_changed_without_a_new_key() {
     assert_eq!(unknown, KeyringFault::UnknownSeal(first.clone()));
     let both = shared.try_open(secrets(2, Some(1)), START).unwrap();
     assert_eq!(signing(&both, START), first);
-    assert_eq!(both.reseal().unwrap(), [first.clone()]);
-    assert_eq!(both.reseal().unwrap(), [String::new(); 0]);
+    assert_eq!(both.reseal().unwrap(), std::slice::from_ref(&first));
+    assert!(both.reseal().unwrap().is_empty());
     assert_eq!(signing(&shared.try_open(secrets(2, None), START).unwrap(), START), first);
     assert!(shared.try_open(secrets(1, None), START).is_err());
 }

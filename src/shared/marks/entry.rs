@@ -14,7 +14,7 @@ const ID_MAX: usize = 256;
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    /// What the mark names.
+    /// The subject of the mark.
     kind: Kind,
     /// The digest of the issuer of a local mark. Another authority may have an account with the same id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
