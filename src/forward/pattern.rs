@@ -124,6 +124,11 @@ fn parts(template: &str, regex: &Regex) -> Result<Box<[Part]>, String> {
     if !template.starts_with('/') {
         return Err("does not begin with /".to_owned());
     }
+    // Many proxies write groups as `$1`. The upstream would receive these characters.
+    let mut dollars = template.match_indices('$').map(|(at, _)| &template[at + 1..]);
+    if dollars.any(|after| after.starts_with(|next: char| next.is_ascii_digit() || next == '{')) {
+        return Err("groups are written {1}, without $".to_owned());
+    }
     let mut parts = Vec::new();
     let mut rest = template;
     while let Some((literal, after)) = rest.split_once('{') {
@@ -209,7 +214,7 @@ mod tests {
         }
         for template in [
             "x", "", "{1}", "/{2}", "/{", "/{no}", "/{0}", "//{1}", "/../{1}", "/%2f{1}", "/%{1}", "/a b",
-            "/a?{1}", "/a#", "/a;b",
+            "/a?{1}", "/a#", "/a;b", "/$1", "/a/${1}",
         ] {
             let fault = Pattern::parse("/(.*)", template).unwrap_err();
             assert!(matches!(fault, PatternFault::Template(_)), "{template}: {fault:?}");
