@@ -82,7 +82,7 @@ impl fmt::Display for PolicyDigest {
 }
 
 impl PolicyDigest {
-    /// Returns the digest of a policy. Reads the files of [`CONTENT`] again.
+    /// Returns the digest of a policy. Reads the files of `CONTENT` again.
     pub fn of(loaded: &Loaded) -> Self {
         let value = |file: &File| serde_json::to_value(file).expect("the names of all keys are text");
         let (written, defaults) = (value(&loaded.file), value(&with_every_table()));
