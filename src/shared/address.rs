@@ -36,7 +36,10 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return match path.starts_with('/') && !path.contains('\0') {
+            return match path.starts_with('/') {
+                // A path that kept two slashes would lose them when its shown form is read again.
+                true if path.starts_with("//") => Err("the path of a socket begins with one slash"),
+                true if path.contains('\0') => Err("the path of a socket has a NUL"),
                 true => Ok(Self::Unix(path.into())),
                 false => Err("the path of a socket must be absolute"),
             };
@@ -131,6 +134,8 @@ mod tests {
             "redis://[::1]x",
             "redis://ca che",
             "unix:run/redis.sock",
+            "unix:////run/redis.sock",
+            "unix:////@",
             "unix:",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
