@@ -23,6 +23,13 @@ IMAGE = {"image": {"repository": "registry.example.com/portcullis"}}
 FOREIGN = POLICY.replace("[authority]", "[other]")
 # Kubernetes from the oldest that the chart allows to the newest of the package.
 KUBERNETES = sorted({version for version in kubernetes_validate.utils.all_versions() if version >= "1.27"})
+# Values of environment variables that Helm itself would print in another form, such as 1.048576e+06, and their text.
+NUMBERS = {
+    "PORTCULLIS_DEFAULTS__BODY_SIZE": (1048576, "1048576"),
+    "PORTCULLIS_SERVER__BOUNDS__REQUESTS": (20000, "20000"),
+    "PORTCULLIS_EXAMPLE__RATIO": (0.25, "0.25"),
+    "PORTCULLIS_EXAMPLE__SWITCH": (True, "true"),
+}
 CASES = {
     "a fleet": values(FLEET),
     "a gateway that decides": values(FLEET, "gateway-api/values.yaml"),
@@ -33,7 +40,7 @@ CASES = {
         FLEET,
         secrets=["partner-keys"],
         image={"digest": "sha256:" + "0" * 64, "pullSecrets": ["registry"]},
-        environment={"PORTCULLIS_LOG__LEVEL": "warn"},
+        environment={"PORTCULLIS_LOG__LEVEL": "warn", **{key: value for key, (value, _) in NUMBERS.items()}},
         service={"type": "NodePort", "annotations": {"a": "b"}, "loadBalancerClass": "c"},
         networkPolicy={"clients": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "monitoring": [], "egress": []},
         podLabels={"team": "x"},
@@ -76,6 +83,9 @@ def the_chart():
                     raise AssertionError(f"{name}: {thing['kind']}, Kubernetes {version}: {error.message}") from error
         a_pod(name, given, found)
     assert {thing["kind"] for thing in monitored} == {"PodMonitor", "ServiceMonitor", "PrometheusRule"}
+    (container,) = one(objects(CASES["everything"]), "Deployment")["spec"]["template"]["spec"]["containers"]
+    written = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert {key: written[key] for key in NUMBERS} == {key: text for key, (_, text) in NUMBERS.items()}
     rules = yaml.safe_load((ROOT / "docs/monitoring/alerts.yml").read_text())
     assert one(objects(CASES["a fleet"]), "PrometheusRule")["spec"] == rules
     for reason, given in REFUSED.items():

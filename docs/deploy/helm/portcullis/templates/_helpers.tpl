@@ -20,6 +20,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- else }}{{ $repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end -}}
 {{- end }}
 
+{{/* A value as text. Helm reads each number of a values file as a float and prints 1048576 as 1.048576e+06. */}}
+{{- define "portcullis.text" -}}
+{{- if kindIs "float64" . }}{{ if eq (float64 (int64 .)) . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}{{ else }}{{ . }}{{ end -}}
+{{- end }}
+
 {{/* Combinations that would fail later, or would lose accounts or keys. */}}
 {{- define "portcullis.check" -}}
 {{- $policy := required "policy is missing: --set-file policy=gateway.toml" .Values.policy -}}
