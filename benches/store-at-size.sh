@@ -1,14 +1,25 @@
 #!/usr/bin/env bash
 # Fills a PostgreSQL database with a million accounts and five million sessions, and measures the store on it.
 #
-#     benches/store-at-size.sh [FOLDER]
+#     benches/store-at-size.sh [--accounts 1000000] [--sessions 5] [FOLDER]
 #
-# FOLDER (a new folder in /tmp by default) needs 8 GB while the script runs, and is removed at the end. ACCOUNTS and
-# SESSIONS_EACH change the size; COMMAND is the program that measures, by default `cargo bench --bench store`.
+# --sessions is the number of sessions of each account. FOLDER (a new folder in /tmp by default) needs 8 GB for the default
+# size while the script runs, and is removed at the end. COMMAND is the program that measures, by default
+# `cargo bench --bench store`. Prints p50, p99 and the maximum of a login's reads and writes, a refresh, revocations and the
+# batches of a sweep, the sizes of the tables, and the number of scans of whole tables in all plans.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-folder=${1:-$(mktemp -d /tmp/portcullis-size-XXXXXX)}
-accounts=${ACCOUNTS:-1000000} each=${SESSIONS_EACH:-5}
+accounts=1000000 each=5 folder=
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --accounts) accounts=$2; shift 2 ;;
+    --sessions) each=$2; shift 2 ;;
+    -*) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) folder=$1; shift ;;
+    esac
+done
+[ "$each" -ge 3 ] || { echo "--sessions: the oldest two sessions of an account are over, so at least 3" >&2; exit 2; }
+folder=${folder:-$(mktemp -d /tmp/portcullis-size-XXXXXX)}
 bin=$(ls -d /usr/lib/postgresql/*/bin | tail -1)
 user=(); [ "$(id -u)" != 0 ] || user=(setpriv --reuid=postgres --regid=postgres --init-groups)
 mkdir -p "$folder" && { [ "$(id -u)" != 0 ] || chown postgres "$folder"; }
@@ -67,16 +78,21 @@ sql "VACUUM (ANALYZE)"
 sql "CHECKPOINT"
 echo "filled in $((SECONDS - began)) s"
 sql "SELECT relname AS table, reltuples::bigint AS rows, pg_size_pretty(pg_table_size(oid)) AS table_size,
-     pg_size_pretty(pg_indexes_size(oid)) AS index_size FROM pg_class
-     WHERE relname IN ('accounts', 'sessions', 'refresh_tokens') ORDER BY 1"
+     pg_size_pretty(pg_indexes_size(oid)) AS index_size,
+     round(pg_table_size(oid) / reltuples) AS table_bytes_each, round(pg_indexes_size(oid) / reltuples) AS index_bytes_each
+     FROM pg_class WHERE relname IN ('accounts', 'sessions', 'refresh_tokens') ORDER BY 1"
 PORTCULLIS_BENCH_SIZE=measure "${command[@]}"
+sed -nE 's/.*duration: ([0-9.]+) ms  [a-z]+[^:]*: DELETE FROM (refresh_tokens|sessions) .*/\1/p' "$folder/log" | sort -n | awk '
+    { took[NR] = $1 }
+    function at(part) { i = int(NR * part) + 1; return took[i > NR ? NR : i] }
+    END { if (NR) printf "batch of a sweep (500 rows): %d times; p50 %.2f ms, p99 %.2f ms, maximum %.2f ms\n", NR, at(0.5), at(0.99), took[NR] }'
 # The plans of all statements, and the whole tables that they read.
 for setting in "session_preload_libraries = 'auto_explain'" "auto_explain.log_min_duration = 0" \
     "auto_explain.log_nested_statements = on"; do
     sql "ALTER DATABASE portcullis SET $setting" postgres
 done
 PORTCULLIS_BENCH_SIZE=explain "${command[@]}" >/dev/null
-echo "plans: $(grep -c 'plan:$' "$folder/log"); scans of whole tables:"
-grep -o 'Seq Scan on [a-z_]*' "$folder/log" | sort | uniq -c || true
+echo "plans: $(grep -c 'plan:$' "$folder/log" || true); scans of whole tables:"
+{ grep -o 'Seq Scan on [a-z_]*' "$folder/log" || true; } | sort | uniq -c
 if [ -n "${PLANS:-}" ]; then cp "$folder/log" "$PLANS"; fi
 if [ -n "${KEEP:-}" ]; then echo "the server stays: $url; press return"; read -r _; fi

@@ -185,17 +185,21 @@ async fn filled(url: &str, count: usize) -> Vec<Filled> {
 /// Measures what a gateway does, on the database that `benches/store-at-size.sh` filled.
 async fn at_size(store: &Store, url: &str, count: usize) {
     for clients in [1, 8] {
-        let logins = each(store, filled(url, count).await, clients, async |store: &Store, one: &Filled| {
+        let lookups = each(store, filled(url, count).await, clients, async |store: &Store, one: &Filled| {
             let account = store.account_by_name(&one.name).await.unwrap().unwrap();
             store.known_address(&account.id, "192.0.2.1").await.unwrap();
-            let mut token = one.token;
-            token[0] ^= 1;
-            let session =
-                Session { id: format!("new-{}", one.session), account: account.id, ..session_of_bench() };
+        });
+        shown(&format!("account looked up for a login, {clients} at a time"), lookups.await);
+        let logins = each(store, filled(url, count).await, clients, async |store: &Store, one: &Filled| {
+            let account = store.account_by_name(&one.name).await.unwrap().unwrap();
+            let id = unique();
+            let mut token = [0; 32];
+            token[..16].copy_from_slice(&id.to_be_bytes());
+            let session = Session { id: format!("{id:032x}"), account: account.id, ..session_of_bench() };
             let begun = store.begin_session(&session, account.generation, (&token, LATER), 100, NOW).await;
             assert!(matches!(begun.unwrap(), SessionStart::Started(_) | SessionStart::AccountChanged));
         });
-        shown(&format!("login, {clients} at a time"), logins.await);
+        shown(&format!("session begun by a login, {clients} at a time"), logins.await);
         let refreshes = each(store, filled(url, count).await, clients, refresh_one);
         shown(&format!("refresh, {clients} at a time"), refreshes.await);
         let ends = each(store, filled(url, count / 2).await, clients, async |store: &Store, one: &Filled| {
@@ -206,11 +210,18 @@ async fn at_size(store: &Store, url: &str, count: usize) {
             store.end_sessions(&one.account, "logout", NOW).await.unwrap();
         });
         shown(&format!("end of all sessions of an account, {clients} at a time"), ends.await);
+        let revocations =
+            each(store, filled(url, count).await, clients, async |store: &Store, _: &Filled| {
+                store.revoke_token(&format!("{:032x}", unique()), NOW, LATER).await.unwrap();
+            });
+        shown(&format!("access token revoked, {clients} at a time"), revocations.await);
     }
     let quiet = each(store, filled(url, count).await, 4, refresh_one).await;
     shown("refresh, 4 at a time, before the sweep", quiet);
     let sweeping = tokio::spawn({
-        let store = store.clone();
+        // The server logs the duration of each batch, which `benches/store-at-size.sh` reads.
+        let logged = format!("{url}?options=-c%20log_min_duration_statement%3D0");
+        let store = Store::open(&logged, std::path::Path::new("")).await.unwrap();
         async move {
             let mut took = Vec::new();
             for _ in 0..3 {
@@ -222,8 +233,11 @@ async fn at_size(store: &Store, url: &str, count: usize) {
         }
     });
     let mut during = Vec::new();
-    while !sweeping.is_finished() {
-        during.extend(each(store, filled(url, count / 4).await, 4, refresh_one).await);
+    loop {
+        during.extend(each(store, filled(url, count.min(100)).await, 4, refresh_one).await);
+        if sweeping.is_finished() {
+            break;
+        }
     }
     shown("refresh, 4 at a time, during a sweep", during);
     println!("sweeps of up to 200 batches of 500 rows: {:.2?}", sweeping.await.unwrap());
@@ -243,8 +257,15 @@ async fn refresh_one(store: &Store, one: &Filled) {
         outage_over: 0,
         alive_before_outage: 0,
     };
-    // A session may have been chosen before, and ended or refreshed.
+    // A session may have been chosen before, and ended or refreshed. It is then not refreshed again.
     store.rotate(&spend).await.unwrap();
+}
+
+/// Returns a number that no run on this database has used.
+fn unique() -> u128 {
+    static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let began = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+    (began << 32) | u128::from(COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
 }
 
 fn session_of_bench() -> Session {

@@ -12,6 +12,8 @@ Then each part fails in turn for `--seconds` and comes back:
 - restarted: a clean stop, and a new start at once.
 - frozen: SIGSTOP. Connections stay open and silent.
 - partitioned: its packets vanish in both directions. `deaf`: only those to it; `mute`: only those from it.
+- gateway-without-redis, gateway-without-postgres: one gateway does not reach the server, and everybody else does. Revocations still
+  have to reach it in time.
 - gateway-isolated: a gateway reaches neither Redis nor PostgreSQL, but its clients reach it. It lasts 14 s, because a gateway may
   decide by its memory for 10 s and has to refuse tokens after that.
 
@@ -227,6 +229,9 @@ def fail(fleet, traffic, part, how, seconds):
         return back
     if how == "isolated":
         isolate(fleet, traffic, part)
+    elif how.startswith("without-"):
+        fleet.network.cut(part.host, [fleet.parts()[how.removeprefix("without-")].host])
+        time.sleep(seconds)
     elif how == "killed":
         part.kill()
         time.sleep(seconds)
@@ -250,7 +255,7 @@ def drill(fleet, traffic, part, how, seconds):
         time.sleep(seconds)
         back = time.monotonic()
     else:
-        if part in fleet.gateways:
+        if part in fleet.gateways and not how.startswith("without-"):
             traffic.down.add(part)
         back = fail(fleet, traffic, part, how, seconds)
         if part in fleet.gateways and how in ("killed", "restarted"):
@@ -293,7 +298,7 @@ def main():
             fleet.start(program)
             hows = NAMES.split() if network.is_own else NAMES.split()[:3]
             names = ["none"] + [f"{part}-{how}" for part in fleet.parts() for how in hows]
-            names += ["gateway-isolated"] if network.is_own else []
+            names += ["gateway-without-redis", "gateway-without-postgres", "gateway-isolated"] if network.is_own else []
             chosen = options.drills.split(",") if options.drills else names
             if set(chosen) - set(names):
                 raise SystemExit(f"drills: {', '.join(names)}")
