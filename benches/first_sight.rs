@@ -2,6 +2,9 @@
 //! miss, all checks, and the insertion into the cache.
 #![allow(missing_docs, reason = "criterion's macros")]
 
+#[path = "../tests/kit/measured.rs"]
+mod measured;
+
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -12,14 +15,11 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use portcullis::authenticate::{
-    Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Profile, TokenCache, Trust, digest_of, verify,
-};
+use portcullis::authenticate::{Algorithm, Issuer, KeySet, TokenCache, Trust, digest_of, verify};
 use portcullis::clock::Now;
 use serde_json::json;
 use std::hint::black_box;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// A key of one algorithm: its public form, and the signer.
 struct Signer {
@@ -81,25 +81,16 @@ fn eddsa() -> Signer {
 }
 
 fn trust(signer: &Signer) -> Trust {
-    let path = |text: &str| ClaimPath::parse(text).expect("a claim path");
     let set = json!({ "keys": [signer.public] }).to_string();
     let (keys, _) = KeySet::from_jwks(set.as_bytes(), &[signer.algorithm]).expect("a usable key");
     let issuer = Issuer {
-        name: Arc::from("https://id.example.com"),
-        audience: Box::new(["bench".into()]),
-        audience_of_clients: Box::new([]),
         algorithms: vec![signer.algorithm],
         keys,
-        source: None,
-        introspector: None,
-        leeway: 0,
         local: false,
-        roles: path("roles"),
-        scopes: path("scope"),
         types: Box::new(["at+jwt".into()]),
-        profile: Profile::default(),
+        ..measured::issuer()
     };
-    Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
+    measured::trust(issuer, &[])
 }
 
 fn first_sight(c: &mut Criterion) {
@@ -109,7 +100,7 @@ fn first_sight(c: &mut Criterion) {
         let (trust, algorithm) = (trust(&signer), signer.algorithm);
         let header = json!({ "alg": algorithm.as_str(), "typ": "at+jwt" });
         let claims = json!({
-            "iss": "https://id.example.com", "aud": "bench", "sub": "user-1", "iat": now.unix,
+            "iss": measured::ISSUER, "aud": measured::AUDIENCE, "sub": "user-1", "iat": now.unix,
             "exp": now.unix + 3600, "jti": "mPTMTr0ZBnxN3Ho0v0V9Yw", "roles": ["user", "admin"],
             "scope": "orders:read orders:write",
         });

@@ -1,20 +1,20 @@
 //! The cost of a token: verifying, refusing, finding it in the cache, and caching it in a full cache.
 #![allow(missing_docs, reason = "criterion's macros")]
 
+#[path = "../tests/kit/measured.rs"]
+mod measured;
+
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use portcullis::authenticate::{
-    Algorithm, ClaimPath, IdentityHeaders, Issuer, Principal, Profile, TokenCache, Trust, digest_of, verify,
-};
+use measured::{AUDIENCE, ISSUER};
+use portcullis::authenticate::{Algorithm, Issuer, Principal, TokenCache, Trust, digest_of, verify};
 use portcullis::authority::{AccessClaims, mint};
 use portcullis::clock::Now;
 use portcullis::keyring::{KeyStorage, Keyring, MissingKey};
 use std::hint::black_box;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-const ISSUER: &str = "https://id.example.com";
 /// The number of tokens that the measured caches can hold.
 const CAPACITY: usize = 4096;
 /// The numbers of roles of the measured callers.
@@ -27,29 +27,20 @@ fn keyring(algorithm: Algorithm) -> Keyring {
 }
 
 fn trust(keyring: &Keyring) -> Trust {
-    let path = |text: &str| ClaimPath::parse(text).expect("a claim path");
     let issuer = Issuer {
-        name: Arc::from(ISSUER),
-        audience: Box::new(["bench".into()]),
-        audience_of_clients: Box::new([]),
         algorithms: vec![keyring.algorithm()],
         keys: keyring.key_set().expect("the keyring's own keys"),
-        source: None,
-        introspector: None,
-        leeway: 0,
         local: false,
-        roles: path("roles"),
-        scopes: path("scope"),
         types: Box::new(["at+jwt".into()]),
-        profile: Profile::default(),
+        ..measured::issuer()
     };
-    Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
+    measured::trust(issuer, &[])
 }
 
 fn token(keyring: &Keyring, now: Now) -> String {
     let claims = AccessClaims {
         issuer: ISSUER.into(),
-        audience: vec!["bench".into()],
+        audience: vec![AUDIENCE.into()],
         subject: "user-1".into(),
         roles: vec!["user".into(), "admin".into()],
         scopes: vec!["orders:read".into(), "orders:write".into()],
@@ -121,7 +112,7 @@ fn token_of(keyring: &Keyring, roles: usize, claims: Claims, now: Now) -> String
     };
     let claims = AccessClaims {
         issuer: ISSUER.into(),
-        audience: vec!["bench".into()],
+        audience: vec![AUDIENCE.into()],
         subject: "ada.lovelace".into(),
         roles: names.collect(),
         expires_in: Duration::from_secs(900),

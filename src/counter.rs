@@ -67,7 +67,7 @@ impl Durations {
 
     /// Returns the number of durations.
     pub(crate) fn count(&self) -> u64 {
-        self.buckets.iter().map(Counter::get).fold(0, u64::wrapping_add)
+        total(self.buckets.iter().map(Counter::get))
     }
 
     /// Returns the count of one bucket, not cumulative.
@@ -108,8 +108,13 @@ impl<S: Default> Sharded<S> {
 
     /// Sums a count over all cores.
     pub(crate) fn sum(&self, count: impl Fn(&S) -> u64) -> u64 {
-        self.used().map(count).fold(0, u64::wrapping_add)
+        total(self.used().map(count))
     }
+}
+
+/// Adds counts up. A sum wraps around as its counters do, because a reader of metrics sees both as a restart.
+pub(crate) fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::wrapping_add)
 }
 
 #[cfg(test)]

@@ -3,12 +3,15 @@
 #![allow(unsafe_code, reason = "a global allocator is unsafe by its trait")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "kit/measured.rs"]
+mod measured;
+
 use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request};
+use measured::{authorization, issuer};
 use portcullis::authenticate::{
-    Access, Algorithm, ClaimPath, ClaimValue, CredentialPolicy, Credentials, IdentityHeaders, Issuer, KeySet,
-    Pending, Principal, Profile, TokenCache, Trust,
+    Access, ClaimValue, CredentialPolicy, Credentials, Issuer, KeySet, Pending, Principal, TokenCache, Trust,
 };
 use portcullis::authorize::{Check, Expected, Rule};
 use portcullis::clock::Now;
@@ -67,44 +70,14 @@ fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
     (result, ALLOCATIONS.get() - before)
 }
 
-const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
-
-fn issuer() -> Issuer {
-    let mut keys = KeySet::default();
-    keys.add_secret(None, Algorithm::HS256, SECRET).unwrap();
-    let path = |text: &str| ClaimPath::parse(text).unwrap();
-    Issuer {
-        name: Arc::from("https://id.example.com"),
-        audience: Box::new(["orders".into()]),
-        audience_of_clients: Box::new([]),
-        algorithms: vec![Algorithm::HS256],
-        keys,
-        source: None,
-        introspector: None,
-        leeway: 0,
-        // A local issuer, so that the decision also looks up revocations.
-        local: true,
-        roles: path("roles"),
-        scopes: path("scope"),
-        types: Box::new(["JWT".into()]),
-        profile: Profile::default(),
-    }
-}
-
 fn trust() -> Trust {
-    Trust::new(vec![issuer()], vec![ClaimPath::parse("tenant").unwrap()], IdentityHeaders::default())
+    measured::trust(issuer(), &["tenant"])
 }
 
 fn request(now: Now) -> HeaderMap {
-    let claims = serde_json::json!({
-        "iss": "https://id.example.com", "aud": "orders", "sub": "ada", "exp": now.unix + 3600,
-        "roles": ["user", "admin"], "scope": "orders:read", "tenant": "acme inc",
-    });
-    let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
-    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
-    let mut headers = HeaderMap::new();
-    headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-    headers
+    let claims =
+        serde_json::json!({ "roles": ["user", "admin"], "scope": "orders:read", "tenant": "acme inc" });
+    HeaderMap::from_iter([(AUTHORIZATION, authorization(now, claims))])
 }
 
 fn head<'h>(path: &'static str, headers: &'h HeaderMap) -> Head<'h> {
@@ -219,13 +192,8 @@ fn a_decision_on_an_opaque_token_seen_before_allocates_nothing() {
         Check::Scopes { all: Box::new(["orders:read".into()]), challenge: Arc::from("orders:read") },
     ]);
     let asked = |introspector: &Arc<Introspector>| {
-        let issuer = Issuer {
-            keys: KeySet::default(),
-            introspector: Some(introspector.clone()),
-            local: false,
-            ..issuer()
-        };
-        Trust::new(vec![issuer], vec![ClaimPath::parse("tenant").unwrap()], IdentityHeaders::default())
+        let (keys, introspector) = (KeySet::default(), Some(introspector.clone()));
+        measured::trust(Issuer { keys, introspector, local: false, ..issuer() }, &["tenant"])
     };
     let mut unanswered = |introspector: &Arc<Introspector>| {
         let (trust, mut tokens) = (asked(introspector), TokenCache::new(16));

@@ -8,13 +8,14 @@
 #![allow(clippy::print_stdout, reason = "a program that prints figures")]
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
+#[path = "kit/measured.rs"]
+mod measured;
+
 use bytes::BytesMut;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request};
-use portcullis::authenticate::{
-    Access, Algorithm, ClaimPath, CredentialPolicy, Credentials, IdentityHeaders, Issuer, KeySet, Profile,
-    TokenCache, Trust,
-};
+use measured::{authorization, issuer};
+use portcullis::authenticate::{Access, CredentialPolicy, Credentials, IdentityHeaders, TokenCache};
 use portcullis::authorize::{Check, Rule};
 use portcullis::clock::Now;
 use portcullis::decision::decide;
@@ -128,46 +129,16 @@ fn compare() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
-
-fn trust() -> Trust {
-    let mut keys = KeySet::default();
-    keys.add_secret(None, Algorithm::HS256, SECRET).unwrap();
-    let path = |text: &str| ClaimPath::parse(text).unwrap();
-    let issuer = Issuer {
-        name: Arc::from("https://id.example.com"),
-        audience: Box::new(["orders".into()]),
-        audience_of_clients: Box::new([]),
-        algorithms: vec![Algorithm::HS256],
-        keys,
-        source: None,
-        introspector: None,
-        leeway: 0,
-        // A local issuer, so that the decision also looks up revocations.
-        local: true,
-        roles: path("roles"),
-        scopes: path("scope"),
-        types: Box::new(["JWT".into()]),
-        profile: Profile::default(),
-    };
-    Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
-}
-
 /// A browser's request with a token that is valid for an hour.
 fn request(now: Now) -> Request<()> {
-    let claims = serde_json::json!({
-        "iss": "https://id.example.com", "aud": "orders", "sub": "ada", "exp": now.unix + 3600,
-        "roles": ["clerk", "admin"], "scope": "orders:read",
-    });
-    let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
-    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    let claims = serde_json::json!({ "roles": ["clerk", "admin"], "scope": "orders:read" });
     Request::get("/orders/20471/lines?page=2")
         .header("host", "api.example.com")
         .header("accept", "application/json")
         .header("accept-language", "en")
         .header("user-agent", "client/1.0")
         .header("x-forwarded-for", "192.0.2.7")
-        .header(AUTHORIZATION, format!("Bearer {token}"))
+        .header(AUTHORIZATION, authorization(now, claims))
         .body(())
         .unwrap()
 }
@@ -206,7 +177,7 @@ fn refuse_known(times: u64) {
 }
 
 fn decide_role(role: &str, times: u64, expected: bool) {
-    let (trust, now) = (trust(), Now::read());
+    let (trust, now) = (measured::trust(issuer(), &[]), Now::read());
     let (parts, ()) = request(now).into_parts();
     let head = Head::read(&parts, bounds(), Slashes::Strict).unwrap();
     let rule = Rule::new(vec![

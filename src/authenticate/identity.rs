@@ -4,11 +4,10 @@
 //! role named `a,admin` therefore arrives as `a%2Cadmin` and can never be read as `admin`.
 
 use super::claims::{ClaimId, ClaimValue};
+use super::identity_fields::IdentityFields;
 use super::principal::Principal;
 use crate::hex;
-use crate::http1::write_field;
 use http::{HeaderName, HeaderValue};
-use std::ops::Deref;
 
 /// The maximum length of an identity header in bytes. A token with a longer identity header is refused, since upstreams
 /// would reject or truncate the field.
@@ -16,38 +15,6 @@ const VALUE_MAX: usize = 8 * 1024;
 
 /// All names with this prefix are reserved for the gateway, whatever names the policy configures.
 const RESERVED_PREFIX: &str = "x-auth-";
-
-/// The identity headers of a principal.
-#[derive(Clone, Debug, Default)]
-pub struct IdentityFields {
-    fields: Box<[(HeaderName, HeaderValue)]>,
-    /// The same fields, in the form in which they are sent.
-    lines: Box<[u8]>,
-}
-
-impl IdentityFields {
-    /// Renders the fields.
-    pub fn new(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
-        let mut lines = Vec::new();
-        for (name, value) in &fields {
-            write_field(&mut lines, name.as_str(), value.as_bytes());
-        }
-        Self { fields: fields.into(), lines: lines.into() }
-    }
-
-    /// Returns the fields in the form in which they are sent.
-    pub fn lines(&self) -> &[u8] {
-        &self.lines
-    }
-}
-
-impl Deref for IdentityFields {
-    type Target = [(HeaderName, HeaderValue)];
-
-    fn deref(&self) -> &Self::Target {
-        &self.fields
-    }
-}
 
 /// The names of the identity headers; `None` for a fact that is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use super::Confirmation;
 use super::claims::{ClaimId, ClaimValue};
 use super::digest::Digest;
-use super::identity::IdentityFields;
-use super::signal_marks::Signalled;
+use super::identity_fields::IdentityFields;
+use super::mark::Signalled;
 use http::{HeaderName, HeaderValue};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::hash::{BuildHasher, RandomState};

@@ -3,7 +3,7 @@
 //! Nothing is kept unless the gateway shares its marks. The number of waiting marks is bounded. After an overflow, the
 //! sender compares all marks instead.
 
-use super::revoked::Mark;
+use super::mark::Mark;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;

@@ -5,8 +5,9 @@
 //! number, the epoch. All cores share the epoch, and it changes only when something is revoked. A principal stores the
 //! epoch of its last check and is checked again only after the epoch has changed.
 
+use super::mark::{Mark, SignalMark, mark_seconds};
 use super::principal::{Local, Principal};
-use super::signal_marks::{SignalMark, SignalMarks};
+use super::signal_marks::SignalMarks;
 use crate::denial::Denial;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,24 +19,6 @@ use std::time::Duration;
 /// Four gateways may be involved: one issues the token, one revokes it, one deletes the mark, and one receives the
 /// request. A mark outlives its tokens if each of their clocks is within a quarter of this margin of the true time.
 pub const MARK_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The tokens that a mark revokes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// The access token with this `jti`.
-    Token(String),
-    /// All access tokens of the session with this `sid`.
-    Session(String),
-    /// All access tokens of an account from generations before `generation`.
-    Account {
-        /// The account's id, which is the token's `sub`.
-        id: String,
-        /// The first generation whose tokens are still valid.
-        generation: i64,
-    },
-    /// Tokens of a foreign issuer that a signal names. `until` is not part of the mark in the store.
-    Signal(SignalMark),
-}
 
 /// The revocation marks, shared by all cores.
 ///
@@ -93,7 +76,7 @@ impl Revoked {
     /// accepts a token that the mark revokes. Adding a mark again only extends the time until which it is kept.
     pub fn mark(&self, mark: &Mark, until: u64) {
         if let Mark::Signal(mark) = mark {
-            let until = super::mark_seconds(until).max(mark.until);
+            let until = mark_seconds(until).max(mark.until);
             return self.signals.mark(&SignalMark { until, ..*mark });
         }
         if self.learn(mark, until) {
@@ -105,7 +88,7 @@ impl Revoked {
     /// revokes more than the known marks.
     pub fn learn(&self, mark: &Mark, until: u64) -> bool {
         if let Mark::Signal(mark) = mark {
-            let until = super::mark_seconds(until).max(mark.until);
+            let until = mark_seconds(until).max(mark.until);
             return self.signals.learn(&SignalMark { until, ..*mark });
         }
         let mut marks = self.write();

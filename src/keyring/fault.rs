@@ -70,7 +70,7 @@ pub enum KeyringFault {
     SameKey([PathBuf; 2]),
     /// A file cannot be written. The text is a sentence that names the file.
     Write(String),
-    /// The file of a new key disappeared before it could be read.
+    /// A new key disappeared before it could be read.
     Vanished,
     /// No signing key can be read from the folder. Keys in memory remain in use unless they were revoked.
     NothingLeft,
@@ -160,7 +160,7 @@ impl fmt::Display for KeyringFault {
             Self::SameKey([one, other]) => {
                 write!(f, "{} and {} hold the same key: remove one of them", one.display(), other.display())
             }
-            Self::Vanished => f.write_str("the new key's file disappeared before it could be read"),
+            Self::Vanished => f.write_str("the new key disappeared before it could be read"),
             Self::NothingLeft => f.write_str(
                 "no signing key is left; keys in memory stay in use unless they were revoked: run \
                  portcullis key generate",

@@ -7,7 +7,7 @@
 //! Files appear atomically. Writers hold the lock; readers do not need it.
 
 use super::fault::{FileFault, KeyringFault};
-use super::key::{SigningKey, generate_pem};
+use super::key::{SigningKey, pem};
 use super::ring::Slot;
 use crate::authenticate::Algorithm;
 use crate::state_dir::{self, Lock, LockFault, place_once};
@@ -273,8 +273,8 @@ impl KeyFolder {
         algorithm: Algorithm,
         signs_from: u64,
     ) -> Result<(), KeyringFault> {
-        let pem = generate_pem(algorithm)?;
-        place_once(&self.0, &self.key_file(signs_from), pem.as_bytes()).map_err(KeyringFault::Write)
+        let (_, pkcs8) = SigningKey::generate(algorithm)?;
+        place_once(&self.0, &self.key_file(signs_from), pem(&pkcs8).as_bytes()).map_err(KeyringFault::Write)
     }
 
     /// Revokes a key that signs or has signed. The revocation is in force when the function returns. After a crash, the

@@ -92,10 +92,12 @@ impl SigningKey {
         })
     }
 
-    /// Generates a key that exists in memory only.
-    pub(super) fn ephemeral(algorithm: Algorithm) -> Result<Self, KeyringFault> {
-        let unreadable = || KeyringFault::Internal("the generated key is invalid".to_owned());
-        Self::from_pkcs8(algorithm, &generate(algorithm)?).ok_or_else(unreadable)
+    /// Generates a key. Returns it with its PKCS#8 form, by which it can be stored.
+    pub(super) fn generate(algorithm: Algorithm) -> Result<(Self, Zeroizing<Vec<u8>>), KeyringFault> {
+        let pkcs8 = pkcs8(algorithm)?;
+        let key = Self::from_pkcs8(algorithm, &pkcs8);
+        let key = key.ok_or_else(|| KeyringFault::Internal("the generated key is invalid".to_owned()))?;
+        Ok((key, pkcs8))
     }
 
     /// Parses a private key in PEM.
@@ -170,7 +172,7 @@ fn pkcs1_within(pkcs8: &[u8]) -> Option<&[u8]> {
 }
 
 /// Generates a private key in PKCS#8.
-pub(super) fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
+fn pkcs8(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
     let failed = |_| KeyringFault::Random;
     let random = SystemRandom::new();
     let kind = PairKind::of(algorithm).ok_or_else(|| match algorithm.has_secret() {
@@ -192,9 +194,9 @@ pub(super) fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, Keyri
     Ok(Zeroizing::new(pkcs8))
 }
 
-/// Generates a private key in PEM.
-pub(super) fn generate_pem(algorithm: Algorithm) -> Result<Zeroizing<String>, KeyringFault> {
-    let encoded = Zeroizing::new(STANDARD.encode(&*generate(algorithm)?));
+/// Returns a private key in PKCS#8 as PEM (RFC 7468 section 10).
+pub(super) fn pem(pkcs8: &[u8]) -> Zeroizing<String> {
+    let encoded = Zeroizing::new(STANDARD.encode(pkcs8));
     // The whole text is allocated at once: a reallocation would leave parts of the key in memory.
     let mut pem = Zeroizing::new(String::with_capacity(encoded.len() * 66 / 64 + 128));
     pem.push_str("-----BEGIN PRIVATE KEY-----\n");
@@ -206,7 +208,7 @@ pub(super) fn generate_pem(algorithm: Algorithm) -> Result<Zeroizing<String>, Ke
         rest = after;
     }
     pem.push_str("-----END PRIVATE KEY-----\n");
-    Ok(pem)
+    pem
 }
 
 #[cfg(test)]
@@ -245,7 +247,7 @@ kUGBxPJYzKBhac6y
     #[test]
     fn a_generated_key_is_parsed_again_and_published_without_its_private_half() {
         for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
-            let pem = generate_pem(algorithm).unwrap();
+            let pem = pem(&SigningKey::generate(algorithm).unwrap().1);
             assert!(pem.lines().all(|line| line.len() <= 64) && pem.capacity() < 4096, "{algorithm}");
             let key = SigningKey::from_pem(algorithm, pem.as_bytes()).unwrap();
             let jwk: serde_json::Value = serde_json::from_str(key.jwk().unwrap()).unwrap();
@@ -257,7 +259,7 @@ kUGBxPJYzKBhac6y
                 assert_eq!(SigningKey::from_pem(other, pem.as_bytes()).is_ok(), other == algorithm);
             }
         }
-        assert!(generate_pem(Algorithm::HS256).is_err());
+        assert!(SigningKey::generate(Algorithm::HS256).is_err());
     }
 
     #[test]

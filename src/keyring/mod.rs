@@ -172,7 +172,7 @@ impl Keyring {
         } else {
             match open_place(storage, algorithm, missing_key, now)? {
                 Some((place, ring)) => (Source::Place(place), ring),
-                None => (Source::Memory, ring_of_one(SigningKey::ephemeral(algorithm)?)?),
+                None => (Source::Memory, ring_of_one(SigningKey::generate(algorithm)?.0)?),
             }
         };
         let schedule = Schedule::default();

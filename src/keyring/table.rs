@@ -5,7 +5,7 @@
 
 use super::fault::KeyringFault;
 use super::folder::{FolderContents, KEYS_MAX};
-use super::key::{SigningKey, generate};
+use super::key::SigningKey;
 use super::ring::Slot;
 use super::seal::SealSecrets;
 use crate::authenticate::Algorithm;
@@ -141,8 +141,7 @@ impl TableChange<'_> {
         signs_from: u64,
         now: u64,
     ) -> Result<(), KeyringFault> {
-        let pkcs8 = generate(algorithm)?;
-        let key = SigningKey::from_pkcs8(algorithm, &pkcs8).ok_or(KeyringFault::Vanished)?;
+        let (key, pkcs8) = SigningKey::generate(algorithm)?;
         let mut stored = StoredKey { id: key.id().to_owned(), signs_from, created: now, sealed: None };
         stored.sealed = Some(self.table.secrets.seal(&pkcs8, algorithm, &stored)?);
         self.run(async move |change| change.add(algorithm.as_str(), &stored).await)

@@ -303,7 +303,7 @@ fn without_revoked(known: &Ring, slots: &[Slot], algorithm: Algorithm) -> Result
     let is_revoked =
         |old: &Slot| slots.iter().any(|slot| slot.key.is_none() && slot.signs_from == old.signs_from);
     let left = known.slots().iter().filter(|old| !is_revoked(old)).cloned().collect();
-    Ring::new(left).map_or_else(|| ring_of_one(SigningKey::ephemeral(algorithm)?), Ok)
+    Ring::new(left).map_or_else(|| ring_of_one(SigningKey::generate(algorithm)?.0), Ok)
 }
 
 #[cfg(test)]

@@ -22,7 +22,9 @@ use bucket::{Charge, whole_seconds};
 use governor::Quota;
 use governor::clock::Clock;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// The response field with the name and quota of the reported limit (draft-ietf-httpapi-ratelimit-headers).
@@ -87,23 +89,28 @@ pub fn admit<'l, C: Clock>(
 /// Charges the request to each limit in turn, like [`admit`]. Limits that are exact ask the shared state, and wait for
 /// the answer.
 ///
+/// The result is boxed to keep the future of ordinary requests small.
+///
 /// # Errors
 /// See [`admit`].
-pub(crate) async fn admit_exactly<'l>(
+#[cold]
+pub(crate) fn admit_exactly<'f, 'l: 'f>(
     limits: &'l [Arc<Limit>],
-    key: &LimitKey<'_>,
-    standing: &mut Standing<'l>,
-    link: Option<&Link>,
-) -> Result<(), Denial> {
-    for limit in limits {
-        let limit = limit.of(key.principal);
-        let charge = match limit.is_exact() {
-            true => limit.charge_exactly(key, link).await,
-            false => limit.charge(key),
-        };
-        standing.take(limit, charge)?;
-    }
-    Ok(())
+    key: &'f LimitKey<'_>,
+    standing: &'f mut Standing<'l>,
+    link: Option<&'f Link>,
+) -> Pin<Box<dyn Future<Output = Result<(), Denial>> + 'f>> {
+    Box::pin(async move {
+        for limit in limits {
+            let limit = limit.of(key.principal);
+            let charge = match limit.is_exact() {
+                true => limit.charge_exactly(key, link).await,
+                false => limit.charge(key),
+            };
+            standing.take(limit, charge)?;
+        }
+        Ok(())
+    })
 }
 
 /// A request's tightest limit: the limit that refused the request, otherwise the limit with the fewest requests left.

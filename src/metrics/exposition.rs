@@ -69,7 +69,7 @@ impl Exposition {
             self.push(&[itoa::Buffer::new().format(total), "\n"]);
         }
         self.series("_sum", labels, &[]);
-        self.seconds(shards.map(Durations::micros).fold(0, u64::wrapping_add));
+        self.seconds(crate::counter::total(shards.map(Durations::micros)));
         self.series("_count", labels, &[]);
         self.push(&[itoa::Buffer::new().format(total), "\n"]);
     }

@@ -4,13 +4,15 @@ use super::proxy_failure::ProxyFailure;
 use super::tls_failure::TlsFailure;
 use super::{Exposition, Kind, WorkerCounters};
 use crate::authenticate::ApiKeyOutcome;
-use crate::counter::Counter;
+use crate::counter::{Counter, total};
 use crate::forward::{StreamEnd, StreamKind};
 use crate::respond::coding::Coding;
 use std::sync::Arc;
 
 pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
+    let sum =
+        |pick: &dyn Fn(&WorkerCounters) -> &Counter| total(workers.iter().map(|worker| pick(worker).get()));
     let families: [(&'static str, &'static str, Kind, Pick); 18] = [
         ("portcullis_connections_open", "Open client connections.", Kind::Gauge, |w| &w.connections_open),
         (
@@ -102,10 +104,9 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
         ),
         ("portcullis_websockets_open", "Open WebSockets.", Kind::Gauge, |w| &w.websockets_open),
     ];
-    let sum = |pick: Pick| workers.iter().map(|worker| pick(worker).get()).fold(0, u64::wrapping_add);
     for (name, help, kind, pick) in families {
         out.family(name, help, kind);
-        out.sample(&[], sum(pick));
+        out.sample(&[], sum(&pick));
     }
     let timeouts: [(&str, Pick); 4] = [
         ("head", |w| &w.head_timeouts),
@@ -116,44 +117,38 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     let help = "Client connections closed because of a timeout, by what was awaited.";
     out.family("portcullis_connection_timeouts_total", help, Kind::Counter);
     for (waited_for, pick) in timeouts {
-        out.sample(&[("waited_for", waited_for)], sum(pick));
+        out.sample(&[("waited_for", waited_for)], sum(&pick));
     }
     let help = "Requests with an API key, by outcome.";
     out.family("portcullis_api_key_requests_total", help, Kind::Counter);
     for outcome in ApiKeyOutcome::ALL {
-        let counts = workers.iter().map(|worker| worker.api_keys[outcome as usize].get());
-        out.sample(&[("outcome", outcome.as_str())], counts.fold(0, u64::wrapping_add));
+        out.sample(&[("outcome", outcome.as_str())], sum(&|worker| &worker.api_keys[outcome as usize]));
     }
     out.family("portcullis_compressed_answers_total", "Compressed answers by coding.", Kind::Counter);
     for coding in Coding::ALL {
-        let counts = workers.iter().map(|worker| worker.compressed[coding as usize].get());
-        out.sample(&[("coding", coding.as_str())], counts.fold(0, u64::wrapping_add));
+        out.sample(&[("coding", coding.as_str())], sum(&|worker| &worker.compressed[coding as usize]));
     }
     let help = "HTTP/2 streams reset because of a timeout, by what was awaited.";
     out.family("portcullis_stream_timeouts_total", help, Kind::Counter);
-    out.sample(&[("waited_for", "reader")], sum(|worker| &worker.stream_reader_timeouts));
+    out.sample(&[("waited_for", "reader")], sum(&|worker| &worker.stream_reader_timeouts));
     let help = "Connections closed because they did not begin with an accepted PROXY header, by reason.";
     out.family("portcullis_proxy_protocol_failures_total", help, Kind::Counter);
     for failure in ProxyFailure::ALL {
-        let counts = workers.iter().map(|worker| worker.proxy_failures.of(failure).get());
-        out.sample(&[("reason", failure.as_str())], counts.fold(0, u64::wrapping_add));
+        out.sample(&[("reason", failure.as_str())], sum(&|worker| worker.proxy_failures.of(failure)));
     }
     let help = "WebSockets that ended, and long answers and uploads that the gateway ended, by reason.";
     out.family("portcullis_streams_ended_total", help, Kind::Counter);
     for kind in StreamKind::ALL {
         for end in StreamEnd::ALL {
-            let counts = workers.iter().map(|worker| worker.streams_ended[kind as usize][end as usize].get());
             let labels = [("kind", kind.as_str()), ("reason", end.as_str())];
             // The gateway does not count answers and uploads that end by themselves.
             if kind == StreamKind::WebSocket || end.is_of_token() {
-                out.sample(&labels, counts.fold(0, u64::wrapping_add));
+                out.sample(&labels, sum(&|worker| &worker.streams_ended[kind as usize][end as usize]));
             }
         }
     }
     out.family("portcullis_tls_failures_total", "Failed TLS handshakes by reason.", Kind::Counter);
     for failure in TlsFailure::ALL {
-        let count =
-            workers.iter().map(|worker| worker.tls_failures.of(failure).get()).fold(0, u64::wrapping_add);
-        out.sample(&[("reason", failure.as_str())], count);
+        out.sample(&[("reason", failure.as_str())], sum(&|worker| worker.tls_failures.of(failure)));
     }
 }

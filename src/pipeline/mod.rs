@@ -5,6 +5,7 @@
 mod access_log;
 mod body;
 mod claim;
+mod cleartext;
 mod compressed;
 mod csrf_form;
 mod endpoints;
@@ -39,16 +40,14 @@ use crate::peer::{Connection, KnownToken, Relayed, Scheme};
 use crate::policy::{Handler, Policy, Route};
 use crate::respond::compat::CompatRequest;
 use crate::respond::cors;
-use crate::route::host::Authority;
 use crate::route::{Head, Slashes};
 use crate::tls::ClientCertificate;
 use crate::websocket;
 use crate::worker::Worker;
-use bytes::Bytes;
 use exchange::{Exchange, OriginalRequest, VerdictStyle};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use progress::{Admitted, Progress};
 use record::Record;
@@ -151,7 +150,7 @@ async fn serve<'p>(
     }
     // RFC 8555 section 8.3 asks over cleartext HTTP. The answer comes before every rule of the policy.
     if worker.challenges().is_pending()
-        && let Some(answer) = validation(worker, connection, parts)
+        && let Some(answer) = cleartext::validation(worker, connection, parts)
     {
         record.is_validation();
         return Ok(answer);
@@ -166,7 +165,7 @@ async fn serve<'p>(
         && exchange.caller.scheme == Scheme::Http
         && !is_question
     {
-        return to_https(policy, exchange, &head, port, record, progress);
+        return cleartext::to_https(policy, exchange, &head, port, record, progress);
     }
     if let Some(rules) = &policy.front.client_rules {
         let admitted = stages::admit(rules, &connection.peer, connection.tls(), &head, exchange);
@@ -265,20 +264,6 @@ async fn serve<'p>(
     }
 }
 
-/// Answers an ACME server that validates a domain by HTTP-01. Returns `None` for any other request.
-#[cold]
-fn validation(worker: &Worker, connection: &Connection, parts: &Parts) -> Option<Response<Body>> {
-    if connection.peer.scheme != Scheme::Http || !matches!(parts.method, Method::GET | Method::HEAD) {
-        return None;
-    }
-    let text = worker.challenges().text(parts.uri.path())?;
-    let mut response = Response::new(Body::whole(Bytes::copy_from_slice(text.as_bytes())));
-    let kind = HeaderValue::from_static("application/octet-stream");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Some(response)
-}
-
 /// Decides about an original request, and returns the verdict for the proxy.
 async fn give_verdict<'p>(
     worker: &Worker,
@@ -357,9 +342,7 @@ async fn judge<'p, 'h>(
         let (limits, standing) = (&route.limits.by_address, &mut progress.standing);
         let admitted = match route.limits.is_exact {
             false => limit::admit(limits, &limit_key, standing),
-            true => {
-                Box::pin(limit::admit_exactly(limits, &limit_key, standing, policy.link.as_deref())).await
-            }
+            true => limit::admit_exactly(limits, &limit_key, standing, policy.link.as_deref()).await,
         };
         admitted.or_else(|denial| unless_shadowed(route, denial, progress, record))?;
     }
@@ -399,7 +382,7 @@ async fn judge<'p, 'h>(
     let (limits, standing) = (&route.limits.by_caller, &mut progress.standing);
     let admitted = match route.limits.is_exact {
         false => limit::admit(limits, &limit_key, standing),
-        true => Box::pin(limit::admit_exactly(limits, &limit_key, standing, policy.link.as_deref())).await,
+        true => limit::admit_exactly(limits, &limit_key, standing, policy.link.as_deref()).await,
     };
     admitted.or_else(|denial| unless_shadowed(route, denial, progress, record))?;
     Ok(Admitted { routed, permit, body })
@@ -453,36 +436,6 @@ fn unless_shadowed(
     record.limited(&progress.standing);
     record.shadowed(denial);
     Ok(())
-}
-
-/// Redirects a client from the cleartext port to HTTPS. The status 308 makes the client keep its method (RFC 9110
-/// section 15.4.9). Refuses a request that carries a credential.
-#[cold]
-fn to_https(
-    policy: &Policy,
-    exchange: &Exchange,
-    head: &Head<'_>,
-    port: u16,
-    record: &mut Record,
-    progress: &mut Progress<'_>,
-) -> Result<Response<Body>, Rejection> {
-    if let Err(denial) = stages::redirect(policy, head) {
-        if let Ok(routed) = stages::find(policy, head) {
-            progress.routed(*routed.found.entry, record);
-        }
-        return Err(denial.into());
-    }
-    let asked = exchange.relayed.as_deref().and_then(|relayed| relayed.host.as_deref());
-    let asked = asked.and_then(|asked| Authority::parse(asked).ok()).map(|authority| authority.host);
-    let host = asked.as_deref().or(head.host.as_deref()).ok_or(Denial::BadRequest(Malformed::Host))?;
-    let port = if port == 443 { String::new() } else { format!(":{port}") };
-    let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
-    let location = format!("https://{host}{port}{}{query}", head.path);
-    let location = HeaderValue::try_from(location).map_err(|_| Denial::BadRequest(Malformed::Target))?;
-    let mut response = Response::new(Body::whole(Bytes::new()));
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    response.headers_mut().insert(header::LOCATION, location);
-    Ok(response)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::authenticate::Algorithm;
 use proptest::prelude::*;
 
 fn slot(signs_from: u64) -> Slot {
-    let key = SigningKey::ephemeral(Algorithm::EdDSA).unwrap();
+    let key = SigningKey::generate(Algorithm::EdDSA).unwrap().0;
     Slot { signs_from, id: key.id().into(), key: Some(Arc::new(key)) }
 }
 
