@@ -25,6 +25,7 @@ mod mirror;
 mod private;
 mod profile;
 mod resources;
+mod route_list;
 mod routes;
 mod rule;
 mod secrets;

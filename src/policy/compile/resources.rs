@@ -2,11 +2,11 @@
 
 use super::Faults;
 use super::counters::CounterRegistry;
+use super::route_list::{RouteList, own_route};
+use crate::authenticate::Issuer;
 use crate::authenticate::dpop;
-use crate::authenticate::{Access, Issuer};
-use crate::authorize::{Check, Rule};
+use crate::authorize::Check;
 use crate::config::file::{File, ResourceSection};
-use crate::limit::Limits;
 use crate::policy::resource::{ProtectedResource, WELL_KNOWN};
 use crate::policy::{Handler, Route};
 use crate::route::host::{Authority, is_own_machine};
@@ -27,8 +27,7 @@ pub(super) fn compile(
     file: &File,
     issuers: &[Issuer],
     registry: &CounterRegistry,
-    routes: &mut Vec<Route>,
-    entries: &mut Vec<(Matcher, usize)>,
+    list: &mut RouteList,
     faults: &mut Faults<'_>,
 ) -> Vec<Arc<ProtectedResource>> {
     if file.resource.len() > RESOURCES_MAX {
@@ -36,7 +35,7 @@ pub(super) fn compile(
         faults.fault("too_many", "resource", found, format!("use at most {RESOURCES_MAX}"));
     }
     let mut resources: Vec<Arc<ProtectedResource>> = Vec::new();
-    let forwarded = routes.len();
+    let forwarded = list.routes().len();
     for (name, table) in &file.resource {
         let key = format!("resource.{name}");
         let Some((identifier, host, path)) = identifier(&key, table, faults) else { continue };
@@ -47,7 +46,7 @@ pub(super) fn compile(
         }
         let issuers = issuers_of(&key, table, issuers, faults);
         let below: Vec<&Route> =
-            routes[..forwarded].iter().filter(|route| is_below(route, &host, &path)).collect();
+            list.routes()[..forwarded].iter().filter(|route| is_below(route, &host, &path)).collect();
         if below.is_empty() {
             faults.warn(
                 "unused",
@@ -74,9 +73,10 @@ pub(super) fn compile(
             host: host.into(),
             path: path.into(),
         });
-        if let Some(route) = route(name, &resource, routes.len(), registry) {
-            entries.push((route.matcher.clone(), route.index));
-            routes.push(route);
+        if let Some(matcher) = matcher(&resource) {
+            let handler = Handler::Publish(resource.clone());
+            let route = own_route(format!("resource:{name}"), matcher.clone(), handler, registry);
+            list.add_own(route, [matcher]);
             resources.push(resource);
         }
     }
@@ -226,34 +226,12 @@ fn metadata(
     Value::Object(document).to_string()
 }
 
-/// Creates the route of the metadata. Its host and path are literals, so no other route is more specific.
-fn route(
-    name: &str,
-    resource: &Arc<ProtectedResource>,
-    index: usize,
-    registry: &CounterRegistry,
-) -> Option<Route> {
-    let name: Arc<str> = Arc::from(format!("resource:{name}"));
-    let matcher = Matcher {
+/// Returns the matcher of the metadata. Its host and path are literals, so no other route is more specific.
+fn matcher(resource: &ProtectedResource) -> Option<Matcher> {
+    Some(Matcher {
         host: HostPattern::parse(&resource.host).ok()?,
         path: PathPattern::parse(&format!("{WELL_KNOWN}{}", resource.path)).ok()?,
         methods: Methods::parse(&["GET", "HEAD", "OPTIONS"]).ok()?,
         fields: Fields::default(),
-    };
-    Some(Route {
-        counters: registry.of(&name),
-        name,
-        index,
-        matcher,
-        limits: Limits::default(),
-        credential_policy: Access::Public.into(),
-        rule: Rule::default(),
-        handler: Handler::Publish(resource.clone()),
-        login_page: false,
-        csrf_field: None,
-        shadow: None,
-        cors: None,
-        maintenance: None,
-        compression: None,
     })
 }

@@ -3,34 +3,33 @@
 use super::counters::CounterRegistry;
 use super::credential_policy::{check_login, sources};
 use super::limits::{NamedLimits, chosen_limits};
+use super::route_list::RouteList;
+use super::rule::{NamedRules, RuleContext};
 use super::trust::{Claims, is_reserved};
 use super::upstreams::{Audiences, Upstreams};
 use super::{Faults, endpoints, files, identity_choice, mirror, resources, rule, shaping, signals, split};
-use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Source, Sources, digest_of};
+use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Source, Sources};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
 use crate::forward::{Delivery, Destination, strip};
 use crate::policy::{Handler, ProtectedResource, Route};
 use crate::respond::cors::Cors;
+use crate::respond::redirect::Redirect;
 use crate::route::field::is_word;
-use crate::route::{Fields, Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
+use crate::route::{Fields, HostPattern, Matcher, Methods, PathPattern, RouteTable};
 use crate::signals::Receiver;
 use http::{HeaderName, HeaderValue, Method};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
-
-/// The maximum number of distinct methods in a policy. About forty methods are registered.
-const METHODS_MAX: usize = 100;
-/// The maximum number of distinct `headers` in a policy. They are compared pairwise, and a review tries each of them.
-const HEADERS_MAX: usize = 100;
 
 /// The compiled parts that routes refer to.
 pub(super) struct References<'r> {
     pub(super) upstreams: &'r Upstreams,
     pub(super) audiences: &'r Audiences,
     pub(super) limits: &'r NamedLimits,
-    pub(super) rule: rule::RuleContext<'r>,
+    pub(super) rule: RuleContext<'r>,
     pub(super) settings: Option<&'r IssuerSettings>,
     pub(super) issuers: &'r [Issuer],
     pub(super) receivers: &'r [Arc<Receiver>],
@@ -40,6 +39,15 @@ pub(super) struct References<'r> {
     pub(super) counters: CounterRegistry,
 }
 
+/// The parts of the file that all routes use.
+struct Common<'c> {
+    file: &'c File,
+    references: &'c References<'c>,
+    /// The places of tokens on routes that list none.
+    sources: Sources,
+    rules: NamedRules<'c>,
+}
+
 /// Compiles the routes and the route table. The table is `None` if two routes conflict.
 pub(super) fn compile(
     file: &File,
@@ -47,19 +55,7 @@ pub(super) fn compile(
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> (Vec<Route>, Vec<Arc<ProtectedResource>>, Option<RouteTable<usize>>) {
-    let References {
-        upstreams,
-        audiences,
-        limits,
-        rule: context,
-        settings,
-        issuers,
-        receivers,
-        api_key_header,
-        cors,
-        counters,
-    } = references;
-    let (settings, limits, api_key_header) = (*settings, *limits, *api_key_header);
+    let References { limits, settings, issuers, receivers, api_key_header, counters, .. } = references;
     if file.route.is_empty() {
         faults.fault(
             "no_routes",
@@ -68,17 +64,16 @@ pub(super) fn compile(
             "add a [[route]] with path and upstream",
         );
     }
-    let usual_sources = match &file.policy.sources {
-        Some(list) => sources("policy.sources", list, settings, api_key_header, faults),
+    let sources = match &file.policy.sources {
+        Some(list) => sources("policy.sources", list, *settings, *api_key_header, faults),
         None => Sources {
             others: api_key_header.iter().map(|name| Source::ApiKey((*name).clone())).collect(),
             ..Sources::default()
         },
     };
-    let rules = rule::named(context, claims, faults);
-    let mut routes = Vec::new();
-    let mut entries = Vec::new();
-    let mut positions = Vec::new();
+    let rules = rule::named(&references.rule, claims, faults);
+    let common = Common { file, references, sources, rules };
+    let mut list = RouteList::default();
     let mut names: HashMap<&str, usize> = HashMap::new();
     for (index, table) in file.route.iter().enumerate() {
         let key = format!("route[{index}]");
@@ -91,260 +86,178 @@ pub(super) fn compile(
                 "a unique name: logs and metrics identify routes by it",
             );
         }
-        // Compiles every part before the route is skipped, so that all faults of the route are reported.
-        let matcher = matcher(&key, table, context.identity, faults);
-        let redirect = match (&table.redirect, &matcher) {
-            (Some(template), Some(matcher)) => {
-                Some(shaping::redirect(&key, table, template, matcher.path.params(), faults))
-            }
-            (Some(_), None) => Some(None),
-            (None, _) => None,
-        };
-        let folder = match table.files.is_empty() {
-            true => None,
-            false => Some(files::folder(&key, table, file, faults)),
-        };
-        let matcher = match (matcher, &folder) {
-            (Some(matcher), Some(_)) => {
-                Some(Matcher { methods: files::methods(&key, &matcher.methods, faults), ..matcher })
-            }
-            (matcher, _) => matcher,
-        };
-        let destination = if redirect.is_some() || folder.is_some() {
-            Some(Destination::Echo)
-        } else {
-            destination(&key, &table.upstream, upstreams, faults)
-        };
-        let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
-        let sources = match &table.sources {
-            Some(list) => sources(&format!("{key}.sources"), list, settings, api_key_header, faults),
-            None => usual_sources.clone(),
-        };
-        let route = rule::RouteContext { matcher: matcher.as_ref(), sources: &sources };
-        let rule = rule::compile(&key, table, &route, &rules, context, claims, faults);
-        check_login(&key, table, &sources, settings, faults);
-        let rewrite = shaping::rewrite(&key, table, faults);
-        let request_fields = shaping::request_fields(&key, table, context.identity, faults);
-        let answer_fields = shaping::answer_fields(&key, table, file, context.identity, faults);
-        if table.pass_authorization && table.access != file::Access::Public {
-            // The upstream could trust an identity in `Authorization` that the gateway has not verified.
-            faults.fault(
-                "impossible_rule",
-                &format!("{key}.pass_authorization"),
-                "set on a route whose credentials the gateway reads itself",
-                "access = \"public\" for a service with its own login, or [identity] forward_token",
-            );
+        if let Some(route) = route(&key, name, table, &common, claims, faults) {
+            list.add(index, route);
         }
-        let mirror = mirror::compile(&key, table, upstreams, faults);
-        let split = split::compile(&key, table, upstreams, context.identity, claims, faults);
-        if table.websocket {
-            let shares = split.iter().flat_map(split::Draft::destinations);
-            for destination in destination.iter().chain(shares) {
-                websocket(&key, destination, faults);
-            }
-            websocket_method(&key, matcher.as_ref(), faults);
-        }
-        let cors = super::cors::chosen(&key, table, cors, faults);
-        let maintenance = shaping::maintenance(&key, table, faults);
-        let compression = super::compression::compile(&key, table, faults);
-        let choice = identity_choice::choice(&key, table, file, context.identity, faults);
-        let audience = |upstream: &str| {
-            let audience = audiences.get(upstream)?;
-            Some(match &choice {
-                Some(choice) => Arc::new(audience.receiving(choice.clone())),
-                None => audience.clone(),
-            })
-        };
-        let (Some(matcher), Some(destination), Some(rule)) = (matcher, destination, rule) else { continue };
-        let handler = match (redirect, folder, audience(&table.upstream)) {
-            (Some(Some(redirect)), ..) => Handler::Redirect(redirect),
-            (None, Some(Some(root)), _) => {
-                Handler::Files(Box::new(files::compile(table, root, rewrite, answer_fields)))
-            }
-            (None, None, Some(own)) => {
-                let delivery = Delivery {
-                    destination,
-                    split: None,
-                    mirror: mirror.and_then(|draft| draft.complete(audience)),
-                    rewrite,
-                    request_fields,
-                    answer_fields,
-                    pass_authorization: table.pass_authorization,
-                    timeout: table.timeout.map(Into::into),
-                    websocket: table.websocket,
-                    ends_with_token: table.streams == file::Streams::Expiry,
-                    silence: table.silence.map(Into::into),
-                    audience: own,
-                };
-                Handler::Forward(match split {
-                    Some(draft) => draft.complete(delivery, audience),
-                    None => delivery,
-                })
-            }
-            (Some(None), ..) | (None, Some(None), _) | (None, None, None) => continue,
-        };
-        let name: Arc<str> = Arc::from(name);
-        let route = Route {
-            counters: counters.of(&name),
-            name,
-            index: routes.len(),
-            matcher: matcher.clone(),
-            limits,
-            credential_policy: CredentialPolicy {
-                access: match table.access {
-                    file::Access::Authenticated => Access::Authenticated,
-                    file::Access::Optional => Access::Optional,
-                    file::Access::Public => Access::Public,
-                },
-                sources,
-            },
-            rule,
-            handler,
-            login_page: table.login.is_some(),
-            csrf_field: table.csrf_field.as_deref().map(Into::into),
-            shadow: match table.mode.unwrap_or(file.policy.mode) {
-                file::Mode::Shadow => Some(ShadowMode::new()),
-                file::Mode::Enforce => None,
-            },
-            cors,
-            maintenance,
-            compression,
-        };
-        entries.push((matcher, routes.len()));
-        positions.push(Some(index));
-        routes.push(route);
     }
-    let methods: HashSet<&Method> = entries.iter().flat_map(|(matcher, _)| listed(matcher)).collect();
-    if methods.len() > METHODS_MAX {
-        faults.fault(
-            "too_many",
-            "route",
-            format!("{} different methods in the file", methods.len()),
-            format!("use at most {METHODS_MAX}: every route for all methods is tested with each of them"),
-        );
-    }
+    list.check_methods(faults);
     if let Some(settings) = settings {
-        endpoints::compile(file, settings, limits, counters, &mut routes, &mut entries, faults);
+        endpoints::compile(file, settings, limits, counters, &mut list, faults);
     }
-    signals::routes(file, receivers, limits, counters, &mut routes, &mut entries, faults);
-    let resources = resources::compile(file, issuers, counters, &mut routes, &mut entries, faults);
-    positions.resize(entries.len(), None);
-    let sets: HashSet<&Fields> = entries.iter().map(|(matcher, _)| &matcher.fields).collect();
-    if sets.len() > HEADERS_MAX {
-        faults.fault(
-            "too_many",
-            "route",
-            format!("{} different sets of headers in the file", sets.len()),
-            format!("use at most {HEADERS_MAX}: each is compared with the others"),
-        );
-        return (routes, resources, None);
-    }
-    let entry_routes: Vec<usize> = entries.iter().map(|(_, route)| *route).collect();
-    let table = match RouteTable::build(entries) {
-        Ok(table) => {
-            for entries in table.grouped() {
-                let own = entries.iter().any(|&entry| positions[entry].is_none());
-                for index in entries.iter().filter(|_| own).filter_map(|&entry| positions[entry]) {
-                    faults.fault(
-                        "same_route",
-                        &format!("route[{index}].path"),
-                        "matches an endpoint of the gateway, whose path no headers divide",
-                        "use another path, or move the endpoint in [authority] paths",
-                    );
-                }
-            }
-            Some(table.guarding(|index| guard(&routes[*index])))
-        }
-        Err(conflicts) => {
-            for conflict in conflicts {
-                let (one, other) = match (positions[conflict.first], positions[conflict.second]) {
-                    (Some(one), Some(other)) => (one, other),
-                    (Some(index), None) | (None, Some(index)) => {
-                        faults.fault(
-                            "same_route",
-                            &format!("route[{index}].path"),
-                            "matches an endpoint of the gateway",
-                            "use another path, or move the endpoint in [authority] paths or [signals]; the metadata of a [resource] cannot move",
-                        );
-                        continue;
-                    }
-                    (None, None) => {
-                        faults.fault(
-                            "same_route",
-                            "authority.paths",
-                            "two endpoints have the same path",
-                            "a separate path for each",
-                        );
-                        continue;
-                    }
-                };
-                let named = &routes[entry_routes[conflict.first]].name;
-                if conflict.by_fields {
-                    faults.fault(
-                        "same_route",
-                        &format!("route[{other}].headers"),
-                        format!("a request may have these headers and those of route \"{named}\", and neither route is more specific"),
-                        format!("let one of them require all headers of the other, or different values of one header (the other is route {})", one + 1),
-                    );
-                    continue;
-                }
-                faults.fault(
-                    "same_route",
-                    &format!("route[{other}].path"),
-                    format!("matches the same host, path and method as route \"{named}\"",),
-                    format!(
-                        "remove one of them, or give them different methods (the other is route {})",
-                        one + 1
-                    ),
-                );
-            }
-            None
-        }
-    };
+    signals::routes(file, receivers, limits, counters, &mut list, faults);
+    let resources = resources::compile(file, issuers, counters, &mut list, faults);
+    let (routes, table) = list.build(faults);
     (routes, resources, table)
 }
 
-/// Returns digests of a route's servers and requirements, for comparison with other routes.
-fn guard(route: &Route) -> Guard {
-    let digest = |parts: &[String]| {
-        let digest = digest_of(parts.join("\n"));
-        digest.first_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()
+/// Compiles a route. Every part is compiled before the first fault ends the function, so that all faults of the route
+/// are reported.
+fn route(
+    key: &str,
+    name: &str,
+    table: &RouteSection,
+    common: &Common<'_>,
+    claims: &mut Claims,
+    faults: &mut Faults<'_>,
+) -> Option<Route> {
+    let References { limits, rule: context, settings, api_key_header, cors, counters, .. } =
+        common.references;
+    let mut matcher = matcher(key, table, context.identity, faults);
+    let service = service(key, table, matcher.as_mut(), common, faults);
+    let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
+    let sources = match &table.sources {
+        Some(list) => sources(&format!("{key}.sources"), list, *settings, *api_key_header, faults),
+        None => common.sources.clone(),
     };
-    let before = match &route.handler {
-        Handler::Answer(endpoint) => vec![format!("{endpoint:?}")],
-        Handler::Files(files) => vec![format!("files {}", files.root.display())],
-        Handler::Publish(resource) => vec![resource.metadata_url.to_string()],
-        Handler::Redirect(_) => vec!["redirect".to_owned(), route.name.to_string()],
-        Handler::Receive(receiver, kind) => vec![format!("{} {kind:?}", receiver.name)],
-        Handler::Forward(delivery) => {
-            let servers = |delivery: &Delivery| match &delivery.destination {
-                Destination::Echo => vec!["echo".to_owned()],
-                Destination::Upstream(upstream) => upstream.addresses(),
-            };
-            let mut servers: Vec<_> = delivery.alternatives().flat_map(servers).collect();
-            servers.sort_unstable();
-            servers.dedup();
-            servers
+    let facts = rule::RouteContext { matcher: matcher.as_ref(), sources: &sources };
+    let rule = rule::compile(key, table, &facts, &common.rules, context, claims, faults);
+    check_login(key, table, &sources, *settings, faults);
+    let handler = handler(key, table, service, matcher.as_ref(), common, claims, faults);
+    let cors = super::cors::chosen(key, table, cors, faults);
+    let maintenance = shaping::maintenance(key, table, faults);
+    let compression = super::compression::compile(key, table, faults);
+    let access = match table.access {
+        file::Access::Authenticated => Access::Authenticated,
+        file::Access::Optional => Access::Optional,
+        file::Access::Public => Access::Public,
+    };
+    let name: Arc<str> = Arc::from(name);
+    Some(Route {
+        counters: counters.of(&name),
+        name,
+        // The list of routes sets it.
+        index: 0,
+        matcher: matcher?,
+        limits,
+        credential_policy: CredentialPolicy { access, sources },
+        rule: rule?,
+        handler: handler?,
+        login_page: table.login.is_some(),
+        csrf_field: table.csrf_field.as_deref().map(Into::into),
+        shadow: match table.mode.unwrap_or(common.file.policy.mode) {
+            file::Mode::Shadow => Some(ShadowMode::new()),
+            file::Mode::Enforce => None,
+        },
+        cors,
+        maintenance,
+        compression,
+    })
+}
+
+/// The service of a route, without the settings of its requests.
+enum Service {
+    Redirect(Redirect),
+    Files(PathBuf),
+    Upstream(Destination),
+}
+
+/// Compiles the service of a route. A route with files covers only the methods that read them.
+fn service(
+    key: &str,
+    table: &RouteSection,
+    matcher: Option<&mut Matcher>,
+    common: &Common<'_>,
+    faults: &mut Faults<'_>,
+) -> Option<Service> {
+    let params = matcher.as_ref().map(|matcher| matcher.path.params().to_owned());
+    let folder = match table.files.is_empty() {
+        true => None,
+        false => {
+            if let Some(matcher) = matcher {
+                matcher.methods = files::methods(key, &matcher.methods, faults);
+            }
+            Some(files::folder(key, table, common.file, faults))
         }
     };
-    let asks = || {
-        let checks = route.rule.checks().iter().map(ToString::to_string);
-        digest(
-            &std::iter::once(format!("{:?}", route.credential_policy.access))
-                .chain(checks)
-                .collect::<Vec<_>>(),
-        )
-    };
-    Guard {
-        before: digest(&before),
-        asks: (route.credential_policy.access != Access::Public).then(asks),
-        is_lax: route.shadow.is_some(),
+    match (&table.redirect, folder) {
+        (Some(template), _) => {
+            shaping::redirect(key, table, template, &params?, faults).map(Service::Redirect)
+        }
+        (None, Some(folder)) => folder.map(Service::Files),
+        (None, None) => {
+            destination(key, &table.upstream, common.references.upstreams, faults).map(Service::Upstream)
+        }
     }
 }
 
-/// Returns the listed methods. Empty if the route covers all methods.
-fn listed(matcher: &Matcher) -> impl Iterator<Item = &Method> {
-    matcher.methods.iter().filter(|_| !matcher.methods.is_any())
+/// Compiles the handler of a route. `service` is `None` if its fault has already been reported.
+fn handler(
+    key: &str,
+    table: &RouteSection,
+    service: Option<Service>,
+    matcher: Option<&Matcher>,
+    common: &Common<'_>,
+    claims: &mut Claims,
+    faults: &mut Faults<'_>,
+) -> Option<Handler> {
+    let References { upstreams, audiences, rule: RuleContext { file, identity }, .. } = common.references;
+    let rewrite = shaping::rewrite(key, table, faults);
+    let request_fields = shaping::request_fields(key, table, identity, faults);
+    let answer_fields = shaping::answer_fields(key, table, file, identity, faults);
+    if table.pass_authorization && table.access != file::Access::Public {
+        // The upstream could trust an identity in `Authorization` that the gateway has not verified.
+        faults.fault(
+            "impossible_rule",
+            &format!("{key}.pass_authorization"),
+            "set on a route whose credentials the gateway reads itself",
+            "access = \"public\" for a service with its own login, or [identity] forward_token",
+        );
+    }
+    let mirror = mirror::compile(key, table, upstreams, faults);
+    let split = split::compile(key, table, upstreams, identity, claims, faults);
+    if table.websocket {
+        let own = match &service {
+            Some(Service::Upstream(destination)) => Some(destination),
+            Some(Service::Redirect(_) | Service::Files(_)) | None => None,
+        };
+        for destination in own.into_iter().chain(split.iter().flat_map(split::Draft::destinations)) {
+            websocket(key, destination, faults);
+        }
+        websocket_method(key, matcher, faults);
+    }
+    let choice = identity_choice::choice(key, table, file, identity, faults);
+    let audience = |upstream: &str| {
+        let audience = audiences.get(upstream)?;
+        Some(match &choice {
+            Some(choice) => Arc::new(audience.receiving(choice.clone())),
+            None => audience.clone(),
+        })
+    };
+    let destination = match service? {
+        Service::Redirect(redirect) => return Some(Handler::Redirect(redirect)),
+        Service::Files(root) => {
+            return Some(Handler::Files(Box::new(files::compile(table, root, rewrite, answer_fields))));
+        }
+        Service::Upstream(destination) => destination,
+    };
+    let delivery = Delivery {
+        destination,
+        split: None,
+        mirror: mirror.and_then(|draft| draft.complete(audience)),
+        rewrite,
+        request_fields,
+        answer_fields,
+        pass_authorization: table.pass_authorization,
+        timeout: table.timeout.map(Into::into),
+        websocket: table.websocket,
+        ends_with_token: table.streams == file::Streams::Expiry,
+        silence: table.silence.map(Into::into),
+        audience: audience(&table.upstream)?,
+    };
+    Some(Handler::Forward(match split {
+        Some(draft) => draft.complete(delivery, audience),
+        None => delivery,
+    }))
 }
 
 /// Returns the name of a route. The default is the path.

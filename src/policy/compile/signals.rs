@@ -4,12 +4,11 @@ use super::Faults;
 use super::authorities::Authorities;
 use super::counters::CounterRegistry;
 use super::endpoint_limits;
-use super::endpoints::hosts_of;
 use super::key_sources::{self, KeySources, Times, Wish};
 use super::limits::{NamedLimits, chosen_limits};
+use super::route_list::{RouteList, on_each, own_route};
 use super::trust::resolve;
-use crate::authenticate::{Access, Issuer, KeySet, Tenants, digest_of};
-use crate::authorize::Rule;
+use crate::authenticate::{Issuer, KeySet, Tenants, digest_of};
 use crate::config::file::{File, OpaqueSubject, SignalsSection};
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
@@ -295,11 +294,10 @@ pub(super) fn routes(
     receivers: &[Arc<Receiver>],
     limits: &NamedLimits,
     registry: &CounterRegistry,
-    routes: &mut Vec<Route>,
-    entries: &mut Vec<(Matcher, usize)>,
+    list: &mut RouteList,
     faults: &mut Faults<'_>,
 ) {
-    let hosts = hosts_of(entries);
+    let hosts = list.hosts();
     for (name, table) in &file.signals {
         let limits = match &table.rate_limits {
             Some(names) => chosen_limits(&format!("signals.{name}.rate_limits"), names, limits, faults),
@@ -325,40 +323,15 @@ pub(super) fn routes(
             // A receiver with a fault has no routes. The policy is then not served.
             let Some(receiver) = receivers.iter().find(|receiver| *receiver.name == **name) else { continue };
             let Ok(methods) = Methods::parse(&["POST"]) else { continue };
-            let name: Arc<str> = Arc::from(match kind {
+            let name = match kind {
                 SignalKind::EventToken => format!("signals:{name}"),
                 SignalKind::LogoutToken => format!("signals:{name}:logout"),
-            });
-            for host in &hosts {
-                let matcher = Matcher {
-                    host: host.clone(),
-                    path: pattern.clone(),
-                    methods: methods.clone(),
-                    fields: Fields::default(),
-                };
-                entries.push((matcher, routes.len()));
-            }
-            routes.push(Route {
-                counters: registry.of(&name),
-                name,
-                index: routes.len(),
-                matcher: Matcher {
-                    host: HostPattern::Any,
-                    path: pattern,
-                    methods,
-                    fields: Fields::default(),
-                },
-                limits: limits.clone(),
-                credential_policy: Access::Public.into(),
-                rule: Rule::default(),
-                handler: Handler::Receive(receiver.clone(), kind),
-                login_page: false,
-                csrf_field: None,
-                shadow: None,
-                cors: None,
-                maintenance: None,
-                compression: None,
-            });
+            };
+            let (host, fields) = (HostPattern::Any, Fields::default());
+            let matcher = Matcher { host, path: pattern, methods, fields };
+            let handler = Handler::Receive(receiver.clone(), kind);
+            let route = own_route(name, matcher.clone(), handler, registry);
+            list.add_own(Route { limits: limits.clone(), ..route }, on_each(&hosts, &matcher));
         }
     }
 }
