@@ -50,6 +50,7 @@ use crate::config::{Loaded, PolicyDigest};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::keyring::MissingKey;
 use crate::limit::Limit;
+use authorities::Authorities;
 use std::sync::Arc;
 
 /// The maximum number of distinct claims. Each cached token stores a value for each claim.
@@ -127,7 +128,8 @@ fn compile_policy(
     let file = &loaded.file;
     let mut faults = Faults::of(loaded);
 
-    let mut settings = server::settings(file, &mut faults);
+    let mut authorities = Authorities::default();
+    let mut settings = server::settings(file, &mut authorities, &mut faults);
     let origins = authority::origins("policy.origins", &file.policy.origins, &mut faults);
     let front = server::front(file, &settings.tls, &mut faults);
     let settings_before = before.and_then(|before| before.issuer_settings.as_deref());
@@ -137,15 +139,18 @@ fn compile_policy(
         authority::compile(file, missing_key, settings_before, &marks, &mut faults).map(Arc::new);
     let mut claims = trust::Claims::default();
     let (identity, proofs) = trust::identity(file, &mut claims, issuer_settings.as_deref(), &mut faults);
+    let trust_before = before.map(|before| &*before.trust);
     let mut issuers =
-        trust::issuers(file, issuer_settings.as_deref(), before.map(|before| &*before.trust), &mut faults);
-    let receivers = signals::compile(file, &mut issuers, before, &mut faults);
+        trust::issuers(file, issuer_settings.as_deref(), trust_before, &mut authorities, &mut faults);
+    let receivers = signals::compile(file, &mut issuers, before, &mut authorities, &mut faults);
     let api_keys = api_keys::compile(file, before, &mut faults);
     let dpop = dpop::compile(file, &mut faults);
-    let shared_settings = shared::compile(file, &mut faults);
+    let shared_settings = shared::compile(file, &mut authorities, &mut faults);
     let counters = counters::CounterRegistry::after(before, settings.cores);
     let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
-    let upstreams = upstreams::compile(file, &mut claims, upstreams_before, counters.cores(), &mut faults);
+    let cores = counters.cores();
+    let upstreams =
+        upstreams::compile(file, &mut claims, upstreams_before, cores, &mut authorities, &mut faults);
     let audiences = upstreams::audiences(file, &mut faults);
     // The fleet is the same after a reload, so the limits keep their counts.
     let fleet_before = before.and_then(|before| before.fleet.clone());

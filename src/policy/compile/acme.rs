@@ -15,7 +15,11 @@ use zeroize::Zeroizing;
 const KEY: &str = "tls.acme";
 
 /// Returns the settings of the order, if the policy has one.
-pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Arc<Settings>> {
+pub(super) fn compile<'f>(
+    file: &'f File,
+    known: &mut Authorities<'f>,
+    faults: &mut Faults<'_>,
+) -> Option<Arc<Settings>> {
     let table = file.tls.as_ref()?.acme.as_ref()?;
     let fault_count = faults.fault_count;
     listener(table, file, faults);
@@ -35,7 +39,7 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Arc<Settin
         );
     }
     key_sources::check_networks(KEY, &table.private_networks, faults);
-    let (roots, authorities) = Authorities::default().of(KEY, "directory", table.ca.as_deref(), faults)?;
+    let (roots, authorities) = known.of(KEY, "directory", table.ca.as_deref(), faults)?;
     if faults.fault_count > fault_count {
         return None;
     }

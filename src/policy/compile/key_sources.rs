@@ -45,10 +45,10 @@ pub(super) fn unused(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) 
 }
 
 /// The key sources of the new policy and of the previous policy.
-pub(super) struct KeySources<'f> {
+pub(super) struct KeySources<'k, 'f> {
     before: Vec<Arc<KeySource>>,
     state: &'f str,
-    pub(super) authorities: Authorities<'f>,
+    pub(super) authorities: &'k mut Authorities<'f>,
 }
 
 /// The settings of a key URL in a policy.
@@ -78,10 +78,14 @@ impl Times {
     }
 }
 
-impl<'f> KeySources<'f> {
+impl<'k, 'f> KeySources<'k, 'f> {
     /// Creates a collection from the sources of the previous policy.
-    pub(super) fn after(file: &'f File, before: Vec<Arc<KeySource>>) -> Self {
-        Self { before, state: &file.state.dir, authorities: Authorities::default() }
+    pub(super) fn after(
+        file: &'f File,
+        before: Vec<Arc<KeySource>>,
+        authorities: &'k mut Authorities<'f>,
+    ) -> Self {
+        Self { before, state: &file.state.dir, authorities }
     }
 
     /// Returns the key source of an issuer and its last valid key set. The set is empty if none was fetched yet.

@@ -1,5 +1,6 @@
 //! Compiles `[server]`, `[tls]` and `[log]`: the listeners, their bounds and the common settings.
 
+use super::authorities::Authorities;
 use super::{Faults, acme, certificates, private};
 use crate::config::file::{self, File};
 use crate::config::network::Cidr;
@@ -154,7 +155,11 @@ fn decisions(file: &File, faults: &mut Faults<'_>) -> usize {
 }
 
 /// Compiles the settings. The caller adds the files to watch, because the rest of the policy names them.
-pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
+pub(super) fn settings<'f>(
+    file: &'f File,
+    authorities: &mut Authorities<'f>,
+    faults: &mut Faults<'_>,
+) -> ServerSettings {
     let server = &file.server;
     let bounds = &server.bounds;
     let https = server.https.addresses().to_vec();
@@ -232,7 +237,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
     }
     let tls = file.tls.clone().unwrap_or_default();
     let certificates = certificates::compile(file, faults);
-    let acme = acme::compile(file, faults);
+    let acme = acme::compile(file, authorities, faults);
     private::check_state_dir(file, faults);
     let min_version = match tls.min_version {
         TlsVersion::Tls12 => MinVersion::Tls12,

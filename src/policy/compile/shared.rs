@@ -25,7 +25,11 @@ const SERVERS_MAX: usize = 32;
 const PREFIX_MAX: usize = 64;
 
 /// Compiles the section, if the file has it.
-pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Arc<SharedSettings>> {
+pub(super) fn compile<'f>(
+    file: &'f File,
+    authorities: &mut Authorities<'f>,
+    faults: &mut Faults<'_>,
+) -> Option<Arc<SharedSettings>> {
     let table = file.shared.as_ref()?;
     let servers = servers(table, faults);
     let login = login("", table.user.as_deref(), table.password.as_ref(), faults);
@@ -47,7 +51,7 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Arc<Shared
     }
     let (servers, key) = servers?;
     let trusted = match uses_tls(&servers) {
-        true => Some(trusted(table, key, faults)?),
+        true => Some(trusted(table, key, authorities, faults)?),
         false => None,
     };
     Some(Arc::new(SharedSettings {
@@ -187,8 +191,13 @@ fn uses_tls(servers: &Servers) -> bool {
     }
 }
 
-fn trusted(table: &SharedSection, key: &str, faults: &mut Faults<'_>) -> Option<Trusted> {
-    let (roots, digest_of_roots) = Authorities::default().of("shared", key, table.ca.as_deref(), faults)?;
+fn trusted<'f>(
+    table: &'f SharedSection,
+    key: &str,
+    authorities: &mut Authorities<'f>,
+    faults: &mut Faults<'_>,
+) -> Option<Trusted> {
+    let (roots, digest_of_roots) = authorities.of("shared", key, table.ca.as_deref(), faults)?;
     let pem = match &table.ca {
         Some(ca) => match stable_file::read(&faults.file(ca), ByteSize::bytes(4 << 20)) {
             Ok(pem) => Some(pem.into()),

@@ -34,10 +34,11 @@ const LIFETIME_MAX: u64 = 30 * 24 * 3600;
 
 /// Compiles the receivers, and limits the lifetime of their issuers' tokens. A receiver of the previous policy
 /// (`before`) keeps its state.
-pub(super) fn compile(
-    file: &File,
+pub(super) fn compile<'f>(
+    file: &'f File,
     issuers: &mut [Issuer],
     before: Option<&Policy>,
+    authorities: &mut Authorities<'f>,
     faults: &mut Faults<'_>,
 ) -> Vec<Arc<Receiver>> {
     if file.signals.len() > RECEIVERS_MAX {
@@ -51,7 +52,7 @@ pub(super) fn compile(
         }
     }
     let sources = known.iter().filter_map(|receiver| Some(receiver.keys.own_source()?.0.clone()));
-    let mut sources = KeySources::after(file, sources.collect());
+    let mut sources = KeySources::after(file, sources.collect(), authorities);
     let compiled = file.signals.iter().filter_map(|(name, table)| {
         let mut receiver = receiver(name, table, issuers, &mut sources, faults)?;
         if let Some(known) =
@@ -74,7 +75,7 @@ fn receiver<'f>(
     name: &str,
     table: &'f SignalsSection,
     issuers: &[Issuer],
-    sources: &mut KeySources<'f>,
+    sources: &mut KeySources<'_, 'f>,
     faults: &mut Faults<'_>,
 ) -> Option<Receiver> {
     let key = format!("signals.{name}");
@@ -134,7 +135,7 @@ fn receiver<'f>(
     let keys = keys(name, table, issuer, sources, faults);
     let push_secret =
         table.push_secret.as_ref().map(|secret| resolve(&at("push_secret"), secret, faults).map(digest_of));
-    let poll = table.poll.as_ref().map(|url| poll(&key, url, table, &mut sources.authorities, faults));
+    let poll = table.poll.as_ref().map(|url| poll(&key, url, table, sources.authorities, faults));
     if faults.fault_count > before {
         return None;
     }
@@ -175,7 +176,7 @@ fn keys<'f>(
     name: &str,
     table: &'f SignalsSection,
     issuer: Option<&Issuer>,
-    sources: &mut KeySources<'f>,
+    sources: &mut KeySources<'_, 'f>,
     faults: &mut Faults<'_>,
 ) -> Option<SignalKeys> {
     let issuer = issuer?;

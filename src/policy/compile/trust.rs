@@ -1,5 +1,6 @@
 //! Compiles `[[issuer]]` and `[identity]`: the trusted issuers, and the identity that upstreams receive.
 
+use super::authorities::Authorities;
 use super::key_sources::{self, KeySources};
 use super::secrets::{self, Flaw};
 use super::{Faults, introspection, private, profile};
@@ -215,15 +216,16 @@ pub(super) fn is_reserved(name: &HeaderName) -> bool {
     OTHERS.contains(&name) || name.starts_with("x-forwarded-") || name == "x-request-id"
 }
 
-pub(super) fn issuers(
-    file: &File,
+pub(super) fn issuers<'f>(
+    file: &'f File,
     authority: Option<&IssuerSettings>,
     before: Option<&Trust>,
+    authorities: &mut Authorities<'f>,
     faults: &mut Faults<'_>,
 ) -> Vec<Issuer> {
     let known = before.map_or(&[][..], Trust::issuers);
     let known = known.iter().filter_map(|issuer| issuer.source.clone());
-    let mut sources = KeySources::after(file, known.collect());
+    let mut sources = KeySources::after(file, known.collect(), authorities);
     let mut issuers: Vec<Issuer> = Vec::new();
     if let Some(authority) = authority {
         match local_issuer(authority) {
@@ -284,7 +286,7 @@ fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
 fn issuer<'f>(
     key: &str,
     table: &'f IssuerSection,
-    sources: &mut KeySources<'f>,
+    sources: &mut KeySources<'_, 'f>,
     known: Option<&Trust>,
     faults: &mut Faults<'_>,
 ) -> Option<Issuer> {
@@ -340,7 +342,7 @@ fn issuer<'f>(
     let roles = claim_path(&at("roles"), &table.roles, faults);
     let scopes = claim_path(&at("scopes"), &table.scopes, faults);
     let profile = profile::compile(key, table, faults);
-    let introspector = introspection::compile(key, table, &mut sources.authorities, known, faults);
+    let introspector = introspection::compile(key, table, sources.authorities, known, faults);
     let (keys, source) = match (algorithms.is_empty(), is_by_url) {
         _ if !needs_keys => (Some(KeySet::default()), None),
         (true, _) => (None, None),

@@ -44,11 +44,12 @@ struct Previous {
 }
 
 /// Compiles the upstreams. `cores` is the number of running cores, which a reload does not change.
-pub(super) fn compile(
-    file: &File,
+pub(super) fn compile<'f>(
+    file: &'f File,
     claims: &mut Claims,
     before: &[Arc<Upstream>],
     cores: usize,
+    roots: &mut Authorities<'f>,
     faults: &mut Faults<'_>,
 ) -> Upstreams {
     let servers = before.iter().flat_map(|upstream| {
@@ -58,10 +59,8 @@ pub(super) fn compile(
     let upstreams = before.iter().map(|upstream| (upstream.name.clone(), upstream.clone()));
     let previous =
         Previous { servers: servers.collect(), upstreams: upstreams.collect(), cores: cores.max(1) };
-    let mut roots = Authorities::default();
-    let upstream = |(name, table): (&String, _)| {
-        (name.clone(), upstream(name, table, &previous, claims, &mut roots, faults))
-    };
+    let upstream =
+        |(name, table): (&String, _)| (name.clone(), upstream(name, table, &previous, claims, roots, faults));
     file.upstream.iter().map(upstream).collect()
 }
 
