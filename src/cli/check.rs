@@ -67,8 +67,7 @@ impl Report<'_> {
         let verdict = if self.is_good() { "good" } else { "refused" };
         let mut parts = Vec::new();
         if let Some((own, endpoints)) = self.routes {
-            let more =
-                if endpoints > 0 { format!(" and {endpoints} of the authority") } else { String::new() };
+            let more = if endpoints > 0 { format!(" and {endpoints} of the gateway") } else { String::new() };
             parts.push(counted(own, "route") + &more);
         }
         if self.count(Severity::Fault) > 0 || self.routes.is_none() {

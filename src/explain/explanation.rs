@@ -177,10 +177,30 @@ pub struct AppliedLimit {
     pub before_token: bool,
 }
 
-/// The request that the upstream would receive.
+/// The party that answers a permitted request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Responder {
+    /// An upstream.
+    #[default]
+    Upstream,
+    /// An endpoint of the authority.
+    Authority,
+    /// Another endpoint of the gateway: metadata, or a receiver of signals.
+    Gateway,
+    /// The gateway, with a file of a folder.
+    Files,
+    /// The gateway, with a redirect.
+    Redirect,
+}
+
+/// The request that the upstream would receive, or the request that the gateway answers itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UpstreamRequest {
-    /// The name of the upstream; `authority` for an endpoint of the authority, `gateway` for metadata.
+    /// The party that answers.
+    #[serde(default)]
+    pub responder: Responder,
+    /// The name of the upstream; otherwise the name of the responder.
     pub upstream: String,
     /// The shares of all upstreams, if several upstreams share the requests of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,11 +208,11 @@ pub struct UpstreamRequest {
     /// The upstream that gets copies, and the percentage of the requests that are copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<String>,
-    /// The origins of the upstream's servers.
+    /// The origins of the upstream's servers, or the folder of the files.
     pub servers: Vec<String>,
     /// The method.
     pub method: String,
-    /// The path and query.
+    /// The path and query, or the URL of the redirect.
     pub path: String,
     /// The header fields, with names in lower case. A description in angle brackets replaces each value that is
     /// generated per request.

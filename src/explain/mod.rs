@@ -11,7 +11,8 @@ pub(crate) mod text;
 
 pub use examiner::Examiner;
 pub use explanation::{
-    AppliedLimit, CallerIdentity, CheckResult, Explanation, MatchedRoute, Outcome, UpstreamRequest, Verdict,
+    AppliedLimit, CallerIdentity, CheckResult, Explanation, MatchedRoute, Outcome, Responder,
+    UpstreamRequest, Verdict,
 };
 pub use near::{NearReason, NearRoute};
 

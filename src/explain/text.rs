@@ -1,6 +1,6 @@
 //! Formats an explanation for operators: one fact per line, in the order of the pipeline's stages.
 
-use super::{Explanation, Outcome};
+use super::{Explanation, Outcome, Responder};
 use std::fmt;
 
 impl fmt::Display for Explanation {
@@ -90,8 +90,15 @@ impl fmt::Display for Explanation {
             if let Some(mirror) = &outgoing.mirror {
                 writeln!(f, "copied to {}", Line(mirror))?;
             }
-            writeln!(f, "upstream {}{servers} receives:", outgoing.upstream)?;
-            writeln!(f, "  {} {}", outgoing.method, Line(&outgoing.path))?;
+            let path = Line(&outgoing.path);
+            match outgoing.responder {
+                Responder::Redirect => return writeln!(f, "redirected to {path}"),
+                Responder::Upstream => writeln!(f, "upstream {}{servers} receives:", outgoing.upstream)?,
+                Responder::Authority => writeln!(f, "the authority answers:")?,
+                Responder::Gateway => writeln!(f, "the gateway answers:")?,
+                Responder::Files => writeln!(f, "the gateway answers with a file{servers}:")?,
+            }
+            writeln!(f, "  {} {path}", outgoing.method)?;
             for (name, value) in &outgoing.headers {
                 writeln!(f, "  {name}: {}", Line(value))?;
             }

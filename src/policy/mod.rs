@@ -209,11 +209,11 @@ pub enum Handler {
 }
 
 impl Handler {
-    /// Whether an endpoint of the gateway answers the request.
+    /// Whether an endpoint of the gateway answers the request, and not a `[[route]]` of the file.
     pub const fn is_own(&self) -> bool {
         match self {
-            Self::Forward(_) | Self::Files(_) => false,
-            Self::Answer(_) | Self::Publish(_) | Self::Redirect(_) | Self::Receive(..) => true,
+            Self::Forward(_) | Self::Files(_) | Self::Redirect(_) => false,
+            Self::Answer(_) | Self::Publish(_) | Self::Receive(..) => true,
         }
     }
 }

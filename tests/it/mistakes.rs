@@ -1096,13 +1096,13 @@ fn the_help_of_a_command_lists_the_formats_that_it_has() {
 }
 
 #[test]
-fn the_last_line_counts_the_endpoints_of_the_authority_apart() {
+fn the_last_line_counts_the_endpoints_of_the_gateway_apart() {
     let dir = in_dir(&format!(
         "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"a\"]\n{ECHO}{ROUTE}"
     ));
     let check = command_in(&dir, &["check"], &[]);
     let last = check.stdout.lines().last().unwrap();
-    assert!(last.contains("good: 1 route and ") && last.contains(" of the authority, "), "{last}");
+    assert!(last.contains("good: 1 route and ") && last.contains(" of the gateway, "), "{last}");
     let dir = in_dir(&format!("{}{ECHO}{ROUTE}", issuer("")));
     let check = command(&dir, &["check"]);
     assert!(check.stdout.lines().last().unwrap().contains("good: 1 route, "), "{check:?}");

@@ -180,6 +180,23 @@ fn the_first_route_of_the_list_that_covers_a_request_is_the_one_that_serves_it()
 }
 
 #[test]
+fn a_redirect_is_a_route_of_the_file_in_the_list_the_permissions_and_the_counts() {
+    let upstream = Upstream::start();
+    let redirect = "[[route]]\nname = \"moved\"\nhost = \"old.example.com\"\npath = \"/{*rest}\"\n\
+                    redirect = \"https://new.example.com/{*rest}\"\nroles = [\"admin\"]\n";
+    let gateway = gateway(&upstream, &format!("{ROUTES}{redirect}"));
+    let list = json_of(gateway.dir(), &["routes"]);
+    let names: Vec<_> = list["routes"].as_array().unwrap().iter().map(|route| &route["name"]).collect();
+    let place = |name: &str| names.iter().position(|known| *known == name).unwrap();
+    assert!(place("moved") < place("me"), "a route with a host precedes one without: {names:?}");
+    let matrix = json_of(gateway.dir(), &["routes", "--matrix"]);
+    let rows = matrix["rows"].as_array().unwrap();
+    assert!(rows.iter().any(|row| row["route"] == "moved"), "{matrix}");
+    let check = command(gateway.dir(), &["check"]);
+    assert!(check.stdout.contains(" 8 routes"), "{}", check.text());
+}
+
+#[test]
 fn both_tables_are_printed_for_people_spreadsheets_and_documents() {
     let dir = Dir::new();
     let formula =

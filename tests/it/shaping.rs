@@ -1,6 +1,6 @@
 //! Changes that a route makes to requests and answers: path, host and header fields.
 
-use crate::kit::portcullis::completed;
+use crate::kit::portcullis::{command, completed};
 use crate::kit::{Portcullis, Request, Upstream, token, values};
 use crate::reload::reload;
 use crate::{gateway, policy};
@@ -121,6 +121,9 @@ fn a_redirect_keeps_its_origin_and_loses_tokens() {
     assert_eq!((answer.status, answer.header("location")), (302, Some("/new/7?a=1")), "{answer:#?}");
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:#?}");
     upstream.saw_nothing();
+    let explained = command(gateway.dir(), &["explain", "GET", "https://app.test/docs/a?x=1"]);
+    let last = explained.stdout.lines().last();
+    assert_eq!(last, Some("redirected to https://new.test/d/a?x=1"), "{}", explained.text());
 }
 
 #[test]

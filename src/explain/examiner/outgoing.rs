@@ -3,7 +3,7 @@
 use super::{Evaluation, Examiner, Sender};
 use crate::authenticate::Place;
 use crate::explain::describe::servers_of;
-use crate::explain::explanation::UpstreamRequest;
+use crate::explain::explanation::{Responder, UpstreamRequest};
 use crate::forward::outgoing::{self, OutgoingHead, X_REQUEST_ID};
 use crate::forward::{ConnectionHeaders, KeyFacts, Proofs, Target};
 use crate::pipeline::exchange::Exchange;
@@ -15,7 +15,7 @@ use http::{HeaderValue, Version, header};
 use std::cell::RefCell;
 
 impl Examiner<'_> {
-    /// Returns the request that the upstream would receive; `None` if the request is not forwarded. The code that
+    /// Returns the request that the upstream would receive or that the gateway answers itself; `None` if it is refused. The code that
     /// forwards clients' requests writes the head.
     pub(super) fn outgoing(
         &self,
@@ -27,44 +27,28 @@ impl Examiner<'_> {
     ) -> Option<UpstreamRequest> {
         let (Some(found), Some(permit)) = (&evaluation.found, &evaluation.permit) else { return None };
         let route = &self.policy.routes[*found.entry];
+        let own = |responder, upstream: &str, servers, path| {
+            let (upstream, method) = (upstream.to_owned(), parts.method.to_string());
+            let (split, mirror, headers) = (None, None, Vec::new());
+            Some(UpstreamRequest { responder, upstream, split, mirror, servers, method, path, headers })
+        };
         let delivery = match &route.handler {
             Handler::Forward(delivery) => delivery,
             Handler::Files(files) => {
-                return Some(UpstreamRequest {
-                    upstream: "files".to_owned(),
-                    split: None,
-                    mirror: None,
-                    servers: vec![files.root.display().to_string()],
-                    method: parts.method.to_string(),
-                    path: files.path(&head.path).ok()?,
-                    headers: Vec::new(),
-                });
+                let folder = vec![files.root.display().to_string()];
+                return own(Responder::Files, "files", folder, files.path(&head.path).ok()?);
             }
             Handler::Redirect(redirect) => {
-                let target =
-                    Target::of_route(head, &parts.uri, None, &route.credential_policy.sources, permit)
-                        .ok()?;
-                return Some(UpstreamRequest {
-                    upstream: "redirect".to_owned(),
-                    split: None,
-                    mirror: None,
-                    servers: Vec::new(),
-                    method: parts.method.to_string(),
-                    path: redirect.location(&found.params, target.path.query()),
-                    headers: Vec::new(),
-                });
+                let sources = &route.credential_policy.sources;
+                let target = Target::of_route(head, &parts.uri, None, sources, permit).ok()?;
+                let location = redirect.location(&found.params, target.path.query());
+                return own(Responder::Redirect, "redirect", Vec::new(), location);
             }
-            own @ (Handler::Answer(_) | Handler::Publish(_) | Handler::Receive(..)) => {
-                let is_published = !matches!(own, Handler::Answer(_));
-                return Some(UpstreamRequest {
-                    upstream: if is_published { "gateway" } else { "authority" }.to_owned(),
-                    split: None,
-                    mirror: None,
-                    servers: Vec::new(),
-                    method: parts.method.to_string(),
-                    path: head.path.to_string(),
-                    headers: Vec::new(),
-                });
+            Handler::Answer(_) => {
+                return own(Responder::Authority, "authority", Vec::new(), head.path.to_string());
+            }
+            Handler::Publish(_) | Handler::Receive(..) => {
+                return own(Responder::Gateway, "gateway", Vec::new(), head.path.to_string());
             }
         };
         let policy = self.policy;
@@ -118,6 +102,7 @@ impl Examiner<'_> {
             headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         headers.sort();
         Some(UpstreamRequest {
+            responder: Responder::Upstream,
             upstream: delivery.audience.name.to_string(),
             split: split.map(ToString::to_string),
             mirror: delivery.mirror.as_ref().map(ToString::to_string),
