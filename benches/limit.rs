@@ -36,8 +36,8 @@ fn cases(criterion: &mut Criterion) {
     for (case, keys) in [("one key", 1_u32), ("32,768 keys", 32_768)] {
         let sharing = Sharing {
             fleet: Arc::new(Fleet::for_tests(1)),
-            exact: false,
-            alone: true,
+            is_exact: false,
+            applies_alone: true,
             by: "client_ip".into(),
             secret: FleetSecret::derive("portcullis", ""),
         };

@@ -94,8 +94,8 @@ fn the_counter_counts() {
 fn a_request_under_a_limit_of_the_fleet_allocates_nothing() {
     let sharing = Sharing {
         fleet: Arc::new(Fleet::for_tests(3)),
-        exact: false,
-        alone: true,
+        is_exact: false,
+        applies_alone: true,
         by: "client_ip".into(),
         secret: FleetSecret::derive("portcullis", ""),
     };

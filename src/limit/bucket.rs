@@ -277,7 +277,7 @@ impl<C: Clock> Limit<C> {
 
     /// Whether each request asks the shared state.
     pub fn is_exact(&self) -> bool {
-        self.sharing.as_ref().is_some_and(|sharing| sharing.exact)
+        self.sharing.as_ref().is_some_and(|sharing| sharing.is_exact)
     }
 
     /// Returns the number of refused requests.
@@ -316,7 +316,7 @@ impl<C: Clock> Limit<C> {
             },
             Buckets::Leased { table, clock, start } => {
                 let now = clock.now().duration_since(*start).as_u64();
-                table.charge(self.fingerprint(key), self.is_alone(), now)
+                table.charge(self.fingerprint(key), self.applies_alone(), now)
             }
         };
         self.count(charge)
@@ -329,14 +329,14 @@ impl<C: Clock> Limit<C> {
         let key = self.fingerprint(key);
         let charge = match exact::ask(link, table, key).await {
             Ok(charge) => charge,
-            Err(_) => table.charge_alone(key, self.is_alone(), table.now()),
+            Err(_) => table.charge_alone(key, self.applies_alone(), table.now()),
         };
         self.count(charge)
     }
 
     /// Whether this gateway applies a shared limit alone if the fleet cannot be asked.
-    fn is_alone(&self) -> bool {
-        self.sharing.as_ref().is_none_or(|sharing| sharing.alone)
+    fn applies_alone(&self) -> bool {
+        self.sharing.as_ref().is_none_or(|sharing| sharing.applies_alone)
     }
 
     fn count(&self, charge: Charge) -> Charge {

@@ -13,9 +13,9 @@ pub struct Sharing {
     /// The fleet.
     pub fleet: Arc<Fleet>,
     /// Whether each request asks the fleet and waits for the answer.
-    pub exact: bool,
+    pub is_exact: bool,
     /// Whether this gateway applies the limit alone if the fleet cannot be asked. Otherwise it refuses requests.
-    pub alone: bool,
+    pub applies_alone: bool,
     /// The key by which the limit counts, as the policy states it.
     pub by: Arc<str>,
     /// The key of all fingerprints. It is the same on all gateways.
@@ -85,8 +85,8 @@ mod tests {
     fn sharing(by: &str, password: &str) -> Sharing {
         Sharing {
             fleet: Arc::new(Fleet::for_tests(3)),
-            exact: false,
-            alone: true,
+            is_exact: false,
+            applies_alone: true,
             by: by.into(),
             secret: FleetSecret::derive("portcullis", password),
         }
@@ -148,7 +148,7 @@ mod tests {
             first
         };
         assert_eq!(passed(limit(&before).carry_over(&used(), true)), 0);
-        let exact = Sharing { exact: true, ..before.clone() };
+        let exact = Sharing { is_exact: true, ..before.clone() };
         assert_eq!(passed(limit(&exact).carry_over(&used(), true)), 0);
         let password = Sharing { secret: FleetSecret::derive("portcullis", "b"), ..before.clone() };
         assert_eq!(passed(limit(&password).carry_over(&used(), true)), 16);

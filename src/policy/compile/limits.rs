@@ -44,8 +44,8 @@ impl Shared<'_> {
         let password = settings.login.password.as_ref().map_or("", |password| password.as_str());
         Some(Sharing {
             fleet: fleet.clone(),
-            exact: table.exact,
-            alone: settings.on_error.limits == OnError::Allow,
+            is_exact: table.exact,
+            applies_alone: settings.on_error.limits == OnError::Allow,
             by: table.by.as_str().into(),
             secret: FleetSecret::derive(&settings.prefix, password),
         })
