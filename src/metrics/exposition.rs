@@ -1,6 +1,6 @@
 //! Writes Prometheus's text format.
 
-use crate::counter::{BOUNDS, Durations};
+use crate::counter::{BOUNDS, Durations, total};
 use std::fmt::Write;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,32 +61,20 @@ impl Exposition {
         labels: &[(&str, &str)],
         shards: impl Iterator<Item = &'d Durations> + Clone,
     ) {
-        let mut total = 0_u64;
-        let bounds = BOUNDS.iter().map(|(_, shown)| *shown).chain(["+Inf"]);
-        for (place, bound) in bounds.enumerate() {
-            total = shards.clone().map(|shard| shard.bucket(place)).fold(total, u64::wrapping_add);
-            self.series("_bucket", labels, &[("le", bound)]);
-            self.push(&[itoa::Buffer::new().format(total), "\n"]);
-        }
+        let bounds = BOUNDS.iter().map(|(_, shown)| *shown);
+        let counts = (0..=BOUNDS.len()).map(|place| total(shards.clone().map(|shard| shard.bucket(place))));
+        let count = self.buckets(labels, bounds, counts);
         self.series("_sum", labels, &[]);
-        self.seconds(crate::counter::total(shards.map(Durations::micros)));
-        self.series("_count", labels, &[]);
-        self.push(&[itoa::Buffer::new().format(total), "\n"]);
+        self.seconds(total(shards.map(Durations::micros)));
+        self.count(labels, count);
     }
 
     /// Adds a histogram of whole numbers. `counts` is not cumulative, and has one element more than `bounds`.
     pub(crate) fn spread(&mut self, labels: &[(&str, &str)], bounds: &[u64], counts: &[u64], sum: u64) {
-        let mut total = 0_u64;
-        let shown = bounds.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
-        for (bound, count) in shown.zip(counts) {
-            total = total.wrapping_add(*count);
-            self.series("_bucket", labels, &[("le", &bound)]);
-            self.push(&[itoa::Buffer::new().format(total), "\n"]);
-        }
+        let count = self.buckets(labels, bounds.iter().map(u64::to_string), counts.iter().copied());
         self.series("_sum", labels, &[]);
         self.push(&[itoa::Buffer::new().format(sum), "\n"]);
-        self.series("_count", labels, &[]);
-        self.push(&[itoa::Buffer::new().format(total), "\n"]);
+        self.count(labels, count);
     }
 
     /// Adds a histogram of durations in seconds. `bounds` are in milliseconds and `sum` is in microseconds; `counts` is
@@ -98,18 +86,33 @@ impl Exposition {
         counts: &[u64],
         sum: u64,
     ) {
-        let mut total = 0_u64;
-        let shown =
-            bounds.iter().map(|bound| (*bound as f64 / 1000.0).to_string()).chain(["+Inf".to_owned()]);
-        for (bound, count) in shown.zip(counts) {
-            total = total.wrapping_add(*count);
-            self.series("_bucket", labels, &[("le", &bound)]);
-            self.push(&[itoa::Buffer::new().format(total), "\n"]);
-        }
+        let bounds = bounds.iter().map(|bound| (*bound as f64 / 1000.0).to_string());
+        let count = self.buckets(labels, bounds, counts.iter().copied());
         self.series("_sum", labels, &[]);
         self.seconds(sum);
+        self.count(labels, count);
+    }
+
+    /// Writes the buckets of a histogram, the last one without a bound. Returns the number of observations.
+    fn buckets<B: AsRef<str>>(
+        &mut self,
+        labels: &[(&str, &str)],
+        bounds: impl Iterator<Item = B>,
+        counts: impl Iterator<Item = u64>,
+    ) -> u64 {
+        let mut sum = 0_u64;
+        for (bound, count) in bounds.map(Some).chain([None]).zip(counts) {
+            sum = sum.wrapping_add(count);
+            self.series("_bucket", labels, &[("le", bound.as_ref().map_or("+Inf", |bound| bound.as_ref()))]);
+            self.push(&[itoa::Buffer::new().format(sum), "\n"]);
+        }
+        sum
+    }
+
+    /// Writes the number of observations of a histogram.
+    fn count(&mut self, labels: &[(&str, &str)], count: u64) {
         self.series("_count", labels, &[]);
-        self.push(&[itoa::Buffer::new().format(total), "\n"]);
+        self.push(&[itoa::Buffer::new().format(count), "\n"]);
     }
 
     /// Writes the name and labels of a sample, and a space.
