@@ -74,7 +74,8 @@
 //!    WebSockets, and `forward/open_streams.rs` ends streams with their token.
 //! 8. `respond` writes refusals: problem documents, pages, gRPC statuses.
 //!
-//! Requests to the gateway's own endpoints, such as the login, are handled by [`authority`] instead of step 7.
+//! Requests to the gateway's own endpoints, such as the login, are handled by [`authority`] instead of step 7. Routes can
+//! also answer with files (`forward/files.rs`) and redirects (`respond/redirect.rs`).
 //!
 //! # The path of a policy
 //!
@@ -88,9 +89,10 @@
 //! # Other modules
 //!
 //! - `worker` contains the resources of one core. No request waits for another core.
-//! - [`authority`] is the local issuer, [`keyring`] contains its signing keys, and [`store`] contains its accounts,
-//!   sessions and revocations. [`api_key_file`] contains the API keys of programs.
-//! - [`key_source`] fetches the keys of issuers, and [`introspection`] asks issuers about opaque tokens.
+//! - [`authority`] is the local issuer, [`keyring`] contains its signing keys, which are in files or in the store, and
+//!   [`store`] contains its accounts, sessions and revocations. [`api_key_file`] contains the API keys of programs.
+//! - [`key_source`] fetches the keys of issuers, and [`introspection`] asks issuers about opaque tokens. [`outbound`] is
+//!   the HTTP client for both, and for ACME servers and signals.
 //! - [`websocket`] reads the handshakes and follows the frames of WebSockets, which [`forward`] passes on.
 //! - [`shared`] keeps the connection to the Redis that several gateways share, and the state in it.
 //!   [`limit`] leases tokens of limits that gateways share.
@@ -100,8 +102,8 @@
 //!   events.
 //! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificates, and
 //!   verifies those of clients.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`memory`], `counter`, `timestamp`, `request_id`, `field_list` and
-//!   `state_dir` are at the bottom of the order.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`memory`], `counter`, `timestamp`, `request_id`, `field_list`,
+//!   `hex` and `state_dir` are at the bottom of the order.
 //!
 //! # Terms
 //!

@@ -195,6 +195,19 @@ fn the_list_and_its_exceptions_match_the_source() {
     }
 }
 
+/// The map is the first page that a newcomer reads.
+#[test]
+fn the_map_of_the_crate_names_every_module() {
+    let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let text = fs::read_to_string(lib).unwrap();
+    let map: Vec<&str> = text.lines().filter(|line| line.starts_with("//!")).collect();
+    let map = map.join("\n");
+    for module in MODULES.iter().filter(|module| !["main", "lib"].contains(module)) {
+        let is_named = [format!("`{module}`"), format!("`{module}::"), format!("`{module}/")];
+        assert!(is_named.iter().any(|name| map.contains(name)), "the map lacks {module}");
+    }
+}
+
 /// A permit requires either a rule that was checked or the shadow mode of a route. Only the compiler of a policy may
 /// create rules and shadow modes.
 #[test]
