@@ -49,6 +49,17 @@ outcomes! {
 }
 
 outcomes! {
+    /// How the fleet counted an attempt to log in.
+    FleetLogin[4] {
+        Admitted = "admitted",
+        Throttled = "throttled",
+        // Redis did not answer: this gateway's own throttle decided, or the attempt was refused.
+        Alone = "alone",
+        Denied = "denied",
+    }
+}
+
+outcomes! {
     /// How a refresh ended.
     RefreshOutcome[8] {
         Ok = "ok",
@@ -128,6 +139,8 @@ impl<O: Outcome<N>, const N: usize> ByOutcome<O, N> {
 pub struct Counters {
     /// Logins with a password, by outcome.
     pub logins: ByOutcome<LoginOutcome, 6>,
+    /// Logins about which the shared state was asked, by outcome.
+    pub shared_logins: ByOutcome<FleetLogin, 4>,
     /// Presented refresh tokens, by outcome.
     pub refreshes: ByOutcome<RefreshOutcome, 8>,
     /// Revocations by this gateway's endpoints, by cause.

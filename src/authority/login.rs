@@ -10,6 +10,7 @@ use super::password::{PasswordCheck, password_hash};
 use super::request::EndpointRequest;
 use super::runtime::{Authority, millis, millis_of};
 use super::session::end_one;
+use super::throttle::admission::{Admitted, Attempt, Fleet, Refused};
 use super::username::UserName;
 use crate::authenticate::{Thumbprint, digest_of};
 use crate::denial::{BodyFault, Denial};
@@ -17,7 +18,6 @@ use crate::journal::Level;
 use crate::store::{Account, Session, SessionStart};
 use bytes::Bytes;
 use http::Response;
-use std::time::Instant;
 use zeroize::Zeroizing;
 
 /// The maximum length of a user name or password, in bytes.
@@ -33,7 +33,7 @@ pub(super) async fn login(
         Err(Denial::BadCredentials) => LoginOutcome::BadCredentials,
         Err(Denial::AccountDisabled) => LoginOutcome::Disabled,
         Err(Denial::TooManyAttempts { .. }) => LoginOutcome::Throttled,
-        Err(Denial::Overloaded | Denial::StoreUnavailable) => LoginOutcome::Busy,
+        Err(Denial::Overloaded | Denial::StoreUnavailable | Denial::LoginUnavailable) => LoginOutcome::Busy,
         Err(_) => LoginOutcome::Invalid,
     });
     outcome
@@ -85,20 +85,23 @@ async fn prove(
     let id = account.as_ref().map_or(name.as_str(), |account| account.id.as_str());
     let known = store.known_address(id, &address).await.map_err(unavailable)?;
     let schemes = authority.schemes().await.map_err(unavailable)?;
-    let began = Instant::now();
-    authority.throttle.try_attempt(request.address, &name, known, began).map_err(|wait| {
-        log_failed(authority, request, account.as_ref(), "too_many_attempts");
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        Denial::TooManyAttempts { wait: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) }
+    let attempt = Attempt { address: request.address, account: &name, known };
+    let admitted = admit(authority, request, attempt).await.map_err(|refused| match refused {
+        Refused::Wait(wait) => {
+            log_failed(authority, request, account.as_ref(), "too_many_attempts");
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            Denial::TooManyAttempts { wait: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) }
+        }
+        Refused::Unavailable => Denial::LoginUnavailable,
     })?;
     let stored = account.as_ref().map(|account| account.password.clone()).filter(|hash| !hash.is_empty());
     let password =
         super::username::prepare_password(password).unwrap_or_else(|_| Zeroizing::new(password.to_owned()));
-    let verdict = authority.hashers.verify(password, stored, schemes).await.map_err(|_| {
+    let Ok(verdict) = authority.hashers.verify(password, stored, schemes).await else {
         // The password was not checked, so the attempt does not count.
-        authority.throttle.withdrawn(request.address, &name, known);
-        Denial::Overloaded
-    })?;
+        admitted.withdrawn();
+        return Err(Denial::Overloaded);
+    };
     let (account, upgraded) = match (verdict, account) {
         (PasswordCheck::Correct { upgraded }, Some(account)) => (account, upgraded),
         (PasswordCheck::Wrong | PasswordCheck::Correct { .. }, guessed) => {
@@ -106,7 +109,7 @@ async fn prove(
             return Err(Denial::BadCredentials);
         }
     };
-    authority.throttle.succeeded(request.address, &name, known);
+    admitted.succeeded();
     if account.disabled {
         log_failed(authority, request, Some(&account), "account_disabled");
         return Err(Denial::AccountDisabled);
@@ -118,6 +121,20 @@ async fn prove(
         authority.forget_schemes();
     }
     Ok(account)
+}
+
+/// Asks the throttle of this gateway, and that of the fleet if there is a shared state.
+async fn admit<'a>(
+    authority: &'a Authority,
+    request: &EndpointRequest,
+    attempt: Attempt<'a>,
+) -> Result<Admitted<'a>, Refused> {
+    let fleet = authority.link.load_full().map(|link| Fleet {
+        link,
+        issuer: &request.settings.issuer,
+        outcomes: &authority.counters.shared_logins,
+    });
+    authority.throttle.admit(attempt, fleet).await
 }
 
 /// Logs a failed login to an existing account. An unknown name is not logged, because it may be a password in the wrong

@@ -282,7 +282,7 @@ fn words(denial: &Denial, request: &EndpointRequest, came_without_cookie: bool) 
     let words = match denial {
         Denial::BadCredentials => "The user name or the password is wrong.",
         Denial::AccountDisabled => "This account is disabled.",
-        Denial::StoreUnavailable | Denial::Overloaded => {
+        Denial::StoreUnavailable | Denial::Overloaded | Denial::LoginUnavailable => {
             "Logging in does not work right now. Try again in a moment."
         }
         Denial::InvalidBody(BodyFault::Missing) => "Enter your user name and your password.",

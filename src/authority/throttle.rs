@@ -2,11 +2,14 @@
 //!
 //! The throttle bounds the number of guesses in any period, regardless of their order and concurrency (see
 //! `Throttle::try_attempt`). It uses a fixed amount of memory. The caller must call the throttle before each check of a
-//! password and report the outcome.
+//! password and report the outcome. Gateways with a shared state also count together ([`admission`]).
 
+pub(super) mod admission;
+mod fleet;
 mod table;
 
 use crate::peer::network;
+use admission::Attempt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -82,6 +85,13 @@ impl Throttle {
         }
     }
 
+    /// Returns how long to wait before the next check of a password. Counts nothing.
+    fn wait(&self, address: IpAddr, account: &str, known: bool, now: Instant) -> Duration {
+        let now = self.nanos(now);
+        let mut tables = self.tables();
+        Duration::from_nanos(longest_wait(&mut self.counts(&mut tables, address, account, known), now))
+    }
+
     /// Admits a check of a password now, or returns how long to wait.
     ///
     /// An admitted attempt immediately counts as a failure, so concurrent attempts have no advantage.
@@ -107,7 +117,7 @@ impl Throttle {
         let now = self.nanos(now);
         let mut tables = self.tables();
         let mut counts = self.counts(&mut tables, address, account, known);
-        let wait = counts.iter_mut().flatten().map(|count| count.wait(now)).max().unwrap_or_default();
+        let wait = longest_wait(&mut counts, now);
         if wait > 0 {
             return Err(Duration::from_nanos(wait));
         }
@@ -167,6 +177,11 @@ impl Throttle {
         let since = now.saturating_duration_since(self.began) + Duration::from_secs(1);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// Returns the time until all counters admit an attempt, in nanoseconds.
+fn longest_wait(counts: &mut [Option<Count<'_>>], now: u64) -> u64 {
+    counts.iter_mut().flatten().map(|count| count.wait(now)).max().unwrap_or_default()
 }
 
 /// The failures of an account, an address, or a pair.

@@ -1510,6 +1510,9 @@ pub struct OnErrorSection {
     /// Limits of the fleet.
     #[serde(deserialize_with = "word")]
     pub limits: OnError,
+    /// Failed logins, counted by all gateways.
+    #[serde(deserialize_with = "word")]
+    pub login: OnError,
     /// Revocations, on gateways that read them from no store.
     #[serde(deserialize_with = "word")]
     pub revocation: OnError,
@@ -1520,7 +1523,12 @@ pub struct OnErrorSection {
 
 impl Default for OnErrorSection {
     fn default() -> Self {
-        Self { limits: OnError::Allow, revocation: OnError::Deny, replay: OnError::Deny }
+        Self {
+            limits: OnError::Allow,
+            login: OnError::Allow,
+            revocation: OnError::Deny,
+            replay: OnError::Deny,
+        }
     }
 }
 

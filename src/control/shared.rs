@@ -105,12 +105,18 @@ pub(super) fn write_metrics(out: &mut Exposition, policy: &Policy) {
     for outcome in ProofUse::ALL {
         out.sample(&[("outcome", outcome.as_str())], link.proof_counts().count(outcome));
     }
+    if let Some(authority) = &policy.authority {
+        let help = "Logins about which the shared state was asked, by outcome.";
+        out.family("portcullis_shared_logins_total", help, Kind::Counter);
+        let outcomes = authority.counters().shared_logins.iter();
+        outcomes.for_each(|(outcome, count)| out.sample(&[("outcome", outcome)], count));
+    }
     if let Some(fleet) = &policy.fleet {
         write_limits(out, fleet);
     }
     let help = "Whether a use of the shared state refuses what it cannot check (1) or not (0).";
     out.family("portcullis_shared_denies_on_error", help, Kind::Gauge);
-    for (name, on_error) in link.settings().uses() {
+    for (name, on_error) in link.settings().uses(policy.issuer_settings.is_some()) {
         out.sample(&[("use", name)], u64::from(on_error == crate::config::file::OnError::Deny));
     }
 }

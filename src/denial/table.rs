@@ -421,6 +421,13 @@ denials! {
         detail: "Too many failed attempts; try again later.",
         flask: None,
     }
+    /// The fleet cannot be asked about failed logins, and `[shared.on_error] login` is `deny`.
+    LoginUnavailable => {
+        code: "login_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
+        challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
+        detail: "Logins cannot be checked at the moment.",
+        flask: None,
+    }
     /// The refresh token is unknown: it was not issued here, or its session was deleted.
     UnknownToken => {
         code: "unknown_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,

@@ -173,7 +173,7 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
             "Not available right now",
             "The number of requests cannot be checked at the moment. Try again shortly.",
         ),
-        Denial::CheckUnavailable | Denial::StoreUnavailable => {
+        Denial::CheckUnavailable | Denial::StoreUnavailable | Denial::LoginUnavailable => {
             ("Not available right now", "Logins cannot be checked at the moment. Try again shortly.")
         }
         Denial::UpstreamUnavailable => {

@@ -1,4 +1,5 @@
-//! The state that gateways share in Redis or Valkey: revocations, used proofs and counts of limits.
+//! The state that gateways share in Redis or Valkey: revocations, used proofs, and counts of limits and of
+//! failed logins.
 //!
 //! Requests read the gateway's own memory. A call to Redis has a deadline, and fails at once while Redis does not answer
 //! in time. Redis holds ids and digests, no token and no secret. An entry in Redis can revoke a token, but no entry makes

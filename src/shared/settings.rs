@@ -41,11 +41,13 @@ impl SharedSettings {
 }
 
 impl SharedSettings {
-    /// Returns each use of the shared state, with its behaviour while the shared state does not answer.
-    pub fn uses(&self) -> impl Iterator<Item = (&'static str, OnError)> {
-        let OnErrors { limits, revocation, replay } = self.on_error;
+    /// Returns each use of the shared state, with its behaviour while the shared state does not answer. `has_store`:
+    /// whether the gateway has an authority, with accounts that log in.
+    pub fn uses(&self, has_store: bool) -> impl Iterator<Item = (&'static str, OnError)> {
+        let OnErrors { limits, login, revocation, replay } = self.on_error;
+        let login = has_store.then_some(("login", login));
         let replay = self.replay.then_some(("replay", replay));
-        [("limits", limits), ("revocation", revocation)].into_iter().chain(replay)
+        [("limits", limits)].into_iter().chain(login).chain([("revocation", revocation)]).chain(replay)
     }
 
     /// Describes the behaviour of each use for operators. `has_store`: whether the gateway reads revocations from a store
@@ -55,7 +57,7 @@ impl SharedSettings {
             ("revocation", true) => "revocation by the store".to_owned(),
             _ => format!("{name} {}", on_error.as_str()),
         };
-        self.uses().map(word).collect::<Vec<_>>().join(", ")
+        self.uses(has_store).map(word).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -138,6 +140,8 @@ impl fmt::Debug for Trusted {
 pub struct OnErrors {
     /// Limits of the fleet.
     pub limits: OnError,
+    /// Failed logins.
+    pub login: OnError,
     /// Revocations, on gateways that read them from no store.
     pub revocation: OnError,
     /// The used DPoP proofs.

@@ -99,6 +99,7 @@ mod shared;
 mod shared_attacks;
 mod shared_keys;
 mod shared_limits;
+mod shared_logins;
 mod shared_replay;
 mod shared_servers;
 mod signal_keys;

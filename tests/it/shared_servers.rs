@@ -34,7 +34,7 @@ fn a_server_with_tls_and_a_user_of_its_own_is_verified_and_serves() {
         dir.write(
             "users.acl",
             "user default off\nuser gateway on >secret ~portcullis:* -@all +ping +xadd +xrange +xread +set \
-             +evalsha +script|load +time +hgetall +hset +hdel +pexpire +zadd +zremrangebyscore +zcard\n",
+             +evalsha +script|load +time +getrange +del +hgetall +hset +hdel +pexpire +zadd +zremrangebyscore +zcard\n",
         );
         let path = |name: &str| dir.path().join(name).display().to_string();
         let pairs = [
@@ -135,10 +135,11 @@ fn a_mistake_in_the_section_is_a_fault_that_names_its_key_and_no_password() {
         (format!("{url}user = \"ada\"\n"), "missing_key", "shared.password"),
         (format!("{url}password = \"env:NOT_SET_ANYWHERE\"\n"), "no_secret", "shared.password"),
         (format!("{url}prefix = \"a:b\"\n"), "bad_value", "shared.prefix"),
+        (format!("{url}prefix = \"a{{}}\"\n"), "bad_value", "shared.prefix"),
         (format!("{url}answer_timeout = \"1m\"\n"), "bad_value", "shared.answer_timeout"),
         (format!("{url}connect_timeout = \"0s\"\n"), "bad_value", "shared.connect_timeout"),
         ("url = \"rediss://cache\"\nca = \"missing.pem\"\n".to_owned(), "bad_file", "shared.ca"),
-        (format!("{url}[shared.on_error]\nlogin = \"deny\"\n"), "unknown_key", "shared.on_error.login"),
+        (format!("{url}[shared.on_error]\nlogins = \"deny\"\n"), "unknown_key", "shared.on_error.logins"),
         (format!("{url}[shared.on_error]\nreplay = \"maybe\"\n"), "bad_value", "shared.on_error.replay"),
     ] {
         crate::kit::portcullis::write_policy(&dir, &shared(&lines));

@@ -176,6 +176,7 @@ fn a_refusal_is_the_page_again_with_its_status_and_what_was_typed_but_the_passwo
         (Denial::TooManyAttempts { wait: 61 }, 429, "Try again in 61 seconds."),
         (Denial::TooManyAttempts { wait: 121 }, 429, "Try again in 3 minutes."),
         (Denial::StoreUnavailable, 503, "Try again in a moment."),
+        (Denial::LoginUnavailable, 503, "Try again in a moment."),
         (Denial::Overloaded, 503, "Try again in a moment."),
         (Denial::InvalidBody(BodyFault::Missing), 400, "Enter your user name and your password."),
         (Denial::InvalidBody(BodyFault::Value), 400, "A field is too long"),

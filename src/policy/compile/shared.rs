@@ -45,8 +45,12 @@ pub(super) fn compile<'f>(
         }
     }
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.{}".contains(c);
-    if table.prefix.is_empty() || table.prefix.len() > PREFIX_MAX || !table.prefix.chars().all(is_plain) {
-        let hint = format!("use 1 to {PREFIX_MAX} letters, digits, dots, dashes, underscores and braces");
+    let is_short = (1..=PREFIX_MAX).contains(&table.prefix.len());
+    // A cluster finds no hash tag in a key whose first braces are empty. The counters of a login need a tag.
+    if !is_short || table.prefix.contains("{}") || !table.prefix.chars().all(is_plain) {
+        let hint = format!(
+            "use 1 to {PREFIX_MAX} letters, digits, dots, dashes, underscores and braces around text"
+        );
         faults.fault("bad_value", "shared.prefix", format!("{:?}", table.prefix), hint);
     }
     let (servers, key) = servers?;
@@ -65,6 +69,7 @@ pub(super) fn compile<'f>(
         replay: table.replay,
         on_error: OnErrors {
             limits: table.on_error.limits,
+            login: table.on_error.login,
             revocation: table.on_error.revocation,
             replay: table.on_error.replay,
         },
