@@ -83,6 +83,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("no_signing_key", Kind::Fault),
     ("no_test", Kind::Advice),
     ("nobody_to_trust", Kind::Fault),
+    ("nonces_not_shared", Kind::Weakness),
     ("not_utf8", Kind::Fault),
     ("nothing_served", Kind::Fault),
     ("nothing_to_redirect_to", Kind::Fault),

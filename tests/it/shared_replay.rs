@@ -60,6 +60,30 @@ fn a_proof_is_accepted_by_one_gateway_only_if_the_gateways_share_them() {
 }
 
 #[test]
+fn a_nonce_of_one_gateway_is_accepted_by_the_others_with_the_same_secret() {
+    let redis = Redis::start();
+    let prover = Prover::new();
+    let own = token("ada").claim("cnf", prover.confirmation()).to_string();
+    let (secret, other) = ("k7Qz1k8Wv3Jq0ZpLmX2v5T9rY4uB6nHc", "9bK2mQx7Lr4TzWc8Vn1Ys5Hd6Jf3Gp0A");
+    let with = |keys: &str| gateway(&redis, &format!("replay = true\n[dpop]\nnonce = \"required\"\n{keys}"));
+    let one = with(&format!("nonce_secret = \"{secret}\""));
+    let two = with(&format!("nonce_secret = \"{secret}\""));
+    let changed = with(&format!("nonce_secret = \"{other}\"\nprevious_nonce_secret = \"{secret}\""));
+    let without = with("");
+    let refused = prover.get("/any", &own).to(one.http());
+    refused.is_refusal(401, "use_dpop_nonce");
+    let nonce = refused.header("dpop-nonce").expect("a nonce");
+    let call = |gateway: &Portcullis| {
+        let proof = prover.proof("GET", "/any").token(&own).claim("nonce", nonce).sign();
+        bound(Request::get("/any"), &own, &proof).to(gateway.http())
+    };
+    for gateway in [&one, &two, &changed] {
+        call(gateway).is(200);
+    }
+    call(&without).is_refusal(401, "use_dpop_nonce");
+}
+
+#[test]
 fn without_an_answer_a_proof_is_refused_or_accepted_as_the_policy_says_and_other_requests_pass() {
     let mut redis = Redis::start();
     let denies = gateway(&redis, "replay = true\n");

@@ -1,7 +1,7 @@
 //! Reports valid settings that are probably mistakes.
 
 use super::Subject;
-use crate::config::file::File;
+use crate::config::file::{DpopNonce, File};
 use crate::config::place::nearest;
 use crate::config::values::Literal;
 use crate::policy::Faults;
@@ -13,6 +13,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     methods(file, faults);
     colons(file, faults);
     white_space(file, faults);
+    nonces(file, faults);
 }
 
 /// Reports empty lists. They look like requirements but require nothing.
@@ -77,6 +78,25 @@ fn colons(file: &File, faults: &mut Faults<'_>) {
                 format!("use `{{{name}}}` for a parameter"),
             );
         }
+    }
+}
+
+/// Reports nonces that the other gateways of a fleet refuse. A client that gets its nonce from one gateway and sends the
+/// proof to another gets only another nonce.
+fn nonces(file: &File, faults: &mut Faults<'_>) {
+    let Some(shared) = &file.shared else { return };
+    let mut requirements = file.requirements();
+    let uses_proofs = shared.replay
+        || file.dpop.announce
+        || file.dpop.nonce == DpopNonce::Required
+        || requirements.any(|(_, requirements)| requirements.require_bound);
+    if uses_proofs && file.dpop.nonce_secret.is_none() {
+        faults.warn(
+            "nonces_not_shared",
+            "dpop.nonce_secret",
+            "nothing, beside [shared]: each gateway refuses the DPoP nonces of the others",
+            "the same secret for all gateways: openssl rand -hex 32",
+        );
     }
 }
 

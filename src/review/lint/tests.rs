@@ -102,6 +102,28 @@ fn each_weakness_is_reported_at_its_place_and_its_neighbour_is_not() {
             "[shared]\ncluster = [\"redis://localhost\", \"redis://127.0.0.1\"]\n[identity]",
         ),
         (
+            "[identity]",
+            "[shared]\nurl = \"redis://localhost\"\nreplay = true\n[identity]",
+            "nonces_not_shared",
+            "dpop.nonce_secret",
+            "[shared]\nurl = \"redis://localhost\"\n[identity]",
+        ),
+        (
+            "[identity]",
+            "[shared]\nurl = \"redis://localhost\"\n[dpop]\nnonce = \"required\"\n[identity]",
+            "nonces_not_shared",
+            "dpop.nonce_secret",
+            "[dpop]\nnonce = \"required\"\n[identity]",
+        ),
+        (
+            "[identity]",
+            "[shared]\nurl = \"redis://localhost\"\n[dpop]\nannounce = true\n[identity]",
+            "nonces_not_shared",
+            "dpop.nonce_secret",
+            "[shared]\nurl = \"redis://localhost\"\n[dpop]\nannounce = true\n\
+             nonce_secret = \"k7Qz1k8Wv3Jq0ZpLmX2v5T9rY4uB6nHc\"\n[identity]",
+        ),
+        (
             "http://127.0.0.1:9001",
             "http://198.51.100.7:9001",
             "upstream_in_cleartext",
