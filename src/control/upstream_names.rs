@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Maximum number of addresses in one event of the log.
@@ -50,7 +50,11 @@ async fn keep(
         let result = names.lookup(at).await;
         let failed = result.is_err();
         let (effect, wait) = names.record(at, result, Instant::now());
-        report(&shared, &names, at, &name, &effect, failed);
+        if effect.turned && failed {
+            report_failure(&shared, &names, at, &name, wait).await;
+        } else {
+            report(&shared, &names, &name, &effect);
+        }
         if !effect.added.is_empty() || !effect.removed.is_empty() {
             checks.borrow_mut().follow(&shared);
         }
@@ -58,16 +62,41 @@ async fn keep(
     }
 }
 
-fn report(shared: &Shared, names: &Names, at: usize, name: &str, effect: &Effect, failed: bool) {
+/// Reports the first of several failed lookups. `wait` is the time until the next one.
+async fn report_failure(shared: &Shared, names: &Names, at: usize, name: &str, wait: Duration) {
+    let Some((error, is_known)) = names.error(at) else { return };
+    let text = match is_known {
+        true => "the name of an upstream server cannot be resolved; its last addresses stay in use",
+        false => "the name of an upstream server cannot be resolved, and it has no known address",
+    };
+    let (nameservers, wait) = (names.nameservers().await, format!("{wait:?}"));
+    let fields = [
+        ("upstream", &**names.upstream()),
+        ("name", name),
+        ("nameservers", &*nameservers),
+        ("error", &*error),
+        ("next_try_in", &*wait),
+    ];
+    shared.journal.event(Level::Warn, text, &fields);
+}
+
+fn report(shared: &Shared, names: &Names, name: &str, effect: &Effect) {
     let upstream = &**names.upstream();
-    if effect.turned && failed {
-        let error = names.error(at).unwrap_or_default();
-        let fields = [("upstream", upstream), ("name", name), ("error", &error)];
-        let text = "the name of an upstream server cannot be resolved; its last addresses stay in use";
-        shared.journal.event(Level::Warn, text, &fields);
-    } else if effect.turned {
+    if effect.turned {
         let fields = [("upstream", upstream), ("name", name)];
         shared.journal.event(Level::Info, "the name of an upstream server can be resolved again", &fields);
+    }
+    match effect.missing.as_deref() {
+        Some("") => {
+            let fields = [("upstream", upstream), ("name", name)];
+            shared.journal.event(Level::Info, "all hosts of an upstream service can be resolved", &fields);
+        }
+        Some(hosts) => {
+            let fields = [("upstream", upstream), ("name", name), ("hosts", hosts)];
+            let text = "hosts of an upstream service cannot be resolved; the others are in use";
+            shared.journal.event(Level::Warn, text, &fields);
+        }
+        None => {}
     }
     if !effect.added.is_empty() || !effect.removed.is_empty() {
         let (added, removed) = (listed(&effect.added), listed(&effect.removed));

@@ -9,6 +9,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 
+/// The time that further hosts of a service have for an answer once one host is resolved, in the time of a connection.
+const FURTHER_HOSTS: Duration = Duration::from_millis(200);
+
 /// Opens a connection that is ready for a request.
 pub(super) async fn connect(server: &Server, timeout: Duration) -> Result<Stream, ConnectError> {
     match tokio::time::timeout(timeout, open(server)).await {
@@ -44,7 +47,7 @@ async fn open(server: &Server) -> Result<Stream, ConnectError> {
 /// Resolves the name of a server without an address.
 async fn resolve(server: &Server) -> Result<Vec<SocketAddr>, ConnectError> {
     if !server.nameservers.is_system() || server.is_service() {
-        let found = server.nameservers.lookup(server.question()).await;
+        let found = server.nameservers.lookup(server.question(), FURTHER_HOSTS).await;
         let found = found.map_err(|error| ConnectError::Name(io::Error::other(error.to_string())))?;
         return Ok(found.all.into_iter().map(|endpoint| endpoint.address).collect());
     }

@@ -6,7 +6,7 @@
 
 use super::balance::Turns;
 use super::check::{Check, CheckSettings};
-use super::resolve::{Addresses, Endpoint, LookupError, Nameservers, Question};
+use super::resolve::{Addresses, Endpoint, LOOKUP_MAX, LookupError, MissingHost, Nameservers, Question};
 use super::upstream::Server;
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -103,9 +103,19 @@ struct State {
     /// The number of failed lookups in a row, and the last error.
     failures: u32,
     error: Option<Box<str>>,
+    /// The hosts of a service whose addresses are not known, with the reasons.
+    missing: Vec<MissingHost>,
     /// The number of answered and of failed lookups.
     answered: u64,
     failed: u64,
+}
+
+impl State {
+    /// Describes the hosts of a service whose addresses are not known. Empty if all are known.
+    fn missing_hosts(&self) -> String {
+        let hosts = self.missing.iter().map(|host| format!("{} ({})", host.name, host.error));
+        hosts.collect::<Vec<_>>().join(", ").chars().take(ERROR_MAX).collect()
+    }
 }
 
 /// The effect of a lookup.
@@ -116,6 +126,8 @@ pub(crate) struct Effect {
     pub(crate) removed: Vec<SocketAddr>,
     /// Whether this is the first failure in a row, or the first success after a failure.
     pub(crate) turned: bool,
+    /// The hosts of a service whose addresses are not known, if they are others than before. Empty if all are known.
+    pub(crate) missing: Option<String>,
 }
 
 impl Members {
@@ -242,7 +254,9 @@ impl Names {
     /// Resolves a name.
     pub(crate) async fn lookup(&self, at: usize) -> Result<Addresses, LookupError> {
         match self.configured.get(at) {
-            Some(configured) => self.settings.nameservers.lookup(configured.server.question()).await,
+            Some(configured) => {
+                self.settings.nameservers.lookup(configured.server.question(), LOOKUP_MAX).await
+            }
             None => Err(LookupError::NoAddress),
         }
     }
@@ -256,7 +270,7 @@ impl Names {
     ) -> (Effect, Duration) {
         let mut states = self.states();
         let Some(state) = states.get_mut(at) else { return (Effect::default(), LIFETIME_MAX) };
-        let Addresses { all: mut addresses, lifetime } = match result {
+        let Addresses { all: mut addresses, lifetime, missing } = match result {
             Ok(addresses) => addresses,
             Err(error) => {
                 state.failed += 1;
@@ -267,6 +281,17 @@ impl Names {
             }
         };
         state.answered += 1;
+        // The last addresses of a host that gave no answer stay in use.
+        let is_silent = |endpoint: &&Endpoint| {
+            let mut silent = missing.iter().filter(|host| host.error != LookupError::NoAddress);
+            silent.any(|host| host.hash == endpoint.host)
+        };
+        addresses.extend(state.addresses.iter().filter(is_silent));
+        addresses.sort_unstable();
+        addresses.dedup_by_key(|endpoint| endpoint.address);
+        let is_same = missing.iter().map(|host| host.hash).eq(state.missing.iter().map(|host| host.hash));
+        state.missing = missing;
+        let missing = (!is_same).then(|| state.missing_hosts());
         state.ignored = addresses.len().saturating_sub(ADDRESSES_MAX);
         addresses.truncate(ADDRESSES_MAX);
         let turned = std::mem::take(&mut state.failures) > 0;
@@ -293,12 +318,19 @@ impl Names {
             let servers = servers(&self.configured, &states, &mut known);
             self.current.store(Arc::new(Members::new(servers, &self.settings, &current.checks)));
         }
-        (Effect { added, removed, turned }, lifetime.clamp(LIFETIME_MIN, LIFETIME_MAX))
+        (Effect { added, removed, turned, missing }, lifetime.clamp(LIFETIME_MIN, LIFETIME_MAX))
     }
 
-    /// Returns the last error of a name.
-    pub(crate) fn error(&self, at: usize) -> Option<Box<str>> {
-        self.states().get(at)?.error.clone()
+    /// Returns the last error of a name, and whether the name has addresses in use.
+    pub(crate) fn error(&self, at: usize) -> Option<(Box<str>, bool)> {
+        let states = self.states();
+        let state = states.get(at)?;
+        Some((state.error.clone()?, !state.addresses.is_empty()))
+    }
+
+    /// Describes the nameservers that are asked.
+    pub(crate) async fn nameservers(&self) -> String {
+        self.settings.nameservers.describe().await
     }
 
     /// Returns each name with its number of addresses.
@@ -328,7 +360,11 @@ impl Names {
                     format!("cannot be resolved, so its last {count} addresses stay: {error}")
                 }
             };
-            format!("upstream {upstream}: name {name}: {count}\n")
+            let missing = match states[at].missing_hosts() {
+                hosts if hosts.is_empty() => String::new(),
+                hosts => format!(", without those of {hosts}"),
+            };
+            format!("upstream {upstream}: name {name}: {count}{missing}\n")
         };
         self.wanted().map(line).collect()
     }

@@ -4,6 +4,7 @@
 //! policy names nameservers. The files are read for each lookup, so a change needs no restart. The library's own search is
 //! not used: it asks for a search domain before it looks into the hosts file, and takes a failure for an answer.
 
+use super::balance::hash_of_name;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
@@ -14,11 +15,16 @@ use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{Hosts, Resolver, TokioResolver, system_conf};
 use std::fmt;
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// Maximum time of a lookup.
-const LOOKUP_MAX: Duration = Duration::from_secs(10);
+/// Maximum time of a lookup. The hosts of a service are looked up at the same time, and together take as long again.
+pub(crate) const LOOKUP_MAX: Duration = Duration::from_secs(10);
+/// The time between two lookups of a service that has hosts without an answer.
+const MISSING_RETRY: Duration = Duration::from_secs(5);
 /// Maximum number of search domains, as in glibc before 2.26. More are ignored.
 const SEARCH_MAX: usize = 6;
 /// Maximum number of hosts in SRV records of one name. More are ignored.
@@ -45,6 +51,8 @@ pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     /// The weight in an SRV record, from 1 to 100.
     pub(crate) weight: Option<u16>,
+    /// The hash of the host in an SRV record. 0 for other names.
+    pub(crate) host: u64,
 }
 
 /// The addresses of a name. There is at least one.
@@ -54,6 +62,16 @@ pub(crate) struct Addresses {
     pub(crate) all: Vec<Endpoint>,
     /// The time for which the addresses are valid.
     pub(crate) lifetime: Duration,
+    /// The hosts of a service whose addresses are not known.
+    pub(crate) missing: Vec<MissingHost>,
+}
+
+/// A host of a service whose addresses are not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MissingHost {
+    pub(crate) name: Box<str>,
+    pub(crate) hash: u64,
+    pub(crate) error: LookupError,
 }
 
 /// The reason why a name has no address.
@@ -83,24 +101,48 @@ impl Nameservers {
     /// Returns the IPv4 addresses of a name, or its IPv6 addresses if it has no IPv4 address. The two families of a name
     /// are usually addresses of the same servers.
     ///
+    /// A service has the addresses of those hosts that are resolved. Once one is, the others have `patience` left.
+    ///
     /// # Errors
     /// Returns [`LookupError::NoAddress`] only if a nameserver says so.
-    pub(crate) async fn lookup(&self, question: Question<'_>) -> Result<Addresses, LookupError> {
-        match tokio::time::timeout(LOOKUP_MAX, self.ask(question)).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(LookupError::Failed(format!("no answer within {LOOKUP_MAX:?}"))),
+    pub(crate) async fn lookup(
+        &self,
+        question: Question<'_>,
+        patience: Duration,
+    ) -> Result<Addresses, LookupError> {
+        let parsed = |name| Name::from_str_relaxed(name).map_err(failed);
+        match question {
+            Question::Host(name, port) => {
+                let name = parsed(name)?;
+                let found = within(async { Lookup::new(self).await?.host(&name).await }).await?;
+                let endpoint =
+                    |address| Endpoint { address: SocketAddr::new(address, port), weight: None, host: 0 };
+                let all = found.all.into_iter().map(endpoint).collect();
+                Ok(Addresses { all, lifetime: found.lifetime, missing: Vec::new() })
+            }
+            Question::Service(name) => {
+                let name = parsed(name)?;
+                let asked = async {
+                    let lookup = Lookup::new(self).await?;
+                    let targets = lookup.first(&name, RecordType::SRV, targets).await?;
+                    Ok((lookup, targets.ok_or(LookupError::NoAddress)?))
+                };
+                let (lookup, targets) = within(asked).await?;
+                lookup.service(targets, patience).await
+            }
         }
     }
 
-    async fn ask(&self, question: Question<'_>) -> Result<Addresses, LookupError> {
-        let lookup = Lookup::new(self).await?;
-        match question {
-            Question::Host(name, port) => {
-                let found = lookup.host(&Name::from_str_relaxed(name).map_err(failed)?).await?;
-                let endpoint = |address| Endpoint { address: SocketAddr::new(address, port), weight: None };
-                Ok(Addresses { all: found.all.into_iter().map(endpoint).collect(), lifetime: found.lifetime })
-            }
-            Question::Service(name) => lookup.service(&Name::from_str_relaxed(name).map_err(failed)?).await,
+    /// Describes the nameservers for the log.
+    pub(crate) async fn describe(&self) -> String {
+        let list = |addresses: &mut dyn Iterator<Item = String>| addresses.collect::<Vec<_>>().join(", ");
+        if !self.is_system() {
+            return list(&mut self.0.iter().map(ToString::to_string));
+        }
+        // A file may be on a slow folder.
+        match tokio::task::spawn_blocking(system).await {
+            Ok((config, ..)) => list(&mut config.name_servers().iter().map(|server| server.ip.to_string())),
+            Err(_) => String::new(),
         }
     }
 
@@ -118,6 +160,14 @@ impl Nameservers {
 
 fn failed(why: impl fmt::Display) -> LookupError {
     LookupError::Failed(why.to_string())
+}
+
+fn no_answer() -> LookupError {
+    LookupError::Failed(format!("no answer within {LOOKUP_MAX:?}"))
+}
+
+async fn within<T>(asked: impl Future<Output = Result<T, LookupError>>) -> Result<T, LookupError> {
+    tokio::time::timeout(LOOKUP_MAX, asked).await.unwrap_or_else(|_elapsed| Err(no_answer()))
 }
 
 /// The settings and the connections of one lookup.
@@ -172,26 +222,57 @@ impl Lookup {
         Err(LookupError::NoAddress)
     }
 
-    /// Returns the addresses of a service's hosts. Only the hosts with the best priority count.
-    async fn service(&self, name: &Name) -> Result<Addresses, LookupError> {
-        let targets = self.first(name, RecordType::SRV, targets).await?.ok_or(LookupError::NoAddress)?;
-        let mut addresses = Addresses { all: Vec::new(), lifetime: targets.lifetime };
-        for target in targets.all {
-            match self.host(&target.host).await {
+    /// Returns the addresses of a service's hosts. A host that gives no answer does not delay the others.
+    async fn service(&self, targets: Targets, patience: Duration) -> Result<Addresses, LookupError> {
+        let Targets { all: targets, lifetime } = targets;
+        let mut results: Vec<_> = targets.iter().map(|_| Err(no_answer())).collect();
+        let mut asked: Vec<_> =
+            targets.iter().map(|target| Box::pin(self.host(&target.host))).enumerate().collect();
+        let mut deadline = pin!(tokio::time::sleep(LOOKUP_MAX));
+        poll_fn(|cx| {
+            asked.retain_mut(|(at, host)| {
+                let Poll::Ready(result) = host.as_mut().poll(cx) else { return true };
+                let last = tokio::time::Instant::now() + patience;
+                if result.is_ok() && last < deadline.deadline() {
+                    deadline.as_mut().reset(last);
+                }
+                results[*at] = result;
+                false
+            });
+            if asked.is_empty() { Poll::Ready(()) } else { deadline.as_mut().poll(cx) }
+        })
+        .await;
+        drop(asked);
+        let mut addresses = Addresses { all: Vec::new(), lifetime, missing: Vec::new() };
+        for (target, result) in targets.iter().zip(results) {
+            let name = target.host.to_string();
+            let hash = hash_of_name(&name);
+            match result {
                 Ok(found) => {
                     let endpoint = |address| Endpoint {
                         address: SocketAddr::new(address, target.port),
                         weight: Some(target.weight),
+                        host: hash,
                     };
                     addresses.all.extend(found.all.into_iter().map(endpoint));
                     addresses.lifetime = addresses.lifetime.min(found.lifetime);
                 }
-                Err(LookupError::NoAddress) => {}
-                Err(error) => return Err(error),
+                Err(error) => addresses.missing.push(MissingHost { name: name.into(), hash, error }),
             }
         }
         addresses.all.sort_unstable();
         addresses.all.dedup_by_key(|endpoint| endpoint.address);
+        // The order of records changes with each answer.
+        addresses.missing.sort_by(|one, other| one.name.cmp(&other.name));
+        addresses.missing.dedup_by(|one, other| one.name == other.name);
+        let mut failures = addresses.missing.iter().filter(|host| host.error != LookupError::NoAddress);
+        match failures.next() {
+            Some(host) if addresses.all.is_empty() => {
+                return Err(failed(format!("{}: {}", host.name, host.error)));
+            }
+            Some(_) => addresses.lifetime = addresses.lifetime.min(MISSING_RETRY),
+            None => {}
+        }
         if addresses.all.is_empty() { Err(LookupError::NoAddress) } else { Ok(addresses) }
     }
 
@@ -345,8 +426,9 @@ mod tests {
     #[test]
     fn the_hosts_file_comes_first() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let lookup = async { Nameservers::default().lookup(Question::Host("LocalHost", 80)).await };
-        let local = Endpoint { address: (Ipv4Addr::LOCALHOST, 80).into(), weight: None };
+        let lookup =
+            async { Nameservers::default().lookup(Question::Host("LocalHost", 80), LOOKUP_MAX).await };
+        let local = Endpoint { address: (Ipv4Addr::LOCALHOST, 80).into(), weight: None, host: 0 };
         assert_eq!(runtime.block_on(lookup).unwrap().all, [local]);
     }
 

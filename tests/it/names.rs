@@ -248,7 +248,8 @@ fn the_records_of_a_service_have_its_hosts_ports_and_weights() {
     ]);
     let server = "srv+http://_http._tcp.app.test";
     let gateway = Portcullis::with(&policy(&nameserver, server, "")).start();
-    wait_for_addresses(&gateway, 2);
+    let without = ": 2 addresses, without those of gone.test. (the name has no address)\n";
+    eventually("the addresses are known", || verbose(&gateway).contains(without));
     ask(&gateway, 8);
     let counts = || [&first, &second, &spare].map(|upstream| upstream.requests().len());
     assert_eq!(counts(), [6, 2, 0]);
@@ -259,6 +260,44 @@ fn the_records_of_a_service_have_its_hosts_ports_and_weights() {
     wait_for_addresses(&gateway, 1);
     ask(&gateway, 2);
     assert_eq!(counts(), [6, 2, 2]);
+}
+
+#[test]
+fn a_host_of_a_service_without_an_answer_leaves_the_others() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let nameserver = Nameserver::start();
+    nameserver.set_addresses("one.test", &["127.0.0.1"]);
+    nameserver.set("two.test", Reply::Silence);
+    let records = vec![(1, 1, first.port(), "one.test"), (1, 1, second.port(), "two.test")];
+    nameserver.set("app.test", Reply::Service(records));
+    let gateway = Portcullis::with(&policy(&nameserver, "srv+http://app.test", "")).start();
+    // A connection does not wait for the silent host.
+    ask(&gateway, 2);
+    let text = "hosts of an upstream service cannot be resolved; the others are in use";
+    let line = gateway.wait_log("the silent host", |line| line["message"] == text);
+    assert!(line["hosts"].as_str().unwrap().starts_with("two.test. ("), "{line}");
+    ask(&gateway, 2);
+    assert_eq!([&first, &second].map(|upstream| upstream.requests().len()), [4, 0]);
+    nameserver.set_addresses("two.test", &["127.0.0.1"]);
+    wait_for_addresses(&gateway, 2);
+    ask(&gateway, 4);
+    assert_eq!([&first, &second].map(|upstream| upstream.requests().len()), [6, 2]);
+    assert_eq!(gateway.log().iter().filter(|line| line["message"] == text).count(), 1);
+}
+
+#[test]
+fn a_name_that_was_never_resolved_is_logged_once_with_its_nameserver() {
+    let nameserver = Nameserver::start();
+    nameserver.set("app.test", Reply::Failure);
+    let gateway = Portcullis::with(&policy(&nameserver, "http://app.test:9", "")).start();
+    eventually("several failures", || lookups(&gateway, "failed") > 1.5);
+    let text = "the name of an upstream server cannot be resolved, and it has no known address";
+    let lines: Vec<_> = gateway.log().into_iter().filter(|line| line["message"] == text).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!((&lines[0]["upstream"], &lines[0]["name"]), (&"app".into(), &"app.test".into()));
+    assert!(nameserver.key().contains(lines[0]["nameservers"].as_str().unwrap()), "{lines:?}");
+    assert!(!lines[0]["error"].as_str().unwrap().is_empty(), "{lines:?}");
+    assert_eq!(lines[0]["next_try_in"], "1s");
 }
 
 #[test]

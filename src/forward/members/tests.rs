@@ -6,7 +6,7 @@ fn at(text: &str) -> SocketAddr {
 }
 
 fn endpoint(text: &str) -> Endpoint {
-    Endpoint { address: at(text), weight: None }
+    Endpoint { address: at(text), weight: None, host: 0 }
 }
 
 fn settings(slow_start: Duration) -> MemberSettings {
@@ -47,7 +47,11 @@ fn origins(group: &Group) -> Vec<String> {
 }
 
 fn answer(all: &[&str], seconds: u64) -> Result<Addresses, LookupError> {
-    Ok(Addresses { all: all.iter().copied().map(endpoint).collect(), lifetime: Duration::from_secs(seconds) })
+    Ok(Addresses {
+        all: all.iter().copied().map(endpoint).collect(),
+        lifetime: Duration::from_secs(seconds),
+        missing: Vec::new(),
+    })
 }
 
 fn failure() -> Result<Addresses, LookupError> {
@@ -73,7 +77,7 @@ fn addresses_become_servers_and_stay_when_the_name_cannot_be_resolved() {
 
     let (effect, wait) = names.record(1, answer(&["10.0.0.1", "10.0.0.2"], 5), now);
     let added = ["10.0.0.1", "10.0.0.2"].map(at).to_vec();
-    assert_eq!(effect, Effect { added, removed: Vec::new(), turned: true });
+    assert_eq!(effect, Effect { added, turned: true, ..Effect::default() });
     assert_eq!(wait, Duration::from_secs(5));
     let both = ["http://10.0.0.9:80", "http://app:80 (10.0.0.1)", "http://app:80 (10.0.0.2)"];
     assert_eq!(origins(&group), both);
@@ -102,6 +106,7 @@ fn lifetimes_and_retries_have_bounds() {
     let many = |count: u8| Addresses {
         all: (0..count).map(|n| endpoint(&format!("10.0.1.{n}"))).collect(),
         lifetime: Duration::from_secs(1),
+        missing: Vec::new(),
     };
     wait(Ok(many(200)));
     assert_eq!(group.current().servers.len(), ADDRESSES_MAX);
@@ -156,10 +161,12 @@ fn the_weights_of_records_replace_that_of_the_policy_and_may_change() {
         let endpoint = |(port, weight)| Endpoint {
             address: SocketAddr::new([10, 0, 0, 1].into(), port),
             weight: Some(weight),
+            host: 1,
         };
         Ok(Addresses {
             all: [81, 82].into_iter().zip(weights).map(endpoint).collect(),
             lifetime: Duration::from_secs(5),
+            missing: Vec::new(),
         })
     };
     names.record(0, answer([100, 50]), Instant::now());
@@ -173,4 +180,43 @@ fn the_weights_of_records_replace_that_of_the_policy_and_may_change() {
     assert_eq!(effect, Effect::default());
     assert_eq!(weights(&group), [1, 2]);
     assert!(Arc::ptr_eq(&group.current().servers[0], &before));
+}
+
+#[test]
+fn a_host_of_a_service_without_an_answer_keeps_its_last_addresses() {
+    let server = Server::of_service("srv+http://_x._tcp.app".into(), "_x._tcp.app", "app".into(), None);
+    let app = Configured { server: Arc::new(server), weight: 1, is_expanded: true };
+    let group = Group::new(settings(Duration::ZERO), vec![app], None, &Arc::new);
+    let (names, now) = (names(&group), Instant::now());
+    let answer = |hosts: &[(u64, &str)], missing: &[(u64, LookupError)]| {
+        let endpoint =
+            |(host, text): &(u64, &str)| Endpoint { address: at(text), weight: Some(1), host: *host };
+        let missing_host = |(hash, error): &(u64, LookupError)| MissingHost {
+            name: format!("h{hash}").into(),
+            hash: *hash,
+            error: error.clone(),
+        };
+        Ok(Addresses {
+            all: hosts.iter().map(endpoint).collect(),
+            lifetime: Duration::from_secs(5),
+            missing: missing.iter().map(missing_host).collect(),
+        })
+    };
+    let counts = |group: &Group| group.current().servers.len();
+    let silent = || LookupError::Failed("silence".to_owned());
+    let (one, two) = ((1, "10.0.0.1"), (2, "10.0.0.2"));
+    let (effect, _) = names.record(0, answer(&[one], &[(2, silent())]), now);
+    assert_eq!((counts(&group), effect.missing.as_deref()), (1, Some("h2 (silence)")));
+    assert!(names.lines().contains(": 1 addresses, without those of h2 (silence)"), "{}", names.lines());
+    let (effect, _) = names.record(0, answer(&[one], &[(2, silent())]), now);
+    assert_eq!(effect, Effect::default(), "it is reported once");
+    let (effect, _) = names.record(0, answer(&[one, two], &[]), now);
+    assert_eq!((counts(&group), effect.missing.as_deref()), (2, Some("")));
+    let (effect, _) = names.record(0, answer(&[two], &[(1, silent())]), now);
+    assert_eq!((counts(&group), effect.removed), (2, Vec::new()));
+    let (effect, _) = names.record(0, answer(&[two], &[(1, LookupError::NoAddress)]), now);
+    assert_eq!((counts(&group), effect.removed), (1, vec![at("10.0.0.1")]), "the nameserver says so");
+    names.record(0, answer(&[one, two], &[]), now);
+    names.record(0, answer(&[one], &[]), now);
+    assert_eq!(counts(&group), 1, "the service has the host no longer");
 }
