@@ -2,6 +2,7 @@
 //! has a name in the metrics.
 
 use super::open_streams::StreamEnd;
+use super::pins::PinFault;
 use crate::denial::Grpc;
 use crate::http1::AnswerFault;
 use h2::Reason;
@@ -69,7 +70,10 @@ impl fmt::Display for ConnectError {
             Self::Tls(error) if speaks_no_tls(error) => {
                 f.write_str("the server does not speak TLS on this port")
             }
-            Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Tls(error) => match certificate_fault(error) {
+                Some(fault) => write!(f, "TLS: {fault}"),
+                None => write!(f, "TLS: {error}"),
+            },
             Self::Own(error) => write!(f, "the gateway is out of resources: {error}"),
             Self::Other(error) => error.fmt(f),
         }
@@ -95,6 +99,31 @@ fn speaks_no_tls(error: &io::Error) -> bool {
                 | InvalidMessage::InvalidEmptyPayload
         ))
     )
+}
+
+/// Describes an error about the server's certificate that the library reports without a sentence.
+fn certificate_fault(error: &io::Error) -> Option<String> {
+    use rustls::{CertificateError, Error};
+    let inner = error.get_ref()?.downcast_ref::<Error>()?;
+    let Error::InvalidCertificate(CertificateError::Other(other)) = inner else { return None };
+    if let Some(fault) = other.0.downcast_ref::<PinFault>() {
+        return Some(fault.to_string());
+    }
+    Some(match &*format!("{:?}", other.0) {
+        "CaUsedAsEndEntity" => {
+            "the server shows the certificate of an authority (CA:TRUE) in place of its own".to_owned()
+        }
+        "EndEntityUsedAsCa" => {
+            "the server's certificate is signed by one that may not sign certificates (CA:FALSE)".to_owned()
+        }
+        "NameConstraintViolation" => {
+            "the server's certificate has a name that its authority may not certify".to_owned()
+        }
+        "PathLenConstraintViolated" => {
+            "the server's certificate has more intermediate authorities than its authority allows".to_owned()
+        }
+        other => format!("the server's certificate cannot be verified: {other}"),
+    })
 }
 
 /// Describes an error of HTTP/2 without the text that the server sent with GOAWAY.

@@ -1,7 +1,7 @@
 //! Verifies the certificates of servers whose names or keys the policy pins.
 
 use crate::authenticate::digest_of;
-use crate::tls::Facts;
+use crate::tls::{Facts, Names};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -9,7 +9,8 @@ use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_an
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
+use std::fmt;
 use std::sync::Arc;
 
 /// The names and keys of an upstream's servers.
@@ -54,13 +55,66 @@ impl PinVerifier {
         Ok(Self { inner: inner.map_err(|error| error.to_string())?, roots, provider, pins })
     }
 
-    fn check_name(&self, certificate: &CertificateDer<'_>, parsed: &ParsedCertificate<'_>) -> bool {
-        let uris = Facts::of(certificate).map(|facts| facts.names.uris).unwrap_or_default();
-        self.pins.names.iter().any(|name| match name {
+    fn check_name(
+        &self,
+        certificate: &CertificateDer<'_>,
+        parsed: &ParsedCertificate<'_>,
+    ) -> Result<(), PinFault> {
+        let names = Facts::of(certificate).map(|facts| facts.names).unwrap_or_default();
+        let is_pinned = self.pins.names.iter().any(|name| match name {
             PinnedName::Host(host) => verify_server_name(parsed, host).is_ok(),
-            PinnedName::Uri(uri) => uris.contains(uri),
-        })
+            PinnedName::Uri(uri) => names.uris.contains(uri),
+        });
+        if is_pinned { Ok(()) } else { Err(PinFault::Names(listed(&names))) }
     }
+}
+
+/// A certificate with a valid chain that the pins exclude.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PinFault {
+    /// The certificate has none of the pinned names. The value lists the names that it has.
+    Names(String),
+    /// The digest of the key is not pinned.
+    Key([u8; 32]),
+}
+
+impl From<PinFault> for Error {
+    fn from(fault: PinFault) -> Self {
+        CertificateError::Other(OtherError(Arc::new(fault))).into()
+    }
+}
+
+impl fmt::Display for PinFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Names(names) if names.is_empty() => {
+                f.write_str("the certificate has none of the pinned_names: it has no alternative names")
+            }
+            Self::Names(names) => {
+                write!(f, "the certificate has none of the pinned_names: its names are {names}")
+            }
+            Self::Key(key) => {
+                let key = BASE64_STANDARD.encode(key);
+                write!(f, "the key of the certificate, {KEY_PREFIX}{key}, is not pinned")
+            }
+        }
+    }
+}
+
+impl std::error::Error for PinFault {}
+
+/// Lists the alternative names of a certificate that pins are compared with. A server cannot make the list long.
+fn listed(names: &Names) -> String {
+    const NAMES_MAX: usize = 10;
+    const LENGTH_MAX: usize = 100;
+    let texts = names.dns.iter().chain(&names.uris).map(ToString::to_string);
+    let all = texts.chain(names.addresses.iter().map(ToString::to_string));
+    let mut shown: Vec<String> =
+        all.take(NAMES_MAX + 1).map(|name| name.chars().take(LENGTH_MAX).collect()).collect();
+    if let Some(last) = shown.get_mut(NAMES_MAX) {
+        "and more".clone_into(last);
+    }
+    shown.join(", ")
 }
 
 impl ServerCertVerifier for PinVerifier {
@@ -78,16 +132,11 @@ impl ServerCertVerifier for PinVerifier {
         } else {
             let algorithms = self.provider.signature_verification_algorithms.all;
             verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
-            if !self.check_name(certificate, &parsed) {
-                return Err(Error::General("the certificate has none of the pinned_names".to_owned()));
-            }
+            self.check_name(certificate, &parsed)?;
         }
         let key = digest_of(parsed.subject_public_key_info());
         if !self.pins.keys.is_empty() && !self.pins.keys.contains(&key) {
-            let key = BASE64_STANDARD.encode(key);
-            return Err(Error::General(format!(
-                "the key of the certificate, {KEY_PREFIX}{key}, is not pinned"
-            )));
+            return Err(PinFault::Key(key).into());
         }
         Ok(ServerCertVerified::assertion())
     }

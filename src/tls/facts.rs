@@ -3,6 +3,7 @@
 use crate::timestamp::rfc3339;
 use rustls::pki_types::CertificateDer;
 use std::fmt;
+use std::net::IpAddr;
 use yasna::models::ObjectIdentifier;
 use yasna::tags::{TAG_IA5STRING, TAG_INTEGER, TAG_PRINTABLESTRING, TAG_UTCTIME, TAG_UTF8STRING};
 use yasna::{ASN1Error, ASN1ErrorKind, ASN1Result, BERReader, BERReaderSeq, Tag};
@@ -69,6 +70,8 @@ pub struct Names {
     pub uris: Vec<Box<str>>,
     /// The alternative names that are email addresses.
     pub emails: Vec<Box<str>>,
+    /// The alternative names that are addresses of hosts.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The facts of a certificate.
@@ -264,12 +267,23 @@ fn alternatives(value: &[u8], names: &mut Names) -> ASN1Result<()> {
                 () if tag == Tag::context(1) => &mut names.emails,
                 () if tag == Tag::context(2) => &mut names.dns,
                 () if tag == Tag::context(6) => &mut names.uris,
+                () if tag == Tag::context(7) => {
+                    let bytes = reader.read_tagged_implicit(tag, |reader| reader.read_bytes())?;
+                    names.addresses.extend(address(&bytes));
+                    return Ok(());
+                }
                 () => return reader.read_der().map(drop),
             };
             list.push(content(reader, tag)?);
             Ok(())
         })
     })
+}
+
+/// Reads an address. Returns `None` for any length but those of the two families.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    v4().or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
 
 /// Reads a text of a name. Other types of text are not used by authorities any more, and become empty.
@@ -353,6 +367,7 @@ mod tests {
             dns: texts(&["a.example.com", "*.b.example.com"]),
             uris: texts(&["spiffe://example.org/billing"]),
             emails: texts(&["ada@example.com"]),
+            addresses: vec![IpAddr::from([127, 0, 0, 1])],
         };
         assert_eq!(facts.names, names);
         let key = rcgen::KeyPair::generate().unwrap();

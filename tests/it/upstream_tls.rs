@@ -189,6 +189,36 @@ fn a_server_has_one_of_the_pinned_names_and_keys() {
     }
 }
 
+/// Returns the error of a server whose certificate is refused.
+fn error_of(gateway: &Portcullis) -> String {
+    ask(gateway).is_refusal(503, "upstream_unavailable");
+    let line = gateway.wait_log("the error", |line| line["message"] == "an upstream server is down");
+    line["error"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_refused_certificate_is_described_with_its_names() {
+    let servers = Authority::new("servers");
+    let pinned = "tls = { pinned_names = \"a.test\" }";
+    let names = ["orders.test", "spiffe://test/orders", "127.0.0.1"];
+    let server = Server::start(&servers.issue(&names), None, "http/1.1");
+    let error = error_of(&starting(&servers, &server, pinned).start());
+    let listed = "none of the pinned_names: its names are orders.test, spiffe://test/orders, 127.0.0.1";
+    assert!(error.ends_with(listed), "{error}");
+    let many: Vec<String> = (0..200).map(|n| format!("{n}.{}.test", "x".repeat(60))).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let server = Server::start(&servers.issue(&many), None, "http/1.1");
+    let error = error_of(&starting(&servers, &server, pinned).start());
+    assert!(error.ends_with(", and more") && error.len() < 1500, "{error}");
+    // An authority shows its own certificate.
+    for tls in ["", pinned, "tls = { pinned_names = \"ca.test\" }"] {
+        let authority = servers.issue_authority(&["ca.test", "127.0.0.1"]);
+        let server = Server::start(&authority, None, "http/1.1");
+        let error = error_of(&starting(&servers, &server, tls).start());
+        assert!(error.contains("the certificate of an authority (CA:TRUE)"), "{tls}: {error}");
+    }
+}
+
 #[test]
 fn a_connection_of_one_certificate_is_not_used_with_another_after_a_reload() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));

@@ -6,6 +6,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A certificate and its key.
@@ -70,7 +71,7 @@ impl Authority {
     }
 
     /// Issues a certificate with these alternative names. A name with a scheme is a URI, one with `@` an email address,
-    /// and any other is a host. The common name is the first of them.
+    /// and any other is an address or a host. The common name is the first of them.
     pub fn issue(&self, names: &[&str]) -> Identity {
         self.issue_until(names, 2046)
     }
@@ -90,7 +91,12 @@ impl Authority {
         })
     }
 
-    fn sign(&self, names: &[&str], validity: impl FnOnce(&mut CertificateParams)) -> Identity {
+    /// Issues the certificate of another authority, with these alternative names.
+    pub fn issue_authority(&self, names: &[&str]) -> Identity {
+        self.sign(names, |parameters| parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))
+    }
+
+    fn sign(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
         static SERIALS: AtomicU64 = AtomicU64::new(1000);
         let serial = SERIALS.fetch_add(1, Ordering::Relaxed);
         let key = KeyPair::generate().unwrap();
@@ -99,13 +105,14 @@ impl Authority {
             parameters.subject_alt_names.push(match *name {
                 name if name.contains("://") => SanType::URI(name.try_into().unwrap()),
                 name if name.contains('@') => SanType::Rfc822Name(name.try_into().unwrap()),
+                name if name.parse::<IpAddr>().is_ok() => SanType::IpAddress(name.parse().unwrap()),
                 name => SanType::DnsName(name.try_into().unwrap()),
             });
         }
         parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, names[0]);
         parameters.serial_number = Some(SerialNumber::from(serial));
-        validity(&mut parameters);
+        change(&mut parameters);
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
         Identity {
             certificate: certificate.der().clone(),
