@@ -9,6 +9,7 @@ use super::file::{
     ClientSection, CorsSection, File, HealthSection, IntrospectionSection, IssuerSection,
     ProxyProtocolSection, RateLimitSection, ResourceSection, RouteSection, RuleSection, ServerSection,
     SharedSection, SignalsSection, SplitSection, TestSection, TlsSection, UpstreamSection,
+    UpstreamTlsSection,
 };
 use super::layer;
 use super::place::Here;
@@ -142,7 +143,11 @@ pub(super) fn with_every_table() -> File {
         shared: Some(SharedSection::default()),
         upstream: BTreeMap::from([(
             NAME.to_owned(),
-            UpstreamSection { health: Some(HealthSection::default()), ..UpstreamSection::default() },
+            UpstreamSection {
+                health: Some(HealthSection::default()),
+                tls: Some(UpstreamTlsSection::default()),
+                ..UpstreamSection::default()
+            },
         )]),
         rate_limit: named::<RateLimitSection>(),
         resource: named::<ResourceSection>(),

@@ -1,5 +1,6 @@
 //! Tests that docs/reference.md describes every key of the file, with the actual default and a valid example.
 
+use super::effective::with_every_table;
 use super::file::File;
 use super::load_text;
 use serde_json::Value;
@@ -94,6 +95,21 @@ fn the_defaults_of_the_reference_are_the_defaults() {
             }
             None => assert!(facts.contains(" · no default · "), "{name}: {facts}"),
         }
+    }
+}
+
+/// Tables without a place in the list of defaults would look changed in `config show`, and new keys in them would change
+/// the digests of policies.
+#[test]
+fn the_list_of_defaults_has_every_table() {
+    let defaults = serde_json::to_value(with_every_table()).unwrap();
+    for Key { name, .. } in all_keys() {
+        let Some((table, _)) = name.rsplit_once('.') else { continue };
+        let found = table.split('.').try_fold(&defaults, |table, part| {
+            let inner = table.get(part)?;
+            Some(if inner.is_array() { &inner[0] } else { inner })
+        });
+        assert!(found.is_some_and(Value::is_object), "{table}");
     }
 }
 
