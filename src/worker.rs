@@ -7,6 +7,7 @@ use crate::clock::Now;
 use crate::decision_log::{DecisionLog, Recorder};
 use crate::denial::Denial;
 use crate::forward::Pools;
+use crate::forward::files::DiskTasks;
 use crate::journal::{Journal, Level};
 use crate::metrics::WorkerCounters;
 use crate::peer::{CoarseMillis, Connection};
@@ -53,6 +54,9 @@ pub(crate) struct Worker {
     policy: RefCell<crate::policy::Pinned>,
     tokens: RefCell<TokenCache>,
     pools: Rc<Pools>,
+    disk: DiskTasks,
+    /// The memory of the encoders of compressed answers, in bytes.
+    encoder_memory: Cell<u64>,
     counters: Arc<WorkerCounters>,
     challenges: Arc<Challenges>,
     recorder: Option<Recorder>,
@@ -84,6 +88,8 @@ impl Worker {
             policy: RefCell::new(shared.policy.pin()),
             tokens: RefCell::new(TokenCache::bounded(TOKENS, TOKEN_BYTES)),
             pools: Rc::new(Pools::new(index, shared.journal.clone(), settings.body_timeout)),
+            disk: DiskTasks::default(),
+            encoder_memory: Cell::new(0),
             counters,
             challenges: shared.acme.challenges.clone(),
             recorder: shared.recent.get(index).cloned().map(Recorder::new),
@@ -119,6 +125,15 @@ impl Worker {
 
     pub(crate) fn pools(&self) -> &Rc<Pools> {
         &self.pools
+    }
+
+    /// Returns the threads that read files.
+    pub(crate) fn disk(&self) -> &DiskTasks {
+        &self.disk
+    }
+
+    pub(crate) fn encoder_memory(&self) -> &Cell<u64> {
+        &self.encoder_memory
     }
 
     pub(crate) fn counters(&self) -> &WorkerCounters {

@@ -72,7 +72,10 @@ impl Gateway {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build_local(tokio::runtime::LocalOptions::default())?;
-                runtime.block_on(run(index, shared, settings, sockets, slots, phase_receiver))
+                let ended = runtime.block_on(run(index, shared, settings, sockets, slots, phase_receiver));
+                // Dropping the runtime would wait for threads that read from a file system without an answer.
+                runtime.shutdown_background();
+                ended
             };
             let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
                 if let Err(error) = run_core() {

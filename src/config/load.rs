@@ -25,6 +25,8 @@ pub struct Loaded {
     pub places: Places,
     /// The folder that relative paths start from.
     pub base: PathBuf,
+    /// The path of the policy file, if the policy comes from a file.
+    pub(crate) path: Option<PathBuf>,
     /// The variable that overrides each key, by key.
     pub(super) overrides: BTreeMap<String, String>,
 }
@@ -52,7 +54,7 @@ pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     let (variables, mut faults) = variables(std::env::vars_os());
     let (loaded, more) = survey_text(&name, text, base, variables);
     faults.extend(more);
-    (loaded, faults)
+    (loaded.map(|loaded| Loaded { path: Some(path.to_owned()), ..loaded }), faults)
 }
 
 /// Selects the variables with the gateway's prefix. A variable that is not UTF-8 is a fault: if it were ignored, the
@@ -136,7 +138,7 @@ pub fn survey_text(
     let (file, more) = typed::typed(value, &places);
     faults.extend(more);
     faults.sort_by_key(|fault| fault.order());
-    (file.map(|file| Loaded { file, places, base, overrides: environment.values }), faults)
+    (file.map(|file| Loaded { file, places, base, path: None, overrides: environment.values }), faults)
 }
 
 /// Parses the text, and overrides its values with the environment's values.

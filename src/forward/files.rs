@@ -1,42 +1,70 @@
 //! Answers requests with the files of a folder.
 //!
-//! The path of a file is the canonical path that an upstream would receive. No name begins with a dot, and no link leads
-//! out of the folder. A folder is never listed.
+//! The path of a file is the canonical path that an upstream would receive. No name begins with a dot, no link leads out of
+//! the folder, and no file that the policy names is sent. A folder is never listed.
+
+mod disk;
+mod guarded;
+mod open;
+
+pub(crate) use disk::DiskTasks;
+pub(crate) use guarded::Guarded;
 
 use super::ResponseError;
 use super::edits::AnswerFields;
+use super::faults::is_own;
 use super::rewrite::Rewrite;
 use crate::denial::Denial;
 use crate::route::Head;
 use crate::route::path::decoded;
 use bytes::Bytes;
+use disk::{DiskFault, OneFile};
 use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use open::Found;
+use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use tower_http::services::ServeFile;
+use tower_http::services::ServeDir;
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
 /// The file that stands for its folder.
 const INDEX: &str = "index.html";
-/// The fields of a request that decide about the answer.
-const CONDITIONS: [HeaderName; 5] = [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE];
+/// The fields of a request that decide about the answer, beside the range.
+const CONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
 
-/// The body of an answer with a file.
-pub(crate) struct FileBody(ServeFileSystemResponseBody);
+/// The body of an answer with a file. It has the announced length, or ends with an error.
+pub(crate) struct FileBody {
+    body: ServeFileSystemResponseBody,
+    /// The number of bytes that are missing.
+    left: u64,
+}
 
 impl fmt::Debug for FileBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileBody").finish_non_exhaustive()
+        f.debug_struct("FileBody").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl FileBody {
+    /// Wraps the body of an answer to a request with this method.
+    fn of(response: Response<ServeFileSystemResponseBody>, method: &Method) -> Response<Self> {
+        let length =
+            response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let has_body = *method == Method::GET
+            && matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+        let left = length.filter(|_| has_body).unwrap_or(0);
+        response.map(|body| Self { body, left })
     }
 }
 
@@ -48,16 +76,33 @@ impl Body for FileBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        let polled = Pin::new(&mut self.get_mut().0).poll_frame(cx);
-        polled.map(|frame| frame.map(|read| read.map_err(ResponseError::File)))
+        let this = self.get_mut();
+        if this.left == 0 {
+            return Poll::Ready(None);
+        }
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let end = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file ended before its length");
+        let read = match frame {
+            Some(Ok(frame)) => frame.into_data().map_err(|_trailers| end()),
+            Some(Err(error)) => Err(error),
+            None => Err(end()),
+        };
+        Poll::Ready(Some(match read {
+            Ok(mut data) => {
+                data.truncate(usize::try_from(this.left).unwrap_or(usize::MAX));
+                this.left -= data.len() as u64;
+                Ok(Frame::data(data))
+            }
+            Err(error) => Err(ResponseError::File(error)),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        SizeHint::with_exact(self.left)
     }
 }
 
@@ -66,6 +111,8 @@ impl Body for FileBody {
 pub struct Files {
     /// The folder, as an absolute path without links.
     pub(crate) root: PathBuf,
+    /// The files and folders that are never sent. `None` until the whole policy is compiled.
+    pub(crate) guarded: Option<Arc<Guarded>>,
     pub(crate) rewrite: Option<Box<Rewrite>>,
     pub(crate) answer_fields: Option<Box<AnswerFields>>,
     /// Whether only some callers may see the files, so that shared caches must not keep them.
@@ -87,6 +134,8 @@ pub(crate) enum FileFault {
     Missing(&'static str),
     /// The file cannot be read.
     Unreadable(io::Error),
+    /// The file system gave no answer in time.
+    Late(DiskFault),
     /// The path is refused.
     Path(Denial),
 }
@@ -95,7 +144,9 @@ impl FileFault {
     pub(crate) fn denial(&self) -> Denial {
         match self {
             Self::Missing(_) => Denial::NotFound,
+            Self::Unreadable(error) if is_own(error) => Denial::Overloaded,
             Self::Unreadable(_) => Denial::UpstreamFailed,
+            Self::Late(_) => Denial::Overloaded,
             Self::Path(denial) => denial.clone(),
         }
     }
@@ -106,6 +157,9 @@ impl FileFault {
                 Self::Missing("there is no such file")
             }
             io::ErrorKind::PermissionDenied => Self::Missing("the gateway may not read the file"),
+            _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                Self::Missing("links form a circle, or changed meanwhile")
+            }
             _ => Self::Unreadable(error),
         }
     }
@@ -116,6 +170,7 @@ impl fmt::Display for FileFault {
         match self {
             Self::Missing(why) => f.write_str(why),
             Self::Unreadable(error) => write!(f, "the file cannot be read: {error}"),
+            Self::Late(fault) => fault.fmt(f),
             Self::Path(denial) => f.write_str(denial.finer().unwrap_or_default()),
         }
     }
@@ -132,16 +187,17 @@ impl Files {
     }
 
     /// Answers a GET or HEAD request.
-    pub(crate) async fn answer(&self, head: &Head<'_>) -> Result<FileAnswer, FileFault> {
+    pub(crate) async fn answer(&self, head: &Head<'_>, tasks: &DiskTasks) -> Result<FileAnswer, FileFault> {
         let sent = self.path(&head.path).map_err(FileFault::Path)?;
         let relative = relative(&sent).ok_or(FileFault::Missing("a name begins with a dot or is invalid"))?;
+        let guarded = self.guarded.clone();
+        let guarded =
+            guarded.ok_or_else(|| FileFault::Unreadable(io::Error::other("no list of guarded files")))?;
         let (root, is_folder) = (self.root.clone(), sent.ends_with('/'));
-        // The system may have to wait for the disk.
-        let found = tokio::task::spawn_blocking(move || locate(&root, &relative, is_folder));
-        let found = found.await.map_err(|error| FileFault::Unreadable(io::Error::other(error)))?;
-        let path = match found? {
-            Located::File(path) => path,
-            Located::Folder => return Ok(FileAnswer::Redirect(self.to_folder(head))),
+        let found = tasks.run(move || open::open(&root, &relative, is_folder, &guarded)).await;
+        let (file, path) = match found.map_err(FileFault::Late)?? {
+            Found::File(file, path) => (OneFile::new(file, tasks.clone()).map_err(FileFault::of)?, path),
+            Found::Folder => return Ok(FileAnswer::Redirect(self.to_folder(head))),
         };
         let mut fields = HeaderMap::new();
         for name in CONDITIONS {
@@ -149,16 +205,21 @@ impl Files {
                 fields.append(&name, value.clone());
             }
         }
-        if fields.contains_key(RANGE)
-            && let Some(validator) = head.headers.get(IF_RANGE)
-        {
+        if let Some(range) = range(head, file.len()) {
             // The library ignores `If-Range`. A range of another version would damage the client's copy.
-            let current = serve(&path, &Method::HEAD, HeaderMap::new()).await?;
-            if !is_strong(validator) || current.headers().get(ETAG) != Some(validator) {
-                fields.remove(RANGE);
+            let is_current = match one(head.headers, &IF_RANGE) {
+                Some(validator) if is_strong(validator) => {
+                    let current = serve(&file, &path, &Method::HEAD, HeaderMap::new()).await?;
+                    current.headers().get(ETAG) == Some(validator)
+                }
+                Some(_) => false,
+                None => !head.headers.contains_key(IF_RANGE),
+            };
+            if is_current {
+                fields.insert(RANGE, range.clone());
             }
         }
-        let mut response = serve(&path, head.method, fields).await?;
+        let mut response = serve(&file, &path, head.method, fields).await?;
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(kind) = headers.get(CONTENT_TYPE)
@@ -190,14 +251,36 @@ impl Files {
     }
 }
 
-async fn serve(path: &Path, method: &Method, fields: HeaderMap) -> Result<Response<FileBody>, FileFault> {
+async fn serve(
+    file: &OneFile,
+    path: &std::path::Path,
+    method: &Method,
+    fields: HeaderMap,
+) -> Result<Response<FileBody>, FileFault> {
     let mut request = Request::new(());
     *request.method_mut() = method.clone();
     *request.headers_mut() = fields;
-    // RFC 9110 section 14.2 allows a server to ignore ranges. Many small ranges would cost more than the file.
-    let mut service = ServeFile::new(path).ignore_multi_range_requests(true);
+    // RFC 9110 section 14.2 allows a server to ignore ranges. Many small ranges would cost more than the file. The path
+    // of the request is `/`, so `path` only determines the media type.
+    let mut service = ServeDir::with_backend(path, file.clone()).ignore_multi_range_requests(true);
     let response = service.try_call(request).await.map_err(FileFault::of)?;
-    Ok(response.map(FileBody))
+    Ok(FileBody::of(response, method))
+}
+
+/// Returns the range that a request asks for. The library would refuse ranges that a server ignores: those in other
+/// units, those of other methods than GET, and the last bytes of a shorter file (RFC 9110 sections 14.1 and 14.2). It
+/// would answer ranges of an empty file, which has none.
+fn range<'h>(head: &Head<'h>, length: u64) -> Option<&'h HeaderValue> {
+    let range = one(head.headers, &RANGE).filter(|_| *head.method == Method::GET)?;
+    let wanted = range.to_str().ok()?.strip_prefix("bytes=")?;
+    let suffix = wanted.strip_prefix('-').and_then(|suffix| suffix.parse::<u64>().ok());
+    Some(range).filter(|_| length > 0 && suffix.is_none_or(|suffix| suffix <= length))
+}
+
+/// Returns the value of a field that a request has once.
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// Whether an entity tag compares strongly. A date does not: a file may change twice in a second.
@@ -220,32 +303,6 @@ fn relative(path: &str) -> Option<PathBuf> {
     Some(relative)
 }
 
-enum Located {
-    File(PathBuf),
-    Folder,
-}
-
-/// Follows all links, and returns a regular file within the folder.
-fn locate(root: &Path, relative: &Path, is_folder: bool) -> Result<Located, FileFault> {
-    let within = |path: PathBuf| {
-        let path = path.canonicalize().map_err(FileFault::of)?;
-        let is_within = path.starts_with(root);
-        is_within.then_some(path).ok_or(FileFault::Missing("a link leads out of the folder"))
-    };
-    let path = within(root.join(relative))?;
-    let is_dir = path.metadata().map_err(FileFault::of)?.is_dir();
-    let path = if is_dir { within(path.join(INDEX))? } else { path };
-    // Opening a pipe would wait for its other end.
-    if !path.metadata().map_err(FileFault::of)?.is_file() {
-        return Err(FileFault::Missing("not a regular file"));
-    }
-    match (is_dir, is_folder) {
-        (true, true) | (false, false) => Ok(Located::File(path)),
-        (true, false) => Ok(Located::Folder),
-        (false, true) => Err(FileFault::Missing("a file is not a folder")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,7 +323,7 @@ mod tests {
             ("/a%5Cb", None),
             ("/a%00", None),
         ] {
-            assert_eq!(relative(path).as_deref(), found.map(Path::new), "{path}");
+            assert_eq!(relative(path), found.map(PathBuf::from), "{path}");
         }
     }
 }

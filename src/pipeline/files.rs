@@ -26,7 +26,7 @@ pub(super) async fn answer(
         let is_head = *head.method == Method::HEAD;
         (compression, compression.wish(head.headers, is_head, permit.principal().is_some()))
     });
-    let answer = files.answer(head).await.map_err(|fault| {
+    let answer = files.answer(head, worker.disk()).await.map_err(|fault| {
         record.explained(fault.to_string());
         fault.denial()
     })?;

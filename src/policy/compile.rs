@@ -170,12 +170,13 @@ fn compile_policy(
         cors: &cors,
         counters,
     };
-    let (routes, resources, table) = routes::compile(file, &references, &mut claims, &mut faults);
+    let (mut routes, resources, table) = routes::compile(file, &references, &mut claims, &mut faults);
 
     check_version(file, &mut faults);
     nobody_to_trust(file, &mut faults);
     let cases = cases::compile(file, &routes, &mut faults);
     waivers::check(file, &mut faults);
+    files::guard(file, &mut routes, &mut faults);
 
     if claims.count() > CLAIMS_MAX {
         faults.fault(

@@ -6,7 +6,7 @@ use crate::config::place::nearest;
 use crate::config::secret::Secret;
 use crate::diagnostic::{Diagnostic, REPORTED_MAX, Severity};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Maximum number of defined names in the hint for an unknown name.
 const NAMES_MAX: usize = 20;
@@ -20,12 +20,14 @@ pub(crate) struct Faults<'l> {
     pub(crate) fault_count: usize,
     /// The files that the policy reads.
     files: BTreeSet<PathBuf>,
+    /// All files and folders that the policy names, which no route may serve.
+    named: BTreeSet<PathBuf>,
 }
 
 impl<'l> Faults<'l> {
     /// Creates a collector without findings.
     pub(crate) const fn of(loaded: &'l Loaded) -> Self {
-        Self { loaded, found: Vec::new(), fault_count: 0, files: BTreeSet::new() }
+        Self { loaded, found: Vec::new(), fault_count: 0, files: BTreeSet::new(), named: BTreeSet::new() }
     }
 
     /// Resolves the path of a file that the policy reads, relative to the folder of the policy file. With
@@ -106,12 +108,21 @@ impl<'l> Faults<'l> {
     }
 
     /// Resolves a path whose changes do not reload the policy: the gateway writes it, or watches it by other means.
-    pub(crate) fn unwatched_path(&self, text: &str) -> PathBuf {
-        self.loaded.base.join(text)
+    pub(crate) fn unwatched_path(&mut self, text: &str) -> PathBuf {
+        let path = self.loaded.base.join(text);
+        if !text.is_empty() {
+            self.named.insert(path.clone());
+        }
+        path
+    }
+
+    /// Returns all files and folders that the policy named so far.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Path> {
+        self.named.iter().map(PathBuf::as_path)
     }
 
     /// Returns the state folder.
-    pub(crate) fn state_dir(&self) -> PathBuf {
+    pub(crate) fn state_dir(&mut self) -> PathBuf {
         self.unwatched_path(&self.loaded.file.state.dir)
     }
 

@@ -271,10 +271,14 @@ fn store(table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<StoreLocat
         return Some(StoreLocation(text));
     }
     match text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
-        Some(path) => Some(StoreLocation(format!(
-            "sqlite:{}",
-            faults.unwatched_path(path.trim_start_matches("//")).display()
-        ))),
+        Some(path) => {
+            let path = path.trim_start_matches("//");
+            // The files of SQLite beside the database have its content, too.
+            for beside in ["-wal", "-shm", "-journal"] {
+                faults.unwatched_path(&format!("{path}{beside}"));
+            }
+            Some(StoreLocation(format!("sqlite:{}", faults.unwatched_path(path).display())))
+        }
         None => {
             let scheme = text.split(':').next().unwrap_or_default().to_owned();
             faults.fault(

@@ -3,45 +3,56 @@
 use super::{Faults, shaping};
 use crate::config::file::{Access, File, RouteSection};
 use crate::forward::edits::AnswerFields;
-use crate::forward::files::Files;
+use crate::forward::files::{Files, Guarded};
 use crate::forward::rewrite::Rewrite;
+use crate::policy::{Handler, Route};
 use crate::route::Methods;
 use http::Method;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Returns the folder of a route. The keys of forwarding have no effect on files, so they are faults.
-pub(super) fn folder(
-    key: &str,
-    table: &RouteSection,
-    file: &File,
-    faults: &mut Faults<'_>,
-) -> Option<PathBuf> {
+pub(super) fn folder(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<PathBuf> {
     let at = format!("{key}.files");
     shaping::refuse_forwarding(key, table, "files", faults);
-    let path = faults.unwatched_path(&table.files);
-    let shown = path.display().to_string();
-    let root = match path.canonicalize() {
-        Ok(root) if root.is_dir() => root,
+    let path = faults.loaded.base.join(&table.files);
+    let shown = path.display();
+    match path.canonicalize() {
+        Ok(root) if root.is_dir() => return Some(root),
         Ok(_) => {
             faults.fault("bad_file", &at, format!("{shown} is not a folder"), "the path of a folder");
-            return None;
         }
         Err(error) => {
             faults.fault("bad_file", &at, format!("{shown}: {error}"), "the path of a folder that exists");
-            return None;
-        }
-    };
-    let state = faults.unwatched_path(&file.state.dir);
-    let base = faults.unwatched_path(".");
-    for (what, private) in [("the policy file", base), ("the state of the gateway", state)] {
-        let private = private.canonicalize().unwrap_or_default();
-        if private.starts_with(&root) || root == Path::new("/") {
-            let found = format!("{shown} contains {what}");
-            faults.fault("bad_file", &at, found, "a folder that contains only files for clients");
-            return None;
         }
     }
-    Some(root)
+    None
+}
+
+/// Gives all routes with files the list of the files that they must not send: the policy, and all that it names. Called
+/// when the rest of the policy is compiled, so that the list is complete.
+pub(super) fn guard(file: &File, routes: &mut [Route], faults: &mut Faults<'_>) {
+    if file.route.iter().all(|table| table.files.is_empty()) {
+        return;
+    }
+    let mut paths = vec![faults.state_dir()];
+    paths.extend(faults.loaded.path.clone());
+    paths.extend(faults.named().map(Path::to_owned));
+    let guarded = Arc::new(Guarded::new(paths));
+    for (index, table) in file.route.iter().enumerate().filter(|(_, table)| !table.files.is_empty()) {
+        // A folder that does not exist is reported by `folder`.
+        let Ok(root) = faults.loaded.base.join(&table.files).canonicalize() else { continue };
+        if let Some(path) = guarded.conflict(&root) {
+            let found = format!("{} would serve {}", root.display(), path.display());
+            let hint = "a folder that contains only files for clients, and nothing that the policy names";
+            faults.fault("bad_file", &format!("route[{index}].files"), found, hint);
+        }
+    }
+    for route in routes {
+        if let Handler::Files(files) = &mut route.handler {
+            files.guarded = Some(guarded.clone());
+        }
+    }
 }
 
 /// Returns the methods of a route with files.
@@ -63,5 +74,5 @@ pub(super) fn compile(
     rewrite: Option<Box<Rewrite>>,
     answer_fields: Option<Box<AnswerFields>>,
 ) -> Files {
-    Files { root, rewrite, answer_fields, is_private: table.access != Access::Public }
+    Files { root, guarded: None, rewrite, answer_fields, is_private: table.access != Access::Public }
 }

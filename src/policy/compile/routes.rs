@@ -176,7 +176,7 @@ fn service(
             if let Some(matcher) = matcher {
                 matcher.methods = files::methods(key, &matcher.methods, faults);
             }
-            Some(files::folder(key, table, common.file, faults))
+            Some(files::folder(key, table, faults))
         }
     };
     match (&table.redirect, folder) {
