@@ -6,6 +6,7 @@ use super::balance::{KeyFacts, draw};
 use super::outgoing::{self, ForwardContext, WrittenHead};
 use super::request_body::RequestBody;
 use super::response_body::ResponseBody;
+use super::tee::{CopyEnd, Reserved, Tee};
 use super::upload::Upload;
 use super::{Audience, Notes, PermittedRequest, Pools, Upstream};
 use crate::http1::{BodyReader, RequestFraming, write_field};
@@ -20,6 +21,8 @@ use std::time::Instant;
 
 /// The maximum number of copies of one core that have no answer yet.
 const IN_FLIGHT_MAX: usize = 100;
+/// The maximum memory of the copies of one core, in bytes: heads, and bodies that have arrived so far.
+pub(super) const MEMORY_MAX: usize = 16 << 20;
 /// The largest answer that is read to its end, so that its connection can be used again.
 const ANSWER_MAX: usize = 64 * 1024;
 /// The field that marks a copy. Its prefix is reserved, so no client can send it.
@@ -36,35 +39,61 @@ pub(crate) struct Mirror {
     pub(crate) body: usize,
 }
 
-/// A copy that has no answer yet.
-#[derive(Debug)]
-struct InFlight {
+/// A copy, until its end. Counts the outcome.
+struct Copied {
     pools: Rc<Pools>,
     upstream: Arc<Upstream>,
-    is_answered: bool,
+    outcome: Outcome,
+    /// Whether the copy has one of the [`IN_FLIGHT_MAX`] places.
+    has_place: bool,
 }
 
-impl InFlight {
-    /// Returns `None` and counts the copy if too many are in flight.
-    fn begin(pools: &Rc<Pools>, upstream: &Arc<Upstream>) -> Option<Self> {
-        let count = pools.mirrored.get();
-        if count >= IN_FLIGHT_MAX {
-            upstream.counters.of(pools.core).inspect(|counts| counts.mirror_dropped.add(1));
-            return None;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Answered,
+    Failed,
+    Dropped,
+}
+
+impl Copied {
+    fn begin(pools: &Rc<Pools>, upstream: &Arc<Upstream>) -> Self {
+        let (pools, upstream) = (pools.clone(), upstream.clone());
+        Self { pools, upstream, outcome: Outcome::Failed, has_place: false }
+    }
+
+    /// Takes a place for a copy that can be sent. Returns false and drops the copy if there is none.
+    fn take_place(&mut self) -> bool {
+        let count = self.pools.mirrored.get();
+        self.has_place = count < IN_FLIGHT_MAX;
+        match self.has_place {
+            true => self.pools.mirrored.set(count + 1),
+            false => self.outcome = Outcome::Dropped,
         }
-        pools.mirrored.set(count + 1);
-        Some(Self { pools: pools.clone(), upstream: upstream.clone(), is_answered: false })
+        self.has_place
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Copied {
     fn drop(&mut self) {
-        self.pools.mirrored.set(self.pools.mirrored.get() - 1);
+        if self.has_place {
+            self.pools.mirrored.set(self.pools.mirrored.get() - 1);
+        }
         if let Some(counts) = self.upstream.counters.of(self.pools.core) {
-            let counter = if self.is_answered { &counts.mirror_answered } else { &counts.mirror_failed };
+            let counter = match self.outcome {
+                Outcome::Answered => &counts.mirror_answered,
+                Outcome::Failed => &counts.mirror_failed,
+                Outcome::Dropped => &counts.mirror_dropped,
+            };
             counter.add(1);
         }
     }
+}
+
+/// The body of a copy.
+enum CopiedBody {
+    Ready(Bytes, Reserved),
+    /// The body arrives.
+    Coming(Rc<Tee>),
 }
 
 impl fmt::Display for Mirror {
@@ -92,12 +121,11 @@ impl Mirror {
         if request.body.size_hint().lower() > self.body as u64 {
             return;
         }
-        let Some(in_flight) = InFlight::begin(pools, &self.upstream) else { return };
-        let body = match &mut request.body {
-            RequestBody::Empty => Ok(Bytes::new()),
-            RequestBody::Whole(bytes) => Ok(bytes.clone()),
-            RequestBody::Streamed(streamed) => Err(streamed.tee(self.body)),
-        };
+        let mut copied = Copied::begin(pools, &self.upstream);
+        // A copy whose body comes later needs no place until then, so a slow client keeps none.
+        if !matches!(request.body, RequestBody::Streamed(_)) && !copied.take_place() {
+            return;
+        }
         let permit = &request.permit;
         let key = self.upstream.balance.key(KeyFacts {
             principal: permit.principal().map(|principal| &**principal),
@@ -116,27 +144,57 @@ impl Mirror {
         let (WrittenHead { bytes: mut head, .. }, _) = written;
         write_field(&mut head, MARK, b"1");
         let is_named = request.target.authority.is_some() || context.host.is_some();
-        let (pools, upstream) = (pools.clone(), self.upstream.clone());
+        let in_memory = match &request.body {
+            RequestBody::Whole(bytes) => bytes.len(),
+            RequestBody::Empty | RequestBody::Streamed(_) => 0,
+        };
+        let Some(reserved) = pools.copy_memory.reserve(head.len() + in_memory) else {
+            copied.outcome = Outcome::Dropped;
+            return;
+        };
+        let body = match &mut request.body {
+            RequestBody::Empty => CopiedBody::Ready(Bytes::new(), reserved),
+            RequestBody::Whole(bytes) => CopiedBody::Ready(bytes.clone(), reserved),
+            RequestBody::Streamed(streamed) => {
+                let tee = Tee::new(self.body, reserved);
+                streamed.copy_to(tee.clone());
+                CopiedBody::Coming(tee)
+            }
+        };
+        let (pools, upstream, method) = (pools.clone(), self.upstream.clone(), parts.method);
         tokio::task::spawn_local(async move {
-            let mut in_flight = in_flight;
-            let body = match body {
-                Ok(bytes) => bytes,
-                Err(tee) => match tee.whole().await {
-                    Some(bytes) => bytes,
-                    None => return,
-                },
+            let mut copied = copied;
+            let (body, _reserved) = match body {
+                CopiedBody::Ready(body, reserved) => (body, reserved),
+                CopiedBody::Coming(tee) => {
+                    let whole = tokio::time::timeout(upstream.timeout, tee.whole()).await;
+                    match whole {
+                        Ok(Ok(whole)) if copied.take_place() => whole,
+                        Ok(Ok(_)) => return,
+                        Ok(Err(end)) => {
+                            if end == CopyEnd::NoMemory {
+                                copied.outcome = Outcome::Dropped;
+                            }
+                            return;
+                        }
+                        Err(_elapsed) => {
+                            tee.end(CopyEnd::Incomplete);
+                            return;
+                        }
+                    }
+                }
             };
             if has_body {
                 let mut length = itoa::Buffer::new();
                 write_field(&mut head, "content-length", length.format(body.len()).as_bytes());
             }
-            let mut upload = Upload::new(parts.method, head, none, RequestBody::Whole(body), is_named);
+            let mut upload = Upload::new(method, head, none, RequestBody::Whole(body), is_named);
             let mut headers = HeaderMap::new();
             let request = Outbound { upload: &mut upload, headers: &mut headers, inflow: None, key };
             let (timeout, mut notes) = (upstream.timeout, Notes::default());
             let sent = send(&pools, &upstream, timeout, request, Instant::now(), &mut notes).await;
             let Ok((answered, lease)) = sent else { return };
-            in_flight.is_answered = true;
+            copied.outcome = Outcome::Answered;
             let keep = answered.head.keep_alive && answered.is_sent && !answered.is_refused;
             if !keep || answered.head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return;

@@ -43,6 +43,7 @@ mod server_end;
 mod server_id;
 pub(crate) mod split;
 pub mod strip;
+mod tee;
 mod tunnel;
 mod upload;
 mod upstream;

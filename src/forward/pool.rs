@@ -12,8 +12,10 @@ use super::counters::{UpstreamCounters, UpstreamShard};
 use super::deadline::Deadlines;
 use super::faults::ConnectError;
 use super::http2::Links;
+use super::mirror::MEMORY_MAX;
 use super::open_streams::{OpenStream, OpenStreams, StreamBounds, StreamKind};
 use super::server_id::ServerId;
+use super::tee::CopyMemory;
 use super::upstream::{Server, Upstream};
 use crate::authenticate::Principal;
 use crate::journal::Journal;
@@ -54,6 +56,8 @@ pub(crate) struct Pools {
     stall: Duration,
     /// The number of copies of requests that have no answer yet.
     pub(super) mirrored: Cell<usize>,
+    /// The memory of the copies.
+    pub(super) copy_memory: Rc<CopyMemory>,
     pub(super) core: usize,
     pub(super) journal: Journal,
 }
@@ -144,6 +148,7 @@ impl Pools {
             streams: OpenStreams::default(),
             stall,
             mirrored: Cell::new(0),
+            copy_memory: CopyMemory::new(MEMORY_MAX),
             core,
             journal,
         }

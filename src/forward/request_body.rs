@@ -5,18 +5,18 @@
 //! slow upstream does not make a client late.
 
 use super::deadline::WaitingFor;
+use super::tee::{CopyEnd, Tee};
 use crate::denial::{Denial, Malformed};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
@@ -232,59 +232,6 @@ pub(crate) struct Streamed {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// A copy of a body, up to a bound.
-pub(super) struct Tee {
-    bound: usize,
-    bytes: RefCell<Vec<u8>>,
-    /// Whether the copy is whole. `None` while the body is read.
-    end: Cell<Option<bool>>,
-    waiter: Cell<Option<Waker>>,
-}
-
-impl fmt::Debug for Tee {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tee").field("end", &self.end).finish_non_exhaustive()
-    }
-}
-
-impl Tee {
-    fn add(&self, data: &[u8]) {
-        let mut bytes = self.bytes.borrow_mut();
-        if self.end.get().is_some() {
-            return;
-        }
-        if bytes.len() + data.len() > self.bound {
-            *bytes = Vec::new();
-            drop(bytes);
-            self.end(false);
-        } else {
-            bytes.extend_from_slice(data);
-        }
-    }
-
-    /// Only the first end counts.
-    fn end(&self, is_whole: bool) {
-        if self.end.get().is_none() {
-            self.end.set(Some(is_whole));
-            if let Some(waker) = self.waiter.take() {
-                waker.wake();
-            }
-        }
-    }
-
-    /// Waits for the end of the body, and returns its copy. Returns `None` if the body is not whole, or too large.
-    pub(super) async fn whole(&self) -> Option<Bytes> {
-        let is_whole = poll_fn(|cx| match self.end.get() {
-            Some(is_whole) => Poll::Ready(is_whole),
-            None => {
-                self.waiter.set(Some(cx.waker().clone()));
-                Poll::Pending
-            }
-        });
-        is_whole.await.then(|| self.bytes.take().into())
-    }
-}
-
 impl RequestBody {
     /// Accepts a body whose announced length is within the bounds.
     ///
@@ -406,19 +353,17 @@ impl Body for RequestBody {
 impl Drop for Streamed {
     fn drop(&mut self) {
         if let Some(tee) = &self.tee {
-            tee.end(self.incoming.is_end_stream() && self.meter.fault.get().is_none());
+            let is_whole = self.incoming.is_end_stream() && self.meter.fault.get().is_none();
+            tee.end(if is_whole { CopyEnd::Whole } else { CopyEnd::Incomplete });
         }
         self.meter.ended.set(true);
     }
 }
 
 impl Streamed {
-    /// Returns a copy of the body, which grows while the body is read. It is lost if it would exceed `bound`.
-    pub(super) fn tee(&mut self, bound: usize) -> Rc<Tee> {
-        let tee =
-            Rc::new(Tee { bound, bytes: RefCell::default(), end: Cell::new(None), waiter: Cell::new(None) });
-        self.tee = Some(tee.clone());
-        tee
+    /// Copies the body while it is read.
+    pub(super) fn copy_to(&mut self, tee: Rc<Tee>) {
+        self.tee = Some(tee);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -434,7 +379,7 @@ impl Streamed {
             None => {
                 self.meter.ended.set(true);
                 if let Some(tee) = &self.tee {
-                    tee.end(true);
+                    tee.end(CopyEnd::Whole);
                 }
                 return Poll::Ready(None);
             }
@@ -443,7 +388,7 @@ impl Streamed {
         let Some(data) = frame.data_ref() else {
             self.meter.ended.set(true);
             if let Some(tee) = &self.tee {
-                tee.end(true);
+                tee.end(CopyEnd::Whole);
             }
             return Poll::Ready(self.keeps_trailers.then_some(Ok(frame)));
         };
@@ -460,7 +405,7 @@ impl Streamed {
         if self.incoming.size_hint().exact() == Some(0) {
             self.meter.ended.set(true);
             if let Some(tee) = &self.tee {
-                tee.end(true);
+                tee.end(CopyEnd::Whole);
             }
         }
         Poll::Ready(Some(Ok(frame)))

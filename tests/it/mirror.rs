@@ -82,3 +82,37 @@ fn requests_do_not_wait_for_copies_and_copies_in_flight_are_bounded() {
     Request::get("/a").bearer(&token).to(none.http()).is(200);
     assert_eq!((count(&none, "answered"), copies.requests().len()), (0, before));
 }
+
+#[test]
+fn slow_uploads_keep_no_copy_from_its_place_and_bodies_have_a_bound() {
+    let (app, copies) = (Upstream::start(), Upstream::start());
+    let gateway = gateway(&app, &copies, "mirror_body = \"1MiB\"\n");
+    let token = token("ada").sign();
+    let upload = |length: usize, sent: usize| {
+        let mut client = Connection::open(gateway.http());
+        client.send(format!(
+            "POST /slow HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n"
+        ));
+        client.send("x".repeat(sent));
+        client
+    };
+    let slow: Vec<Connection> = (0..110).map(|_| upload(1000, 1)).collect();
+    app.wait_for_requests(110);
+    for number in 1..=10 {
+        Request::get("/a").bearer(&token).to(gateway.http()).is(200);
+        eventually("a copy", || count(&gateway, "answered") == number);
+    }
+    assert_eq!((count(&gateway, "dropped"), count(&gateway, "failed")), (0, 0));
+    // An upload that its client gives up ends its copy.
+    drop(slow);
+    eventually("the ends", || count(&gateway, "failed") == 110);
+    let large: Vec<Connection> = (0..20).map(|_| upload(1 << 20, (1 << 20) - 1)).collect();
+    eventually("a bound on the bodies", || count(&gateway, "dropped") == 5);
+    Request::get("/a").bearer(&token).to(gateway.http()).is(200);
+    for mut client in large {
+        client.send("x");
+        client.answer().is(200);
+    }
+    eventually("the others are sent", || count(&gateway, "answered") == 26);
+    assert_eq!((count(&gateway, "dropped"), count(&gateway, "failed")), (5, 110));
+}
