@@ -1,6 +1,6 @@
 //! Defines the body of a response. It holds the record of its request until the response ends.
 
-use super::compressed::{AT_ONCE_MAX, Compressed};
+use super::compressed::{AT_ONCE_MAX, Compressed, MEMORY_MAX};
 use super::record::Record;
 use crate::forward::files::FileBody;
 use crate::forward::{Http2Body, ResponseBody, ResponseError, StreamEnd, Tunnel};
@@ -91,8 +91,9 @@ impl Body {
     }
 
     /// Whether the core can compress one more answer.
-    pub(super) fn can_compress(worker: &Worker) -> bool {
-        let is_free = worker.counters().compressing.get() < AT_ONCE_MAX;
+    pub(super) fn can_compress(worker: &Worker, coding: Coding) -> bool {
+        let memory = worker.encoder_memory().get() + coding.memory();
+        let is_free = worker.counters().compressing.get() < AT_ONCE_MAX && memory <= MEMORY_MAX;
         if !is_free {
             worker.counters().compressions_skipped.add(1);
         }

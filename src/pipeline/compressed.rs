@@ -3,7 +3,7 @@
 
 use super::body::{Body, Source};
 use crate::forward::ResponseError;
-use crate::respond::coding::{Coding, Compression, Wish};
+use crate::respond::coding::{self, Coding, Compression, Wish};
 use crate::worker::Worker;
 use async_compression::Level;
 use async_compression::brotli::EncoderParams;
@@ -19,8 +19,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use tokio::io::AsyncWrite;
 
-/// The maximum number of answers that one core compresses at the same time. Each takes up to about 1 MiB.
+/// The maximum number of answers that one core compresses at the same time, and the maximum memory of their encoders, in
+/// bytes.
 pub(super) const AT_ONCE_MAX: u64 = 100;
+pub(super) const MEMORY_MAX: u64 = 128 << 20;
 /// The number of bytes that are compressed at once, and before other requests get the core.
 const PIECE: usize = 16 * 1024;
 const TURN: usize = 4 * PIECE;
@@ -38,7 +40,7 @@ pub(super) fn compress(
     response: Response<Body>,
 ) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
-    let is_free = || Body::can_compress(worker);
+    let is_free = |coding| Body::can_compress(worker, coding);
     let body = match compression.apply(wish, parts.status, &mut parts.headers, body.length(), is_free) {
         Some(coding) => body.compress(coding, worker.clone()),
         None => body,
@@ -48,6 +50,7 @@ pub(super) fn compress(
 
 /// A compressed answer. Dropping it drops the answer of the upstream.
 pub(super) struct Compressed {
+    coding: Coding,
     source: Source,
     encoder: Encoder,
     /// The part of the answer that is not compressed yet.
@@ -64,7 +67,9 @@ impl Compressed {
         let counters = worker.counters();
         counters.compressing.add(1);
         counters.compressed[coding as usize].add(1);
+        worker.encoder_memory().set(worker.encoder_memory().get() + coding.memory());
         Self {
+            coding,
             source,
             encoder: Encoder::new(coding),
             rest: Bytes::new(),
@@ -123,6 +128,7 @@ impl Compressed {
                     Ok(data) => self.rest = data,
                     Err(frame) => {
                         self.trailers = frame.into_trailers().ok();
+                        self.trailers.iter_mut().for_each(coding::clean_trailers);
                         return self.end();
                     }
                 },
@@ -150,6 +156,8 @@ impl Compressed {
 impl Drop for Compressed {
     fn drop(&mut self) {
         self.worker.counters().compressing.sub(1);
+        let memory = self.worker.encoder_memory();
+        memory.set(memory.get() - self.coding.memory());
     }
 }
 

@@ -7,20 +7,22 @@ use super::accept::weight;
 use crate::field_list::members;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, VARY,
+    CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, TRAILER, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use std::fmt;
 
 /// Shorter answers are not compressed, because the gain is smaller than the cost.
 const LENGTH_MIN: u64 = 1024;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Fields that state a digest or signature of the uncompressed bytes (RFC 9530, RFC 9421, RFC 1864).
-const DIGESTS: [HeaderName; 5] = [
+const DIGESTS: [HeaderName; 6] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
     HeaderName::from_static("digest"),
     HeaderName::from_static("content-md5"),
     HeaderName::from_static("signature"),
+    HeaderName::from_static("signature-input"),
 ];
 /// The media types that are compressed if the policy lists none. Most other types are compressed already.
 const USUAL_TYPES: [&str; 16] = [
@@ -59,6 +61,15 @@ impl Coding {
             Self::Zstd => "zstd",
             Self::Brotli => "br",
             Self::Gzip => "gzip",
+        }
+    }
+
+    /// Returns the memory of an encoder with the settings of the gateway, in bytes. A test measures it.
+    pub(crate) const fn memory(self) -> u64 {
+        match self {
+            Self::Zstd => 2 << 20,
+            Self::Brotli => 5 << 20,
+            Self::Gzip => 1 << 19,
         }
     }
 
@@ -101,11 +112,26 @@ pub(crate) struct Compression {
     pub(crate) with_credentials: bool,
 }
 
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let codings: Vec<_> = self.codings.iter().map(|coding| coding.as_str()).collect();
+        f.write_str(&codings.join(" "))?;
+        f.write_str(if self.with_credentials { ", also with credentials" } else { "" })
+    }
+}
+
 /// The facts of a request that decide about the coding of its answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     coding: Option<Coding>,
     is_head: bool,
+}
+
+impl Wish {
+    /// Returns the coding for answers that may be compressed.
+    pub(crate) fn coding(self) -> Option<Coding> {
+        self.coding
+    }
 }
 
 impl Compression {
@@ -129,7 +155,7 @@ impl Compression {
         status: StatusCode,
         headers: &mut HeaderMap,
         length: Option<u64>,
-        is_free: impl FnOnce() -> bool,
+        is_free: impl FnOnce(Coding) -> bool,
     ) -> Option<Coding> {
         if status == StatusCode::NOT_MODIFIED {
             // The client may hold the compressed answer, whose validator is weak.
@@ -142,7 +168,7 @@ impl Compression {
             return None;
         }
         vary(headers);
-        let coding = wish.coding.filter(|_| wish.is_head || is_free())?;
+        let coding = wish.coding.filter(|coding| wish.is_head || is_free(*coding))?;
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
         headers.remove(CONTENT_LENGTH);
         // A range would be one of the plain answer.
@@ -162,6 +188,7 @@ impl Compression {
             && !headers.contains_key(CONTENT_RANGE)
             && !forbids_transformation(headers)
             && !DIGESTS.iter().any(|name| headers.contains_key(name))
+            && !members(headers, &TRAILER).any(|name| DIGESTS.iter().any(|digest| is_name(digest, name)))
             && self.is_listed(headers)
     }
 
@@ -175,6 +202,17 @@ impl Compression {
         } else {
             self.types.iter().any(|known| is(known))
         }
+    }
+}
+
+fn is_name(name: &HeaderName, text: &[u8]) -> bool {
+    text.eq_ignore_ascii_case(name.as_str().as_bytes())
+}
+
+/// Removes the digests of the uncompressed bytes from the trailers of a compressed answer.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    for name in DIGESTS {
+        trailers.remove(name);
     }
 }
 

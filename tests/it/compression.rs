@@ -4,7 +4,7 @@ use crate::admin::{metric, metrics};
 use crate::gateway;
 use crate::kit::client::Connection;
 use crate::kit::upstream::{After, Gate};
-use crate::kit::{Request, Upstream, token, values};
+use crate::kit::{Portcullis, Request, Upstream, eventually, token, values};
 use async_compression::tokio::write::GzipDecoder;
 use std::process::Command;
 use tokio::io::AsyncWriteExt;
@@ -163,4 +163,95 @@ fn a_pause_of_the_upstream_passes_on_the_bytes_that_came() {
     gate.open();
     while chunk(&mut decoder) > 0 {}
     assert_eq!(decoder.get_ref(), b"first last.");
+}
+
+/// Returns text that compresses to about a half.
+fn noise(length: usize) -> String {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{:016x}", state)
+    };
+    std::iter::repeat_with(&mut next).take(length / 16).collect()
+}
+
+/// Starts answers that do not end, and waits until the gateway has read 512 KiB of each.
+fn unending(coding: &str, count: usize, check: impl FnOnce(&Portcullis)) -> u64 {
+    const LENGTH: usize = 512 * 1024;
+    let gate = Gate::new();
+    let (held, noise) = (gate.clone(), noise(LENGTH));
+    let upstream = Upstream::with(move |_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n");
+        wire.send(format!("{LENGTH:x}\r\n{noise}\r\n"));
+        held.wait();
+        wire.send("0\r\n\r\n");
+        After::Close
+    });
+    let gateway = gateway(&upstream, &format!("[server]\nworkers = 1\n{ROUTES}"));
+    let mut clients = Vec::new();
+    let mut before = 0;
+    for number in 0..=count {
+        // The first client brings everything into memory that all clients share.
+        if number == 1 {
+            before = gateway.peak_memory();
+        }
+        let mut client = Connection::open(gateway.http());
+        client.send(Request::get("/public/x").header("Accept-Encoding", coding).bytes());
+        client.read_head().expect("the head comes before the end");
+        clients.push(client);
+    }
+    let grown = gateway.peak_memory().saturating_sub(before);
+    check(&gateway);
+    gate.open();
+    grown
+}
+
+#[test]
+fn encoders_take_as_much_memory_as_documented() {
+    const COUNT: usize = 20;
+    let read = |gateway: &Portcullis| {
+        let bytes = || metric(&metrics(gateway), "portcullis_compressed_bytes_in_total", &[]);
+        eventually("all is compressed", || bytes() >= ((COUNT + 1) * 512 * 1024) as f64);
+    };
+    for (coding, documented) in [("zstd", 2.0), ("br", 5.0), ("gzip", 0.5)] {
+        let grown = unending(coding, COUNT, read) as f64 / COUNT as f64 / f64::from(1 << 20);
+        println!("{coding}: {grown:.2} MiB");
+        // A connection and its buffers take some more.
+        assert!(grown < documented + 1.0, "{coding}: {grown} MiB");
+    }
+}
+
+#[test]
+fn the_memory_of_encoders_is_bounded() {
+    let skipped = |gateway: &Portcullis| {
+        let value = |name: &str| metric(&metrics(gateway), name, &[]);
+        // 128 MiB are enough for 25 encoders of 5 MiB.
+        let found =
+            ["portcullis_compressions_in_progress", "portcullis_compressions_skipped_total"].map(value);
+        assert_eq!(found, [25.0, 6.0]);
+    };
+    unending("br", 30, skipped);
+}
+
+#[test]
+fn digests_of_the_plain_bytes_are_not_passed_on() {
+    let upstream = Upstream::with(|seen, wire| {
+        let announced = if seen.target.ends_with("/named") { "trailer: Repr-Digest\r\n" } else { "" };
+        wire.send(format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n{announced}transfer-encoding: chunked\r\n\r\n"
+        ));
+        wire.send(format!("{:x}\r\n{}\r\n", text().len(), text()));
+        wire.send("0\r\nrepr-digest: sha-256=:AAAA:\r\nx-checksum: 7\r\n\r\n");
+        After::Keep
+    });
+    let gateway = gateway(&upstream, ROUTES);
+    let get = |path: &str| Request::get(path).header("Accept-Encoding", "gzip").header("TE", "trailers");
+    assert_eq!(get("/public/named").to(gateway.http()).header("content-encoding"), None);
+    let mut client = Connection::open(gateway.http());
+    client.send(get("/public/x").header("Connection", "close").bytes());
+    let head = client.read_head().unwrap();
+    assert_eq!(head.header("content-encoding"), Some("gzip"), "{head:#?}");
+    let rest = client.rest();
+    let rest = String::from_utf8_lossy(&rest[rest.len().saturating_sub(200)..]).into_owned();
+    assert!(!rest.contains("repr-digest"), "{rest}");
 }

@@ -58,7 +58,7 @@ fn answered(
     let compression = compression(with_credentials);
     let wish = compression.wish(&map(request), false, false);
     let mut headers = map(answer);
-    let coding = compression.apply(wish, status.try_into().unwrap(), &mut headers, Some(5000), || true);
+    let coding = compression.apply(wish, status.try_into().unwrap(), &mut headers, Some(5000), |_| true);
     (coding, headers)
 }
 
