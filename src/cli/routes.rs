@@ -70,6 +70,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 rewrite_host,
                 websocket,
                 streams,
+                compress,
                 cors,
                 mode,
             } in listed
@@ -84,6 +85,8 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 let shared = cors.map_or_else(String::new, |name| format!(" with cors {name}"));
                 let upgraded = if websocket { " with websockets" } else { "" };
                 let open = if streams == Some("open") { " with open streams" } else { "" };
+                let compressed =
+                    compress.map_or_else(String::new, |codings| format!(" compressed by {codings}"));
                 table.row([
                     host.unwrap_or_else(|| "any".to_owned()),
                     path + &headed,
@@ -92,7 +95,15 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                     access.to_owned(),
                     asks.join("; "),
                     limits.join(" "),
-                    upstream + &stripped + &added + &rewritten + &renamed + &shared + upgraded + open,
+                    upstream
+                        + &stripped
+                        + &added
+                        + &rewritten
+                        + &renamed
+                        + &shared
+                        + upgraded
+                        + open
+                        + &compressed,
                     mode.to_owned(),
                 ]);
             }

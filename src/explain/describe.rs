@@ -57,6 +57,18 @@ pub(super) fn servers_of(delivery: &Delivery, key: KeyFacts<'_>) -> Vec<String> 
     }
 }
 
+/// Describes the TLS settings of the upstream's servers. `None` without TLS.
+pub(super) fn tls_of(delivery: &Delivery) -> Option<String> {
+    let Destination::Upstream(upstream) = &delivery.destination else { return None };
+    let members = upstream.members();
+    members.servers.iter().find_map(|server| Some(server.tls.as_ref()?.description.to_string()))
+}
+
+/// Returns whether the streams of a route end with the caller's token, as in the policy.
+pub(crate) fn streams(delivery: &Delivery) -> &'static str {
+    if delivery.ends_with_token { "expiry" } else { "open" }
+}
+
 /// Returns header fields as pairs of name and value.
 pub(crate) fn fields(fields: &Fields) -> Vec<(String, String)> {
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();

@@ -195,7 +195,7 @@ pub enum Responder {
 }
 
 /// The request that the upstream would receive, or the request that the gateway answers itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct UpstreamRequest {
     /// The party that answers.
     #[serde(default)]
@@ -210,6 +210,16 @@ pub struct UpstreamRequest {
     pub mirror: Option<String>,
     /// The origins of the upstream's servers, or the folder of the files.
     pub servers: Vec<String>,
+    /// How the servers are verified, and the certificate that they are shown, if they use TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
+    /// The content coding of the answer, if the route compresses answers to this request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<String>,
+    /// `expiry` if WebSockets, long answers and long uploads end with the caller's token, otherwise `open`. `None` without a
+    /// token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<String>,
     /// The method.
     pub method: String,
     /// The path and query, or the URL of the redirect.

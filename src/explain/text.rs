@@ -102,6 +102,15 @@ impl fmt::Display for Explanation {
             for (name, value) in &outgoing.headers {
                 writeln!(f, "  {name}: {}", Line(value))?;
             }
+            if let Some(tls) = &outgoing.tls {
+                writeln!(f, "over TLS: {}", Line(tls))?;
+            }
+            if let Some(coding) = &outgoing.compress {
+                writeln!(f, "answer compressed by {coding}, if its type and length allow it")?;
+            }
+            if outgoing.streams.as_deref() == Some("open") {
+                writeln!(f, "streams outlive the token of the caller")?;
+            }
         }
         Ok(())
     }

@@ -22,8 +22,9 @@ pub(crate) struct Pattern {
     text: Box<str>,
 }
 
+/// A part of a template.
 #[derive(Clone, Debug)]
-enum Part {
+pub(crate) enum Part {
     Literal(Box<str>),
     /// The number of a group.
     Group(usize),
@@ -85,6 +86,17 @@ impl Pattern {
             return Err(Malformed::Rewritten);
         }
         Ok(Cow::Owned(sent))
+    }
+
+    /// Returns the expression for whole paths.
+    pub(crate) fn expression(&self) -> &str {
+        let text = self.regex.as_str();
+        text.strip_prefix("^(?:").and_then(|text| text.strip_suffix(")$")).unwrap_or(text)
+    }
+
+    /// Returns the parts of the template: literals, and the numbers of groups.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// Fills the template.

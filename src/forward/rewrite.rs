@@ -46,7 +46,7 @@ impl Rewrite {
         HeaderValue::from_str(prefix).ok()
     }
 
-    /// Returns a path that becomes `sent` for the upstream. Returns `None` for a pattern, which has no inverse.
+    /// Returns a path that becomes `sent` for the upstream. Returns `None` for a pattern, which has no general inverse.
     pub(crate) fn source(&self, sent: &str) -> Option<String> {
         if self.pattern.is_some() {
             return None;

@@ -91,6 +91,8 @@ pub struct Tls {
     pub(crate) connector: TlsConnector,
     /// The name that the gateway asks for and verifies; `None` for the server's own host.
     pub(crate) name: Option<ServerName<'static>>,
+    /// Describes the settings for operators.
+    pub(crate) description: Arc<str>,
     /// A digest of the trusted authorities, the name, the pins, and the gateway's certificate.
     pub(crate) identity: [u8; 32],
 }

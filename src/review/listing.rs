@@ -1,7 +1,7 @@
 //! Lists the routes of a policy with their requirements, in matching order.
 
 use crate::authenticate::Access;
-use crate::explain::describe::{fields, upstream_name};
+use crate::explain::describe::{fields, streams, upstream_name};
 use crate::policy::{Handler, Policy, Route};
 use crate::route::HostPattern;
 use serde::Serialize;
@@ -40,6 +40,8 @@ pub(crate) struct RouteSummary {
     /// `expiry` if WebSockets and long answers end with the caller's token, otherwise `open`. `None` if the gateway
     /// answers itself, or if the route reads no token.
     pub streams: Option<&'static str>,
+    /// The content codings of answers, the preferred one first. `None` if answers are not compressed.
+    pub compress: Option<String>,
     /// The name of the `[cors.NAME]`.
     pub cors: Option<String>,
     /// `enforce` or `shadow`.
@@ -103,10 +105,8 @@ impl RouteSummary {
                 .and_then(|rewrite| rewrite.host.as_ref())
                 .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
             websocket: delivery.is_some_and(|delivery| delivery.websocket),
-            streams: delivery.filter(|_| reads_token).map(|delivery| match delivery.ends_with_token {
-                true => "expiry",
-                false => "open",
-            }),
+            streams: delivery.filter(|_| reads_token).map(streams),
+            compress: route.compression.as_deref().map(ToString::to_string),
             cors: route.cors.as_ref().map(|cors| cors.name.to_string()),
             mode: if route.shadow.is_some() { "shadow" } else { "enforce" },
         }
@@ -134,7 +134,7 @@ mod tests {
             route("/{*rest}", "host = \"*.eu.example.com\""),
             route("/z", "host = \"api.example.com\""),
         ];
-        let upgraded = "path = \"/z\"\nupstream = \"app\"\nwebsocket = true";
+        let upgraded = "path = \"/z\"\nupstream = \"app\"\nwebsocket = true\ncompress = [\"br\", \"gzip\"]\ncompress_with_credentials = true";
         let text = text.concat().replace("path = \"/z\"\nupstream = \"echo\"", upgraded)
             + "[upstream.app]\nservers = [\"http://127.0.0.1:9\"]\n";
         let listed = listing(&policy(&text));
@@ -166,6 +166,7 @@ mod tests {
             ("shadow", "authenticated", Some("/a"))
         );
         assert_eq!((listed[0].websocket, listed[0].streams), (true, Some("expiry")));
+        assert_eq!(listed[0].compress.as_deref(), Some("br gzip, also with credentials"));
         assert_eq!((order.websocket, order.streams, listed[5].streams), (false, Some("open"), None));
         assert_eq!((listed[3].access, listed[5].access, listed[5].mode), ("optional", "public", "enforce"));
     }

@@ -4,6 +4,7 @@
 //! with an upstream that is more lenient than the gateway.
 
 mod findings;
+mod inverse;
 #[cfg(test)]
 mod tests;
 mod variants;
@@ -84,9 +85,9 @@ fn rewrites(policy: &Policy) -> Vec<Option<&Rewrite>> {
     for route in policy.routes.iter() {
         if let Handler::Forward(delivery) = &route.handler
             && let Some(rewrite) = delivery.rewrite.as_deref()
-            && (rewrite.strip.is_some() || rewrite.add.is_some())
+            && (rewrite.strip.is_some() || rewrite.add.is_some() || rewrite.pattern.is_some())
             && rewrites.len() < REWRITES_MAX
-            && known.insert((rewrite.strip.as_deref(), rewrite.add.as_deref()))
+            && known.insert((rewrite.strip.as_deref(), rewrite.add.as_deref(), pattern_of(rewrite)))
         {
             rewrites.push(Some(rewrite));
         }
@@ -95,6 +96,20 @@ fn rewrites(policy: &Policy) -> Vec<Option<&Rewrite>> {
         rewrites.push(None);
     }
     rewrites
+}
+
+/// Returns the texts of a rewrite's pattern.
+fn pattern_of(rewrite: &Rewrite) -> Option<(&str, String)> {
+    rewrite.pattern.as_ref().map(|pattern| (pattern.expression(), pattern.to_string()))
+}
+
+/// Returns paths that a route with this rewrite sends as `sent`. `None` stands for a route that rewrites nothing.
+fn sources(rewrite: Option<&Rewrite>, sent: &str) -> Vec<String> {
+    match rewrite {
+        None => vec![sent.to_owned()],
+        Some(Rewrite { pattern: Some(pattern), .. }) => inverse::sources(pattern, sent),
+        Some(rewrite) => rewrite.source(sent).into_iter().collect(),
+    }
 }
 
 /// Returns the URLs to vary: the URL of the sample, and the URL in which `{*rest}` is empty.
@@ -193,8 +208,8 @@ impl<'p> Attack<'p> {
         }
         odd.parts.headers = request.plain.parts.headers.clone();
         for rewrite in self.rewrites.clone() {
-            let source = rewrite.map_or_else(|| Some(request.sent.clone()), |it| it.source(&request.sent));
-            if let Some(Ok(uri)) = source.filter(|source| *source != path).map(|source| source.parse()) {
+            for source in sources(rewrite, &request.sent).into_iter().filter(|source| *source != path) {
+                let Ok(uri) = source.parse() else { continue };
                 odd.parts.uri = uri;
                 self.try_methods(&mut request, SpellingKind::Rewritten, &mut odd, methods);
             }
@@ -247,7 +262,8 @@ impl<'p> Attack<'p> {
         };
         let Handler::Forward(other) = &policy.routes[by].handler else { return TableMatch::Route(by) };
         let is_hopeless = by == request.route
-            || !same_servers(request.delivery, other)
+            || !(same_servers(request.delivery, other)
+                || kind == SpellingKind::Rewritten && copies_to_servers(request.delivery, other, odd))
             || self.known.contains(&(request.route, kind))
             || !request.tried.insert((kind, by))
             || !self.forwarded_path(other, odd).is_some_and(|sent| may_read_alike(&sent, &request.sent));
@@ -322,15 +338,30 @@ fn same_servers(one: &Delivery, other: &Delivery) -> bool {
     one.alternatives().any(|one| other.alternatives().any(|other| same_destination(one, other)))
 }
 
+/// Whether a route copies a request to a server of a guarded route. The answer is lost, but the request has its effect.
+fn copies_to_servers(guarded: &Delivery, other: &Delivery, question: &Question) -> bool {
+    let copies = other.alternatives().filter_map(|other| other.mirror.as_deref());
+    let mut copies =
+        copies.filter(|mirror| mirror.percent > 0 && (mirror.body > 0 || question.parts.method.is_safe()));
+    copies.any(|mirror| {
+        let copied = Destination::Upstream(mirror.upstream.clone());
+        guarded.alternatives().any(|guarded| is_same(&guarded.destination, &copied))
+    })
+}
+
 fn same_destination(one: &Delivery, other: &Delivery) -> bool {
-    match (&one.destination, &other.destination) {
+    is_same(&one.destination, &other.destination)
+        || matches!((&one.destination, &other.destination), (Destination::Echo, Destination::Echo))
+            && one.audience.name == other.audience.name
+}
+
+/// Whether two upstreams have a server address in common.
+fn is_same(one: &Destination, other: &Destination) -> bool {
+    match (one, other) {
         (Destination::Upstream(one), Destination::Upstream(other)) => {
             let others = other.addresses();
             one.addresses().iter().any(|address| others.contains(address))
         }
-        (Destination::Echo, Destination::Echo) => one.audience.name == other.audience.name,
-        (Destination::Upstream(_), Destination::Echo) | (Destination::Echo, Destination::Upstream(_)) => {
-            false
-        }
+        (Destination::Echo | Destination::Upstream(_), _) => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Evaluation, Examiner, Sender};
 use crate::authenticate::Place;
-use crate::explain::describe::servers_of;
+use crate::explain::describe::{servers_of, streams, tls_of};
 use crate::explain::explanation::{Responder, UpstreamRequest};
 use crate::forward::outgoing::{self, OutgoingHead, X_REQUEST_ID};
 use crate::forward::{ConnectionHeaders, KeyFacts, Proofs, Target};
@@ -11,7 +11,7 @@ use crate::pipeline::stages;
 use crate::policy::{Credential, Handler, Question};
 use crate::route::Head;
 use http::request::Parts;
-use http::{HeaderValue, Version, header};
+use http::{HeaderValue, Method, Version, header};
 use std::cell::RefCell;
 
 impl Examiner<'_> {
@@ -27,10 +27,16 @@ impl Examiner<'_> {
     ) -> Option<UpstreamRequest> {
         let (Some(found), Some(permit)) = (&evaluation.found, &evaluation.permit) else { return None };
         let route = &self.policy.routes[*found.entry];
+        let compress = route.compression.as_deref().and_then(|compression| {
+            let is_head = parts.method == Method::HEAD;
+            compression.wish(&parts.headers, is_head, permit.principal().is_some()).coding()
+        });
+        let compress = compress.map(|coding| coding.as_str().to_owned());
         let own = |responder, upstream: &str, servers, path| {
             let (upstream, method) = (upstream.to_owned(), parts.method.to_string());
-            let (split, mirror, headers) = (None, None, Vec::new());
-            Some(UpstreamRequest { responder, upstream, split, mirror, servers, method, path, headers })
+            let compress = compress.clone();
+            let rest = UpstreamRequest::default();
+            Some(UpstreamRequest { responder, upstream, servers, method, path, compress, ..rest })
         };
         let delivery = match &route.handler {
             Handler::Forward(delivery) => delivery,
@@ -107,6 +113,9 @@ impl Examiner<'_> {
             split: split.map(ToString::to_string),
             mirror: delivery.mirror.as_ref().map(ToString::to_string),
             servers: servers_of(delivery, key),
+            tls: tls_of(delivery),
+            compress,
+            streams: permit.principal().map(|_| streams(delivery).to_owned()),
             method: method.to_string(),
             path: path.to_string(),
             headers,

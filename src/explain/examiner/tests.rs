@@ -206,3 +206,48 @@ proptest! {
         prop_assert_eq!(serde_json::to_value(&sent).unwrap(), serde_json::to_value(&long.outgoing).unwrap());
     }
 }
+
+#[test]
+fn the_tls_settings_the_coding_and_the_streams_of_a_request_are_explained() {
+    let text = r#"
+        [[issuer]]
+        issuer = "https://a"
+        audience = ["x"]
+        algorithms = ["HS256"]
+        secret = "0123456789abcdef0123456789abcdef"
+        [upstream.app]
+        servers = ["https://10.0.0.1"]
+        tls = { pinned_names = ["orders.test"], pinned_keys = ["sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="] }
+        [[route]]
+        path = "/a"
+        upstream = "app"
+        streams = "open"
+        compress = ["br", "gzip"]
+        compress_with_credentials = true
+        [[route]]
+        path = "/b"
+        upstream = "app"
+        access = "public"
+        compress = "gzip"
+    "#;
+    let loaded = config::load_text("gateway.toml", text.to_owned(), PathBuf::from("."), Vec::new()).unwrap();
+    let policy = crate::policy::compile(&loaded, MissingKey::Ephemeral).unwrap().policy;
+    let asked = |path: &str, coding: &str, has_token: bool| {
+        let mut question = Question::parse(&format!("GET https://h{path}")).unwrap();
+        question.parts.headers.insert(header::ACCEPT_ENCODING, coding.parse().unwrap());
+        let question = if has_token { question.claims(Map::new()) } else { question };
+        explain(&policy, &question)
+    };
+    let explanation = asked("/a", "gzip, br;q=0.5", true);
+    let outgoing = explanation.outgoing.as_ref().unwrap();
+    let tls = "verifies the authorities of the system, one of the names orders.test, a pinned key";
+    assert_eq!(outgoing.tls.as_deref(), Some(tls));
+    assert_eq!((outgoing.compress.as_deref(), outgoing.streams.as_deref()), (Some("gzip"), Some("open")));
+    let shown = explanation.to_string();
+    for line in [&format!("over TLS: {tls}\n"), "answer compressed by gzip, ", "streams outlive the token"] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let public = asked("/b", "gzip", false).outgoing.unwrap();
+    assert_eq!((public.compress.as_deref(), public.streams), (Some("gzip"), None));
+    assert_eq!(asked("/b", "br", false).outgoing.unwrap().compress, None);
+}

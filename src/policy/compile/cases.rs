@@ -170,10 +170,18 @@ fn expected(
     {
         faults.undefined(&at("route"), "route", route, routes.iter().copied());
     }
+    // These routes have no upstream, and an explanation gives them these names.
+    let without = [
+        ("files", file.route.iter().any(|route| !route.files.is_empty())),
+        ("redirect", file.route.iter().any(|route| route.redirect.is_some())),
+    ];
+    let without = || without.into_iter().filter(|(_, is_used)| *is_used).map(|(name, _)| name);
     if let Some(upstream) = &expect.upstream
         && !file.upstream.contains_key(upstream)
+        && !without().any(|name| name == upstream)
     {
-        faults.undefined(&at("upstream"), "upstream", upstream, file.upstream.keys().map(String::as_str));
+        let defined = file.upstream.keys().map(String::as_str).chain(without());
+        faults.undefined(&at("upstream"), "upstream", upstream, defined);
     }
     let mut headers = Vec::new();
     for (name, value) in &expect.headers {

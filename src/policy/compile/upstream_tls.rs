@@ -64,13 +64,30 @@ pub(super) fn connector<'f>(
         Ok(mut config) => {
             config.alpn_protocols = vec![alpn];
             let connector = TlsConnector::from(Arc::new(config));
-            Some(Tls { connector, name, identity: digest_of(identity) })
+            Some(Tls { connector, name, description: describe(table).into(), identity: digest_of(identity) })
         }
         Err(error) => {
             faults.fault("tls", &key, error, "please report this: it is an error in the gateway");
             None
         }
     }
+}
+
+/// Describes how servers are verified, and what they are shown.
+fn describe(table: &UpstreamSection) -> String {
+    let tls = table.tls.clone().unwrap_or_default();
+    let authorities = match &table.ca {
+        Some(file) => format!("the authorities of {file}"),
+        None => "the authorities of the system".to_owned(),
+    };
+    let name = match (&tls.server_name, &tls.pinned_names[..]) {
+        (_, names @ [_, ..]) => format!("one of the names {}", names.join(", ")),
+        (Some(name), []) => format!("the name {name}"),
+        (None, []) => "the name of the server".to_owned(),
+    };
+    let key = if tls.pinned_keys.is_empty() { "" } else { ", a pinned key" };
+    let own = tls.certificate.map_or_else(String::new, |file| format!("; shows the certificate {file}"));
+    format!("verifies {authorities}, {name}{key}{own}")
 }
 
 /// Whether a server of the policy uses TLS.

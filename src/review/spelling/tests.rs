@@ -276,3 +276,34 @@ fn a_path_that_another_route_rewrites_to_a_guarded_one_is_found() {
         ["route[0].path"]
     );
 }
+
+#[test]
+fn a_path_that_a_pattern_or_a_copy_leads_to_a_guarded_one_is_found() {
+    let found = |routes: &[(&str, &str)]| {
+        let found = found(routes);
+        found.into_iter().filter(|(_, id)| *id == "open_by_rewriting").map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    let pattern =
+        |pattern: &str, to: &str| format!("{PUBLIC}\nrewrite_pattern = '{pattern}'\nrewrite_to = \"{to}\"");
+    let guarded = ("/admin/{*rest}", "roles = [\"admin\"]");
+    let hit = ["route[0].path"];
+    assert_eq!(found(&[guarded, ("/open/{*rest}", &pattern("/open/(.*)", "/{1}"))]), hit);
+    assert_eq!(found(&[guarded, ("/open/{id}", &pattern("/open/([^/]+)", "/admin/{1}"))]), hit);
+    assert_eq!(found(&[guarded, ("/open/{*rest}", &pattern("/open/(.*)", "/v2/{1}"))]), [""; 0]);
+    assert_eq!(found(&[guarded, ("/open/{id}", &pattern("/open/([^/]+)", "/{1}"))]), [""; 0]);
+    // The guarded route has the pattern.
+    let moved = "roles = [\"admin\"]\nrewrite_pattern = '/admin/(.*)'\nrewrite_to = \"/v2/{1}\"";
+    assert_eq!(found(&[("/admin/{*rest}", moved), ("/v2/{*rest}", PUBLIC)]), hit);
+
+    let upstreams =
+        "[upstream.a]\nservers = [\"http://a.test\"]\n[upstream.b]\nservers = [\"http://b.test\"]\n";
+    let with = |more: &str| {
+        let copied = format!("{PUBLIC}\nupstream = \"b\"\nstrip_prefix = \"/open\"\n{more}");
+        let kept = route("/admin/{*rest}", "roles = [\"admin\"]\nupstream = \"a\"");
+        let found = findings(&format!("{upstreams}{kept}{}", route("/open/{*rest}", &copied)));
+        found.iter().map(|finding| finding.id).collect::<Vec<_>>()
+    };
+    assert_eq!(with("mirror = \"a\""), ["open_by_rewriting"]);
+    assert_eq!(with(""), [""; 0]);
+    assert_eq!(with("mirror = \"a\"\nmirror_percent = 0"), [""; 0]);
+}
