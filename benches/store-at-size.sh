@@ -82,7 +82,7 @@ sql "SELECT relname AS table, reltuples::bigint AS rows, pg_size_pretty(pg_table
      round(pg_table_size(oid) / reltuples) AS table_bytes_each, round(pg_indexes_size(oid) / reltuples) AS index_bytes_each
      FROM pg_class WHERE relname IN ('accounts', 'sessions', 'refresh_tokens') ORDER BY 1"
 PORTCULLIS_BENCH_SIZE=measure "${command[@]}"
-sed -nE 's/.*duration: ([0-9.]+) ms  [a-z]+[^:]*: DELETE FROM (refresh_tokens|sessions) .*/\1/p' "$folder/log" | sort -n | awk '
+sed -nE 's/.*duration: ([0-9.]+) ms  execute [^:]*: DELETE FROM (refresh_tokens|sessions) .*/\1/p' "$folder/log" | sort -n | awk '
     { took[NR] = $1 }
     function at(part) { i = int(NR * part) + 1; return took[i > NR ? NR : i] }
     END { if (NR) printf "batch of a sweep (500 rows): %d times; p50 %.2f ms, p99 %.2f ms, maximum %.2f ms\n", NR, at(0.5), at(0.99), took[NR] }'
