@@ -52,7 +52,7 @@ pub(super) fn servers_of(delivery: &Delivery, key: KeyFacts<'_>) -> Vec<String> 
     let origin = |server: &Arc<Server>| server.origin.to_string();
     let members = upstream.members();
     match upstream.balance.key(key) {
-        Some(key) => upstream.in_turn(&members, Instant::now(), Some(key), |_| 0).map(origin).collect(),
+        Some(key) => upstream.in_turn(0, &members, Instant::now(), Some(key), |_| 0).map(origin).collect(),
         None => members.servers.iter().map(origin).collect(),
     }
 }

@@ -49,12 +49,16 @@ pub(super) async fn send(
 ) -> Result<(Answered, Lease), Denial> {
     let Outbound { upload, headers, inflow, key } = request;
     let mut attempts = Attempts::default();
-    let members = upstream.members();
-    let mut servers = upstream.in_turn(&members, now, key, |server| pools.load(server)).peekable();
+    let members = upstream.members_of(pools.core);
+    let mut servers =
+        upstream.in_turn(pools.core, &members, now, key, |server| pools.load(server)).peekable();
     while let Some(server) = servers.next().or_else(|| attempts.left_over()) {
-        notes.server = Some(server.clone());
         upload.name_host(|| server.authority());
         let mut idle = if attempts.kept_broke { None } else { pools.reuse(server) };
+        notes.server = Some(match &idle {
+            Some(lease) => lease.connection.slot.origin.clone(),
+            None => Rc::from(&*server.origin),
+        });
         loop {
             let lease = match idle.take() {
                 Some(lease) => lease,

@@ -1,6 +1,7 @@
 //! Chooses the order in which one request tries the servers of its upstream. Nothing here locks, and nothing allocates
 //! while no server is set aside.
 
+use super::counters::UpstreamShard;
 use super::members::Members;
 use super::upstream::{Server, Upstream};
 use crate::authenticate::credential::cookie;
@@ -168,7 +169,6 @@ pub(super) struct Turns {
     weights: Box<[u16]>,
     /// One round of turns, with each server as often as its weight. Empty if all weights are equal.
     round: Box<[u16]>,
-    next: AtomicUsize,
     /// The number of draws for slow starts. They must not take turns.
     draws: AtomicUsize,
 }
@@ -178,24 +178,13 @@ impl Turns {
     pub(super) fn new(weights: &[u16]) -> Self {
         let is_equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
         let round = if is_equal { Box::default() } else { round(weights) };
-        Self {
-            count: weights.len(),
-            weights: weights.into(),
-            round,
-            next: AtomicUsize::new(0),
-            draws: AtomicUsize::new(0),
-        }
+        Self { count: weights.len(), weights: weights.into(), round, draws: AtomicUsize::new(0) }
     }
 
     /// Returns the weight of each server.
     #[cfg(test)]
     pub(super) fn weights(&self) -> &[u16] {
         &self.weights
-    }
-
-    #[inline]
-    fn number(&self) -> usize {
-        self.next.fetch_add(1, atomic::Ordering::Relaxed)
     }
 
     fn draw(&self) -> u64 {
@@ -214,31 +203,54 @@ impl Turns {
     /// Returns the index of the next server that is not set aside. A server that is set aside loses its turn, so that
     /// all others share its requests. Returns any server if all are set aside.
     #[inline]
-    fn next(&self, aside: &[usize]) -> usize {
-        let mut at = self.at(self.number());
+    fn next(&self, numbers: Numbers<'_>, aside: &[usize]) -> usize {
+        let mut at = self.at(numbers.next());
         if !aside.is_empty() && aside.len() < self.count {
             for _ in 0..self.round.len().max(self.count) {
                 if !aside.contains(&at) {
                     break;
                 }
-                at = self.at(self.number());
+                at = self.at(numbers.next());
             }
         }
         at
     }
 
     /// Returns two different servers, chosen at random by weight. There are at least two.
-    fn two(&self) -> (usize, usize) {
+    fn two(&self, numbers: Numbers<'_>) -> (usize, usize) {
         // The upper bits are lost on 32-bit systems only.
         let random = |number: u64| usize::try_from(scatter(number) >> 8).unwrap_or_default();
-        let number = self.number() as u64;
-        let one = self.at(random(2 * number));
-        let second = random(2 * number + 1);
+        let number = numbers.next() as u64;
+        let one = self.at(random(number.wrapping_mul(2)));
+        let second = random(number.wrapping_mul(2) | 1);
         let other = match self.round.len() {
             0 => one,
             _ => self.at(second),
         };
         (one, if other == one { (one + 1 + second % (self.count - 1)) % self.count } else { other })
+    }
+}
+
+/// The numbers of one core's turns. Each core counts for itself, because a common count would move between the cores in
+/// each request.
+#[derive(Clone, Copy)]
+struct Numbers<'c> {
+    counts: Option<&'c UpstreamShard>,
+    /// The first number. Cores begin at different servers.
+    first: usize,
+}
+
+impl<'c> Numbers<'c> {
+    fn of(upstream: &'c Upstream, core: usize) -> Self {
+        Self { counts: upstream.counters.of(core), first: scatter(core as u64) as usize }
+    }
+
+    #[inline]
+    fn next(self) -> usize {
+        let Some(counts) = self.counts else { return self.first };
+        let number = counts.turns.get() as usize;
+        counts.turns.add(1);
+        self.first.wrapping_add(number)
     }
 }
 
@@ -280,6 +292,7 @@ enum First {
 impl<'u> Order<'u> {
     pub(super) fn new(
         upstream: &Upstream,
+        core: usize,
         members: &'u Members,
         now: Instant,
         key: Option<Key>,
@@ -299,7 +312,7 @@ impl<'u> Order<'u> {
         }
         let first = match key {
             Some(key) => First::Ranked(key, None),
-            None => First::From(first(&upstream.balance, members, &aside, load)),
+            None => First::From(first(upstream, core, members, &aside, load)),
         };
         Self { members, first, given: 0, aside }
     }
@@ -362,23 +375,30 @@ fn spare(members: &Members, slow_start: Duration, aside: &mut Vec<usize>, now: I
 }
 
 /// Returns the index of the server that a request without a key tries first. There are at least two servers.
-fn first(balance: &Balance, members: &Members, aside: &[usize], load: impl Fn(&Server) -> usize) -> usize {
+fn first(
+    upstream: &Upstream,
+    core: usize,
+    members: &Members,
+    aside: &[usize],
+    load: impl Fn(&Server) -> usize,
+) -> usize {
     let (turns, count) = (&members.turns, members.servers.len());
+    let numbers = Numbers::of(upstream, core);
     // Orders servers by their load in proportion to their weight.
     let compare = |one: &usize, other: &usize| -> Ordering {
         let share = |at: usize, by: usize| load(&members.servers[at]) as u64 * u64::from(turns.weights[by]);
         let is_aside = |at: &usize| aside.contains(at);
         is_aside(one).cmp(&is_aside(other)).then_with(|| share(*one, *other).cmp(&share(*other, *one)))
     };
-    match balance {
-        Balance::RoundRobin | Balance::Hash(_) => turns.next(aside),
+    match upstream.balance {
+        Balance::RoundRobin | Balance::Hash(_) => turns.next(numbers, aside),
         // Of several servers with equal load, `min_by` returns the first. The turns let them alternate.
         Balance::LeastRequests => {
-            let start = turns.next(aside);
+            let start = turns.next(numbers, aside);
             (0..count).map(|at| (start + at) % count).min_by(compare).unwrap_or_default()
         }
         Balance::TwoChoices => {
-            let (one, other) = turns.two();
+            let (one, other) = turns.two(numbers);
             if compare(&other, &one).is_lt() { other } else { one }
         }
     }

@@ -28,6 +28,8 @@ pub struct UpstreamShard {
     /// The number of requests that were not retried because of the budget.
     pub(crate) retries_refused: Counter,
     retry_window: RetryWindow,
+    /// The number of times that this core has chosen a server by turns.
+    pub(super) turns: Counter,
     /// The number of connections that were closed because the server sent bytes that no request asked for.
     pub(crate) unasked: Counter,
     /// The number of `Set-Cookie` fields that were removed because they set a cookie of the gateway.
@@ -52,6 +54,11 @@ impl UpstreamCounters {
 
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Returns the number of cores.
+    pub(super) fn cores(&self) -> usize {
+        self.shards.cores()
     }
 
     /// Returns the counters of one core. Only that core writes to them.

@@ -8,7 +8,8 @@ use super::balance::Turns;
 use super::check::{Check, CheckSettings};
 use super::resolve::{Addresses, Endpoint, LOOKUP_MAX, LookupError, MissingHost, Nameservers, Question};
 use super::upstream::Server;
-use arc_swap::ArcSwap;
+use crate::counter::Sharded;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,8 +50,8 @@ pub(super) enum Group {
 pub(crate) enum Current<'u> {
     /// Members that never change.
     Fixed(&'u Members),
-    /// Members that may have been replaced meanwhile.
-    Named(Arc<Members>),
+    /// Members that may have been replaced meanwhile. Only the core that asks changes the outer reference count.
+    Named(CoreMembers),
 }
 
 impl Deref for Current<'_> {
@@ -90,8 +91,18 @@ pub(crate) struct Names {
     settings: MemberSettings,
     configured: Box<[Configured]>,
     current: ArcSwap<Members>,
+    copies: Sharded<CoreCopy>,
     states: Mutex<Vec<State>>,
 }
+
+/// Members with a second reference count that only one core uses. With the shared count alone, a cache line would move
+/// between the cores in each request.
+#[allow(clippy::redundant_allocation, reason = "the outer count is the point: no other core touches it")]
+type CoreMembers = Arc<Arc<Members>>;
+
+/// A core's copy of the current members.
+#[derive(Debug, Default)]
+struct CoreCopy(ArcSwapOption<Arc<Members>>);
 
 /// The state of one name.
 #[derive(Clone, Debug, Default)]
@@ -148,9 +159,10 @@ impl Members {
 }
 
 impl Group {
-    /// Creates the members of an upstream. `known` returns the equal server of the previous policy, if there is one, and
+    /// Creates the members of an upstream for this number of cores. `known` returns the equal server of the previous policy, if there is one, and
     /// `before` is the upstream's group in the previous policy.
     pub(super) fn new(
+        cores: usize,
         settings: MemberSettings,
         configured: Vec<Configured>,
         before: Option<&Self>,
@@ -183,16 +195,25 @@ impl Group {
             settings,
             configured: configured.into(),
             current: ArcSwap::from_pointee(members),
+            copies: Sharded::new(cores),
             states: Mutex::new(states),
         }))
     }
 
     /// Returns the members at this moment.
-    #[inline]
     pub(super) fn current(&self) -> Current<'_> {
         match self {
             Self::Fixed(members) => Current::Fixed(members),
-            Self::Named(names) => Current::Named(names.current.load_full()),
+            Self::Named(names) => Current::Named(Arc::new(names.current.load_full())),
+        }
+    }
+
+    /// Returns the members at this moment, for a request of this core.
+    #[inline]
+    pub(super) fn of_core(&self, core: usize) -> Current<'_> {
+        match self {
+            Self::Fixed(members) => Current::Fixed(members),
+            Self::Named(names) => Current::Named(names.of_core(core)),
         }
     }
 }
@@ -219,6 +240,17 @@ fn servers(
 }
 
 impl Names {
+    fn of_core(&self, core: usize) -> CoreMembers {
+        let current = self.current.load();
+        let Some(CoreCopy(copy)) = self.copies.of(core) else { return Arc::new(Arc::clone(&current)) };
+        if let Some(known) = copy.load_full().filter(|known| Arc::ptr_eq(known.as_ref(), &*current)) {
+            return known;
+        }
+        let new = Arc::new(Arc::clone(&current));
+        copy.store(Some(new.clone()));
+        new
+    }
+
     fn is_same(&self, settings: &MemberSettings, configured: &[Configured]) -> bool {
         let is_same = |one: &Configured, other: &Configured| {
             Arc::ptr_eq(&one.server, &other.server)

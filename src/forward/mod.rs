@@ -379,7 +379,7 @@ fn switched_to(
 
 #[cold]
 fn reject_switch(notes: &mut Notes, fault: &str) -> Denial {
-    let origin = notes.server.as_ref().map_or("", |server| &*server.origin);
+    let origin = notes.server.as_deref().unwrap_or_default();
     notes.detail = Some(format!("{origin}: {fault}"));
     Denial::UpstreamFailed
 }

@@ -2,15 +2,16 @@
 
 use super::UpstreamCounters;
 use super::open_streams::StreamEnd;
-use super::upstream::Server;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The facts about a forwarded request that the log records.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    /// The last server to which the request was sent.
-    pub(crate) server: Option<Arc<Server>>,
+    /// The origin of the last server to which the request was sent. The server itself is not kept here, because all
+    /// cores share its reference count.
+    pub(crate) server: Option<Rc<str>>,
     /// The reason for a failure, for the operator.
     pub(crate) detail: Option<String>,
     /// The time from reading the request to receiving the head of the upstream's response.

@@ -96,6 +96,7 @@ enum Turn {
 pub(super) struct Slot {
     /// Keeps the number from being used for another server.
     server: ServerId,
+    pub(super) origin: Rc<str>,
     core: usize,
     /// The pools own the idle connections, and so their slots.
     pools: Weak<Pools>,
@@ -265,7 +266,7 @@ impl Pools {
             return None;
         }
         pool.open += 1;
-        Some(Slot::occupy(self, server.id.clone(), upstream.counters.clone()))
+        Some(Slot::occupy(self, server.id.clone(), Rc::from(&*server.origin), upstream.counters.clone()))
     }
 
     /// Waits in line for a connection that another request releases, or for the right to open one.
@@ -378,8 +379,8 @@ impl Drop for QueueCount<'_> {
 }
 
 impl Slot {
-    fn occupy(pools: &Rc<Pools>, server: ServerId, counters: Arc<UpstreamCounters>) -> Self {
-        let slot = Self { server, core: pools.core, pools: Rc::downgrade(pools), counters };
+    fn occupy(pools: &Rc<Pools>, server: ServerId, origin: Rc<str>, counters: Arc<UpstreamCounters>) -> Self {
+        let slot = Self { server, origin, core: pools.core, pools: Rc::downgrade(pools), counters };
         slot.counts().inspect(|counts| counts.open.add(1));
         slot
     }
@@ -412,7 +413,7 @@ impl Drop for Slot {
         if let Some(first) = pool.first_in_line(|first| open < first.share) {
             pool.open += 1;
             drop(servers);
-            let slot = Self::occupy(&pools, self.server.clone(), first.counters);
+            let slot = Self::occupy(&pools, self.server.clone(), self.origin.clone(), first.counters);
             // The receiver still exists: `first_in_line` checked it on this thread.
             let _ = first.turn.send(Turn::Slot(slot));
         }

@@ -116,7 +116,7 @@ impl Upstream {
         Self {
             name: counters.name().clone(),
             slow_start: settings.slow_start,
-            group: Group::new(settings, servers, before.map(|before| &before.group), known),
+            group: Group::new(counters.cores(), settings, servers, before.map(|before| &before.group), known),
             connect_timeout: Duration::ZERO,
             timeout: Duration::ZERO,
             share: 1,
@@ -129,10 +129,15 @@ impl Upstream {
         }
     }
 
-    /// Returns the servers at this moment. A request uses one result to its end.
-    #[inline]
+    /// Returns the servers at this moment.
     pub(crate) fn members(&self) -> Current<'_> {
         self.group.current()
+    }
+
+    /// Returns the servers at this moment, for a request of this core. A request uses one result to its end.
+    #[inline]
+    pub(super) fn members_of(&self, core: usize) -> Current<'_> {
+        self.group.of_core(core)
     }
 
     /// Returns the servers with names, if each of their addresses is a server.
@@ -187,17 +192,18 @@ impl Upstream {
         aside > 0 && (count - aside) * 100 < count * usize::from(self.panic_below)
     }
 
-    /// Returns the servers in the order in which one request should try them. The order starts with the server that
+    /// Returns the servers in the order in which one request of a core should try them. The order starts with the server that
     /// `balance` chooses by the request's key or the servers' `load`, and servers that are set aside come last. These
     /// servers are still tried, because otherwise the request would certainly be answered with a 503.
     pub(crate) fn in_turn<'u>(
         &'u self,
+        core: usize,
         members: &'u Members,
         now: Instant,
         key: Option<Key>,
         load: impl Fn(&Server) -> usize,
     ) -> Order<'u> {
-        Order::new(self, members, now, key, load)
+        Order::new(self, core, members, now, key, load)
     }
 }
 

@@ -356,7 +356,7 @@ impl Record {
             detail: self.notes.detail.as_deref(),
             subject: self.principal.as_ref().map(|principal| &*principal.subject),
             issuer: self.principal.as_ref().map(|principal| &*principal.issuer),
-            upstream: self.notes.server.as_ref().map(|server| &*server.origin),
+            upstream: self.notes.server.as_deref(),
             bytes_in: self.meter.as_ref().map_or(0, |meter| meter.bytes())
                 + self.stream_bytes(|it| &it.bytes_in),
             bytes_out: self.bytes_out + self.stream_bytes(|it| &it.bytes_out),

@@ -18,7 +18,7 @@ fn named(origins: impl Iterator<Item = String>) -> Upstream {
 }
 
 fn balanced(origins: Vec<String>, balance: Balance, weights: &[u16]) -> Upstream {
-    let counters = Arc::new(UpstreamCounters::new(Arc::from("u"), 1));
+    let counters = Arc::new(UpstreamCounters::new(Arc::from("u"), 2));
     let configured = |(origin, weight): (String, &u16)| Configured {
         server: Arc::new(Server::new(Arc::from(origin), "s".into(), 80, None)),
         weight: *weight,
@@ -44,7 +44,10 @@ fn fixed(upstream: &Upstream) -> &Members {
 }
 
 fn order(upstream: &Upstream, now: Instant) -> Vec<String> {
-    upstream.in_turn(fixed(upstream), now, None, |_| 0).map(|server| server.origin[7..9].to_owned()).collect()
+    upstream
+        .in_turn(0, fixed(upstream), now, None, |_| 0)
+        .map(|server| server.origin[7..9].to_owned())
+        .collect()
 }
 
 #[test]
@@ -54,6 +57,23 @@ fn servers_take_turns() {
     assert_eq!(order(&upstream, now), ["s0", "s1", "s2"]);
     assert_eq!(order(&upstream, now), ["s1", "s2", "s0"]);
     assert_eq!(order(&upstream, now), ["s2", "s0", "s1"]);
+}
+
+#[test]
+fn a_core_takes_its_turns_whatever_the_others_do() {
+    let upstream = upstream(4);
+    let now = Instant::now();
+    let first = |core| -> String {
+        let mut order = upstream.in_turn(core, fixed(&upstream), now, None, |_| 0);
+        order.next().expect("a server").origin.to_string()
+    };
+    let turns: Vec<_> = (0..8).map(|_| [first(0), first(1)]).collect();
+    for core in [0, 1] {
+        let servers: BTreeSet<_> = turns[..4].iter().map(|both| &both[core]).collect();
+        assert_eq!(servers.len(), 4, "{turns:?}");
+        assert!((0..4).all(|at| turns[at][core] == turns[at + 4][core]), "{turns:?}");
+    }
+    assert_ne!(turns[0][0], turns[0][1], "cores begin at different servers");
 }
 
 /// Returns the number of times that each of four servers with these loads is chosen, out of 4,000.
@@ -73,7 +93,7 @@ fn chosen(balance: &Balance, weights: [u16; 4], loads: [usize; 4], aside: &[usiz
     };
     let mut counts = [0; 4];
     for _ in 0..4_000 {
-        let order: Vec<_> = upstream.in_turn(fixed(&upstream), now, None, load).collect();
+        let order: Vec<_> = upstream.in_turn(0, fixed(&upstream), now, None, load).collect();
         assert_eq!(order.len(), 4, "each server is tried");
         let first = fixed(&upstream).servers.iter().position(|known| known.id == order[0].id);
         counts[first.expect("one of the four")] += 1;
@@ -121,7 +141,7 @@ fn a_server_that_fails_while_it_is_tried_is_not_tried_twice() {
     let upstream = upstream(2);
     let now = Instant::now();
     let tried: Vec<_> = upstream
-        .in_turn(fixed(&upstream), now, None, |_| 0)
+        .in_turn(0, fixed(&upstream), now, None, |_| 0)
         .inspect(|server| assert!(server.record_failure(now)))
         .collect();
     assert_eq!(tried.len(), 2);
@@ -161,7 +181,7 @@ fn hashed(origins: &[String], weights: &[u16]) -> Upstream {
 
 fn order_for(upstream: &Upstream, key: u64) -> Vec<&str> {
     upstream
-        .in_turn(fixed(upstream), Instant::now(), Some(Key(key)), |_| 0)
+        .in_turn(0, fixed(upstream), Instant::now(), Some(Key(key)), |_| 0)
         .map(|server| &*server.origin)
         .collect()
 }
@@ -219,7 +239,7 @@ fn keys_are_spread_by_weight() {
         let address = IpAddr::from(n.to_be_bytes());
         let headers = HeaderMap::new();
         let key = upstream.balance.key(KeyFacts { principal: None, headers: &headers, address });
-        let first = upstream.in_turn(fixed(&upstream), Instant::now(), key, |_| 0).next().unwrap();
+        let first = upstream.in_turn(0, fixed(&upstream), Instant::now(), key, |_| 0).next().unwrap();
         counts[origins.iter().position(|origin| **origin == *first.origin).unwrap()] += 1;
     }
     for (count, expected) in counts.into_iter().zip([1_000, 1_000, 2_000, 4_000, 8_000]) {
@@ -318,7 +338,7 @@ fn all_servers_are_used_if_too_few_are_left() {
             };
         }
         let firsts = (0..8).map(|_| {
-            upstream.in_turn(fixed(&upstream), now, None, |_| 0).next().unwrap().origin[8..9].to_owned()
+            upstream.in_turn(0, fixed(&upstream), now, None, |_| 0).next().unwrap().origin[8..9].to_owned()
         });
         (upstream.is_in_panic(now), firsts.collect::<BTreeSet<_>>().len())
     };
@@ -341,7 +361,7 @@ fn a_server_that_came_back_gets_a_growing_share() {
         let at = back + Duration::from_secs(seconds);
         let key = |n: u64| key.then_some(Key(scatter(n)));
         let first = |n: u64| {
-            upstream.in_turn(fixed(&upstream), at, key(n), |_| 0).next().unwrap().id
+            upstream.in_turn(0, fixed(&upstream), at, key(n), |_| 0).next().unwrap().id
                 == fixed(&upstream).servers[0].id
         };
         (0..4_000).filter(|n| first(*n)).count()

@@ -53,7 +53,8 @@ pub(in crate::forward) struct Links(RefCell<HashMap<usize, Rc<PerServer>>>);
 
 /// One core's connections to one server.
 #[derive(Default)]
-struct PerServer {
+pub(super) struct PerServer {
+    pub(super) origin: Rc<str>,
     /// The connections that accept further requests.
     links: RefCell<Vec<Rc<Link>>>,
     /// The number of connections, including those that finish their last requests.
@@ -113,21 +114,19 @@ impl Links {
     /// Returns a stream. If `waits` is false, returns [`ObtainError::Full`] when all streams are in use. Otherwise, waits
     /// for up to `timeout`.
     pub(super) async fn obtain(
-        &self,
         pools: &Rc<Pools>,
         upstream: &Upstream,
-        server: &Server,
+        (server, own): (&Server, &Rc<PerServer>),
         waits: bool,
         timeout: Duration,
     ) -> Result<StreamSlot, ObtainError> {
-        let own = self.0.borrow_mut().entry(server.id.index()).or_default().clone();
         let begun = Instant::now();
         let failures = own.failures.get();
         let mut may_open = true;
         loop {
             if let Some(link) = own.with_room() {
                 link.streams.set(link.streams.get() + 1);
-                return Ok(StreamSlot { link, server: own, pools: pools.clone() });
+                return Ok(StreamSlot { link, server: own.clone(), pools: pools.clone() });
             }
             let is_served_soon = own.waiting.get() < own.opening.get() * STREAMS_MAX;
             if !is_served_soon && may_open && own.open.get() + own.opening.get() < upstream.share {
@@ -143,7 +142,7 @@ impl Links {
             if own.waiting.get() >= WAITING_MAX {
                 return Err(ObtainError::LineFull);
             }
-            let waiting = Waiting::begin(&own, upstream, pools.core);
+            let waiting = Waiting::begin(own, upstream, pools.core);
             let left = timeout.saturating_sub(begun.elapsed());
             let woken = pools.deadlines.within(left.min(LOOK_AGAIN), own.changed.notified()).await;
             drop(waiting);
@@ -155,6 +154,17 @@ impl Links {
                 return Err(fault.map_or(ObtainError::Waited, ObtainError::Fault));
             }
         }
+    }
+
+    /// Returns this core's connections to a server.
+    pub(super) fn of(&self, server: &Server) -> Rc<PerServer> {
+        let mut servers = self.0.borrow_mut();
+        let own = servers.entry(server.id.index()).or_default();
+        // The entry may be new, or that of a server that had the number before and has no connection any more.
+        if *own.origin != *server.origin {
+            *own = Rc::new(PerServer { origin: Rc::from(&*server.origin), ..PerServer::default() });
+        }
+        own.clone()
     }
 
     /// Returns the number of this core's requests that use or await a stream to a server.

@@ -123,7 +123,7 @@ pub(super) async fn forward(
         (_, None) => None,
     };
     frame(head.status, &mut headers).map_err(|fault| {
-        notes.detail = notes.server.as_ref().map(|server| format!("{}: {fault}", server.origin));
+        notes.detail = notes.server.as_ref().map(|server| format!("{server}: {fault}"));
         Denial::UpstreamFailed
     })?;
     let cookies_removed = reframe::answer(&mut headers, context.cookies);
@@ -307,18 +307,20 @@ impl Attempts<'_> {
         let mut busy = None;
         let mut again = None;
         let mut is_last = false;
-        let members = upstream.members();
-        let mut servers = upstream.in_turn(&members, now, key, |server| pools.links.load(server)).peekable();
+        let members = upstream.members_of(pools.core);
+        let mut servers =
+            upstream.in_turn(pools.core, &members, now, key, |server| pools.links.load(server)).peekable();
         loop {
             let next = servers.next().or_else(|| {
                 is_last = true;
                 busy.take().or_else(|| again.take())
             });
             let Some(server) = next else { break };
-            notes.server = Some(server.clone());
+            let own = pools.links.of(server);
+            notes.server = Some(own.origin.clone());
             loop {
                 let left = timeout.saturating_sub(now.elapsed());
-                let slot = match pools.links.obtain(pools, upstream, server, is_last, left).await {
+                let slot = match Links::obtain(pools, upstream, (server, &own), is_last, left).await {
                     Ok(slot) => slot,
                     Err(ObtainError::Full) => {
                         busy.get_or_insert(server);

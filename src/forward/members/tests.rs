@@ -61,6 +61,7 @@ fn failure() -> Result<Addresses, LookupError> {
 #[test]
 fn addresses_become_servers_and_stay_when_the_name_cannot_be_resolved() {
     let group = Group::new(
+        2,
         settings(Duration::ZERO),
         vec![configured("10.0.0.9", 2), configured("app", 3)],
         None,
@@ -95,7 +96,7 @@ fn addresses_become_servers_and_stay_when_the_name_cannot_be_resolved() {
 
 #[test]
 fn lifetimes_and_retries_have_bounds() {
-    let group = Group::new(settings(Duration::ZERO), vec![configured("app", 1)], None, &Arc::new);
+    let group = Group::new(2, settings(Duration::ZERO), vec![configured("app", 1)], None, &Arc::new);
     let (names, now) = (names(&group), Instant::now());
     let wait = |result| names.record(0, result, now).1.as_secs();
     assert_eq!([0, 1, 7, 86_400].map(|seconds| wait(answer(&["10.0.0.1"], seconds))), [1, 1, 7, 60]);
@@ -116,7 +117,7 @@ fn lifetimes_and_retries_have_bounds() {
 #[test]
 fn an_address_that_is_new_among_others_starts_slowly() {
     let slow_start = Duration::from_secs(10);
-    let group = Group::new(settings(slow_start), vec![configured("app", 1)], None, &Arc::new);
+    let group = Group::new(2, settings(slow_start), vec![configured("app", 1)], None, &Arc::new);
     let (names, now) = (names(&group), Instant::now());
     let shares = |group: &Group| -> Vec<bool> {
         let current = group.current();
@@ -131,14 +132,15 @@ fn an_address_that_is_new_among_others_starts_slowly() {
 #[test]
 fn a_new_policy_keeps_the_addresses_of_the_old_one() {
     let app = configured("app", 1);
-    let group = Group::new(settings(Duration::ZERO), vec![app.clone()], None, &Arc::new);
+    let group = Group::new(2, settings(Duration::ZERO), vec![app.clone()], None, &Arc::new);
     names(&group).record(0, answer(&["10.0.0.1"], 5), Instant::now());
     let old = group.current().servers[0].clone();
     let known = |server: Server| if server.origin == old.origin { old.clone() } else { Arc::new(server) };
-    let same = Group::new(settings(Duration::ZERO), vec![app.clone()], Some(&group), &known);
+    let same = Group::new(2, settings(Duration::ZERO), vec![app.clone()], Some(&group), &known);
     assert!(Arc::ptr_eq(names(&same), names(&group)), "nothing changed");
     let heavier = Configured { weight: 2, ..app.clone() };
-    let other = Group::new(settings(Duration::ZERO), vec![heavier, configured("b", 1)], Some(&group), &known);
+    let other =
+        Group::new(2, settings(Duration::ZERO), vec![heavier, configured("b", 1)], Some(&group), &known);
     assert!(!Arc::ptr_eq(names(&other), names(&group)));
     assert_eq!(origins(&other), ["http://app:80 (10.0.0.1)", "http://b:80"]);
     assert!(Arc::ptr_eq(&other.current().servers[0], &old), "it keeps its connections and its health");
@@ -146,7 +148,7 @@ fn a_new_policy_keeps_the_addresses_of_the_old_one() {
         nameservers: Nameservers(Box::new(["10.0.0.53:53".parse().unwrap()])),
         ..settings(Duration::ZERO)
     };
-    let other = Group::new(elsewhere, vec![app], Some(&group), &known);
+    let other = Group::new(2, elsewhere, vec![app], Some(&group), &known);
     assert_eq!(origins(&other), ["http://app:80"], "another nameserver may know other addresses");
 }
 
@@ -154,7 +156,7 @@ fn a_new_policy_keeps_the_addresses_of_the_old_one() {
 fn the_weights_of_records_replace_that_of_the_policy_and_may_change() {
     let server = Server::of_service("srv+http://_x._tcp.app".into(), "_x._tcp.app", "app".into(), None);
     let app = Configured { server: Arc::new(server), weight: 7, is_expanded: true };
-    let group = Group::new(settings(Duration::ZERO), vec![app], None, &Arc::new);
+    let group = Group::new(2, settings(Duration::ZERO), vec![app], None, &Arc::new);
     let names = names(&group);
     assert_eq!(names.wanted().collect::<Vec<_>>(), [(0, "_x._tcp.app")]);
     let answer = |weights: [u16; 2]| {
@@ -186,7 +188,7 @@ fn the_weights_of_records_replace_that_of_the_policy_and_may_change() {
 fn a_host_of_a_service_without_an_answer_keeps_its_last_addresses() {
     let server = Server::of_service("srv+http://_x._tcp.app".into(), "_x._tcp.app", "app".into(), None);
     let app = Configured { server: Arc::new(server), weight: 1, is_expanded: true };
-    let group = Group::new(settings(Duration::ZERO), vec![app], None, &Arc::new);
+    let group = Group::new(2, settings(Duration::ZERO), vec![app], None, &Arc::new);
     let (names, now) = (names(&group), Instant::now());
     let answer = |hosts: &[(u64, &str)], missing: &[(u64, LookupError)]| {
         let endpoint =
@@ -219,4 +221,23 @@ fn a_host_of_a_service_without_an_answer_keeps_its_last_addresses() {
     names.record(0, answer(&[one, two], &[]), now);
     names.record(0, answer(&[one], &[]), now);
     assert_eq!(counts(&group), 1, "the service has the host no longer");
+}
+
+#[test]
+fn each_core_has_its_own_reference_count_and_learns_of_new_addresses() {
+    let group = Group::new(2, settings(Duration::ZERO), vec![configured("app", 1)], None, &Arc::new);
+    let of_core = |core| match group.of_core(core) {
+        Current::Named(members) => members,
+        Current::Fixed(_) => panic!("a server has a name"),
+    };
+    let record = |address| names(&group).record(0, answer(&[address], 5), Instant::now());
+    for address in ["10.0.0.1", "10.0.0.2"] {
+        record(address);
+        assert!(Arc::ptr_eq(&of_core(0), &of_core(0)), "a core keeps its copy");
+        assert!(!Arc::ptr_eq(&of_core(0), &of_core(1)));
+        for core in [0, 1, 2] {
+            let members = of_core(core);
+            assert_eq!(*members.servers[0].origin, *format!("http://app:80 ({address})"), "core {core}");
+        }
+    }
 }
