@@ -274,6 +274,8 @@ plain = "serve"
 http  = "{address}:{http}"
 admin = "{address}:{admin}"
 workers = 1
+# HAProxy notices within 400 ms that a gateway is about to stop.
+drain_delay = "1s"
 
 [log]
 access = "off"
@@ -328,7 +330,8 @@ frontend all
 backend gateways
     balance roundrobin
     option httpchk GET /readyz
-    default-server check inter 200ms fastinter 100ms fall 2 rise 1 on-marked-down shutdown-sessions
+    # Without on-marked-down shutdown-sessions, which would cut requests in progress at a gateway that is about to stop.
+    default-server check inter 200ms fastinter 100ms fall 2 rise 1
 """
 
 

@@ -9,7 +9,7 @@ through HAProxy: logins, refreshes, requests with good and with forged tokens, r
 Then each part fails in turn for `--seconds` and comes back:
 
 - killed: SIGKILL, and a new start after the time.
-- restarted: a clean stop, and a new start at once.
+- restarted: a clean stop (for gateways, with a `drain_delay`), and a new start at once.
 - frozen: SIGSTOP. Connections stay open and silent.
 - partitioned: its packets vanish in both directions. `deaf`: only those to it; `mute`: only those from it.
 - gateway-without-redis, gateway-without-postgres: one gateway does not reach the server, and everybody else does. Revocations still
@@ -22,6 +22,7 @@ Partitions need root: each part then has a network namespace (parts.py). Without
 Each row of the table is one drill:
 
 - failed: requests without an answer, and answers with a status from 500 to 599.
+- latency: of answers to requests with a good token, and of the flood, through HAProxy.
 - wrong: answers that no failure excuses: a forged token that passes, a good token that is refused (401 or 403), a revoked
   token that passes two seconds after the answer to its revocation, a gateway that comes back and accepts a token that was revoked
   meanwhile, and an isolated gateway that accepts a token after its time. The script exits with 1 if there is one.
@@ -58,7 +59,7 @@ class Seen:
     def __init__(self):
         self.lock = threading.Lock()
         self.requests = self.failed = self.admitted = 0
-        self.wrong, self.delays = [], []
+        self.wrong, self.delays, self.latencies = [], [], []
         # The last revoked tokens.
         self.revoked = collections.deque(maxlen=30)
 
@@ -92,7 +93,7 @@ class Traffic:
 
     def ask(self, client, *arguments, **named):
         """Sends a request. Counts a failure, and raises OSError for it."""
-        seen = self.seen
+        seen, began = self.seen, time.monotonic()
         try:
             answer = client.ask(*arguments, **named)
         except OSError:
@@ -101,6 +102,9 @@ class Traffic:
         seen.count(answer.status >= 500)
         if answer.status >= 500:
             raise OSError(f"status {answer.status}")
+        if arguments[0] == "GET":
+            with seen.lock:
+                seen.latencies.append(time.monotonic() - began)
         return answer
 
     def login(self, client, at):
@@ -304,8 +308,8 @@ def main():
                 raise SystemExit(f"drills: {', '.join(names)}")
             traffic = Traffic(fleet)
             time.sleep(2)
-            print("| drill | requests | failed | wrong | limit | revoked after: p50, p99, max | recovery |")
-            print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+            print("| drill | requests | failed | wrong | latency: p50, p99 | limit | revoked after: p50, p99, max | recovery |")
+            print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
             for name in chosen:
                 part, _, how = name.partition("-")
                 try:
@@ -323,8 +327,11 @@ def main():
                     all_delays += found
                     delays = f"{at(found, 0.5) * 1000:.0f}, {at(found, 0.99) * 1000:.0f}, {found[-1] * 1000:.0f} ms"
                 wrong += len(seen.wrong)
+                took_each = sorted(seen.latencies) or [0]
+                latency = f"{at(took_each, 0.5) * 1000:.1f}, {at(took_each, 0.99) * 1000:.1f} ms"
+                error = f"{(seen.admitted / (RATE * took) - 1) * 100:+.1f} %"
                 print(
-                    f"| {name} | {seen.requests} | {seen.failed} | {len(seen.wrong)} | {(seen.admitted / (RATE * took) - 1) * 100:+.1f}% |"
+                    f"| {name} | {seen.requests} | {seen.failed} | {len(seen.wrong)} | {latency} | {error} |"
                     f" {delays} | {recovery:.2f} s |",
                     flush=True,
                 )
