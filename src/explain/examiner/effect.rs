@@ -36,7 +36,7 @@ impl Examiner<'_> {
         let quota = self.own_quota_of(limit, principal);
         match limit.sharing() {
             None => quota,
-            Some(sharing) if sharing.exact => format!("{quota}, exactly for all gateways"),
+            Some(sharing) if sharing.is_exact => format!("{quota}, exactly for all gateways"),
             Some(_) => format!("{quota}, for all gateways"),
         }
     }

@@ -110,15 +110,15 @@ fn answers_that_must_stay_as_they_are_stay() {
     let compression = compression(false);
     let wish = compression.wish(&map(&[GZIP]), false, false);
     let mut headers = map(&[html]);
-    assert_eq!(compression.apply(wish, StatusCode::OK, &mut headers, Some(1023), || true), None);
+    assert_eq!(compression.apply(wish, StatusCode::OK, &mut headers, Some(1023), |_| true), None);
     assert_eq!(headers, map(&[html]));
     assert_eq!(
-        compression.apply(wish, StatusCode::OK, &mut headers, None, || false),
+        compression.apply(wish, StatusCode::OK, &mut headers, None, |_| false),
         None,
         "the core is busy"
     );
     assert_eq!(headers.get("content-encoding"), None);
-    assert_eq!(compression.apply(wish, StatusCode::OK, &mut headers, None, || true), Some(Coding::Gzip));
+    assert_eq!(compression.apply(wish, StatusCode::OK, &mut headers, None, |_| true), Some(Coding::Gzip));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn the_answer_to_head_has_the_fields_of_the_answer_to_get() {
     let compression = compression(false);
     let wish = compression.wish(&map(&[GZIP]), true, false);
     let mut headers = map(&[("content-type", "text/css"), ("content-length", "5000")]);
-    assert_eq!(compression.apply(wish, StatusCode::OK, &mut headers, Some(0), || false), None);
+    assert_eq!(compression.apply(wish, StatusCode::OK, &mut headers, Some(0), |_| false), None);
     let expected = [("content-type", "text/css"), ("vary", "accept-encoding"), ("content-encoding", "gzip")];
     assert_eq!(headers, map(&expected));
 }
