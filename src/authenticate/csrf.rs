@@ -153,7 +153,7 @@ pub(crate) fn names_site(headers: &HeaderMap) -> bool {
 
 /// Returns whether a browser marks the request as coming from a page of another site.
 pub(crate) fn is_cross_site(headers: &HeaderMap) -> bool {
-    headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site")
+    headers.get_all(SEC_FETCH_SITE).iter().any(|site| site == "cross-site")
 }
 
 /// Returns the value of a field; an error if the field is repeated.

@@ -40,8 +40,10 @@ use tower_http::services::fs::ServeFileSystemResponseBody;
 
 /// The file that stands for its folder.
 const INDEX: &str = "index.html";
-/// The fields of a request that decide about the answer, beside the range.
-const CONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
+/// The lists among the fields of a request that decide about the answer.
+const LISTS: [HeaderName; 2] = [IF_MATCH, IF_NONE_MATCH];
+/// The fields with one value that decide about the answer, beside the range.
+const SINGLE: [HeaderName; 2] = [IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
 
 /// The body of an answer with a file. It has the announced length, or ends with an error.
 pub(crate) struct FileBody {
@@ -199,12 +201,7 @@ impl Files {
             Found::File(file, path) => (OneFile::new(file, tasks.clone()).map_err(FileFault::of)?, path),
             Found::Folder => return Ok(FileAnswer::Redirect(self.to_folder(head))),
         };
-        let mut fields = HeaderMap::new();
-        for name in CONDITIONS {
-            for value in head.headers.get_all(&name) {
-                fields.append(&name, value.clone());
-            }
-        }
+        let mut fields = conditions(head.headers);
         if let Some(range) = range(head, file.len()) {
             // The library ignores `If-Range`. A range of another version would damage the client's copy.
             let is_current = match one(head.headers, &IF_RANGE) {
@@ -249,6 +246,28 @@ impl Files {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(kept));
         response
     }
+}
+
+/// Returns the fields that decide about the answer, in the form that the library reads: it looks at the first field of
+/// each name only.
+fn conditions(headers: &HeaderMap) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for name in LISTS {
+        let lines: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        // Several fields are one list (RFC 9110 section 5.3).
+        if !lines.is_empty()
+            && let Ok(list) = HeaderValue::from_bytes(&lines.join(&b", "[..]))
+        {
+            fields.insert(name, list);
+        }
+    }
+    for name in SINGLE {
+        // A second value makes the field invalid, and an invalid one is ignored (RFC 9110 section 13.1).
+        if let Some(value) = one(headers, &name) {
+            fields.insert(name, value.clone());
+        }
+    }
+    fields
 }
 
 async fn serve(

@@ -10,6 +10,7 @@
 use super::foreign;
 use crate::authenticate::dpop::DPOP;
 use crate::authenticate::{CookieNames, IdentityHeaders};
+use crate::field_list::members;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -194,13 +195,8 @@ pub(super) fn connection(headers: &mut HeaderMap) {
     if only_keep_alive {
         headers.remove(header::CONNECTION);
     } else if first.is_some() {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
+        let named: Vec<HeaderName> =
+            members(headers, &header::CONNECTION).filter_map(|name| name.try_into().ok()).collect();
         for name in named {
             headers.remove(name);
         }
@@ -285,6 +281,9 @@ mod tests {
         let fields = [
             ("connection", "close, X-Secret ,, te"),
             ("connection", "x-other"),
+            // A member that is not a name hides no other member.
+            ("connection", "\u{e9}, x-third, a b"),
+            ("x-third", "1"),
             ("x-secret", "1"),
             ("x-other", "1"),
             ("keep-alive", "timeout=5"),

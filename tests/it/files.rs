@@ -121,6 +121,23 @@ fn ranges_conditions_and_compression() {
     assert_eq!(get().header("Range", "bytes=20000-").to(gateway.http()).status, 416);
     assert_eq!(get().header("If-None-Match", &tag).to(gateway.http()).status, 304);
     assert_eq!(get().header("If-Match", "\"other\"").to(gateway.http()).status, 412);
+    // RFC 9110 section 5.3: several fields are one list.
+    let two = |name: &str, one: &str, other: &str| {
+        get().header(name, one).header(name, other).to(gateway.http()).status
+    };
+    assert_eq!(two("If-None-Match", "\"other\"", &tag), 304);
+    assert_eq!(two("If-None-Match", "\"other\"", "\"another\""), 200);
+    assert_eq!(two("If-Match", "\"other\"", &tag), 200);
+    assert_eq!(two("If-Match", "\"other\"", "\"another\""), 412);
+    // These fields have one value. A second one makes them invalid, and an invalid one has no effect.
+    let (old, new) = ("Sat, 29 Oct 1994 19:43:31 GMT", "Sat, 29 Oct 2095 19:43:31 GMT");
+    assert_eq!(get().header("If-Modified-Since", new).to(gateway.http()).status, 304);
+    assert_eq!(two("If-Modified-Since", new, old), 200);
+    assert_eq!(get().header("If-Unmodified-Since", old).to(gateway.http()).status, 412);
+    assert_eq!(two("If-Unmodified-Since", old, new), 200);
+    assert_eq!(two("Range", "bytes=0-1", "bytes=5-6"), 200);
+    let other = range().header("If-Range", &tag).header("If-Range", "\"other\"").to(gateway.http());
+    assert_eq!(other.status, 200);
     let head = Request::new("HEAD", "/open/big.txt").to(gateway.http());
     assert_eq!((head.status, head.header("content-length")), (200, Some("10000")), "{head:#?}");
     let packed = get().header("Accept-Encoding", "gzip").to(gateway.http());
