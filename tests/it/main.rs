@@ -59,6 +59,7 @@ mod handshakes;
 mod headers;
 mod hostile;
 mod http2;
+mod http2_frames;
 mod http2_upstreams;
 mod identity_choice;
 mod introspection;

@@ -165,10 +165,14 @@ pub mod frame {
     pub const DATA: u8 = 0;
     /// `HEADERS`.
     pub const HEADERS: u8 = 1;
+    /// `PRIORITY`.
+    pub const PRIORITY: u8 = 2;
     /// `RST_STREAM`.
     pub const RST_STREAM: u8 = 3;
     /// `SETTINGS`.
     pub const SETTINGS: u8 = 4;
+    /// `PUSH_PROMISE`.
+    pub const PUSH_PROMISE: u8 = 5;
     /// `PING`.
     pub const PING: u8 = 6;
     /// `GOAWAY`.
@@ -183,6 +187,8 @@ pub mod frame {
     pub const ACK: u8 = 1;
     /// A flag of `HEADERS` and `CONTINUATION`: the last frame of the field section.
     pub const END_HEADERS: u8 = 4;
+    /// A flag of `HEADERS` and `DATA`: the payload begins with the length of its padding.
+    pub const PADDED: u8 = 8;
 }
 
 /// A cleartext HTTP/2 connection that a test drives frame by frame.
