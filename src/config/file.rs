@@ -1704,6 +1704,10 @@ pub struct RouteSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub remove_request_headers: Vec<String>,
+    /// Trailers of the client that the upstream receives.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub request_trailers: Vec<String>,
     /// Header fields that replace those of the upstream.
     #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
     pub set_response_headers: BTreeMap<String, String>,

@@ -35,6 +35,7 @@ mod pool;
 pub mod proof;
 mod reframe;
 mod request_body;
+mod request_trailers;
 mod resolve;
 mod response_body;
 mod retry_budget;
@@ -76,7 +77,8 @@ pub use upstream::{Protocol, Server, Tls, Upstream};
 
 use crate::authorize::Permit;
 use crate::denial::Denial;
-use crate::http1::{AnswerHead, BodyReader, Framing};
+use crate::field_list::members;
+use crate::http1::{AnswerHead, BodyReader, Framing, RequestFraming};
 use crate::journal::Level;
 use crate::peer::Connection;
 use crate::websocket::Handshake;
@@ -86,8 +88,9 @@ use early::EarlyAnswer;
 use edits::{AnswerFields, Edits};
 use exchange::Answered;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
 use inflow::Inflow;
+use request_trailers::RequestTrailers;
 use rewrite::Rewrite;
 use server_end::ServerEnd;
 use split::Split;
@@ -117,6 +120,8 @@ pub struct Delivery {
     pub(crate) rewrite: Option<Box<Rewrite>>,
     /// The changes to the fields of requests.
     pub(crate) request_fields: Option<Box<Edits>>,
+    /// The names of the trailers of requests that the upstream receives.
+    pub(crate) request_trailers: Option<Arc<[HeaderName]>>,
     /// The changes to the fields of the upstream's answers.
     pub(crate) answer_fields: Option<Box<AnswerFields>>,
     /// Whether the client's `Authorization` header is forwarded unchanged.
@@ -208,7 +213,9 @@ pub(crate) async fn forward(
             let address = context.caller.address;
             let key = upstream.balance.key(KeyFacts { principal, headers: &parts.headers, address });
             let framing = upload::framing(&parts.method, &body);
-            let expects_continue = body.expects_continue() && expects_continue(parts);
+            let expects_continue = body.expects_continue() && expects_continue(parts, framing);
+            let trailers = trailers(delivery, parts, framing, &body);
+            let framing = if trailers.is_some() { RequestFraming::Chunked } else { framing };
             let (written, removed) = outgoing::write(
                 parts,
                 &target,
@@ -222,6 +229,9 @@ pub(crate) async fn forward(
             let WrittenHead { bytes, mut headers } = written;
             let is_named = target.authority.is_some() || context.host.is_some();
             let mut upload = Upload::new(parts.method.clone(), bytes, framing, body, is_named);
+            if let Some(trailers) = trailers {
+                upload.pass_trailers(trailers);
+            }
             if expects_continue {
                 upload.expect_continue();
             }
@@ -297,12 +307,24 @@ fn inflow<'r>(
     Some(Inflow::new(pools, meter, caller, certified.then_some(connection)))
 }
 
-/// Returns whether the HTTP library sends `100 Continue` once the body is read. It sends none over HTTP/2.
+/// Returns whether the HTTP library sends `100 Continue` once the body is read. It sends none over HTTP/2. A request that
+/// is forwarded without content has nothing to wait for (RFC 9110 section 10.1.1).
 #[cold]
-fn expects_continue(parts: &Parts) -> bool {
-    let expected = parts.headers.get(header::EXPECT);
-    parts.version == Version::HTTP_11
-        && expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+fn expects_continue(parts: &Parts, framing: RequestFraming) -> bool {
+    framing != RequestFraming::None
+        && parts.version == Version::HTTP_11
+        && members(&parts.headers, &header::EXPECT).any(|it| it.eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Returns the trailers of a request that the upstream receives.
+#[inline]
+fn trailers(
+    delivery: &Delivery,
+    parts: &Parts,
+    framing: RequestFraming,
+    body: &RequestBody,
+) -> Option<RequestTrailers> {
+    RequestTrailers::of(delivery.request_trailers.as_ref()?, parts, framing, body)
 }
 
 /// Returns the body of an answer that arrived together with its head.

@@ -5,6 +5,7 @@
 //! slow upstream does not make a client late.
 
 use super::deadline::WaitingFor;
+use super::request_trailers::{RequestTrailers, TooManyTrailers};
 use super::tee::{CopyEnd, Tee};
 use crate::denial::{Denial, Malformed};
 use bytes::Bytes;
@@ -163,7 +164,7 @@ impl Meter {
                 "the request's body arrived too slowly: {} bytes, with pauses of {timeout:?} or below {min_rate} bytes a second",
                 self.bytes.get()
             ),
-            BodyError::Broken => fault.to_string(),
+            BodyError::TooManyTrailers | BodyError::Broken => fault.to_string(),
         })
     }
 
@@ -180,6 +181,8 @@ pub(crate) enum BodyError {
     TooLarge,
     /// The client sent no bytes for too long, or too few bytes.
     TooSlow,
+    /// The body has more trailers, or larger ones, than a request may have.
+    TooManyTrailers,
     /// The client disconnected, or the framing of the body is invalid.
     Broken,
 }
@@ -189,6 +192,7 @@ impl BodyError {
         match self {
             Self::TooLarge => Denial::BodyTooLarge,
             Self::TooSlow => Denial::RequestTimeout,
+            Self::TooManyTrailers => Denial::HeadersTooLarge,
             Self::Broken => Denial::BadRequest(Malformed::Framing),
         }
     }
@@ -199,6 +203,7 @@ impl fmt::Display for BodyError {
         f.write_str(match self {
             Self::TooLarge => "the request's body is too large",
             Self::TooSlow => "the request's body did not arrive in time",
+            Self::TooManyTrailers => "the request has too many trailers, or they are too large",
             Self::Broken => "the request's body ended early",
         })
     }
@@ -206,7 +211,7 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
-/// A client's body as the upstream receives it. Trailers are dropped, unless [`RequestBody::with_trailers`] keeps them.
+/// A client's body as the upstream receives it. Trailers are dropped, unless [`RequestBody::pass_trailers`] lists them.
 #[derive(Debug, Default)]
 pub(crate) enum RequestBody {
     #[default]
@@ -221,7 +226,8 @@ pub(crate) enum RequestBody {
 pub(crate) struct Streamed {
     incoming: Inbound,
     bounds: BodyBounds,
-    keeps_trailers: bool,
+    /// The trailers that the upstream receives.
+    trailers: Option<RequestTrailers>,
     meter: Rc<Meter>,
     /// The copy of the body, if the request is mirrored.
     tee: Option<Rc<Tee>>,
@@ -246,7 +252,7 @@ impl RequestBody {
         let streamed = Streamed {
             incoming,
             bounds,
-            keeps_trailers: false,
+            trailers: None,
             meter: meter.clone(),
             tee: None,
             waited,
@@ -275,12 +281,11 @@ impl RequestBody {
         matches!(self, Self::Streamed(streamed) if streamed.incoming.expects_continue)
     }
 
-    /// Keeps the trailers. The caller must remove the identity fields from them.
-    pub(super) fn with_trailers(mut self) -> Self {
-        if let Self::Streamed(streamed) = &mut self {
-            streamed.keeps_trailers = true;
+    /// Passes these trailers, and no others.
+    pub(super) fn pass_trailers(&mut self, trailers: RequestTrailers) {
+        if let Self::Streamed(streamed) = self {
+            streamed.trailers = Some(trailers);
         }
-        self
     }
 
     /// Reads the whole body. It must arrive within the time of one pause: only small bodies are read before the
@@ -387,10 +392,12 @@ impl Streamed {
         // Trailers end the body.
         let Some(data) = frame.data_ref() else {
             self.meter.ended.set(true);
+            let selected = self.select(frame);
             if let Some(tee) = &self.tee {
-                tee.end(CopyEnd::Whole);
+                let is_refused = matches!(selected, Some(Err(_)));
+                tee.end(if is_refused { CopyEnd::Incomplete } else { CopyEnd::Whole });
             }
-            return Poll::Ready(self.keeps_trailers.then_some(Ok(frame)));
+            return Poll::Ready(selected);
         };
         let bytes = self.meter.bytes.get() + data.len() as u64;
         self.meter.bytes.set(bytes);
@@ -409,6 +416,16 @@ impl Streamed {
             }
         }
         Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// Returns the trailers that the upstream receives, if there are any.
+    fn select(&self, frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let selected = self.trailers.as_ref()?.select(frame.into_trailers().ok()?);
+        match selected {
+            Ok(trailers) if trailers.is_empty() => None,
+            Ok(trailers) => Some(Ok(Frame::trailers(trailers))),
+            Err(TooManyTrailers) => Some(Err(BodyError::TooManyTrailers)),
+        }
     }
 
     /// Waits for the client. Fails if the pause is too long.

@@ -2,9 +2,10 @@
 
 use super::connection::Connection;
 use super::request_body::{BodyError, RequestBody};
-use crate::http1::{RequestFraming, write_field, write_host};
+use super::request_trailers::RequestTrailers;
+use crate::http1::{RequestFraming, write_field, write_host, write_last_chunk};
 use bytes::{Buf, Bytes};
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use http_body::Body;
 use std::fmt::Write as _;
 use std::io::{self, IoSlice};
@@ -43,8 +44,16 @@ pub(super) struct Upload {
 
 /// The wait for `100 Continue`. It begins once a connection is there.
 #[derive(Debug, Default)]
-struct Held {
+pub(super) struct Held {
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Held {
+    /// Waits until the body is sent without a `100 Continue`.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT)));
+        timer.as_mut().poll(cx)
+    }
 }
 
 /// The reason why a request could not be sent to its end.
@@ -120,8 +129,22 @@ impl Upload {
     /// Forwards `Expect: 100-continue`: the body is not read before the server asks for it, or a second has passed. Must
     /// precede [`Self::name_host`]. `is_named` is that of [`Self::new`].
     pub(super) fn expect_continue(&mut self) {
+        self.add_field("expect", b"100-continue");
+        self.held = Some(Held::default());
+    }
+
+    /// Passes these trailers of a chunked body, and announces them. Must precede [`Self::name_host`].
+    #[cold]
+    pub(super) fn pass_trailers(&mut self, trailers: RequestTrailers) {
+        if let Some(names) = trailers.announcement() {
+            self.add_field("trailer", names.as_bytes());
+        }
+        self.body.pass_trailers(trailers);
+    }
+
+    fn add_field(&mut self, name: &str, value: &[u8]) {
         let mut line = Vec::new();
-        write_field(&mut line, "expect", b"100-continue");
+        write_field(&mut line, name, value);
         let end = match &mut self.unnamed {
             Some(length) => {
                 *length += line.len();
@@ -131,7 +154,6 @@ impl Upload {
             None => self.head.len() - 2,
         };
         self.head.splice(end..end, line);
-        self.held = Some(Held::default());
     }
 
     /// Whether the server has not asked for the body yet.
@@ -197,24 +219,20 @@ impl Upload {
             return Poll::Ready(Ok(false));
         }
         if let Some(held) = &mut self.held {
-            let timer = held.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT)));
-            ready!(timer.as_mut().poll(cx));
+            ready!(held.poll(cx));
             self.held = None;
         }
         let data = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            Some(Err(BodyError::TooLarge | BodyError::TooSlow | BodyError::Broken)) => {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => return Poll::Ready(self.end(frame.into_trailers().ok().as_ref())),
+            },
+            Some(Err(
+                BodyError::TooLarge | BodyError::TooSlow | BodyError::TooManyTrailers | BodyError::Broken,
+            )) => {
                 return Poll::Ready(Err(UploadError::Body));
             }
-            None => {
-                // A body that ends before its announced length must not look complete.
-                if self.framing != RequestFraming::Chunked {
-                    return Poll::Ready(Err(UploadError::Body));
-                }
-                self.framing = RequestFraming::None;
-                self.after = b"0\r\n\r\n";
-                return Poll::Ready(Ok(true));
-            }
+            None => return Poll::Ready(self.end(None)),
         };
         match &mut self.framing {
             RequestFraming::Length(missing) => match missing.checked_sub(data.len() as u64) {
@@ -231,6 +249,24 @@ impl Upload {
         }
         self.data = data;
         Poll::Ready(Ok(true))
+    }
+
+    /// Ends the body, with its trailers.
+    fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<bool, UploadError> {
+        // A body that ends before its announced length must not look complete.
+        if self.framing != RequestFraming::Chunked {
+            return Err(UploadError::Body);
+        }
+        self.framing = RequestFraming::None;
+        match trailers {
+            None => self.after = b"0\r\n\r\n",
+            Some(trailers) => {
+                let mut last = Vec::new();
+                write_last_chunk(&mut last, trailers);
+                self.before = last.into();
+            }
+        }
+        Ok(true)
     }
 
     /// Writes until the connection accepts no more, or everything is written.

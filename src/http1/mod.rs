@@ -22,4 +22,6 @@ pub use body::{BodyReader, Piece};
 pub use fault::AnswerFault;
 pub use framing::Framing;
 pub use known::KnownHead;
-pub use request::{RequestFraming, write_field, write_fields, write_host, write_request_line};
+pub use request::{
+    RequestFraming, write_field, write_fields, write_host, write_last_chunk, write_request_line,
+};

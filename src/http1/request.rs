@@ -58,6 +58,15 @@ pub fn write_fields(
     }
 }
 
+/// Writes the end of a chunked body, with these trailers (RFC 9112 section 7.1.2).
+pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &HeaderMap) {
+    out.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers {
+        write_field(out, name.as_str(), value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Completes a head with this `Host`, which must not be among its fields.
 pub fn write_host(out: &mut Vec<u8>, host: &HeaderValue) {
     write_field(out, "host", host.as_bytes());

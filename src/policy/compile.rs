@@ -24,6 +24,7 @@ mod limits;
 mod mirror;
 mod private;
 mod profile;
+mod request_trailers;
 mod resources;
 mod route_list;
 mod routes;

@@ -221,7 +221,7 @@ fn the_body_of_a_refused_request_is_never_read_as_a_request() {
 }
 
 #[test]
-fn trailers_of_a_request_are_dropped_and_those_of_an_answer_pass() {
+fn trailers_that_no_route_lists_are_dropped_and_those_of_an_answer_pass() {
     let upstream = Upstream::with(|_, wire| {
         wire.read_body();
         wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-checksum\r\n\r\n");
@@ -290,6 +290,34 @@ fn an_upstream_that_refuses_an_expectation_gets_no_body_and_the_client_is_not_as
         connection.is_closed();
         eventually("the upstream connection closes", || ended.load(Ordering::SeqCst) == number + 1);
         assert_eq!(bytes.load(Ordering::SeqCst), 0);
+    }
+}
+
+/// RFC 9110 section 10.1.1: a client must not send an expectation without content. A server might wait for content that
+/// never comes.
+#[test]
+fn an_expectation_of_a_request_without_content_is_not_forwarded() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    for (method, framing, body) in [
+        ("GET", "", ""),
+        ("DELETE", "", ""),
+        ("POST", "Content-Length: 0\r\n", ""),
+        // The gateway forwards these methods without a body of unknown length.
+        ("GET", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        ("GET", "Transfer-Encoding: chunked\r\n", "2\r\nhi\r\n0\r\n\r\n"),
+        ("HEAD", "Transfer-Encoding: chunked\r\n", "2\r\nhi\r\n0\r\n\r\n"),
+    ] {
+        let mut connection = Connection::open(gateway.http());
+        connection.send(format!(
+            "{method} / HTTP/1.1\r\nHost: gateway.test\r\n{framing}Expect: 100-continue\r\n\r\n{body}"
+        ));
+        let answer = connection.try_answer(method).expect("an answer");
+        assert_eq!(answer.status, 200, "{method} {framing}");
+        let seen = upstream.last_request();
+        assert_eq!((&*seen.method, seen.header("expect")), (method, None), "{framing}");
+        // The connection to the upstream is used again.
+        assert_eq!(upstream.connections(), 1, "{method} {framing}");
     }
 }
 

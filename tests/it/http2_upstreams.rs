@@ -92,7 +92,7 @@ pub(crate) fn serve(script: impl Fn(usize, Call) -> Handling + Send + Sync + 'st
     serve_with(h2::server::Builder::new(), script, |_, _| {})
 }
 
-fn policy(server: &impl std::fmt::Display, upstream: &str, route: &str) -> String {
+pub(crate) fn policy(server: &impl std::fmt::Display, upstream: &str, route: &str) -> String {
     format!(
         "{ISSUER}\n[upstream.app]\nservers = [\"{server}\"]\nprotocol = \"http2\"\n{upstream}\n\
          [[route]]\npath = \"/{{*rest}}\"\nupstream = \"app\"\n{route}"
@@ -103,7 +103,7 @@ fn gateway(server: &Server) -> Portcullis {
     Portcullis::with(&policy(&server, "", PUBLIC)).start()
 }
 
-const PUBLIC: &str = "access = \"public\"\n";
+pub(crate) const PUBLIC: &str = "access = \"public\"\n";
 
 /// Sends a request's body back, and then these trailers and those of the request.
 fn echo((request, mut respond): Call, mut trailers: HeaderMap) -> Handling {
@@ -123,25 +123,30 @@ fn echo((request, mut respond): Call, mut trailers: HeaderMap) -> Handling {
     })
 }
 
-fn echo_plain(call: Call) -> Handling {
+pub(crate) fn echo_plain(call: Call) -> Handling {
     echo(call, HeaderMap::new())
 }
 
-fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+pub(crate) fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     fields.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
 }
 
 #[derive(Debug)]
-struct Answer {
-    head: http::response::Parts,
-    body: Vec<u8>,
-    trailers: HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) head: http::response::Parts,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: HeaderMap,
     /// The code of the reset that ended the answer.
-    reset: Option<Reason>,
+    pub(crate) reset: Option<Reason>,
 }
 
 /// Sends a POST over a new HTTP/2 connection to the gateway.
-fn call(address: SocketAddr, fields: &[(&'static str, &str)], body: &[u8], trailers: HeaderMap) -> Answer {
+pub(crate) fn call(
+    address: SocketAddr,
+    fields: &[(&'static str, &str)],
+    body: &[u8],
+    trailers: HeaderMap,
+) -> Answer {
     let talk = async {
         let stream = TcpStream::connect(address).await.unwrap();
         let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
@@ -290,9 +295,11 @@ fn trailers_pass_both_ways_without_identity() {
             [("grpc-status", "0"), ("x-sum", "8"), ("set-cookie", "a=b"), ("x-auth-subject", "eve")];
         echo(call, map(&trailers))
     });
-    let gateway = gateway(&server);
+    let route = format!("{PUBLIC}request_trailers = [\"x-sum\"]\n");
+    let gateway = Portcullis::with(&policy(&server, "", &route)).start();
     let sent = map(&[
         ("x-sum", "7"),
+        ("x-other", "7"),
         ("x-auth-subject", "eve"),
         ("x_auth.roles", "admin"),
         ("authorization", "x"),
@@ -507,7 +514,7 @@ fn a_server_that_replaces_its_connections_fails_no_request() {
 }
 
 /// Reads frames of a connection until `count` of them have this type.
-fn read_frames(stream: &mut std::net::TcpStream, kind: u8, count: usize) {
+pub(crate) fn read_frames(stream: &mut std::net::TcpStream, kind: u8, count: usize) {
     let mut left = count;
     while left > 0 {
         let mut head = [0; 9];
@@ -518,7 +525,7 @@ fn read_frames(stream: &mut std::net::TcpStream, kind: u8, count: usize) {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }

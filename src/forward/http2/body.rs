@@ -1,7 +1,7 @@
 //! The body of an HTTP/2 upstream's answer, as it streams to the client.
 
 use super::links::StreamSlot;
-use super::trailers::TrailerNames;
+use super::trailers::AnswerTrailers;
 use crate::forward::Meter;
 use crate::forward::answer_wait::AnswerWait;
 use crate::forward::early::EarlyAnswer;
@@ -31,7 +31,7 @@ pub(crate) struct Http2Body {
 pub(super) struct Open {
     pub(super) stream: RecvStream,
     pub(super) slot: Rc<StreamSlot>,
-    pub(super) names: Rc<TrailerNames>,
+    pub(super) names: Rc<AnswerTrailers>,
     /// The rest of the request, if the answer began before the request was sent.
     pub(super) early: Option<EarlyAnswer>,
 }
@@ -88,7 +88,7 @@ impl Http2Body {
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(ResponseError::Stream(error)))),
             Poll::Ready(None) => match open.stream.poll_trailers(cx) {
                 Poll::Ready(Ok(trailers)) => trailers.map(|mut trailers| {
-                    open.names.clean_answer(&mut trailers);
+                    open.names.clean(&mut trailers);
                     Frame::trailers(trailers)
                 }),
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(ResponseError::Stream(error)))),

@@ -1,12 +1,13 @@
 //! The head of an HTTP/2 request, with the same fields as over HTTP/1.1, and what it says about a gRPC call.
 
+use crate::field_list::members;
 use crate::forward::outgoing::OutgoingHead;
 use crate::forward::upstream::Server;
 use crate::http1::RequestFraming;
 use crate::websocket::Handshake;
 use h2::ext::Protocol;
 use http::uri::{Authority, Scheme, Uri};
-use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 use std::time::Duration;
 
 /// The head of a request, for each server that is tried.
@@ -43,6 +44,11 @@ impl RequestHead {
         }
         let authority = authority.and_then(|name| Authority::try_from(name.as_bytes()).ok());
         Self { outgoing, authority, is_websocket: false }
+    }
+
+    /// Adds a field of the gateway.
+    pub(super) fn add(&mut self, name: HeaderName, value: HeaderValue) {
+        self.outgoing.headers.insert(name, value);
     }
 
     /// Turns the request into the handshake of a WebSocket (RFC 8441 section 4). Its key is one of HTTP/1.1 only.
@@ -84,9 +90,9 @@ impl RequestHead {
 
 /// Returns whether the client accepts trailers. gRPC servers require the field.
 pub(super) fn accepts_trailers(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|coding| {
-        coding.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("trailers"))
+    members(headers, &header::TE).any(|coding| {
+        let name = coding.split(|byte| *byte == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"trailers")
     })
 }
 

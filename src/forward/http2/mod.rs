@@ -20,12 +20,14 @@ use super::inflow::{Inflow, refuse};
 use super::notes::Notes;
 use super::outgoing::{self, ForwardContext};
 use super::request_body::RequestBody;
+use super::request_trailers::RequestTrailers;
 use super::server_end::ServerEnd;
 use super::upload::UploadError;
 use super::upstream::{Server, Upstream};
 use super::{
-    Answer, Delivery, PermittedRequest, Pools, body_denial, inflow, micros, reframe, reject_switch,
-    report_cookies, response as answer, switched_to, upload as http1_upload,
+    Answer, Delivery, PermittedRequest, Pools, body_denial, expects_continue, inflow, micros, reframe,
+    reject_switch, report_cookies, response as answer, switched_to, trailers as request_trailers,
+    upload as http1_upload,
 };
 use crate::denial::Denial;
 use crate::http1::RequestFraming;
@@ -34,7 +36,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use head::RequestHead;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use links::{ObtainError, StreamSlot};
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -43,7 +45,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use trailers::TrailerNames;
+use trailers::AnswerTrailers;
 use upload::Upload;
 
 /// The maximum number of times that a request is sent again because no server has processed it.
@@ -75,13 +77,25 @@ pub(super) async fn forward(
     let address = context.caller.address;
     let key = upstream.balance.key(KeyFacts { principal, headers: &parts.headers, address });
     let framing = http1_upload::framing(&parts.method, &body);
-    let body = if framing == RequestFraming::None { RequestBody::Empty } else { body };
-    let names = Rc::new(TrailerNames::new(context, &parts.headers, delivery));
-    let upload = Upload::new(body, names.clone());
+    let is_held = body.expects_continue() && expects_continue(parts, framing);
+    let trailers = request_trailers(delivery, parts, framing, &body);
+    let mut body = if framing == RequestFraming::None { RequestBody::Empty } else { body };
+    let announced = trailers.as_ref().and_then(RequestTrailers::announcement);
+    if let Some(trailers) = trailers {
+        body.pass_trailers(trailers);
+    }
+    let upload = Upload::new(body, is_held);
+    let names = Rc::new(AnswerTrailers::new(context, delivery));
 
     let (outgoing, removed) = outgoing::head(parts, target, &permit, &delivery.audience, context);
     notes.forged = removed.0;
     let mut head = RequestHead::new(outgoing, authority.as_ref(), framing, accepts_trailers);
+    if is_held {
+        head.add(header::EXPECT, HeaderValue::from_static("100-continue"));
+    }
+    if let Some(names) = announced {
+        head.add(header::TRAILER, names);
+    }
     if let Some(handshake) = &mut handshake {
         head.turn_to(handshake);
     }
@@ -145,7 +159,10 @@ pub(super) async fn forward(
         return Ok(Answer::Whole(answer(head.status, headers, Bytes::new())));
     }
     let slot = Rc::new(slot);
-    let early = received.rest.map(|mut rest| {
+    // A server that answers in place of `100 Continue` gets no body, and the client is not asked for it. The stream is reset
+    // at the end of the answer.
+    let rest = received.rest.filter(|_| !attempts.upload.is_held());
+    let early = rest.map(|mut rest| {
         let Attempts { mut upload, .. } = attempts;
         upload.forget();
         let slot = slot.clone();
@@ -255,7 +272,7 @@ async fn exchange(slot: &StreamSlot, request: Request<()>, upload: &mut Upload) 
                 Poll::Pending => {}
             }
         }
-        poll_response(cx, &mut response, &mut interim)
+        poll_response(cx, &mut response, &mut interim, upload)
     });
     let response = response.await?;
     slot.heard();
@@ -266,9 +283,14 @@ fn poll_response(
     cx: &mut Context<'_>,
     response: &mut ResponseFuture,
     interim: &mut u32,
+    upload: &mut Upload,
 ) -> Poll<Result<Response<RecvStream>, Failure>> {
     while let Poll::Ready(Some(informed)) = response.poll_informational(cx) {
-        informed.map_err(Failure::of)?;
+        let informed = informed.map_err(Failure::of)?;
+        if informed.status() == StatusCode::CONTINUE && upload.release() {
+            // The next poll sends the body.
+            cx.waker().wake_by_ref();
+        }
         *interim += 1;
         if *interim > INTERIM_MAX {
             return Poll::Ready(Err(Failure::Interim));

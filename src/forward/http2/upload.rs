@@ -1,16 +1,14 @@
 //! Sends the body of a request over an HTTP/2 stream. The beginning of the body is kept until the answer begins, so that
 //! a request which no server has processed can be sent again.
 
-use super::trailers::TrailerNames;
 use crate::forward::RequestBody;
-use crate::forward::upload::UploadError;
+use crate::forward::upload::{Held, UploadError};
 use bytes::Bytes;
 use h2::SendStream;
 use http::HeaderMap;
 use http_body::Body;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 /// The maximum number of bytes of a body that are kept. A larger body is sent only once.
@@ -33,13 +31,14 @@ pub(super) struct Upload {
     data: Bytes,
     trailers: Option<HeaderMap>,
     is_sent: bool,
-    names: Rc<TrailerNames>,
+    /// Present while the body waits for the server's `100 Continue`.
+    held: Option<Held>,
 }
 
 impl Upload {
-    pub(super) fn new(body: RequestBody, names: Rc<TrailerNames>) -> Self {
-        let missing = body.size_hint().exact();
-        let source = body.with_trailers();
+    /// With `is_held`, the body is not read before the server asks for it, or a second has passed.
+    pub(super) fn new(source: RequestBody, is_held: bool) -> Self {
+        let missing = source.size_hint().exact();
         Self {
             is_read: source.is_end_stream(),
             source,
@@ -51,13 +50,23 @@ impl Upload {
             data: Bytes::new(),
             trailers: None,
             is_sent: false,
-            names,
+            held: is_held.then(Held::default),
         }
     }
 
     /// Whether the request has no body.
     pub(super) fn is_empty(&self) -> bool {
         self.is_read && self.kept.is_empty() && self.trailers.is_none()
+    }
+
+    /// Whether the server has not asked for the body yet.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Lets the body follow. Returns whether it was held.
+    pub(super) fn release(&mut self) -> bool {
+        self.held.take().is_some()
     }
 
     /// Whether the request can be sent again from its first byte.
@@ -95,7 +104,7 @@ impl Upload {
                 ready!(self.poll_source(cx))?;
             } else {
                 self.is_sent = true;
-                let sent = match self.trailers.clone().filter(|trailers| !trailers.is_empty()) {
+                let sent = match self.trailers.clone() {
                     Some(trailers) => stream.send_trailers(trailers),
                     None => stream.send_data(Bytes::new(), true),
                 };
@@ -128,6 +137,10 @@ impl Upload {
 
     /// Reads the next piece from the client.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+        if let Some(held) = &mut self.held {
+            ready!(held.poll(cx));
+            self.held = None;
+        }
         match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
@@ -141,9 +154,6 @@ impl Upload {
                 Err(frame) => {
                     self.is_read = true;
                     self.trailers = frame.into_trailers().ok();
-                    if let Some(trailers) = &mut self.trailers {
-                        self.names.clean_request(trailers);
-                    }
                 }
             },
             Some(Err(_)) => return Poll::Ready(Err(UploadError::Body)),

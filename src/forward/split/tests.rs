@@ -12,6 +12,7 @@ fn delivery(name: &str) -> Delivery {
         mirror: None,
         rewrite: None,
         request_fields: None,
+        request_trailers: None,
         answer_fields: None,
         pass_authorization: false,
         timeout: None,

@@ -7,7 +7,10 @@ use super::route_list::RouteList;
 use super::rule::{NamedRules, RuleContext};
 use super::trust::{Claims, is_reserved};
 use super::upstreams::{Audiences, Upstreams};
-use super::{Faults, endpoints, files, identity_choice, mirror, resources, rule, shaping, signals, split};
+use super::{
+    Faults, endpoints, files, identity_choice, mirror, request_trailers, resources, rule, shaping, signals,
+    split,
+};
 use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Source, Sources};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
@@ -122,7 +125,7 @@ fn route(
     let facts = rule::RouteContext { matcher: matcher.as_ref(), sources: &sources };
     let rule = rule::compile(key, table, &facts, &common.rules, context, claims, faults);
     check_login(key, table, &sources, *settings, faults);
-    let handler = handler(key, table, service, matcher.as_ref(), common, claims, faults);
+    let handler = handler(key, table, service, &facts, common, claims, faults);
     let cors = super::cors::chosen(key, table, cors, faults);
     let maintenance = shaping::maintenance(key, table, faults);
     let compression = super::compression::compile(key, table, faults);
@@ -195,14 +198,17 @@ fn handler(
     key: &str,
     table: &RouteSection,
     service: Option<Service>,
-    matcher: Option<&Matcher>,
+    facts: &rule::RouteContext<'_>,
     common: &Common<'_>,
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> Option<Handler> {
-    let References { upstreams, audiences, rule: RuleContext { file, identity }, .. } = common.references;
+    let References { upstreams, audiences, settings, rule: RuleContext { file, identity }, .. } =
+        common.references;
     let rewrite = shaping::rewrite(key, table, faults);
     let request_fields = shaping::request_fields(key, table, identity, faults);
+    let cookies = settings.and_then(|settings| Some(&settings.cookies.as_ref()?.names));
+    let request_trailers = request_trailers::compile(key, table, facts.sources, cookies, identity, faults);
     let answer_fields = shaping::answer_fields(key, table, file, identity, faults);
     if table.pass_authorization && table.access != file::Access::Public {
         // The upstream could trust an identity in `Authorization` that the gateway has not verified.
@@ -223,7 +229,7 @@ fn handler(
         for destination in own.into_iter().chain(split.iter().flat_map(split::Draft::destinations)) {
             websocket(key, destination, faults);
         }
-        websocket_method(key, matcher, faults);
+        websocket_method(key, facts.matcher, faults);
     }
     let choice = identity_choice::choice(key, table, file, identity, faults);
     let audience = |upstream: &str| {
@@ -246,6 +252,7 @@ fn handler(
         mirror: mirror.and_then(|draft| draft.complete(audience)),
         rewrite,
         request_fields,
+        request_trailers,
         answer_fields,
         pass_authorization: table.pass_authorization,
         timeout: table.timeout.map(Into::into),

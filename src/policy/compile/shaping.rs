@@ -172,6 +172,7 @@ pub(super) fn refuse_forwarding(key: &str, table: &RouteSection, other: &str, fa
         ("set_request_headers", !table.set_request_headers.is_empty()),
         ("add_request_headers", !table.add_request_headers.is_empty()),
         ("remove_request_headers", !table.remove_request_headers.is_empty()),
+        ("request_trailers", !table.request_trailers.is_empty()),
     ];
     refuse(key, other, &forwards, faults);
 }
@@ -295,9 +296,7 @@ fn name(
     };
     // Removing a cookie is safe. The gateway has already taken its own from the field.
     let is_cookie = is_removal && matches!(name.as_str(), "cookie" | "set-cookie");
-    let is_ours = is_reserved(&name)
-        || !strip::passes(&name, identity)
-        || is_of_websocket(&name)
+    let is_ours = is_decided_by_gateway(&name, identity)
         || match direction {
             Direction::Request => name.as_str() == "tracestate",
             Direction::Response => is_our_answer(name.as_str()),
@@ -314,8 +313,9 @@ fn name(
     Some(name)
 }
 
-fn is_of_websocket(name: &HeaderName) -> bool {
-    name.as_str().starts_with("sec-websocket-")
+/// Whether the gateway decides about a field of requests.
+pub(super) fn is_decided_by_gateway(name: &HeaderName, identity: &IdentityHeaders) -> bool {
+    is_reserved(name) || !strip::passes(name, identity) || name.as_str().starts_with("sec-websocket-")
 }
 
 /// Whether the gateway itself writes or checks a field of answers.
