@@ -102,8 +102,8 @@
 //!   events.
 //! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificates, and
 //!   verifies those of clients.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`memory`], `counter`, `timestamp`, `request_id`, `field_list`,
-//!   `hex` and `state_dir` are at the bottom of the order.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`memory`], [`health`], `counter`, `timestamp`, `request_id`,
+//!   `field_list`, `hex` and `state_dir` are at the bottom of the order.
 //!
 //! # Terms
 //!
@@ -156,6 +156,7 @@ pub(crate) mod counter;
 pub mod denial;
 pub mod diagnostic;
 pub(crate) mod field_list;
+pub mod health;
 pub(crate) mod hex;
 pub mod journal;
 pub mod memory;

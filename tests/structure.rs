@@ -53,6 +53,7 @@ const MODULES: &[&str] = &[
     "tls",
     "config",
     // The leaf modules.
+    "health",
     "timestamp",
     "journal",
     "state_dir",

@@ -32,12 +32,23 @@ impl RevocationNews {
         self.is_wanted.store(true, Ordering::Release);
     }
 
+    /// Deletes the waiting marks, and keeps no new ones.
+    pub fn stop(&self) {
+        let mut waiting = self.waiting();
+        self.is_wanted.store(false, Ordering::Release);
+        *waiting = Waiting::default();
+    }
+
     /// Adds a mark. `mark` is called only if new marks are kept.
     pub(super) fn push(&self, until: u64, mark: impl FnOnce() -> Mark) {
-        if !self.is_wanted.load(Ordering::Acquire) {
+        if !self.is_wanted() {
             return;
         }
         let mut waiting = self.waiting();
+        // `stop` holds the lock, so no mark stays after it.
+        if !self.is_wanted() {
+            return;
+        }
         if waiting.marks.len() < WAITING_MAX {
             waiting.marks.push((mark(), until));
         } else {
@@ -57,6 +68,9 @@ impl RevocationNews {
     /// Puts marks back that could not be sent.
     pub fn put_back(&self, marks: Vec<(Mark, u64)>) {
         let mut waiting = self.waiting();
+        if !self.is_wanted() {
+            return;
+        }
         let newer = std::mem::replace(&mut waiting.marks, marks);
         waiting.marks.extend(newer);
         if waiting.marks.len() > WAITING_MAX {
@@ -83,6 +97,10 @@ impl RevocationNews {
     /// Returns whether no mark waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::Acquire)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -115,6 +133,25 @@ mod tests {
         assert_eq!(taken, [(mark(0), 1), (mark(1), 1)]);
         news.put_back(taken);
         assert_eq!(news.take(3), [(mark(0), 1), (mark(1), 1), (mark(2), 1)]);
+    }
+
+    #[test]
+    fn after_a_stop_no_mark_is_kept_until_marks_are_wanted_again() {
+        let news = RevocationNews::default();
+        news.want();
+        for number in 0..=WAITING_MAX {
+            news.push(1, || mark(number));
+        }
+        let taken = news.take(1);
+        news.stop();
+        assert!(news.is_empty() && !news.take_overflow());
+        assert_eq!(news.waiting().marks.capacity(), 0, "the memory is free");
+        news.put_back(taken);
+        news.push(1, || mark(0));
+        assert!(news.is_empty());
+        news.want();
+        news.push(1, || mark(0));
+        assert_eq!(news.len(), 1);
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
                 // The store may have lost the last marks and reused their numbers, so read all marks again.
                 last = 0;
                 authority.set_feed_fails(true);
-                authority.health.feed_failed(&error, &authority.journal);
+                authority.feed_failed(&error);
                 if heard.elapsed() >= BLIND_AFTER {
                     go_blind(&authority, &mut is_blind);
                 }

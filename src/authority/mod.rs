@@ -45,7 +45,6 @@ pub use dispatch::refused;
 pub use endpoint::{Endpoint, EndpointSpec};
 pub use feed::apply_marks;
 pub use fields::{BODY_MAX, BodyKind, Fields};
-pub use health::StoreHealth;
 pub use minted::record_long_token;
 pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, encoded};
 pub use password::{

@@ -1,7 +1,6 @@
 //! The running authority: the state that its endpoints share, and the thread that they run on.
 
 use super::counters::{Counters, RevocationCause};
-use super::health::StoreHealth;
 use super::password::Hashers;
 use super::queue::Queue;
 use super::request::EndpointRequest;
@@ -11,6 +10,7 @@ use crate::authenticate::Mark;
 use crate::authenticate::dpop::{CheckedProof, Thumbprint};
 use crate::clock::Now;
 use crate::denial::Denial;
+use crate::health::Health;
 use crate::journal::Journal;
 use crate::shared::Link;
 use crate::store::{Store, StoreError};
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 pub struct Authority {
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) store: Store,
-    pub(super) health: StoreHealth,
+    pub(super) health: Health,
     /// Whether the last attempt to read marks failed.
     pub(super) feed_fails: AtomicBool,
     pub(super) queue: Queue,
@@ -109,8 +109,13 @@ impl Authority {
     }
 
     /// Returns whether the store answers, and the count of its failures.
-    pub fn health(&self) -> &StoreHealth {
+    pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// Returns a line for operators: the store, and whether it answers.
+    pub(crate) fn store_line(&self) -> String {
+        self.health.line(self.store.place())
     }
 
     /// Returns the number of store connections that were closed because a transaction did not end cleanly.
@@ -211,7 +216,7 @@ impl Authority {
 
     /// Counts a store error, logs it unless it is already in the log, and returns the refusal for the client.
     pub(super) fn unavailable(&self, error: &StoreError) -> Denial {
-        self.health.failed(error, &self.journal);
+        self.store_failed(error);
         Denial::StoreUnavailable
     }
 
@@ -256,7 +261,7 @@ impl Authority {
             self.store.alive_at().await.map(drop)
         };
         if self.keep_up(WORK_MAX, tried).await && !self.feed_fails.load(Ordering::Relaxed) {
-            self.health.answered(&self.journal);
+            self.health.answered(self.store.place(), &self.journal);
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use super::counters::Counters;
 use super::feed;
-use super::health::StoreHealth;
+use super::health;
 use super::password::Hashers;
 use super::queue::Queue;
 use super::runtime::{Authority, Outage, millis, millis_of};
 use super::settings::IssuerSettings;
 use super::throttle::Throttle;
 use crate::clock::Now;
+use crate::health::Health;
 use crate::journal::Journal;
 use crate::store::{Feed, Store, StoreError};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -79,7 +80,7 @@ impl Authority {
         let last = feed::apply_marks(&mut feed, &settings.revoked, 0).await.map_err(fault)?;
         let authority = Arc::new(Self {
             runtime: tokio::runtime::Handle::current(),
-            health: StoreHealth::new(store.place()),
+            health: Health::new(&health::WORDS),
             feed_fails: AtomicBool::new(false),
             queue: Queue::new(),
             store,

@@ -146,7 +146,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
             lines.push_str(&upstream_checks::lines(&state.shared.policy.load().upstreams));
             lines.push_str(&shared::lines(&state.shared.policy.load()));
             if let Some(authority) = &state.shared.policy.load().authority {
-                lines.push_str(&authority.health().line());
+                lines.push_str(&authority.store_line());
             }
             text(StatusCode::OK, lines)
         }

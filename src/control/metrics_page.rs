@@ -49,10 +49,10 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     shared_state::write_metrics(&mut out, &policy);
     out.family(
         "portcullis_ready",
-        "Whether the gateway accepts new requests (1) or is draining (0).",
+        "Whether /readyz answers 200 (1), or 503 because the gateway drains or lacks revocations (0).",
         Kind::Gauge,
     );
-    out.sample(&[], u64::from(!is_draining));
+    out.sample(&[], u64::from(!is_draining && !shared_state::is_unready(&policy)));
     out.family("portcullis_build_info", "The running version.", Kind::Gauge);
     out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     out.finish()

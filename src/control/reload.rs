@@ -278,6 +278,7 @@ impl Reloader {
         self.shared.policy.update(|current| {
             issuer_keys::with_fetched_keys(keys::with_current_keys(policy.clone(), current), now)
         });
+        super::shared::end(&before, &policy);
         if !policy.front.keeps_decisions {
             self.shared.recent.iter().for_each(|recent| recent.clear());
         }

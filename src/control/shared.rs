@@ -36,6 +36,13 @@ pub(super) fn follow(policy: &Policy) {
     }
 }
 
+/// Ends the connection of an earlier policy, once another policy is served that does not use it.
+pub(super) fn end(before: &Policy, policy: &Policy) {
+    if let (Some(link), None) = (&before.link, &policy.link) {
+        link.end();
+    }
+}
+
 /// Lets the authority and the limits use the shared state of the policy that is about to be served.
 pub(crate) fn lend(policy: &Policy) {
     if let (Some(link), Some(fleet)) = (&policy.link, &policy.fleet) {
@@ -69,7 +76,7 @@ pub(super) fn lines(policy: &Policy) -> String {
     format!(
         "{}shared: without an answer: {}\nshared: revocations of other gateways {marks}, {waiting} wait to be sent\n\
          {limits}",
-        link.line(),
+        link.lines(),
         settings.without_answer(policy.issuer_settings.is_some()),
     )
 }
@@ -82,11 +89,16 @@ pub(super) fn write_metrics(out: &mut Exposition, policy: &Policy) {
     out.sample(&[], u64::from(link.is_up()));
     let help = "Connections to the shared state that were opened.";
     out.family("portcullis_shared_connections_total", help, Kind::Counter);
-    out.sample(&[], link.health().connections());
+    out.sample(&[], link.connections());
     let help = "Failures of the shared state, by reason.";
     out.family("portcullis_shared_failures_total", help, Kind::Counter);
     for (reason, count) in link.health().failures() {
         out.sample(&[("reason", reason)], count);
+    }
+    let help = "Commands that the shared state refused, by command and error.";
+    out.family("portcullis_shared_refused_total", help, Kind::Counter);
+    for (command, error, count) in link.refusals().counts() {
+        out.sample(&[("command", command), ("error", error)], count);
     }
     let help = "Whether the revocations of other gateways are known (1) or may be missing (0).";
     out.family("portcullis_shared_marks_known", help, Kind::Gauge);
@@ -140,7 +152,8 @@ fn write_limits(out: &mut Exposition, fleet: &Fleet) {
     out.sample(&[], fleet.displaced());
 }
 
-/// Returns whether the gateway must not serve yet, because revocations may be missing.
+/// Returns whether the gateway must not serve yet, because revocations may be missing. `/readyz` then answers 503, and
+/// `portcullis_ready` is 0.
 pub(super) fn is_unready(policy: &Policy) -> bool {
     policy.link.as_ref().is_some_and(|link| link.is_unready())
 }

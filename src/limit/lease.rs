@@ -60,8 +60,14 @@ impl Terms {
         share.max(demand).clamp(1, self.burst)
     }
 
+    /// The maximum distance of the bucket's arrival time from now, in nanoseconds: the bucket is empty, and all gateways
+    /// have paid what they can owe.
+    pub(super) fn ahead_max(&self, gateways: u32) -> u64 {
+        let owed = u64::from(gateways).saturating_mul(u64::from(self.credit_max(gateways)));
+        self.window().saturating_add(owed.saturating_mul(self.interval))
+    }
+
     /// The maximum number of tokens that a gateway owes.
-    #[cfg(test)]
     fn credit_max(&self, gateways: u32) -> u32 {
         self.burst.div_ceil(gateways.max(1)).max(self.burst.min(CREDIT))
     }

@@ -3,7 +3,7 @@
 //! The gateway opens the streams itself, with its own TLS settings and deadlines, except those to a cluster.
 
 use super::settings::{Login, Servers, SharedSettings};
-use super::{Address, link::CALLS_MAX};
+use super::{Address, link::CALLS_MAX, refusals};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
@@ -19,10 +19,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// The maximum number of bytes that a server sends without a new question. A page of marks has up to 4 MB.
 const ANSWERS_MAX: usize = 16 << 20;
+/// The maximum number of lines among these bytes. A page of marks has about 10,000. The library needs up to 100 bytes of
+/// memory for an element, which takes one line of a few bytes.
+const LINES_MAX: usize = 1 << 17;
+
+/// The maximum length of the name of a host that a Sentinel names.
+const HOST_MAX: usize = 255;
 
 /// A connection to Redis, which many calls share. Clones are cheap.
 #[derive(Clone)]
@@ -74,6 +80,8 @@ impl ConnectionLike for Connection {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) connection: Connection,
+    /// Why the first Sentinels of the list were passed over; `None` if the first one was followed.
+    pub(super) passed_over: Option<String>,
     driver: Option<AbortHandle>,
 }
 
@@ -98,14 +106,15 @@ impl Unopened {
         Self { reason, why: why.into() }
     }
 
-    /// Reads an error of the library's. Its text has no password.
-    fn of(error: &RedisError) -> Self {
+    /// Reads an error of the library's. A server may repeat the login in its error, so passwords are removed.
+    fn of(error: &RedisError, settings: &SharedSettings) -> Self {
         let reason = match error.kind() {
             ErrorKind::AuthenticationFailed => "login",
             _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => "login",
             _ => "connect",
         };
-        Self::new(reason, error.to_string())
+        let text = settings.without_passwords(refusals::whole_text(error));
+        Self::new(reason, refusals::shortened(&text))
     }
 }
 
@@ -117,8 +126,12 @@ pub(super) async fn open(settings: &SharedSettings, patience: Option<Duration>) 
         // The kernel accepts connections for a frozen process, and without a login nothing has been asked yet.
         let mut connection = opened.connection.clone();
         let ping: Result<Value, RedisError> = cmd("PING").query_async(&mut connection).await;
-        ping.map_err(|error| Unopened::of(&error))?;
-        Ok(opened)
+        match ping {
+            // This server still answers questions, and refuses writes and pings.
+            Err(error) if error.code() == Some("MISCONF") => Ok(opened),
+            Err(error) => Err(Unopened::of(&error, settings)),
+            Ok(_) => Ok(opened),
+        }
     };
     match timeout(settings.connect_timeout, answering).await {
         Ok(opened) => opened,
@@ -131,26 +144,52 @@ pub(super) async fn open(settings: &SharedSettings, patience: Option<Duration>) 
 
 async fn try_open(settings: &SharedSettings, patience: Option<Duration>) -> Result<Opened, Unopened> {
     match &settings.servers {
-        Servers::One { address, database } => open_one(settings, address, &settings.login, *database).await,
+        Servers::One { address, database } => {
+            let opened = open_one(settings, address, &settings.login, *database).await?;
+            check_role(settings, &opened, address, false).await?;
+            Ok(opened)
+        }
         Servers::Sentinel { sentinels, master, database } => {
-            let mut last = Unopened::new("connect", "no Sentinel answers");
-            for sentinel in sentinels {
-                // One Sentinel that does not answer must not use up the time of the others.
-                let within =
-                    settings.connect_timeout / (1 + u32::try_from(sentinels.len()).unwrap_or(u32::MAX - 1));
-                let found = timeout(within, locate(settings, sentinel, master)).await;
-                last = match found {
-                    Ok(Ok(address)) => {
-                        return open_master(settings, &address, *database).await;
-                    }
-                    Ok(Err(why)) => why,
-                    Err(_) => Unopened::new("late", format!("{sentinel}: no answer")),
-                };
-            }
-            Err(last)
+            open_by_sentinels(settings, sentinels, master, *database).await
         }
         Servers::Cluster(nodes) => open_cluster(settings, nodes, patience).await,
     }
+}
+
+/// Connects to the master that the first usable Sentinel names. A Sentinel whose view is old may name a server that is a
+/// replica by now, or is gone.
+async fn open_by_sentinels(
+    settings: &SharedSettings,
+    sentinels: &[Address],
+    master: &str,
+    database: u16,
+) -> Result<Opened, Unopened> {
+    // The rest of the time is for the question whether the server answers.
+    let end = Instant::now() + settings.connect_timeout * 9 / 10;
+    let (mut passed_over, mut reason) = (String::new(), "connect");
+    for (sentinel, left) in sentinels.iter().zip((1..=sentinels.len()).rev()) {
+        // A Sentinel or a server that does not answer must not use up the time of the others.
+        let rest = end.saturating_duration_since(Instant::now());
+        let within = rest / u32::try_from(left).unwrap_or(u32::MAX);
+        let opening = async {
+            let address = locate(settings, sentinel, master).await?;
+            let opened = open_one(settings, &address, &settings.login, database).await?;
+            check_role(settings, &opened, &address, true).await?;
+            Ok(opened)
+        };
+        let unopened = match timeout(within, opening).await {
+            Ok(Ok(mut opened)) => {
+                opened.passed_over = (!passed_over.is_empty()).then_some(passed_over);
+                return Ok(opened);
+            }
+            Ok(Err(unopened)) => unopened,
+            Err(_) => Unopened::new("late", "no answer in time"),
+        };
+        reason = unopened.reason;
+        let separator = if passed_over.is_empty() { "" } else { "; " };
+        passed_over += &format!("{separator}by the Sentinel {sentinel}: {}", unopened.why);
+    }
+    Err(Unopened::new(reason, passed_over))
 }
 
 /// Asks a Sentinel for the address of the master.
@@ -158,28 +197,41 @@ async fn locate(settings: &SharedSettings, sentinel: &Address, master: &str) -> 
     let opened = open_one(settings, sentinel, &settings.sentinel_login, 0).await?;
     let mut connection = opened.connection.clone();
     let question = cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master).to_owned();
-    let answer: Option<(String, u16)> =
-        question.query_async(&mut connection).await.map_err(|error| Unopened::of(&error))?;
+    let answer: Option<(String, String)> =
+        question.query_async(&mut connection).await.map_err(|error| Unopened::of(&error, settings))?;
     let Some((host, port)) = answer else {
-        return Err(Unopened::new("connect", format!("{sentinel} knows no master {master:?}")));
+        return Err(Unopened::new("connect", format!("it knows no master {master:?}")));
+    };
+    // The library would cut a number off that is no port.
+    let Some(port) = port.parse().ok().filter(|_| host.len() <= HOST_MAX) else {
+        return Err(Unopened::new("connect", "it names no host and port"));
     };
     Ok(Address::Tcp { host: host.into(), port, is_tls: sentinel.is_tls() })
 }
 
-/// Connects to the master, and checks that it is one: after a failover, a Sentinel may still name the old one.
-async fn open_master(
+/// Checks that a server is a master: a replica accepts no revocation and no count. `must_know`: whether a server that does
+/// not state its role is refused.
+async fn check_role(
     settings: &SharedSettings,
+    opened: &Opened,
     address: &Address,
-    database: u16,
-) -> Result<Opened, Unopened> {
-    let opened = open_one(settings, address, &settings.login, database).await?;
+    must_know: bool,
+) -> Result<(), Unopened> {
     let mut connection = opened.connection.clone();
-    let role: Vec<Value> =
-        cmd("ROLE").query_async(&mut connection).await.map_err(|error| Unopened::of(&error))?;
-    match role.first().and_then(|role| redis::from_redis_value_ref::<String>(role).ok()).as_deref() {
-        Some("master") => Ok(opened),
-        Some(_) | None => Err(Unopened::new("connect", format!("{address} is not the master"))),
-    }
+    let answer: Result<Vec<Value>, RedisError> = cmd("ROLE").query_async(&mut connection).await;
+    let role = match &answer {
+        Ok(role) => role.first().and_then(|role| redis::from_redis_value_ref::<String>(role).ok()),
+        // The user may not ask, or a proxy does not know the command.
+        Err(error) if !must_know && error.clone().into_server_errors().is_some() => return Ok(()),
+        Err(error) => return Err(Unopened::of(error, settings)),
+    };
+    let role = match role.as_deref() {
+        Some("master") => return Ok(()),
+        Some("slave") => "a replica",
+        Some("sentinel") => "a Sentinel",
+        Some(_) | None => "no server of a known role",
+    };
+    Err(Unopened::new("connect", format!("{address} is {role}, not the master")))
 }
 
 async fn open_one(
@@ -217,7 +269,7 @@ async fn open_one(
     if let Some(password) = &login.password {
         info = info.set_password(password.as_str());
     }
-    let stream = Bounded { stream, unasked: 0 };
+    let stream = Bounded { stream, unasked: 0, lines: 0 };
     // Each caller has a deadline of its own.
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(None)
@@ -225,13 +277,13 @@ async fn open_one(
         .set_pipeline_buffer_size(CALLS_MAX);
     let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
         .await
-        .map_err(|error| Unopened::of(&error))?;
+        .map_err(|error| Unopened::of(&error, settings))?;
     #[expect(
         clippy::disallowed_methods,
         reason = "the runtime of the shared state, on which nothing is bound to a thread"
     )]
     let driver = tokio::spawn(driver).abort_handle();
-    Ok(Opened { connection: Connection::One(connection), driver: Some(driver) })
+    Ok(Opened { connection: Connection::One(connection), passed_over: None, driver: Some(driver) })
 }
 
 async fn open_cluster(
@@ -247,10 +299,10 @@ async fn open_cluster(
         Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
     });
     let infos: Result<Vec<_>, RedisError> = infos.map(IntoConnectionInfo::into_connection_info).collect();
-    let infos = infos.map_err(|error| Unopened::of(&error))?;
-    let client = cluster_client(settings, infos, patience).map_err(|error| Unopened::of(&error))?;
-    let connection = client.get_async_connection().await.map_err(|error| Unopened::of(&error))?;
-    Ok(Opened { connection: Connection::Cluster(connection), driver: None })
+    let infos = infos.map_err(|error| Unopened::of(&error, settings))?;
+    let client = cluster_client(settings, infos, patience).map_err(|error| Unopened::of(&error, settings))?;
+    let connection = client.get_async_connection().await.map_err(|error| Unopened::of(&error, settings))?;
+    Ok(Opened { connection: Connection::Cluster(connection), passed_over: None, driver: None })
 }
 
 fn cluster_client(
@@ -280,6 +332,8 @@ struct Bounded<S> {
     stream: S,
     /// The number of bytes that were read since the last question.
     unasked: usize,
+    /// The number of lines among these bytes.
+    lines: usize,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
@@ -291,10 +345,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
-        this.unasked = this.unasked.saturating_add(buffer.filled().len() - before);
-        Poll::Ready(match this.unasked {
-            ..=ANSWERS_MAX => Ok(()),
-            _ => Err(io::Error::other(format!("an answer of more than {} MiB", ANSWERS_MAX >> 20))),
+        let read = &buffer.filled()[before..];
+        this.unasked = this.unasked.saturating_add(read.len());
+        this.lines = this.lines.saturating_add(read.iter().filter(|byte| **byte == b'\n').count());
+        Poll::Ready(match (this.unasked, this.lines) {
+            (..=ANSWERS_MAX, ..=LINES_MAX) => Ok(()),
+            _ => {
+                let bound = format!("{} MiB or {LINES_MAX} lines", ANSWERS_MAX >> 20);
+                Err(io::Error::other(format!("an answer of more than {bound}")))
+            }
         })
     }
 }
@@ -302,7 +361,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.unasked = 0;
+        (this.unasked, this.lines) = (0, 0);
         Pin::new(&mut this.stream).poll_write(cx, bytes)
     }
 

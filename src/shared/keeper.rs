@@ -2,11 +2,13 @@
 
 use super::connect;
 use super::link::{Link, Unanswered};
+use super::refusals::Command;
 use super::settings::SharedSettings;
+use crate::journal::Level;
 use redis::cmd;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
-use tokio::time::timeout;
+use std::time::{Duration, Instant};
+use tokio::time::{timeout, timeout_at};
 
 /// How often an idle connection is checked.
 const CHECKED: Duration = Duration::from_millis(500);
@@ -18,26 +20,40 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Keeps a connection open until the link is dropped.
 pub(super) async fn keep(link: Weak<Link>) {
     let mut pause = PAUSE_MIN;
+    let mut passed_over = None;
     loop {
-        let Some(link) = link.upgrade() else { return };
-        let settings = link.settings();
+        let Some(strong) = link.upgrade() else { return };
+        let settings = strong.settings();
         match connect::open(&settings, None).await {
             Ok(opened) => {
-                link.restore(opened);
-                pause = PAUSE_MIN;
-                let weak = Arc::downgrade(&link);
-                drop(link);
-                watch(&weak, &settings).await;
+                if opened.passed_over.is_some() && opened.passed_over != passed_over {
+                    let fields = [("error", opened.passed_over.as_deref().unwrap_or_default())];
+                    strong.journal.event(Level::Warn, "a Sentinel names no server that can be used", &fields);
+                }
+                passed_over.clone_from(&opened.passed_over);
+                strong.restore(opened);
+                drop(strong);
+                let begun = Instant::now();
+                watch(&link, &settings).await;
+                // A server that answers and then fails each time must not keep the gateway busy.
+                if begun.elapsed() >= PAUSE_MAX {
+                    pause = PAUSE_MIN;
+                    continue;
+                }
             }
             Err(unopened) => {
-                link.health.count(unopened.reason);
+                strong.health.count(unopened.reason);
                 let place = settings.servers.to_string();
-                link.health.lose(&place, unopened.reason, &unopened.why, &link.journal);
-                // A changed policy may name another server, so it ends the pause.
-                let _ = timeout(pause, link.changed.notified()).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                strong.health.lose(&place, unopened.reason, &unopened.why, &strong.journal);
             }
         }
+        let Some(link) = link.upgrade() else { return };
+        let end = tokio::time::Instant::now() + pause;
+        // A changed policy may name another server, so it ends the pause.
+        while link.settings().shares_connection(&settings)
+            && timeout_at(end, link.changed.notified()).await.is_ok()
+        {}
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
@@ -54,10 +70,9 @@ async fn watch(link: &Weak<Link>, settings: &Arc<SharedSettings>) {
         }
         // A late answer is checked again at once, so that a frozen server is noticed soon.
         if is_late || timeout(CHECKED, link.changed.notified()).await.is_err() {
-            let ping = cmd("PING");
-            let checked = link.call(|mut connection| {
-                let ping = ping.clone();
-                async move { ping.query_async::<redis::Value>(&mut connection).await }
+            let checked = link.call(|mut connection| async move {
+                let answer = cmd("PING").query_async::<redis::Value>(&mut connection).await;
+                answer.map_err(|error| Command::Ping.failed(error))
             });
             is_late = matches!(checked.await, Err(Unanswered::Late));
         }

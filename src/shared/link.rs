@@ -2,30 +2,42 @@
 
 use super::breaker::Breaker;
 use super::connect::{Connection, Opened};
-use super::health::LinkHealth;
 use super::keeper;
 use super::marks::{self, Followed, MarkCounts, MarkExchange};
+use super::refusals::{self, Command, CommandError, Refusals};
 use super::replay::ProofCounts;
 use super::settings::SharedSettings;
+use crate::health::{Health, Words};
 use crate::journal::{Journal, Level};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{sleep, timeout};
 
 /// The maximum number of calls in flight.
 pub(super) const CALLS_MAX: usize = 1024;
+/// How long calls are sent after the end of the link, for requests that began under the policy before.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The words for the shared state. `refused` counts commands, and leaves the connection in use.
+static WORDS: Words = Words {
+    name: "shared",
+    fails: "the shared state cannot be used",
+    answers: "the shared state answers again",
+    reasons: &["connect", "tls", "login", "late", "lost", "refused", "busy", "down"],
+};
 
 /// The connection to the shared Redis.
 pub struct Link {
     pub(super) settings: ArcSwap<SharedSettings>,
-    pub(super) health: LinkHealth,
+    pub(super) health: Health,
+    pub(super) refusals: Refusals,
     pub(super) journal: Journal,
     pub(super) marks: MarkExchange,
     pub(super) proofs: ProofCounts,
@@ -34,9 +46,14 @@ pub struct Link {
     /// Wakes everybody who waits for a connection.
     pub(super) restored: Notify,
     runtime: tokio::runtime::Handle,
+    /// The tasks that exchange marks.
+    exchange: OnceLock<[AbortHandle; 2]>,
+    /// Ends the thread of the connection.
+    ended: Arc<Notify>,
     /// The connection; `None` while the breaker is open.
     opened: ArcSwapOption<Opened>,
-    generation: AtomicU64,
+    /// The number of connections that were opened.
+    connections: AtomicU64,
     breaker: Breaker,
 }
 
@@ -88,31 +105,38 @@ impl Link {
             };
             let link = Arc::new(Self {
                 settings: ArcSwap::new(settings),
-                health: LinkHealth::default(),
+                health: Health::new(&WORDS),
+                refusals: Refusals::default(),
                 journal,
                 marks: MarkExchange::new(followed),
                 proofs: ProofCounts::default(),
                 changed: Notify::new(),
                 restored: Notify::new(),
                 runtime: runtime.handle().clone(),
+                exchange: OnceLock::new(),
+                ended: Arc::default(),
                 opened: ArcSwapOption::empty(),
-                generation: AtomicU64::new(0),
+                connections: AtomicU64::new(0),
                 breaker: Breaker::default(),
             });
-            let weak = Arc::downgrade(&link);
+            let (weak, ended) = (Arc::downgrade(&link), link.ended.clone());
+            let tasks = [
+                runtime.spawn(marks::follow(weak.clone())).abort_handle(),
+                runtime.spawn(marks::publish(weak.clone())).abort_handle(),
+            ];
+            link.exchange.get_or_init(|| tasks);
             // The caller of `start` waits for this message.
             let _ = send.send(Ok(link));
             runtime.block_on(async {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the runtime of the shared state, on which nothing is bound to a thread"
-                )]
-                let spawn = |task| drop(tokio::spawn(task));
-                let tasks: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] =
-                    [Box::pin(marks::follow(weak.clone())), Box::pin(marks::publish(weak.clone()))];
-                tasks.into_iter().for_each(spawn);
-                keeper::keep(weak).await;
+                tokio::select! {
+                    () = keeper::keep(weak.clone()) => {}
+                    () = ended.notified() => sleep(GRACE).await,
+                }
+                if let Some(link) = weak.upgrade() {
+                    link.close();
+                }
             });
+            // The remaining tasks end with the runtime.
         };
         std::thread::Builder::new()
             .name("shared".to_owned())
@@ -127,6 +151,14 @@ impl Link {
         self.marks.set_followed(followed, &settings);
         self.settings.store(settings);
         self.changed.notify_one();
+    }
+
+    /// Ends all work, because the policy in force has another shared state or none. A request that began under an earlier
+    /// policy can still make calls for a second.
+    pub fn end(&self) {
+        self.marks.stop_collecting();
+        self.exchange.get().into_iter().flatten().for_each(AbortHandle::abort);
+        self.ended.notify_one();
     }
 
     /// Returns the settings of the policy in force.
@@ -144,9 +176,9 @@ impl Link {
         self.opened.load().is_some()
     }
 
-    /// Returns a number that is larger for each new connection. A Redis that was away may have lost its memory.
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+    /// Returns the number of connections that were opened.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Waits until calls are sent to Redis.
@@ -168,13 +200,25 @@ impl Link {
     }
 
     /// Returns whether Redis answers, and the counts of its failures.
-    pub fn health(&self) -> &LinkHealth {
+    pub fn health(&self) -> &Health {
         &self.health
     }
 
-    /// Returns a line for operators: the servers, and whether they answer.
-    pub fn line(&self) -> String {
-        self.health.line(&self.settings.load().servers.to_string())
+    /// Returns the commands that Redis has refused.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Counts a command that Redis has refused. Does nothing for an error of another kind.
+    pub fn note_refusal(&self, command: Command, error: &RedisError) {
+        if self.refusals.note(command, error, &self.journal) {
+            self.health.count("refused");
+        }
+    }
+
+    /// Returns lines for operators: the servers, whether they answer, and the commands that they have refused.
+    pub fn lines(&self) -> String {
+        self.health.line(&self.settings.load().servers.to_string()) + &self.refusals.lines()
     }
 
     /// Waits until the revocations of the fleet are known, if the policy requires it. Must not be called on a thread that
@@ -212,7 +256,7 @@ impl Link {
     /// Fails at once while Redis does not answer. After an error, Redis may or may not have executed the calls.
     pub async fn call<T, F>(&self, work: impl FnOnce(Connection) -> F) -> Result<T, Unanswered>
     where
-        F: Future<Output = RedisResult<T>>,
+        F: Future<Output = Result<T, CommandError>>,
     {
         let Some(opened) = self.opened.load_full() else {
             self.health.count("down");
@@ -228,14 +272,14 @@ impl Link {
                 self.breaker.answered();
                 Ok(value)
             }
-            Ok(Err(error)) => {
-                let why = error.to_string();
+            Ok(Err(CommandError { command, error })) => {
+                let why = refusals::text(&error);
+                self.note_refusal(command, &error);
                 if is_of_connection(&error) {
                     self.health.count("lost");
                     self.lose(&opened, "lost", &why);
                 } else {
                     self.breaker.answered();
-                    self.health.count("refused");
                 }
                 Err(Unanswered::Failed(why))
             }
@@ -253,8 +297,8 @@ impl Link {
     pub(super) fn restore(&self, opened: Opened) {
         self.breaker.close();
         self.opened.store(Some(Arc::new(opened)));
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.health.opened(&self.settings.load().servers.to_string(), &self.journal);
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.health.answered(&self.settings.load().servers.to_string(), &self.journal);
         self.restored.notify_waiters();
     }
 

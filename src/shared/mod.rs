@@ -8,17 +8,17 @@
 mod address;
 mod breaker;
 mod connect;
-mod health;
 mod keeper;
 mod link;
 mod marks;
+mod refusals;
 mod replay;
 mod settings;
 
 pub use address::Address;
 pub use connect::Connection;
-pub use health::LinkHealth;
 pub use link::{Link, Unanswered};
 pub use marks::{Followed, MarkCounts};
+pub use refusals::{Command, CommandError, Refusals};
 pub use replay::{ProofCounts, ProofUse};
 pub use settings::{Login, OnErrors, Servers, SharedSettings, Trusted};

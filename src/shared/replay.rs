@@ -2,12 +2,12 @@
 //!
 //! Redis keeps a digest of each proof for as long as the proof can be accepted.
 
-use super::{Link, Unanswered};
+use super::{Command, Link, Unanswered};
 use crate::authenticate::dpop::UsedProof;
 use crate::config::file::OnError;
 use crate::denial::Denial;
 use crate::hex;
-use redis::{Value, cmd};
+use redis::{ErrorKind, Value, cmd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The kind of the keys.
@@ -62,12 +62,20 @@ impl Link {
         let mut claim = cmd("SET");
         claim.arg(self.key(KIND, &hex::text(&proof.digest))).arg("").arg("NX").arg("EX").arg(proof.seconds);
         let claimed = self
-            .call(|mut connection| async move { claim.query_async::<Value>(&mut connection).await })
+            .call(|mut connection| async move {
+                let answer = match claim.query_async::<Value>(&mut connection).await {
+                    Ok(Value::Okay) => Ok(true),
+                    Ok(Value::Nil) => Ok(false),
+                    Ok(_) => Err((ErrorKind::UnexpectedReturnType, "neither OK nor nil").into()),
+                    Err(error) => Err(error),
+                };
+                answer.map_err(|error| Command::Set.failed(error))
+            })
             .await;
         let on_error = self.settings.load().on_error.replay;
         let (outcome, result) = match claimed {
-            Ok(Value::Nil) => (ProofUse::Replayed, Err((Denial::ReplayedProof, None))),
-            Ok(_) => (ProofUse::First, Ok(())),
+            Ok(false) => (ProofUse::Replayed, Err((Denial::ReplayedProof, None))),
+            Ok(true) => (ProofUse::First, Ok(())),
             Err(why) if on_error == OnError::Deny => {
                 (ProofUse::Denied, Err((Denial::CheckUnavailable, Some(why))))
             }

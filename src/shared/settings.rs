@@ -50,6 +50,16 @@ impl SharedSettings {
         [("limits", limits)].into_iter().chain(login).chain([("revocation", revocation)]).chain(replay)
     }
 
+    /// Removes the passwords from a text of a server.
+    pub(super) fn without_passwords(&self, mut text: String) -> String {
+        for login in [&self.login, &self.sentinel_login] {
+            if let Some(password) = login.password.as_deref().filter(|password| !password.is_empty()) {
+                text = text.replace(password.as_str(), "(password)");
+            }
+        }
+        text
+    }
+
     /// Describes the behaviour of each use for operators. `has_store`: whether the gateway reads revocations from a store
     /// too.
     pub fn without_answer(&self, has_store: bool) -> String {

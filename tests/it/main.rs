@@ -103,6 +103,7 @@ mod shared_attacks;
 mod shared_keys;
 mod shared_limits;
 mod shared_logins;
+mod shared_refusals;
 mod shared_replay;
 mod shared_servers;
 mod signal_keys;

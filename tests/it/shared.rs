@@ -7,7 +7,8 @@ use crate::kit::redis::Redis;
 use crate::kit::{Answer, ISSUER, Portcullis, Request, eventually, token};
 use crate::signals::SIGNALS;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -220,10 +221,12 @@ fn a_gateway_without_the_marks_of_the_fleet_denies_or_allows_as_the_policy_says(
     call(denies.http(), "ada").is_refusal(503, "check_unavailable");
     Request::get("/open").to(denies.http()).is(200);
     readiness(&denies).is(503);
+    assert_eq!(denies.metric("portcullis_ready"), Some(0));
     // The neighbour accepts the token.
     let allows = wrong("allow");
     call(allows.http(), "ada").is(200);
     readiness(&allows).is(200);
+    assert_eq!(allows.metric("portcullis_ready"), Some(1));
     let denies_on_error = r#"portcullis_shared_denies_on_error{use="revocation"}"#;
     assert_eq!((denies.metric(denies_on_error), allows.metric(denies_on_error)), (Some(1), Some(0)));
     // The right password takes effect by a reload.
@@ -231,6 +234,7 @@ fn a_gateway_without_the_marks_of_the_fleet_denies_or_allows_as_the_policy_says(
     denies.dir().write("gateway.toml", crate::kit::portcullis::completed(&right));
     Request::post("/reload", "").to(denies.admin()).is(200);
     eventually("the gateway is ready", || readiness(&denies).status == 200);
+    assert_eq!(denies.metric("portcullis_ready"), Some(1));
     call(denies.http(), "ada").is(200);
     assert!(!denies.log_text().contains("hunter"), "a password is in the log");
 }
@@ -302,4 +306,44 @@ fn a_reload_adds_and_removes_the_shared_state_and_keeps_the_marks() {
     assert_eq!(one.metric("portcullis_shared_up"), None);
     revoke(one.http(), "eve").is(202);
     call(one.http(), "eve").is_refusal(401, "revoked_token");
+}
+
+/// A request that began under the policy before keeps that policy in use.
+#[test]
+fn after_a_reload_without_the_shared_state_nothing_of_it_runs() {
+    let redis = Redis::start();
+    let one = Portcullis::with(&policy(redis.url(), "")).start();
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", one.pid())).unwrap();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+        names.filter(|name| name.trim_end() == "shared").count()
+    };
+    // The connection of the calls, that of the reader of marks, and the one that asks here.
+    let connections = || redis.ask(&["CLIENT", "LIST"]).matches(" resp=").count();
+    assert_eq!(threads(), 1);
+    eventually("both connections are open", || connections() == 3);
+    let mut slow = TcpStream::connect(one.http()).unwrap();
+    slow.write_all(b"POST /open HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 9\r\n\r\nbegun").unwrap();
+    eventually("the request has begun", || {
+        one.metric("portcullis_requests_in_progress").is_some_and(|requests| requests > 0)
+    });
+    one.dir().write("gateway.toml", crate::kit::portcullis::completed(&format!("{ISSUER}{ROUTES}{SIGNALS}")));
+    Request::post("/reload", "").to(one.admin()).is(200);
+    assert_eq!(one.metric("portcullis_policies_before_in_use"), Some(1));
+    revoke(one.http(), "ada").is(202);
+    call(one.http(), "ada").is_refusal(401, "revoked_token");
+    eventually("the thread has ended", || threads() == 0);
+    eventually("the connections are closed", || connections() == 1);
+    assert_eq!(one.metric("portcullis_policies_before_in_use"), Some(1), "the old policy is still in use");
+    assert_eq!(redis.marks(), 0);
+    slow.write_all(b"ends").unwrap();
+    let mut first = [0; 12];
+    slow.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    // The shared state can come back, and gets the mark.
+    one.dir().write("gateway.toml", crate::kit::portcullis::completed(&policy(redis.url(), "")));
+    Request::post("/reload", "").to(one.admin()).is(200);
+    eventually("the mark is sent", || redis.marks() == 1);
+    revoke(one.http(), "eve").is(202);
+    eventually("a later mark is sent", || redis.marks() == 2);
 }

@@ -1,10 +1,13 @@
 //! Attacks on the shared state, and ways in which it must not change what a gateway accepts.
 
-use crate::kit::redis::Redis;
-use crate::kit::{Portcullis, eventually};
+use crate::kit::portcullis::completed;
+use crate::kit::redis::{FalseRedis, Redis};
+use crate::kit::{Portcullis, Request, eventually};
 use crate::shared::{call, policy, revoke};
 use std::io::Write;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const STREAM: &str = "portcullis:marks:stream";
 
@@ -67,4 +70,65 @@ fn a_server_that_sends_without_end_takes_no_memory() {
     });
     assert!(gateway.peak_memory() < 200 << 20, "{}", gateway.peak_memory());
     call(gateway.http(), "ada").is_refusal(503, "check_unavailable");
+}
+
+/// Gives a gateway another policy.
+fn reload(gateway: &Portcullis, text: &str) {
+    gateway.dir().write("gateway.toml", completed(text));
+    Request::post("/reload", "").to(gateway.admin()).is(200);
+}
+
+/// Every answer is wrong in another way. The gateway keeps its memory and its work, and uses the next good server.
+#[test]
+fn a_server_with_wrong_answers_takes_no_memory_and_stops_no_task() {
+    let deep = "*1\r\n".repeat(100_000);
+    let attacks: Arc<[Vec<u8>]> = [
+        b"+OK\r\n".to_vec(),
+        b":-9223372036854775808\r\n".to_vec(),
+        b"*3\r\n:4294967295\r\n:9223372036854775807\r\n:0\r\n".to_vec(),
+        b"*3\r\n:1\r\n,nan\r\n,inf\r\n".to_vec(),
+        b"*-1\r\n".to_vec(),
+        b"$-2\r\n".to_vec(),
+        b"*1000000000\r\n".to_vec(),
+        b"%9223372036854775807\r\n".to_vec(),
+        b"$9223372036854775807\r\n".to_vec(),
+        b">2\r\n+message\r\n+x\r\n".to_vec(),
+        b"-MOVED 1 127.0.0.1:1\r\n".to_vec(),
+        [b"-ERR ".to_vec(), vec![b'x'; 1 << 20], b"\r\n".to_vec()].concat(),
+        // More answers than questions.
+        b"+PONG\r\n+PONG\r\n*1\r\n+master\r\n".to_vec(),
+        [deep.as_bytes(), b":1\r\n"].concat(),
+        // Small elements take more memory than bytes.
+        [b"*3000000\r\n".to_vec(), b":1\r\n".repeat(3_000_000)].concat(),
+    ]
+    .into();
+    let turn = Arc::new(AtomicUsize::new(0));
+    let count = attacks.len();
+    let server = FalseRedis::start({
+        let (turn, attacks) = (turn.clone(), attacks.clone());
+        move |words: &[String]| {
+            let turn = turn.fetch_add(1, Ordering::Relaxed);
+            match words[0].as_str() {
+                // Half of the connections are opened, so that the other commands get their turn.
+                "PING" if turn % 2 == 0 => b"+PONG\r\n".to_vec(),
+                "ROLE" if turn % 2 == 0 => b"*1\r\n+master\r\n".to_vec(),
+                _ => attacks[turn / 2 % attacks.len()].clone(),
+            }
+        }
+    });
+    let limit = "[rate_limit.x]\nrate = \"1000/s\"\nby = \"client_ip\"\n";
+    let gateway = Portcullis::with(&policy(server.url(), limit)).start();
+    eventually("each answer was sent", || {
+        call(gateway.http(), "ada");
+        revoke(gateway.http(), "bob");
+        turn.load(Ordering::Relaxed) > 2 * count
+    });
+    assert!(gateway.peak_memory() < 200 << 20, "{} MiB", gateway.peak_memory() >> 20);
+    assert!(!gateway.log().iter().any(|line| line.to_string().len() > 8192), "a line of the log is long");
+    let redis = Redis::start();
+    reload(&gateway, &policy(redis.url(), limit));
+    revoke(gateway.http(), "ada").is(202);
+    eventually("the mark is sent", || redis.marks() >= 1);
+    eventually("the limits are up", || gateway.metric("portcullis_shared_limits_up") == Some(1));
+    eventually("the gateway is ready", || call(gateway.http(), "eve").status == 200);
 }

@@ -203,3 +203,71 @@ fn a_limit_that_is_not_shared_is_counted_by_each_gateway() {
         assert_eq!(passed, total, "{more}");
     }
 }
+
+/// The clock of Redis was set back, or another writer chose the times.
+#[test]
+fn a_time_that_the_limit_cannot_have_caused_blocks_no_key() {
+    for exact in ["", "\nexact = true"] {
+        let redis = Redis::start();
+        let gateways = fleet(&redis, 2, &format!("rate = \"10/s\"\nburst = 5{exact}"), "");
+        let hour = 3_600_000_000_u64;
+        for wrong in [(1_800_000_000 * hour / 3600).to_string(), "inf".into(), "nan".into(), "text".into()] {
+            let mut keys = String::new();
+            eventually("Redis has the key of the limit", || {
+                status(&gateways[0]);
+                keys = redis.ask(&["KEYS", "portcullis:limit:*:*"]);
+                keys.contains("limit")
+            });
+            let key = keys.split(['"', '\'']).find(|part| part.matches(':').count() == 3).expect("a key");
+            let bucket = redis.ask(&["HKEYS", key]);
+            let Some(field) = bucket.split(['"', '\'']).find(|part| part.len() == 16) else { continue };
+            redis.ask(&["HSET", key, field, &wrong, "another", &wrong]);
+            redis.ask(&["PERSIST", key]);
+            eventually("the key is admitted again", || status(&gateways[0]) == 200);
+            eventually("both buckets end", || {
+                status(&gateways[1]);
+                !redis.ask(&["HKEYS", key]).contains("another")
+            });
+            eventually("the gateways ask Redis", || gateways.iter().all(is_up));
+        }
+    }
+}
+
+#[test]
+fn a_gateway_that_was_seen_in_the_future_has_left() {
+    let redis = Redis::start();
+    let gateways = fleet(&redis, 1, "rate = \"10/s\"", "");
+    redis.ask(&["ZADD", "portcullis:limit:gateways", "9999999999999", "ghost"]);
+    redis.ask(&["ZADD", "portcullis:limit:gateways", "inf", "another"]);
+    eventually("the others have left", || {
+        !redis.ask(&["ZRANGE", "portcullis:limit:gateways", "0", "-1"]).contains("o")
+    });
+    assert_eq!(gateways[0].metric("portcullis_shared_gateways"), Some(1));
+}
+
+/// While a frozen Redis has let no call of the gateway run into its deadline, nobody can have got an answer or a time-out,
+/// so a request that was served has not waited. This does not depend on the speed of the machine.
+#[test]
+fn no_request_waits_for_a_frozen_redis_unless_its_limit_is_exact() {
+    let late = |gateway: &Portcullis| {
+        gateway.metric(r#"portcullis_shared_failures_total{reason="late"}"#).expect("it is counted")
+    };
+    for (exact, waits) in [("", false), ("\nexact = true", true)] {
+        let redis = Redis::start();
+        let gateways =
+            fleet(&redis, 1, &format!("rate = \"1000/s\"\nburst = 1000{exact}"), "answer_timeout = \"2s\"");
+        // A slow machine may need several attempts, because the gateway itself asks every half second.
+        eventually("the requests were served before a call was late, or had to wait", || {
+            eventually("Redis answers", || is_up(&gateways[0]) && status(&gateways[0]) == 200);
+            let before = late(&gateways[0]);
+            redis.freeze();
+            let mut connection = Connection::open(gateways[0].http());
+            for _ in 0..if waits { 1 } else { 100 } {
+                assert_eq!(Request::get("/limited").over(&mut connection).status, 200);
+            }
+            let is_on_time = late(&gateways[0]) == before;
+            redis.thaw();
+            is_on_time != waits
+        });
+    }
+}

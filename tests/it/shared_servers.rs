@@ -3,10 +3,11 @@
 use crate::kit::dir::Dir;
 use crate::kit::pki::Authority;
 use crate::kit::portcullis::command;
-use crate::kit::redis::Redis;
+use crate::kit::redis::{FalseRedis, Redis};
 use crate::kit::{ISSUER, Portcullis, eventually};
 use crate::shared::{call, policy, revoke};
 use crate::signals::SIGNALS;
+use std::net::TcpListener;
 
 const ROUTES: &str = "[upstream.echo]\nbuiltin = \"echo\"\n[[route]]\npath = \"/any\"\nupstream = \"echo\"\n";
 
@@ -33,7 +34,7 @@ fn a_server_with_tls_and_a_user_of_its_own_is_verified_and_serves() {
         dir.write("key.pem", &identity.key);
         dir.write(
             "users.acl",
-            "user default off\nuser gateway on >secret ~portcullis:* -@all +ping +xadd +xrange +xread +set \
+            "user default off\nuser gateway on >secret ~portcullis:* -@all +ping +role +xadd +xrange +xread +set \
              +evalsha +script|load +time +getrange +del +hgetall +hset +hdel +pexpire +zadd +zremrangebyscore +zcard\n",
         );
         let path = |name: &str| dir.path().join(name).display().to_string();
@@ -97,6 +98,38 @@ fn sentinels_name_the_server_and_its_successor() {
     eventually("the other gateway refuses", || call(two.http(), "bob").status == 401);
     call(two.http(), "ada").is_refusal(401, "revoked_token");
     eventually("the new master has the mark", || replica.marks() >= 2);
+}
+
+/// The view of the first Sentinel is old: it names a replica, or a server that does not answer.
+#[test]
+fn a_sentinel_that_names_no_master_is_passed_over() {
+    let master = Redis::at_port(|_, port| ["--port".to_owned(), port.to_string()].into());
+    let of_master = master.url().rsplit_once(':').unwrap().1.to_owned();
+    let replica = Redis::at_port(|_, port| {
+        let text = format!("--port {port} --replicaof 127.0.0.1 {of_master}");
+        text.split(' ').map(str::to_owned).collect()
+    });
+    eventually("the replica follows", || replica.ask(&["ROLE"]).contains("connected"));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = FalseRedis::sentinel(&silent.local_addr().unwrap().to_string());
+    let (old, new) = (FalseRedis::sentinel(replica.url()), FalseRedis::sentinel(master.url()));
+    let text = |sentinels: &[&FalseRedis]| {
+        let urls: Vec<_> = sentinels.iter().map(|sentinel| format!("\"{}\"", sentinel.url())).collect();
+        shared(&format!("sentinels = [{}]\nmaster = \"main\"\n", urls.join(", ")))
+    };
+    let (one, _two) = share(&text(&[&old, &silent, &new]), "ada");
+    let event =
+        one.wait_log("the Sentinel", |line| line["message"] == "a Sentinel names no server that can be used");
+    let why = event["error"].as_str().unwrap();
+    assert!(why.contains(old.url()) && why.contains(replica.url()) && why.contains("is a replica"), "{why}");
+    assert!(why.contains(silent.url()) && why.contains("no answer in time"), "{why}");
+    eventually("the master has the mark", || master.marks() == 1);
+    // Without another Sentinel, the replica is not used.
+    let gateway = Portcullis::with(&text(&[&old])).start();
+    let event = gateway.wait_log("the outage", |line| line["message"] == "the shared state cannot be used");
+    let why = event["error"].as_str().unwrap();
+    assert!(event["reason"] == "connect" && why.contains("is a replica, not the master"), "{event}");
+    call(gateway.http(), "bob").is_refusal(503, "check_unavailable");
 }
 
 #[test]

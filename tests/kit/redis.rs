@@ -4,11 +4,14 @@
 use super::dir::Dir;
 use super::eventually;
 use redis::{ConnectionLike, cmd};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
-const MINDER: &str = r#"redis-server "$@" >"$LOG" 2>&1 & pid=$!; echo $pid; read -r _ || true; kill -9 $pid"#;
+const MINDER: &str = r#""$SERVER" "$@" >"$LOG" 2>&1 & pid=$!; echo $pid; read -r _ || true; kill -9 $pid"#;
+
+/// The environment variable that names another server, such as that of Valkey.
+const SERVER: &str = "PORTCULLIS_REDIS_SERVER";
 
 /// A Redis server. Stopped when dropped, or when this process ends.
 #[derive(Debug)]
@@ -112,6 +115,7 @@ impl Redis {
         let mut minder = Command::new("sh")
             .args(["-c", MINDER, "minder"])
             .args(&self.arguments)
+            .env("SERVER", std::env::var(SERVER).unwrap_or_else(|_| "redis-server".to_owned()))
             .env("LOG", self.dir.path().join("log"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -208,6 +212,63 @@ impl Redis {
         let at = self.arguments.iter().position(|argument| argument == name).expect("it is there");
         self.arguments[at + 1].parse().expect("a port")
     }
+}
+
+/// A server that speaks the protocol of Redis, and answers as a test wants.
+#[derive(Debug)]
+pub struct FalseRedis {
+    url: String,
+}
+
+impl FalseRedis {
+    /// Starts a server at a TCP port. `answer` gets each command, and returns the bytes of the answer.
+    pub fn start(answer: impl Fn(&[String]) -> Vec<u8> + Clone + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("redis://{}", listener.local_addr().expect("it is bound"));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(mut stream), answer) = (stream, answer.clone()) else { return };
+                std::thread::spawn(move || {
+                    let Ok(reader) = stream.try_clone() else { return };
+                    let mut reader = BufReader::new(reader);
+                    while let Some(words) = command(&mut reader) {
+                        if stream.write_all(&answer(&words)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { url }
+    }
+
+    /// Starts a Sentinel that names this server as the master.
+    pub fn sentinel(named: &str) -> Self {
+        let port = named.rsplit_once(':').expect("a port").1;
+        let answer = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len()).into_bytes();
+        Self::start(move |_| answer.clone())
+    }
+
+    /// Returns the server's address for the policy of a gateway.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// Reads a command: an array of strings.
+fn command(reader: &mut impl BufRead) -> Option<Vec<String>> {
+    let number = |reader: &mut dyn BufRead| {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        line.get(1..)?.trim_end().parse::<usize>().ok()
+    };
+    let words = number(reader)?;
+    let word = |_| {
+        let mut bytes = vec![0; number(reader)? + 2];
+        reader.read_exact(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes[..bytes.len() - 2]).into_owned())
+    };
+    (0..words).map(word).collect()
 }
 
 impl Drop for Redis {

@@ -7,9 +7,9 @@
 use super::{ACCOUNT, ADDRESS, Attempt, PAIR, Pace};
 use crate::hex;
 use crate::peer::network;
-use crate::shared::{Connection, Link, Unanswered};
+use crate::shared::{Command, CommandError, Connection, Link, Unanswered};
 use aws_lc_rs::hmac;
-use redis::{RedisResult, Script};
+use redis::Script;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -183,8 +183,12 @@ fn script(counters: &[(String, Pace)], actions: [Action; 3]) -> redis::ScriptInv
     invocation
 }
 
-async fn run(mut connection: Connection, script: redis::ScriptInvocation<'static>) -> RedisResult<u64> {
-    script.invoke_async(&mut connection).await
+async fn run(
+    mut connection: Connection,
+    script: redis::ScriptInvocation<'static>,
+) -> Result<u64, CommandError> {
+    let wait = script.invoke_async(&mut connection).await;
+    wait.map_err(|error| Command::EvalSha.failed(error))
 }
 
 #[cfg(test)]

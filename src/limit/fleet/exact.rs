@@ -19,8 +19,9 @@ pub(in crate::limit) async fn ask(
 ) -> Result<Charge, Unanswered> {
     let link = link.ok_or(Unanswered::Down)?;
     let order = Order { debt: 0, want: 1, ahead: table.ahead(key, table.now()) };
-    let call = Call::new(link, table.identity, &table.terms, key, order);
-    let answer = link.call(|connection| script::send_one(connection, call)).await;
+    // No gateway owes tokens of an exact limit.
+    let call = Call::new(link, table.identity, table.terms, key, order, table.terms.window());
+    let answer = script::send_one(link, &call).await;
     let counts = &table.fleet().counts;
     if answer.is_err() {
         counts.failed.fetch_add(1, Ordering::Relaxed);

@@ -4,45 +4,50 @@
 //! expires when its last bucket is full. The names of keys and fields are keyed hashes of the clients' data.
 
 use super::super::lease::{Granted, Order, Terms};
-use crate::shared::{Connection, Link};
-use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
-use std::sync::{Arc, LazyLock};
+use crate::shared::{Command, CommandError, Connection, Link, Unanswered};
+use redis::cluster_async::ClusterConnection;
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value, cmd};
+use std::sync::LazyLock;
 use tokio::task::JoinSet;
 
 /// The number of keys of a limit in Redis.
 const SETS: u64 = 1 << 16;
 
 /// Charges a bucket, and leases tokens from it, by the clock of Redis in microseconds since a day in 2025. Redis runs the
-/// script as a whole. Arguments: field, interval, burst, debt, wanted tokens, and the arrival time of a lost bucket.
+/// script as a whole.
+///
+/// A stored time that lies further ahead than the limit can cause was written before the clock was set back, or by
+/// somebody else. It counts as the furthest time that the limit can cause.
 ///
 /// Returns the number of leased tokens, the distance of the arrival time from now, and whether an active bucket was
 /// evicted.
-static ORDER: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
+const ORDER_TEXT: &str = r"
 local time = redis.call('TIME')
 local now = (time[1] - 1750000000) * 1000000 + time[2]
-local field, interval, burst = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local arrival, least, latest, count = nil, nil, now, 0
+local furthest = now + most
+local arrival, least, at_least
+local latest, count = now, 0
 local buckets = redis.call('HGETALL', KEYS[1])
-local at_least
 for i = 1, #buckets, 2 do
     local at = tonumber(buckets[i + 1])
+    if not at or at ~= at then at = now end
+    at = math.min(at, furthest)
     if buckets[i] == field then
         arrival = at
     elseif at <= now then
         redis.call('HDEL', KEYS[1], buckets[i])
     else
+        if at == furthest then redis.call('HSET', KEYS[1], buckets[i], string.format('%.3f', at)) end
         count = count + 1
-        if at > latest then latest = at end
+        latest = math.max(latest, at)
         if not at_least or at < at_least then least, at_least = buckets[i], at end
     end
 end
 local is_new = not arrival
-arrival = math.max(arrival or now + tonumber(ARGV[6]), now)
-arrival = math.max(arrival + tonumber(ARGV[4]) * interval, now)
+arrival = math.max(arrival or now + ahead, now)
+arrival = math.min(math.max(arrival + debt * interval, now), furthest)
 local free = math.max(math.floor((now + burst * interval - arrival) / interval + 0.001), 0)
-local granted = math.min(tonumber(ARGV[5]), free)
+local granted = math.min(want, free)
 arrival = arrival + granted * interval
 local evicted = 0
 if arrival > now then
@@ -59,44 +64,108 @@ if latest > now then
     redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil((latest - now) / 1000) + 1))
 end
 return {granted, math.ceil(arrival - now), evicted}
-",
-    )
-});
+";
 
-/// Adds a gateway to the fleet, removes those that have not been seen for a while, and returns the number of gateways.
-/// Arguments: the gateway, and the time in milliseconds after which a gateway has left.
-static JOIN: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
+/// The arguments of [`ORDER`] in their order: the name of each in the script, and its value.
+const ORDER_ARGUMENTS: [(&str, fn(&Call) -> String); 7] = [
+    ("field", |call| call.field.clone()),
+    ("interval", |call| micros(call.terms.interval)),
+    ("burst", |call| call.terms.burst.to_string()),
+    // The number of tokens that the gateway owes or gives back.
+    ("debt", |call| call.order.debt.to_string()),
+    // The number of tokens to lease.
+    ("want", |call| call.order.want.to_string()),
+    // The distance of the arrival time from now, for a bucket that Redis has lost.
+    ("ahead", |call| micros(call.order.ahead)),
+    // The maximum of this distance.
+    ("most", |call| micros(call.ahead_max)),
+];
+
+/// Adds a gateway to the fleet, removes those that have not been seen for a while, and returns the number of gateways. A
+/// gateway that was seen in the future was seen before the clock was set back.
+const JOIN_TEXT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[1], now, gateway)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - gone)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', now), '+inf')
+redis.call('PEXPIRE', KEYS[1], gone)
 return redis.call('ZCARD', KEYS[1])
-",
-    )
-});
+";
+
+/// The arguments of [`JOIN`] in their order, as for [`ORDER_ARGUMENTS`].
+const JOIN_ARGUMENTS: [(&str, fn(&Sign<'_>) -> String); 2] = [
+    ("gateway", |sign| sign.gateway.to_owned()),
+    // The time in milliseconds after which a gateway has left.
+    ("gone", |sign| sign.gone.to_string()),
+];
+
+static ORDER: LazyLock<Source> =
+    LazyLock::new(|| Source::new(ORDER_ARGUMENTS.map(|(name, _)| name), ORDER_TEXT));
+static JOIN: LazyLock<Source> =
+    LazyLock::new(|| Source::new(JOIN_ARGUMENTS.map(|(name, _)| name), JOIN_TEXT));
+
+/// A script, and the hash by which Redis knows it.
+struct Source {
+    text: String,
+    hash: String,
+}
+
+impl Source {
+    /// Makes a script whose arguments are local variables.
+    fn new<const N: usize>(names: [&str; N], text: &str) -> Self {
+        let text = format!("local {} = unpack(ARGV){text}", names.join(", "));
+        Self { hash: Script::new(&text).get_hash().to_owned(), text }
+    }
+
+    /// Returns the command that runs the script.
+    fn command<const N: usize>(&self, key: &str, arguments: [String; N]) -> Cmd {
+        cmd("EVALSHA").arg(&self.hash).arg(1).arg(key).arg(&arguments).to_owned()
+    }
+}
+
+/// Writes a time in microseconds.
+fn micros(nanos: u64) -> String {
+    format!("{}.{:03}", nanos / 1000, nanos % 1000)
+}
+
+/// A gateway's sign of life.
+struct Sign<'s> {
+    gateway: &'s str,
+    gone: u64,
+}
 
 /// An order about one bucket.
 #[derive(Clone, Debug)]
 pub(in crate::limit) struct Call {
     key: String,
     field: String,
-    interval: String,
-    burst: u32,
+    terms: Terms,
     order: Order,
+    ahead_max: u64,
 }
 
 impl Call {
-    pub(in crate::limit) fn new(link: &Link, limit: u64, terms: &Terms, bucket: u64, order: Order) -> Self {
+    /// Creates a call. `ahead_max`: the maximum distance of the bucket's arrival time from now, in nanoseconds.
+    pub(in crate::limit) fn new(
+        link: &Link,
+        limit: u64,
+        terms: Terms,
+        bucket: u64,
+        order: Order,
+        ahead_max: u64,
+    ) -> Self {
         Self {
             key: link.key("limit", &format!("{limit:016x}:{:04x}", bucket % SETS)),
             field: format!("{bucket:016x}"),
-            interval: format!("{}.{:03}", terms.interval / 1000, terms.interval % 1000),
-            burst: terms.burst,
+            terms,
             order,
+            ahead_max,
         }
+    }
+
+    fn command(&self) -> Cmd {
+        ORDER.command(&self.key, ORDER_ARGUMENTS.map(|(_, value)| value(self)))
     }
 }
 
@@ -109,11 +178,21 @@ pub(in crate::limit) struct Reply {
 }
 
 impl Reply {
-    fn of(value: &Value) -> RedisResult<Self> {
-        let (tokens, ahead, evicted): (u32, u64, u8) = redis::from_redis_value_ref(value)?;
-        let granted = Granted { tokens, ahead: ahead.saturating_mul(1000) };
+    /// Reads the answer to a call. Nobody who answers for Redis can grant more than was asked for, or close a bucket for
+    /// longer than the limit can.
+    fn of(value: &Value, call: &Call) -> RedisResult<Self> {
+        let (tokens, ahead, evicted): (i64, i64, i64) = redis::from_redis_value_ref(value)?;
+        let granted = Granted {
+            tokens: unsigned::<u32>(tokens)?.min(call.order.want),
+            ahead: unsigned::<u64>(ahead)?.saturating_mul(1000).min(call.ahead_max),
+        };
         Ok(Self { granted, has_evicted: evicted > 0 })
     }
+}
+
+/// Converts a number of Redis. The library itself cuts numbers off: it would read -1 as 4,294,967,295 tokens.
+fn unsigned<T: TryFrom<i64>>(number: i64) -> RedisResult<T> {
+    T::try_from(number).map_err(|_| (ErrorKind::UnexpectedReturnType, "a number out of range").into())
 }
 
 /// Sends calls together. A call that was not answered has an error in its place.
@@ -121,80 +200,148 @@ impl Reply {
 /// # Errors
 /// Returns an error if no call was answered.
 pub(in crate::limit) async fn send(
-    mut connection: Connection,
-    calls: Vec<Call>,
-) -> RedisResult<Vec<RedisResult<Reply>>> {
-    let replies = match &mut connection {
-        Connection::One(_) => send_together(&mut connection, &calls).await?,
-        // The keys belong to different nodes.
-        Connection::Cluster(_) => send_apart(&connection, calls).await,
+    link: &Link,
+    calls: &[Call],
+) -> Result<Vec<RedisResult<Reply>>, Unanswered> {
+    let commands: Vec<Cmd> = calls.iter().map(Call::command).collect();
+    let values = link.call(|connection| send_and_load(connection, commands)).await?;
+    let replies = values.into_iter().zip(calls).map(|(value, call)| Reply::of(&value?, call));
+    let note = |reply: &RedisResult<Reply>| {
+        if let Err(error) = reply {
+            link.note_refusal(Command::EvalSha, error);
+        }
     };
-    if replies.iter().all(Result::is_err) {
-        let first = replies.into_iter().next();
-        return first.map_or(Ok(Vec::new()), |reply| reply.map(|reply| vec![Ok(reply)]));
-    }
-    Ok(replies)
+    Ok(replies.inspect(note).collect())
 }
 
-async fn send_together(connection: &mut Connection, calls: &[Call]) -> RedisResult<Vec<RedisResult<Reply>>> {
-    let mut values = pipeline(calls).query_async::<Vec<RedisResult<Value>>>(connection).await?;
-    if values.iter().any(is_unknown_script) {
-        ORDER.load_async(connection).await?;
-        let missing: Vec<usize> = (0..values.len()).filter(|at| is_unknown_script(&values[*at])).collect();
-        let again: Vec<Call> = missing.iter().map(|at| calls[*at].clone()).collect();
-        let answers = pipeline(&again).query_async::<Vec<RedisResult<Value>>>(connection).await?;
-        for (at, answer) in missing.into_iter().zip(answers) {
-            values[at] = answer;
+/// Sends one call.
+pub(in crate::limit) async fn send_one(link: &Link, call: &Call) -> Result<Reply, Unanswered> {
+    run(link, &ORDER, call.command(), |value| Reply::of(value, call)).await
+}
+
+/// Says that this gateway is in the fleet. Returns the number of gateways.
+pub(super) async fn join(link: &Link, key: &str, gateway: &str, gone: u64) -> Result<u32, Unanswered> {
+    let sign = Sign { gateway, gone };
+    let command = JOIN.command(key, JOIN_ARGUMENTS.map(|(_, value)| value(&sign)));
+    run(link, &JOIN, command, |value| unsigned(redis::from_redis_value_ref(value)?)).await
+}
+
+/// Runs a script, and loads it if Redis does not know it.
+async fn run<T>(
+    link: &Link,
+    script: &Source,
+    command: Cmd,
+    read: impl Fn(&Value) -> RedisResult<T>,
+) -> Result<T, Unanswered> {
+    let work = |mut connection| async move {
+        let mut answer = command.query_async::<Value>(&mut connection).await;
+        if is_unknown_script(&answer) {
+            load(&mut connection, script).await?;
+            answer = command.query_async::<Value>(&mut connection).await;
+        }
+        answer.and_then(|value| read(&value)).map_err(|error| Command::EvalSha.failed(error))
+    };
+    link.call(work).await
+}
+
+async fn load(connection: &mut Connection, script: &Source) -> Result<(), CommandError> {
+    let load = cmd("SCRIPT").arg("LOAD").arg(&script.text).to_owned();
+    let answer = load.query_async::<()>(connection).await;
+    answer.map_err(|error| Command::ScriptLoad.failed(error))
+}
+
+async fn send_and_load(
+    mut connection: Connection,
+    commands: Vec<Cmd>,
+) -> Result<Vec<RedisResult<Value>>, CommandError> {
+    let mut values = send_all(&mut connection, &commands).await?;
+    let missing: Vec<usize> = (0..values.len()).filter(|at| is_unknown_script(&values[*at])).collect();
+    if !missing.is_empty() {
+        load(&mut connection, &ORDER).await?;
+        let again: Vec<Cmd> = missing.iter().map(|at| commands[*at].clone()).collect();
+        for (at, value) in missing.into_iter().zip(send_all(&mut connection, &again).await?) {
+            values[at] = value;
         }
     }
-    Ok(values.into_iter().map(|value| Reply::of(&value?)).collect())
+    match values.first() {
+        Some(Err(error)) if values.iter().all(Result::is_err) => Err(Command::EvalSha.failed(error.clone())),
+        _ => Ok(values),
+    }
 }
 
-fn pipeline(calls: &[Call]) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(calls.len());
-    for call in calls {
-        let command = pipeline.cmd("EVALSHA").arg(ORDER.get_hash()).arg(1).arg(&call.key).arg(&call.field);
-        command.arg(&call.interval).arg(call.burst).arg(call.order.debt).arg(call.order.want);
-        command.arg(call.order.ahead / 1000);
+async fn send_all(
+    connection: &mut Connection,
+    commands: &[Cmd],
+) -> Result<Vec<RedisResult<Value>>, CommandError> {
+    match connection {
+        Connection::One(connection) => {
+            let mut pipeline = Pipeline::with_capacity(commands.len());
+            for command in commands {
+                pipeline.add_command(command.clone());
+            }
+            let answer = pipeline.ignore_errors().query_async(connection).await;
+            answer.map_err(|error| Command::EvalSha.failed(error))
+        }
+        // The keys belong to different nodes.
+        Connection::Cluster(connection) => Ok(send_apart(connection, commands).await),
     }
-    pipeline.ignore_errors();
-    pipeline
+}
+
+async fn send_apart(connection: &ClusterConnection, commands: &[Cmd]) -> Vec<RedisResult<Value>> {
+    let mut values: Vec<_> =
+        commands.iter().map(|_| Err(RedisError::from((ErrorKind::Client, "no answer")))).collect();
+    let mut sent = JoinSet::new();
+    for (at, command) in commands.iter().cloned().enumerate() {
+        let mut connection = connection.clone();
+        sent.spawn(async move { (at, command.query_async::<Value>(&mut connection).await) });
+    }
+    while let Some(answered) = sent.join_next().await {
+        if let Ok((at, value)) = answered {
+            values[at] = value;
+        }
+    }
+    values
 }
 
 fn is_unknown_script(value: &RedisResult<Value>) -> bool {
     matches!(value, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
 }
 
-async fn send_apart(connection: &Connection, calls: Vec<Call>) -> Vec<RedisResult<Reply>> {
-    let mut replies: Vec<_> =
-        calls.iter().map(|_| Err(RedisError::from((ErrorKind::Client, "no answer")))).collect();
-    let mut sent = JoinSet::new();
-    for (at, call) in calls.into_iter().enumerate() {
-        let connection = connection.clone();
-        sent.spawn(async move { (at, send_one(connection, call).await) });
-    }
-    while let Some(answered) = sent.join_next().await {
-        if let Ok((at, reply)) = answered {
-            replies[at] = reply;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_grants_no_more_than_was_asked_for_and_closes_no_bucket_for_longer_than_the_limit_can() {
+        let terms = Terms { interval: 1_000_000, burst: 10 };
+        let order = Order { debt: 0, want: 3, ahead: 0 };
+        let ahead_max = terms.ahead_max(2);
+        let call = Call { key: String::new(), field: String::new(), terms, order, ahead_max };
+        let answer = |tokens: i64, ahead: i64| {
+            let parts = [tokens, ahead, 0].map(Value::Int);
+            Reply::of(&Value::Array(parts.into()), &call).ok().map(|reply| reply.granted)
+        };
+        assert_eq!(answer(2, 7), Some(Granted { tokens: 2, ahead: 7_000 }));
+        assert_eq!(answer(4, 7), Some(Granted { tokens: 3, ahead: 7_000 }));
+        assert_eq!(answer(u32::MAX.into(), i64::MAX), Some(Granted { tokens: 3, ahead: ahead_max }));
+        for (tokens, ahead) in [(-1, 0), (0, -1), (i64::MAX, 0)] {
+            assert_eq!(answer(tokens, ahead), None);
+        }
+        for strange in [Value::Nil, Value::Okay, Value::Double(f64::NAN), Value::Array(Vec::new())] {
+            assert!(Reply::of(&strange, &call).is_err(), "{strange:?}");
         }
     }
-    replies
-}
 
-/// Sends one call.
-pub(in crate::limit) async fn send_one(mut connection: Connection, call: Call) -> RedisResult<Reply> {
-    let mut invocation = ORDER.prepare_invoke();
-    invocation.key(call.key).arg(call.field).arg(call.interval).arg(call.burst);
-    invocation.arg(call.order.debt).arg(call.order.want).arg(call.order.ahead / 1000);
-    Reply::of(&invocation.invoke_async::<Value>(&mut connection).await?)
-}
-
-/// Says that this gateway is in the fleet. Returns the number of gateways.
-pub(super) async fn join(
-    mut connection: Connection,
-    key: String,
-    gateway: Arc<str>,
-    gone: u64,
-) -> RedisResult<u32> {
-    JOIN.prepare_invoke().key(key).arg(&*gateway).arg(gone).invoke_async(&mut connection).await
+    #[test]
+    fn the_script_names_its_arguments_in_the_order_in_which_they_are_sent() {
+        assert!(
+            ORDER.text.starts_with("local field, interval, burst, debt, want, ahead, most = unpack(ARGV)\n")
+        );
+        let terms = Terms { interval: 1_500, burst: 10 };
+        let order = Order { debt: -2, want: 3, ahead: 4_000 };
+        let call = Call { key: "k".into(), field: "f".into(), terms, order, ahead_max: 50_000 };
+        let sent = String::from_utf8(call.command().get_packed_command()).unwrap();
+        let words: Vec<_> = sent.split("\r\n").skip(2).step_by(2).collect();
+        assert_eq!(words[2..], ["1", "k", "f", "1.500", "10", "-2", "3", "4.000", "50.000"]);
+    }
 }

@@ -40,8 +40,7 @@ async fn run(link: Weak<Link>, fleet: Arc<Fleet>, asked: mpsc::Sender<()>) {
     // Dropped after the first answer.
     let mut asked = Some(asked);
     let random = RandomState::new();
-    let gateway: Arc<str> =
-        [random.hash_one(0), random.hash_one(1)].map(|part| format!("{part:016x}")).concat().into();
+    let gateway = [random.hash_one(0), random.hash_one(1)].map(|part| format!("{part:016x}")).concat();
     let mut listed: Vec<Due> = Vec::new();
     let mut joined: Option<Instant> = None;
     let mut pause = PAUSE;
@@ -56,8 +55,7 @@ async fn run(link: Weak<Link>, fleet: Arc<Fleet>, asked: mpsc::Sender<()>) {
         }
         if joined.is_none_or(|joined| joined.elapsed() >= JOINS) {
             let key = link.key("limit", "gateways");
-            let answer = link.call(|connection| script::join(connection, key, gateway.clone(), GONE)).await;
-            let Ok(gateways) = answer else {
+            let Ok(gateways) = script::join(&link, &key, &gateway, GONE).await else {
                 fleet.set_up(false);
                 drop(asked.take());
                 drop(link);
@@ -112,13 +110,14 @@ async fn report(link: &Link, fleet: &Fleet, listed: &mut Vec<Due>) -> bool {
     });
     let mut is_answered = true;
     for batch in orders.chunks(BATCH) {
-        let calls = batch
-            .iter()
-            .map(|((table, key), order)| Call::new(link, table.identity, &table.terms, key.key, *order));
+        let calls = batch.iter().map(|((table, key), order)| {
+            let ahead_max = table.terms.ahead_max(fleet.gateways());
+            Call::new(link, table.identity, table.terms, key.key, *order, ahead_max)
+        });
         let calls: Vec<Call> = calls.collect();
         // After one failure, the other batches would only wait for the same deadline.
         let answer = match is_answered {
-            true => link.call(|connection| script::send(connection, calls)).await,
+            true => script::send(link, &calls).await,
             false => Err(Unanswered::Down),
         };
         is_answered &= answer.is_ok();

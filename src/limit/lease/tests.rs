@@ -59,6 +59,8 @@ struct Fleet {
     /// The lowest value of the admitted requests minus the regained tokens, and the largest rise above it.
     lowest: f64,
     excess: f64,
+    /// The largest distance of the bucket's arrival time from now.
+    furthest: u64,
 }
 
 /// The resolution of the simulation.
@@ -71,7 +73,19 @@ impl Fleet {
         // The bucket is full at the start, and its arrival time is in the past.
         let now = 3600 * SECOND;
         let lowest = -(now as f64 / terms.interval as f64);
-        Self { terms, bucket, gateways, latency, now, seed: 1, admitted: 0, refused: 0, lowest, excess: 0.0 }
+        Self {
+            terms,
+            bucket,
+            gateways,
+            latency,
+            now,
+            seed: 1,
+            admitted: 0,
+            refused: 0,
+            lowest,
+            excess: 0.0,
+            furthest: 0,
+        }
     }
 
     fn size(&self) -> u32 {
@@ -97,6 +111,7 @@ impl Fleet {
                 }
                 if let Some((_, order)) = gateway.sent.take_if(|(when, _)| *when <= now) {
                     let granted = self.bucket.serve(&terms, &order, now);
+                    self.furthest = self.furthest.max(granted.ahead);
                     gateway.answered = Some((now + self.latency, order, granted));
                 }
                 gateway.fraction += load(at, now) * TICK as f64 / SECOND as f64;
@@ -311,5 +326,7 @@ proptest! {
             let held = u32::try_from(gateway.account.balance).unwrap_or(0);
             prop_assert!(held <= fleet.terms.lease_max(size), "{held}");
         }
+        // The script of the bucket corrects a time that lies further ahead.
+        prop_assert!(fleet.furthest <= fleet.terms.ahead_max(fleet.size()), "{}", fleet.furthest);
     }
 }

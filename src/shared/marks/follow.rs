@@ -1,9 +1,9 @@
 //! Reads the marks of other gateways over a connection of its own, because reading waits for new entries.
 
-use super::super::connect::{self, Connection};
+use super::super::connect;
 use super::super::link::Link;
 use super::entry::{self, Found};
-use super::stream::{self, START, StreamEntry};
+use super::stream::{self, Line, START, StreamEntry};
 use super::{KEPT_MAX, KIND, MarkExchange, NAME};
 use crate::authenticate::{Mark, MarkDigest, SignalMark, mark_seconds};
 use crate::clock::Now;
@@ -74,10 +74,11 @@ pub(in super::super) async fn follow(link: Weak<Link>) {
         drop(strong);
         loop {
             let Some(link) = link.upgrade() else { return };
-            if !link.settings().shares_connection(&settings) {
+            let line = Line { link: &link, connection: &opened.connection, settings: &settings };
+            if line.is_outdated() {
                 break;
             }
-            let read = read_on(&link, &opened.connection, &mut position).await;
+            let read = read_on(line, &mut position).await;
             // One line for each outage.
             let failed_before = std::mem::replace(&mut fails, read.is_err());
             if let Err(why) = &read
@@ -107,28 +108,24 @@ fn judge(link: &Link) {
 }
 
 /// Reads the next entries, or all of them if some were missed.
-async fn read_on(
-    link: &Link,
-    connection: &Connection,
-    position: &mut Option<Position>,
-) -> Result<(), String> {
-    let exchange = &link.marks;
-    let key = link.key(KIND, NAME);
+async fn read_on(line: Line<'_>, position: &mut Option<Position>) -> Result<(), String> {
+    let exchange = &line.link.marks;
+    let key = line.link.key(KIND, NAME);
     let has_room_again = exchange.lacks_room.load(Ordering::Relaxed)
         && exchange.followed.load().revoked.signals().has_room(stream::PAGE);
     let must_compare = exchange.must_compare.swap(false, Ordering::Relaxed) || has_room_again;
     let known = position.take().filter(|known| known.key == key && !must_compare);
     let Some(mut known) = known else {
-        let last = compare(link, connection, &key).await.inspect_err(|_| {
+        let last = compare(line, &key).await.inspect_err(|_| {
             exchange.must_compare.fetch_or(must_compare, Ordering::Relaxed);
         })?;
         *position = Some(Position { key, last });
         return Ok(());
     };
-    let page = stream::wait_after(connection, &key, &known.last, WAITED).await?;
+    let page = stream::wait_after(line, &key, &known.last, WAITED).await?;
     // The page may come from a server that has replaced another without its last entries. The entry at the last
     // position is then gone, too.
-    let is_gapless = known.last == START || stream::has(connection, &key, &known.last).await?;
+    let is_gapless = known.last == START || stream::has(line, &key, &known.last).await?;
     let last = take(exchange, page, None)?;
     if is_gapless {
         if let Some(last) = last {
@@ -141,11 +138,11 @@ async fn read_on(
 }
 
 /// Reads the whole stream, and writes back the marks of signals that it does not have. Returns the last position.
-async fn compare(link: &Link, connection: &Connection, key: &str) -> Result<String, String> {
-    let exchange = &link.marks;
+async fn compare(line: Line<'_>, key: &str) -> Result<String, String> {
+    let exchange = &line.link.marks;
     let mut seen = Seen::new();
     let without_room = exchange.without_room.load(Ordering::Relaxed);
-    let mut last = read_to_end(exchange, connection, key, START.to_owned(), &mut seen).await?;
+    let mut last = read_to_end(line, key, START.to_owned(), &mut seen).await?;
     if exchange.without_room.load(Ordering::Relaxed) == without_room {
         exchange.lacks_room.store(false, Ordering::Relaxed);
     }
@@ -156,7 +153,7 @@ async fn compare(link: &Link, connection: &Connection, key: &str) -> Result<Stri
         // Without random numbers, the gateway waits for the longest time.
         let _ = rand::fill(&mut random);
         sleep(Duration::from_millis(STAGGER - u64::from_le_bytes(random) % STAGGER)).await;
-        last = read_to_end(exchange, connection, key, last, &mut seen).await?;
+        last = read_to_end(line, key, last, &mut seen).await?;
         missing.retain(|mark| !covers(&seen, mark));
     }
     if missing.is_empty() {
@@ -169,11 +166,11 @@ async fn compare(link: &Link, connection: &Connection, key: &str) -> Result<Stri
             .inspect(|mark| exchange.retain(now, u64::from(mark.until)))
             .filter_map(|mark| entry::write(&Mark::Signal(*mark), u64::from(mark.until), None))
             .collect();
-        stream::send(connection, &stream::add(key, texts.iter().map(String::as_str), None)).await?;
+        stream::send(line, &stream::add(key, texts.iter().map(String::as_str), None)).await?;
         exchange.counts.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
     }
     let fields = [("marks", missing.len().into())];
-    link.journal.event_with(
+    line.link.journal.event_with(
         Level::Warn,
         "the shared state lacked revocations: they were written back",
         &fields,
@@ -181,21 +178,19 @@ async fn compare(link: &Link, connection: &Connection, key: &str) -> Result<Stri
     Ok(last)
 }
 
-async fn read_to_end(
-    exchange: &MarkExchange,
-    connection: &Connection,
-    key: &str,
-    mut last: String,
-    seen: &mut Seen,
-) -> Result<String, String> {
+async fn read_to_end(line: Line<'_>, key: &str, mut last: String, seen: &mut Seen) -> Result<String, String> {
     loop {
-        let page = stream::after(connection, key, &last).await?;
+        let page = stream::after(line, key, &last).await?;
         let is_end = page.len() < stream::PAGE;
-        if let Some(end) = take(exchange, page, Some(seen))? {
+        if let Some(end) = take(&line.link.marks, page, Some(seen))? {
             last = end;
         }
         if is_end {
             return Ok(last);
+        }
+        // A server can send full pages without end.
+        if line.is_outdated() {
+            return Err("the policy names another server".to_owned());
         }
     }
 }

@@ -97,6 +97,11 @@ impl MarkExchange {
         self.judge(settings);
     }
 
+    /// Deletes the marks that wait to be sent, and collects no more.
+    pub(super) fn stop_collecting(&self) {
+        self.followed.load().revoked.signals().news().stop();
+    }
+
     /// Returns whether the marks of the whole fleet were known within the last seconds.
     pub(super) fn is_complete(&self) -> bool {
         let has_heard = self.heard().is_some_and(|heard| heard.elapsed() < BLIND_AFTER);

@@ -1,6 +1,7 @@
 //! Sends the new marks of this gateway.
 
 use super::super::link::Link;
+use super::super::refusals::Command;
 use super::{KIND, NAME, entry, stream};
 use crate::clock::Now;
 use crate::journal::Level;
@@ -41,7 +42,10 @@ pub(in super::super) async fn publish(link: Weak<Link>) {
             .collect();
         let commands = stream::add(&key, texts.iter().map(String::as_str), oldest);
         let sent = strong
-            .call(|mut connection| async move { commands.query_async::<()>(&mut connection).await })
+            .call(|mut connection| async move {
+                let answer = commands.query_async::<()>(&mut connection).await;
+                answer.map_err(|error| Command::XAdd.failed(error))
+            })
             .await;
         match sent {
             Ok(()) => {

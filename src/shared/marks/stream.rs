@@ -1,7 +1,11 @@
 //! Reads and writes the stream of marks (`XADD`, `XRANGE`, `XREAD`).
 
 use super::super::connect::Connection;
-use redis::{Cmd, Pipeline, Value, cmd};
+use super::super::link::Link;
+use super::super::refusals::{self, Command};
+use super::super::settings::SharedSettings;
+use redis::{Cmd, Pipeline, RedisResult, Value, cmd};
+use std::future::Future;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -15,6 +19,22 @@ const END: &str = "18446744073709551615-18446744073709551615";
 const MEMBER: &str = "mark";
 /// How long reading one page may take, in addition to the deadline of an answer. A page has up to 300 KB.
 const PAGE_MAX: Duration = Duration::from_secs(2);
+
+/// The connection on which a gateway follows the stream.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'l> {
+    pub(super) link: &'l Link,
+    pub(super) connection: &'l Connection,
+    /// The settings with which the connection was opened.
+    pub(super) settings: &'l SharedSettings,
+}
+
+impl Line<'_> {
+    /// Returns whether the policy in force names another server.
+    pub(super) fn is_outdated(&self) -> bool {
+        !self.link.settings().shares_connection(self.settings)
+    }
+}
 
 /// An entry of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +54,13 @@ impl StreamEntry {
 
     /// Returns when Redis added the entry, in seconds since 1970.
     pub(super) fn added(&self) -> Option<u64> {
-        let (millis, _) = self.id.split_once('-')?;
-        Some(millis.parse::<u64>().ok()? / 1000)
+        Some(position(&self.id)?.0 / 1000)
     }
 }
 
 /// Waits up to `wait` for entries after a position. The result is empty if there are none.
 pub(super) async fn wait_after(
-    connection: &Connection,
+    line: Line<'_>,
     key: &str,
     last: &str,
     wait: Duration,
@@ -49,31 +68,27 @@ pub(super) async fn wait_after(
     let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let mut question = cmd("XREAD");
     question.arg("COUNT").arg(PAGE).arg("BLOCK").arg(millis).arg("STREAMS").arg(key).arg(last);
-    match ask(connection, &question, wait + PAGE_MAX).await? {
+    match ask(line, Command::XRead, &question, wait + PAGE_MAX).await? {
         Value::Nil => Ok(Vec::new()),
         answer => {
             let of_stream = list(&answer).and_then(|streams| list(streams.first()?)?.get(1));
-            entries(of_stream.ok_or_else(unexpected)?)
+            entries_after(last, of_stream.ok_or_else(unexpected)?)
         }
     }
 }
 
 /// Returns the entries after a position, a page at most.
-pub(super) async fn after(
-    connection: &Connection,
-    key: &str,
-    last: &str,
-) -> Result<Vec<StreamEntry>, String> {
+pub(super) async fn after(line: Line<'_>, key: &str, last: &str) -> Result<Vec<StreamEntry>, String> {
     let mut question = cmd("XRANGE");
     question.arg(key).arg(format!("({last}")).arg("+").arg("COUNT").arg(PAGE);
-    entries(&ask(connection, &question, PAGE_MAX).await?)
+    entries_after(last, &ask(line, Command::XRange, &question, PAGE_MAX).await?)
 }
 
 /// Returns whether the stream has an entry at this position.
-pub(super) async fn has(connection: &Connection, key: &str, id: &str) -> Result<bool, String> {
+pub(super) async fn has(line: Line<'_>, key: &str, id: &str) -> Result<bool, String> {
     let mut question = cmd("XRANGE");
     question.arg(key).arg(id).arg(id).arg("COUNT").arg(1);
-    Ok(!entries(&ask(connection, &question, PAGE_MAX).await?)?.is_empty())
+    Ok(!entries(&ask(line, Command::XRange, &question, PAGE_MAX).await?)?.is_empty())
 }
 
 /// Returns the command that adds marks. Entries from before `oldest` (milliseconds since 1970) are deleted.
@@ -94,24 +109,54 @@ pub(super) fn add<'t>(key: &str, texts: impl Iterator<Item = &'t str>, oldest: O
 }
 
 /// Sends commands that the follower's own connection executes.
-pub(super) async fn send(connection: &Connection, commands: &Pipeline) -> Result<(), String> {
-    let mut connection = connection.clone();
-    match timeout(PAGE_MAX, commands.query_async::<()>(&mut connection)).await {
-        Ok(sent) => sent.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer in time".to_owned()),
-    }
+pub(super) async fn send(line: Line<'_>, commands: &Pipeline) -> Result<(), String> {
+    let mut connection = line.connection.clone();
+    answer(line, Command::XAdd, commands.query_async::<()>(&mut connection), PAGE_MAX).await
 }
 
-async fn ask(connection: &Connection, question: &Cmd, within: Duration) -> Result<Value, String> {
-    let mut connection = connection.clone();
-    match timeout(within, question.query_async::<Value>(&mut connection)).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
+async fn ask(line: Line<'_>, command: Command, question: &Cmd, within: Duration) -> Result<Value, String> {
+    let mut connection = line.connection.clone();
+    answer(line, command, question.query_async::<Value>(&mut connection), within).await
+}
+
+async fn answer<T>(
+    line: Line<'_>,
+    command: Command,
+    work: impl Future<Output = RedisResult<T>>,
+    within: Duration,
+) -> Result<T, String> {
+    match timeout(within, work).await {
+        Ok(answer) => answer.map_err(|error| {
+            line.link.note_refusal(command, &error);
+            refusals::text(&error)
+        }),
         Err(_) => Err("no answer in time".to_owned()),
     }
 }
 
 fn entries(value: &Value) -> Result<Vec<StreamEntry>, String> {
     list(value).ok_or_else(unexpected)?.iter().map(|entry| entry_of(entry).ok_or_else(unexpected)).collect()
+}
+
+/// Returns the entries of an answer, which must be in order and after a position. A gateway would otherwise read some
+/// entries again and again.
+fn entries_after(last: &str, value: &Value) -> Result<Vec<StreamEntry>, String> {
+    let found = entries(value)?;
+    let mut before = position(last);
+    for entry in &found {
+        let at = position(&entry.id);
+        if at <= before {
+            return Err("entries that are not in order".to_owned());
+        }
+        before = at;
+    }
+    Ok(found)
+}
+
+/// Reads a position: a time and a number.
+fn position(id: &str) -> Option<(u64, u64)> {
+    let (millis, number) = id.split_once('-')?;
+    Some((millis.parse().ok()?, number.parse().ok()?))
 }
 
 fn entry_of(value: &Value) -> Option<StreamEntry> {
@@ -164,6 +209,12 @@ mod tests {
         let texts: Vec<_> = found.iter().map(|entry| entry.text.as_deref()).collect();
         assert_eq!(texts, [Some("a"), Some("b"), None, None]);
         assert_eq!(found[0].added(), Some(1_700_000_000));
+        assert!(entries_after("1700000000122-9", &answer).is_ok());
+        assert!(entries_after("1700000000123-0", &answer).is_err(), "the first entry is not a later one");
+        for strange in ["1-1", "1", "x-0", "18446744073709551616-0", ""] {
+            let page = Value::Array(vec![entry("1-1", &[]), entry(strange, &[])]);
+            assert!(entries_after(START, &page).is_err(), "{strange}");
+        }
         for strange in
             [Value::Nil, Value::Int(1), Value::Array(vec![Value::Int(1)]), Value::Array(vec![bulk("1-0")])]
         {
