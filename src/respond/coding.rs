@@ -7,7 +7,7 @@ use super::accept::weight;
 use crate::field_list::members;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, TRAILER, VARY,
+    CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::fmt;
@@ -68,7 +68,7 @@ impl Coding {
     pub(crate) const fn memory(self) -> u64 {
         match self {
             Self::Zstd => 2 << 20,
-            Self::Brotli => 5 << 20,
+            Self::Brotli => 4 << 20,
             Self::Gzip => 1 << 19,
         }
     }
@@ -188,7 +188,6 @@ impl Compression {
             && !headers.contains_key(CONTENT_RANGE)
             && !forbids_transformation(headers)
             && !DIGESTS.iter().any(|name| headers.contains_key(name))
-            && !members(headers, &TRAILER).any(|name| DIGESTS.iter().any(|digest| is_name(digest, name)))
             && self.is_listed(headers)
     }
 
@@ -203,10 +202,6 @@ impl Compression {
             self.types.iter().any(|known| is(known))
         }
     }
-}
-
-fn is_name(name: &HeaderName, text: &[u8]) -> bool {
-    text.eq_ignore_ascii_case(name.as_str().as_bytes())
 }
 
 /// Removes the digests of the uncompressed bytes from the trailers of a compressed answer.

@@ -235,7 +235,8 @@ fn the_tls_settings_the_coding_and_the_streams_of_a_request_are_explained() {
     let asked = |path: &str, coding: &str, has_token: bool| {
         let mut question = Question::parse(&format!("GET https://h{path}")).unwrap();
         question.parts.headers.insert(header::ACCEPT_ENCODING, coding.parse().unwrap());
-        let question = if has_token { question.claims(Map::new()) } else { question };
+        let claims = Map::from_iter([("sub".to_owned(), json!("ada"))]);
+        let question = if has_token { question.claims(claims) } else { question };
         explain(&policy, &question)
     };
     let explanation = asked("/a", "gzip, br;q=0.5", true);

@@ -171,3 +171,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn trailers_lose_the_digests_of_the_plain_bytes() {
+    let mut trailers = map(&[("repr-digest", "x"), ("x-checksum", "7"), ("signature-input", "x")]);
+    clean_trailers(&mut trailers);
+    assert_eq!(trailers, map(&[("x-checksum", "7")]));
+}
