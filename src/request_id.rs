@@ -5,14 +5,20 @@ use aws_lc_rs::rand;
 use http::HeaderValue;
 use std::cell::Cell;
 
-/// A unique id of 128 bits. It is not secret. The default value identifies no request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RequestId(u128);
+/// A unique id of 128 bits, as 32 hexadecimal digits. It is not secret. The default value identifies no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId([u8; 32]);
+
+impl Default for RequestId {
+    fn default() -> Self {
+        Self([b'0'; 32])
+    }
+}
 
 impl RequestId {
     /// Returns the value of `X-Request-Id`: 32 hexadecimal digits.
     pub(crate) fn header(self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.hex()).expect("hexadecimal digits are a field value")
+        HeaderValue::from_bytes(&self.0).expect("hexadecimal digits are a field value")
     }
 
     /// Returns a `traceparent` for a trace that starts at the gateway (W3C Trace Context level 1, section 3.2.2).
@@ -28,7 +34,7 @@ impl RequestId {
 
     /// Returns the field `traceparent` in the form in which it is sent.
     pub(crate) fn traceparent_line(self) -> [u8; 70] {
-        let hex = self.hex();
+        let hex = self.0;
         let mut line = *b"traceparent: 00-00000000000000000000000000000000-0000000000000000-01\r\n";
         line[16..48].copy_from_slice(&hex);
         line[49..65].copy_from_slice(&hex[16..]);
@@ -37,16 +43,7 @@ impl RequestId {
 
     /// Returns the trace id of a trace that starts at the gateway.
     pub(crate) fn trace_id(self) -> [u8; 32] {
-        self.hex()
-    }
-
-    fn hex(self) -> [u8; 32] {
-        let mut out = [0; 32];
-        let (halves, _) = out.as_chunks_mut::<16>();
-        for (half, number) in halves.iter_mut().zip([(self.0 >> 64) as u64, self.0 as u64]) {
-            *half = hex::digits_of(number);
-        }
-        out
+        self.0
     }
 }
 
@@ -99,7 +96,10 @@ impl RequestIds {
     pub(crate) fn next(&self) -> RequestId {
         let high = splitmix(&self.high);
         let low = splitmix(&self.low) | 1;
-        RequestId(u128::from(high) << 64 | u128::from(low))
+        let mut digits = [0; 32];
+        digits[..16].copy_from_slice(&hex::digits_of(high));
+        digits[16..].copy_from_slice(&hex::digits_of(low));
+        RequestId(digits)
     }
 }
 

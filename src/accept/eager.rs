@@ -22,14 +22,15 @@ pub(super) struct Begun<F: Future> {
     /// In a box, because a request is large and the library moves it.
     request: Pin<Box<F>>,
     /// The result of the first poll, until the library asks for it. The request was polled for the task that asks, so a
-    /// pending request wakes that task.
-    first: Option<Poll<F::Output>>,
+    /// pending request wakes that task. A response is in a box, because it is large and the library moves it; most requests
+    /// have none at once.
+    first: Option<Poll<Box<F::Output>>>,
 }
 
 impl<F: Future> Begun<F> {
     /// Polls a request once for the task that serves its connection.
     pub(super) fn new(mut request: Pin<Box<F>>, activity: &Activity) -> Self {
-        let first = activity.with_task(|cx| request.as_mut().poll(cx));
+        let first = activity.with_task(|cx| request.as_mut().poll(cx).map(Box::new));
         Self { request, first }
     }
 }
@@ -42,7 +43,7 @@ impl<F: Future> Future for Begun<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         match self.first.take() {
-            Some(first) => first,
+            Some(first) => first.map(|response| *response),
             None => self.request.as_mut().poll(cx),
         }
     }

@@ -158,10 +158,14 @@ pub(super) enum IdleState {
 
 impl Input {
     fn poll_fill(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
-        if self.buffer.capacity() - self.buffer.len() < self.ask {
+        // After a small answer, the rest of its space is enough for the next one: `reserve` moves the buffer back to the
+        // beginning of its memory, which costs more than a read of less.
+        let least = if self.ask == READ_MIN { READ_MIN / 2 } else { self.ask };
+        let mut space = self.buffer.capacity() - self.buffer.len();
+        if space < least {
             self.buffer.reserve(self.ask);
+            space = self.buffer.capacity() - self.buffer.len();
         }
-        let space = self.buffer.capacity() - self.buffer.len();
         let count = std::task::ready!(pin!(stream.read_buf(&mut self.buffer)).poll(cx))?;
         if count == space {
             self.ask = (2 * self.ask).min(READ_MAX);

@@ -341,7 +341,9 @@ fn take_whole(buffer: &mut BytesMut, framing: Framing) -> Option<Bytes> {
 
 fn response<B>(status: StatusCode, headers: HeaderMap, body: B) -> Response<B> {
     let mut response = Response::new(body);
-    (*response.status_mut(), *response.headers_mut()) = (status, headers);
+    *response.status_mut() = status;
+    // An empty map holds no memory, and dropping one takes 60 instructions.
+    std::mem::forget(std::mem::replace(response.headers_mut(), headers));
     response
 }
 

@@ -11,6 +11,7 @@ use crate::authenticate::{CookieNames, IdentityHeaders, Place, Source, Sources};
 use crate::authorize::Permit;
 use crate::clock::Now;
 use crate::denial::{Denial, Malformed};
+use crate::field_list::FieldNames;
 use crate::http1::{RequestFraming, write_fields, write_request_line};
 use crate::peer::{Caller, Relayed};
 use crate::request_id::{RequestId, trace_id_of};
@@ -95,7 +96,9 @@ impl Target {
                 join(rewritten.as_deref().unwrap_or(&head.path), query.as_deref())
             }
         };
-        let authority = match head.headers.get(header::HOST) {
+        // `Host` is the first field of nearly all requests, so this search is faster than a look-up.
+        let host = head.headers.iter().find(|(name, _)| *name == header::HOST);
+        let authority = match host.map(|(_, value)| value) {
             Some(as_sent) if head.authority_is(as_sent.as_bytes()) => Some(as_sent.clone()),
             Some(_) | None => head.authority().and_then(|authority| HeaderValue::from_str(&authority).ok()),
         };
@@ -169,7 +172,7 @@ pub(crate) fn head(
     let mut headers = std::mem::take(&mut parts.headers);
     let filter = prepare_client(&mut headers, parts.version, permit, context);
     let removed = Removed(strip::request(&mut headers, &filter));
-    let client = ClientFields::of(&headers, &filter, &target);
+    let client = ClientFields::of(&headers, FieldNames::of(&headers), &filter, &target);
     strip::remove_where(&mut headers, |name| client.is_replaced(&target, name));
     add_fields(&mut headers, &parts.method, &target, &client, permit, audience, context);
     (OutgoingHead { method: parts.method.clone(), path: target.path, headers }, removed)
@@ -197,8 +200,11 @@ pub(super) fn write(
 ) -> (WrittenHead, Removed) {
     let (method, mut headers) = (&parts.method, std::mem::take(&mut parts.headers));
     let filter = prepare_client(&mut headers, parts.version, permit, context);
-    strip::connection(&mut headers);
-    let client = ClientFields::of(&headers, &filter, target);
+    let names = FieldNames::of(&headers);
+    if names.may_include("connection") {
+        strip::connection(&mut headers);
+    }
+    let client = ClientFields::of(&headers, names, &filter, target);
     let mut bytes = Vec::with_capacity(HEAD_SIZE);
     write_request_line(&mut bytes, method, &target.path);
     let mut writer = HeadWriter::new(bytes);
@@ -210,19 +216,23 @@ pub(super) fn write(
     }
     let (mut forged, mut last) = (0, std::ptr::null());
     let mut bytes = std::mem::take(&mut writer.head);
-    write_fields(&mut bytes, &headers, framing, |name| match filter.verdict(name) {
-        Verdict::Keep if client.is_replaced(target, name) => false,
-        Verdict::Keep if is_handshake && name == header::SEC_WEBSOCKET_KEY => false,
-        Verdict::Keep => {
-            writer.assert_free(name);
-            true
+    write_fields(&mut bytes, &headers, framing, |name| {
+        if client.is_replaced(target, name) {
+            return false;
         }
-        Verdict::Drop => false,
-        Verdict::Forged => {
-            // A field with several values counts once.
-            forged += u64::from(!std::ptr::eq(last, name));
-            last = name;
-            false
+        match filter.verdict(name) {
+            Verdict::Keep if is_handshake && name == header::SEC_WEBSOCKET_KEY => false,
+            Verdict::Keep => {
+                writer.assert_free(name);
+                true
+            }
+            Verdict::Drop => false,
+            Verdict::Forged => {
+                // A field with several values counts once.
+                forged += u64::from(!std::ptr::eq(last, name));
+                last = name;
+                false
+            }
         }
     });
     headers.clear();
@@ -311,13 +321,12 @@ struct ClientFields {
 }
 
 impl ClientFields {
-    /// Looks at the fields that the filter keeps.
-    fn of(headers: &HeaderMap, filter: &Filter<'_>, target: &Target) -> Self {
+    /// Looks at the fields that the filter keeps. `names` are their names, and may be those of removed fields, too.
+    fn of(headers: &HeaderMap, names: FieldNames, filter: &Filter<'_>, target: &Target) -> Self {
         let is_extended = target.prefix.is_some() && filter.verdict(&X_FORWARDED_PREFIX) == Verdict::Keep;
         Self {
             prefix: is_extended.then(|| headers.get(X_FORWARDED_PREFIX).cloned()).flatten(),
-            // The length excludes nearly all names, and comparing it is faster than a look-up.
-            has_trace: headers.keys().any(|name| name.as_str().len() == 11 && *name == TRACEPARENT)
+            has_trace: names.may_include("traceparent")
                 && headers.get(TRACEPARENT).and_then(trace_id_of).is_some(),
         }
     }

@@ -9,6 +9,7 @@ use super::sharing::Sharing;
 use super::store::BucketStore;
 use super::tiers::Tiers;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
+use crate::counter::CoreValue;
 use crate::shared::Link;
 use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::StateInformationMiddleware;
@@ -77,7 +78,7 @@ pub struct Limit<C: Clock = MonotonicClock> {
     quota: Quota,
     counts: Arc<Counts<C>>,
     /// The value of `RateLimit-Policy`.
-    policy: HeaderValue,
+    policy: CoreValue,
     /// The fixed beginning of `RateLimit`: `"name";r=`.
     prefix: Box<[u8]>,
     /// Other limits for some values of a claim.
@@ -184,7 +185,9 @@ impl<C: Clock> Limit<C> {
                 displaced,
             }),
             quota,
-            policy: HeaderValue::from_maybe_shared(policy).expect("the name was reduced to visible ASCII"),
+            policy: CoreValue::new(
+                HeaderValue::from_maybe_shared(policy).expect("the name was reduced to visible ASCII"),
+            ),
             prefix: format!("\"{shown}\";r=").into_bytes().into_boxed_slice(),
             tiers: None,
             sharing: None,
@@ -295,7 +298,7 @@ impl<C: Clock> Limit<C> {
         std::iter::once(self).chain(tiers.map(|(_, limit)| limit))
     }
 
-    pub(super) fn policy(&self) -> &HeaderValue {
+    pub(super) fn policy(&self) -> &CoreValue {
         &self.policy
     }
 

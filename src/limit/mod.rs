@@ -16,6 +16,7 @@ pub use sharing::{FleetSecret, Sharing};
 pub use tiers::Tiers;
 
 use crate::authenticate::Principal;
+use crate::counter::CoreValue;
 use crate::denial::Denial;
 use crate::shared::Link;
 use bucket::{Charge, whole_seconds};
@@ -125,7 +126,7 @@ pub struct Standing<'l> {
 struct Tightest<'l> {
     name: &'l str,
     quota: Quota,
-    policy: &'l HeaderValue,
+    policy: &'l CoreValue,
     prefix: &'l [u8],
     remaining: u32,
     /// The seconds until one more request is available: parameter `t` in draft-ietf-httpapi-ratelimit-headers-10,
@@ -177,19 +178,18 @@ impl<'l> Standing<'l> {
         Some(format!("the limit {} has no request left: {}", tightest.name, bucket::describe(tightest.quota)))
     }
 
-    /// Sets `RateLimit-Policy` and `RateLimit` in the headers of a response, if a limit applied to the request.
-    pub fn write(&self, headers: &mut HeaderMap) {
+    /// Sets `RateLimit-Policy` and `RateLimit` in the headers of a response of this core, if a limit applied to the request.
+    pub fn write(&self, headers: &mut HeaderMap, core: usize) {
         let Some(tightest) = &self.tightest else { return };
-        headers.insert(RATELIMIT_POLICY, tightest.policy.clone());
+        headers.insert(RATELIMIT_POLICY, tightest.policy.of(core));
         let (mut remaining, mut next) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (remaining, next) = (remaining.format(tightest.remaining), next.format(tightest.next));
         // The vector has the exact capacity, so its conversion to a header value does not copy it.
-        let value = [
-            tightest.prefix,
-            remaining.format(tightest.remaining).as_bytes(),
-            b";t=",
-            next.format(tightest.next).as_bytes(),
-        ]
-        .concat();
+        let mut value = Vec::with_capacity(tightest.prefix.len() + remaining.len() + 3 + next.len());
+        value.extend_from_slice(tightest.prefix);
+        value.extend_from_slice(remaining.as_bytes());
+        value.extend_from_slice(b";t=");
+        value.extend_from_slice(next.as_bytes());
         let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(value));
         headers.insert(
             RATELIMIT,
@@ -224,7 +224,7 @@ mod tests {
         let mut standing = Standing::default();
         let verdict = admit(limits, &key, &mut standing);
         let mut headers = HeaderMap::new();
-        standing.write(&mut headers);
+        standing.write(&mut headers, 0);
         let field = |name| headers.get(name).map_or("", |v: &HeaderValue| v.to_str().unwrap()).to_owned();
         (verdict, field(RATELIMIT_POLICY), field(RATELIMIT))
     }

@@ -185,12 +185,32 @@ impl Connection {
 fn first_line(bytes: &[u8]) -> (&[u8], bool) {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let bytes = &bytes[start..];
-    // A loop without an exit compares sixteen bytes at once.
-    let has = |part: &[u8], wanted: u8| part.iter().fold(false, |found, byte| found | (*byte == wanted));
-    let (blocks, _) = bytes.as_chunks::<16>();
-    let before = 16 * blocks.iter().take_while(|block| !has(*block, b'\n')).count();
-    let end = bytes[before..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| before + end);
-    (&bytes[..end], has(&bytes[..end], b'#'))
+    let at = line_feed_or_fragment(bytes);
+    if bytes.get(at) != Some(&b'#') {
+        return (&bytes[..at], false);
+    }
+    let end = bytes[at..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end);
+    (&bytes[..end], true)
+}
+
+/// Returns the position of the first line feed or `#`, or the length. Compares eight bytes at once.
+fn line_feed_or_fragment(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // Sets the highest bit of the first byte that equals `wanted`, and none before it.
+    let first = |word: u64, wanted: u8| {
+        let zeros = word ^ (ONES * u64::from(wanted));
+        zeros.wrapping_sub(ONES) & !zeros & (ONES << 7)
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = first(word, b'\n') | first(word, b'#');
+        if found != 0 {
+            return 8 * number + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'#')).unwrap_or(rest.len());
+    8 * words.len() + end
 }
 
 /// Maximum number of bytes of a head's first line that are kept for the log.

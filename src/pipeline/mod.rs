@@ -107,10 +107,10 @@ pub(crate) async fn handle(
     if exchange.caller.scheme == Scheme::Https
         && let Some(hsts) = &policy.front.hsts
     {
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.of(worker.index()));
     }
     headers.insert(forward::X_REQUEST_ID, exchange.id_header);
-    progress.standing.write(headers);
+    progress.standing.write(headers, worker.index());
     closes |= connection.must_close() || progress.is_body_on_its_way();
     if let Some(tunnel) = response.body_mut().take_tunnel() {
         // Its own `Connection` names the upgrade.

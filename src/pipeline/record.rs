@@ -79,8 +79,10 @@ impl Record {
         connection.activity.begin_request();
         worker.counters().requests_in_progress.add(1);
         let logged = worker.settings().access != AccessLog::Off;
-        // The body of the response carries the record, which is too large to be moved there.
-        Box::new(Self {
+        // The body of the response carries the record, which is too large to be moved there. It is created in its box,
+        // because `Box::new` would copy it.
+        let uninitialized = Box::new_uninit();
+        let record = Self {
             worker: worker.clone(),
             policy: Some(policy),
             kept: None,
@@ -112,7 +114,8 @@ impl Record {
             broken: None,
             is_question: false,
             is_challenge: false,
-        })
+        };
+        Box::write(uninitialized, record)
     }
 
     /// Returns the trace id if it differs from the request id. The trace id is from the client's `traceparent`. Without

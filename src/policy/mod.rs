@@ -27,6 +27,7 @@ use crate::authority::{Authority, Compat, Endpoint, IssuerSettings};
 use crate::authorize::{Rule, ShadowMode};
 use crate::clock::Now;
 use crate::config::network::Cidr;
+use crate::counter::CoreValue;
 use crate::denial::Denial;
 use crate::forward::files::Files;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
@@ -44,8 +45,8 @@ use crate::route::{Head, KnownHost, Matcher, RouteTable};
 use crate::shared::{Link, SharedSettings};
 use crate::signals::{FileWriter, Receiver, Recorder, SignalKind};
 use crate::tls::{ClientRule, HostMap};
+use http::HeaderName;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 
 /// A compiled policy. Clones are cheap, because they share their parts.
@@ -232,7 +233,7 @@ pub struct Front {
     /// Additional `Host` values that the admin listener accepts.
     pub admin_hosts: Box<[Box<str>]>,
     /// The value of `Strict-Transport-Security`. `None` if it is not sent.
-    pub hsts: Option<HeaderValue>,
+    pub(crate) hsts: Option<CoreValue>,
     /// Whether upstreams receive the verified token in `Authorization`.
     pub forward_token: bool,
     /// Identity headers of other products. They are forwarded if a trusted proxy sends them.

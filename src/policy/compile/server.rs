@@ -5,6 +5,7 @@ use super::{Faults, acme, certificates, private};
 use crate::config::file::{self, File};
 use crate::config::network::Cidr;
 use crate::config::values::TlsVersion;
+use crate::counter::CoreValue;
 use crate::forward::foreign::{self, Kind};
 use crate::forward::{BodyBounds, X_REQUEST_ID};
 use crate::journal::{Level, Style};
@@ -41,7 +42,7 @@ pub(super) fn front(file: &File, tls: &TlsSettings, faults: &mut Faults<'_>) -> 
     let hsts = match hsts.as_str() {
         "" => None,
         text => match HeaderValue::from_str(text) {
-            Ok(value) => Some(value),
+            Ok(value) => Some(CoreValue::new(value)),
             Err(_) => {
                 faults.fault(
                     "bad_value",
