@@ -18,7 +18,7 @@ use crate::denial::Denial;
 use crate::route::Head;
 use crate::route::path::decoded;
 use bytes::Bytes;
-use disk::{DiskFault, OneFile};
+use disk::{DiskFault, OneFile, PIECE};
 use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
@@ -281,7 +281,9 @@ async fn serve(
     *request.headers_mut() = fields;
     // RFC 9110 section 14.2 allows a server to ignore ranges. Many small ranges would cost more than the file. The path
     // of the request is `/`, so `path` only determines the media type.
-    let mut service = ServeDir::with_backend(path, file.clone()).ignore_multi_range_requests(true);
+    let mut service = ServeDir::with_backend(path, file.clone())
+        .ignore_multi_range_requests(true)
+        .with_buf_chunk_size(PIECE);
     let response = service.try_call(request).await.map_err(FileFault::of)?;
     Ok(FileBody::of(response, method))
 }

@@ -21,6 +21,7 @@ use crate::policy::{Handler, Policy, Question, Route};
 use crate::route::{Fields, HostPattern, lenient};
 use http::header::HOST;
 use http::{HeaderValue, Method};
+use inverse::Inverse;
 use std::collections::{HashMap, HashSet};
 use variants::SpellingKind;
 
@@ -53,7 +54,7 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         examiner: Examiner::new(policy),
         now: Now::read(),
         fields: policy.table.iter().map(|(matcher, _)| &matcher.fields).collect(),
-        rewrites: rewrites(policy),
+        ways: rewrites(policy).into_iter().map(Way::of).collect(),
         callers: HashMap::new(),
         known: HashSet::new(),
         found: Vec::new(),
@@ -103,12 +104,25 @@ fn pattern_of(rewrite: &Rewrite) -> Option<(&str, String)> {
     rewrite.pattern.as_ref().map(|pattern| (pattern.expression(), pattern.to_string()))
 }
 
-/// Returns paths that a route with this rewrite sends as `sent`. `None` stands for a route that rewrites nothing.
-fn sources(rewrite: Option<&Rewrite>, sent: &str) -> Vec<String> {
-    match rewrite {
-        None => vec![sent.to_owned()],
-        Some(Rewrite { pattern: Some(pattern), .. }) => inverse::sources(pattern, sent),
-        Some(rewrite) => rewrite.source(sent).into_iter().collect(),
+/// A rewrite of a path. `None` stands for routes that rewrite nothing.
+struct Way<'p> {
+    rewrite: Option<&'p Rewrite>,
+    inverse: Option<Inverse>,
+}
+
+impl<'p> Way<'p> {
+    fn of(rewrite: Option<&'p Rewrite>) -> Self {
+        let pattern = rewrite.and_then(|rewrite| rewrite.pattern.as_ref());
+        Self { rewrite, inverse: pattern.and_then(Inverse::of) }
+    }
+
+    /// Returns paths that a route with this rewrite sends as `sent`.
+    fn sources(&self, sent: &str) -> Vec<String> {
+        match (self.rewrite, &self.inverse) {
+            (None, _) => vec![sent.to_owned()],
+            (Some(Rewrite { pattern: Some(pattern), .. }), Some(inverse)) => inverse.sources(pattern, sent),
+            (Some(rewrite), _) => rewrite.source(sent).into_iter().collect(),
+        }
     }
 }
 
@@ -133,8 +147,8 @@ struct Attack<'p> {
     now: Now,
     /// The header fields by which routes are chosen.
     fields: HashSet<&'p Fields>,
-    /// The rewrites of all routes. `None` stands for routes that rewrite nothing. Empty if no route rewrites.
-    rewrites: Vec<Option<&'p Rewrite>>,
+    /// The rewrites of all routes, and the absence of one. Empty if no route rewrites.
+    ways: Vec<Way<'p>>,
     /// The callers to try, by the index of the route.
     callers: HashMap<usize, Vec<Caller>>,
     known: HashSet<(usize, SpellingKind)>,
@@ -207,12 +221,11 @@ impl<'p> Attack<'p> {
             self.try_methods(&mut request, SpellingKind::OtherHeader, &mut odd, methods);
         }
         odd.parts.headers = request.plain.parts.headers.clone();
-        for rewrite in self.rewrites.clone() {
-            for source in sources(rewrite, &request.sent).into_iter().filter(|source| *source != path) {
-                let Ok(uri) = source.parse() else { continue };
-                odd.parts.uri = uri;
-                self.try_methods(&mut request, SpellingKind::Rewritten, &mut odd, methods);
-            }
+        let sources: Vec<String> = self.ways.iter().flat_map(|way| way.sources(&request.sent)).collect();
+        for source in sources.into_iter().filter(|source| *source != path) {
+            let Ok(uri) = source.parse() else { continue };
+            odd.parts.uri = uri;
+            self.try_methods(&mut request, SpellingKind::Rewritten, &mut odd, methods);
         }
         odd.parts.uri = request.plain.parts.uri.clone();
         for method in methods.iter().take(if matcher.methods.is_any() { 1 } else { methods.len() }) {

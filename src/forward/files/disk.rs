@@ -21,8 +21,8 @@ use tower_http::services::fs::{self as library, Backend};
 const TASKS_MAX: usize = 64;
 /// The maximum wait for a free thread, and then for the file system.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
-/// The number of bytes that are read at once, as in the library.
-const PIECE: u64 = 64 * 1024;
+/// The number of bytes that are read at once. A client that does not read keeps a few pieces in memory.
+pub(super) const PIECE: usize = 32 * 1024;
 
 /// The threads of one core that read files.
 #[derive(Clone, Debug)]
@@ -159,7 +159,7 @@ impl AsyncRead for Reader {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let left = this.source.len().saturating_sub(this.position);
-        let length = usize::try_from(left.min(PIECE)).unwrap_or_default().min(buffer.remaining());
+        let length = usize::try_from(left).unwrap_or(PIECE).min(PIECE).min(buffer.remaining());
         if length == 0 {
             return Poll::Ready(Ok(()));
         }

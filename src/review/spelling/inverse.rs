@@ -14,12 +14,46 @@ const LETTERS: &str = "a1-_.~A0bB9xX!$&'()*+,=:@% /";
 /// The maximum number of copies of a part that an expression requires.
 const COPIES_MAX: usize = 100;
 
-/// Returns paths that the pattern turns into `sent`, one for each alternative of the expression that has one.
-pub(super) fn sources(pattern: &Pattern, sent: &str) -> Vec<String> {
-    let Some(nodes) = parse(pattern.expression()) else { return Vec::new() };
-    let Some(values) = values(pattern, &nodes, sent) else { return Vec::new() };
-    let spelled = nodes.iter().filter_map(|alternative| spell(alternative, &values));
-    spelled.filter(|path| pattern.path(path).is_ok_and(|path| path == sent)).collect()
+/// A pattern that is prepared for the search. Its regular expressions are compiled once.
+#[derive(Debug)]
+pub(super) struct Inverse {
+    alternatives: Vec<Vec<Node>>,
+    /// The template as an expression, in which the groups of the pattern are the groups.
+    template: Regex,
+    /// The number of the pattern's group at each group of the template.
+    numbers: Vec<usize>,
+}
+
+impl Inverse {
+    /// Returns `None` for an expression that is not understood.
+    pub(super) fn of(pattern: &Pattern) -> Option<Self> {
+        let alternatives = parse(pattern.expression())?;
+        let (template, numbers) = template(pattern, &alternatives)?;
+        Some(Self { alternatives, template, numbers })
+    }
+
+    /// Returns paths that the pattern turns into `sent`, one for each alternative of the expression that has one.
+    pub(super) fn sources(&self, pattern: &Pattern, sent: &str) -> Vec<String> {
+        let Some(values) = self.values(sent) else { return Vec::new() };
+        let spelled = self.alternatives.iter().filter_map(|alternative| spell(alternative, &values));
+        spelled.filter(|path| pattern.path(path).is_ok_and(|path| path == sent)).collect()
+    }
+
+    /// Returns the value of each group of the template, by the number of the group.
+    fn values(&self, sent: &str) -> Option<Vec<(usize, String)>> {
+        let found = self.template.captures(sent.as_bytes())?;
+        let mut values: Vec<(usize, String)> = Vec::new();
+        for (place, number) in self.numbers.iter().enumerate() {
+            let value = found.name(&format!("v{}", place + 1)).map(|value| value.as_bytes());
+            let value = std::str::from_utf8(value.unwrap_or_default()).ok()?.to_owned();
+            match values.iter().find(|(known, _)| known == number) {
+                Some((_, known)) if *known != value => return None,
+                Some(_) => {}
+                None => values.push((*number, value)),
+            }
+        }
+        Some(values)
+    }
 }
 
 /// A part of an expression, and how many times it is needed.
@@ -31,9 +65,8 @@ struct Node {
 
 #[derive(Debug)]
 enum Atom {
+    /// A literal, or a character that stands for its class.
     Literal(char),
-    /// The text of an expression for one character.
-    Class(String),
     /// The number of a group, if it captures, its text, and its alternatives.
     Group(Option<usize>, String, Vec<Vec<Node>>),
     /// An anchor, or a group that only sets flags.
@@ -75,13 +108,13 @@ impl Parser<'_> {
     fn atom(&mut self) -> Option<Atom> {
         Some(match self.chars.next()? {
             '^' | '$' => Atom::Nothing,
-            '.' => Atom::Class(".".to_owned()),
+            '.' => of_class(".")?,
             '(' => self.group()?,
-            '[' => Atom::Class(self.class()?),
+            '[' => of_class(&self.class()?)?,
             '\\' => match self.chars.next()? {
                 'A' | 'z' | 'b' | 'B' => Atom::Nothing,
                 letter if letter.is_ascii_alphanumeric() => match letter {
-                    'd' | 'D' | 'w' | 'W' | 's' | 'S' => Atom::Class(format!("\\{letter}")),
+                    'd' | 'D' | 'w' | 'W' | 's' | 'S' => of_class(&format!("\\{letter}"))?,
                     _ => return None,
                 },
                 literal => Atom::Literal(literal),
@@ -157,8 +190,15 @@ impl Parser<'_> {
     }
 }
 
-/// Returns the value of each group of the template, by the number of the group.
-fn values(pattern: &Pattern, nodes: &[Vec<Node>], sent: &str) -> Option<Vec<(usize, String)>> {
+/// Returns a character that stands for a class.
+fn of_class(class: &str) -> Option<Atom> {
+    let class = Regex::new(&format!("^(?:{class})$")).ok()?;
+    let is_in = |letter: &char| class.is_match(letter.to_string().as_bytes());
+    LETTERS.chars().find(is_in).map(Atom::Literal)
+}
+
+/// Returns the template as an expression, and the numbers of the pattern's groups in it.
+fn template(pattern: &Pattern, nodes: &[Vec<Node>]) -> Option<(Regex, Vec<usize>)> {
     let mut texts = Vec::new();
     collect(nodes, &mut texts);
     let mut numbers = Vec::new();
@@ -168,25 +208,13 @@ fn values(pattern: &Pattern, nodes: &[Vec<Node>], sent: &str) -> Option<Vec<(usi
             Part::Literal(literal) => expression.push_str(&regex::escape(literal)),
             Part::Group(number) => {
                 let (_, text) = texts.iter().find(|(known, _)| known == number)?;
-                numbers.push(number);
+                numbers.push(*number);
                 expression.push_str(&format!("(?<v{}>{text})?", numbers.len()));
             }
         }
     }
     expression.push('$');
-    let template = Regex::new(&without_names(&expression)).ok()?;
-    let found = template.captures(sent.as_bytes())?;
-    let mut values: Vec<(usize, String)> = Vec::new();
-    for (place, number) in numbers.iter().enumerate() {
-        let value = found.name(&format!("v{}", place + 1)).map(|value| value.as_bytes()).unwrap_or_default();
-        let value = std::str::from_utf8(value).ok()?.to_owned();
-        match values.iter().find(|(known, _)| known == *number) {
-            Some((_, known)) if *known != value => return None,
-            Some(_) => {}
-            None => values.push((**number, value)),
-        }
-    }
-    Some(values)
+    Some((Regex::new(&without_names(&expression)).ok()?, numbers))
 }
 
 /// Collects the texts of capturing groups.
@@ -228,11 +256,6 @@ fn spell(nodes: &[Node], values: &[(usize, String)]) -> Option<String> {
         let text = match &node.atom {
             Atom::Nothing => String::new(),
             Atom::Literal(literal) => literal.to_string(),
-            Atom::Class(text) => {
-                let class = Regex::new(&format!("^(?:{text})$")).ok()?;
-                let is_in = |letter: &char| class.is_match(letter.to_string().as_bytes());
-                LETTERS.chars().find(is_in)?.to_string()
-            }
             Atom::Group(number, _, inner) => {
                 let value = values.iter().find(|(known, _)| Some(*known) == *number);
                 match value {
@@ -255,7 +278,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn found(pattern: &str, template: &str, sent: &str) -> Vec<String> {
-        sources(&Pattern::parse(pattern, template).unwrap(), sent)
+        let pattern = Pattern::parse(pattern, template).unwrap();
+        Inverse::of(&pattern).map(|inverse| inverse.sources(&pattern, sent)).unwrap_or_default()
     }
 
     #[test]
@@ -294,7 +318,8 @@ mod tests {
             sent in "/[a-c/]{0,8}",
         ) {
             let Ok(pattern) = Pattern::parse(&pattern, &template) else { return Ok(()) };
-            for path in sources(&pattern, &sent) {
+            let inverse = Inverse::of(&pattern);
+            for path in inverse.map(|inverse| inverse.sources(&pattern, &sent)).unwrap_or_default() {
                 prop_assert_eq!(pattern.path(&path).unwrap(), sent.as_str());
             }
         }
