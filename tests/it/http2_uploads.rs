@@ -293,7 +293,8 @@ fn flood(stream: &mut TcpStream, frame: &[u8]) {
 
 #[test]
 fn floods_from_a_server_are_failures_that_cost_bounded_memory() {
-    let floods: [(&str, fn(&mut TcpStream)); 5] = [
+    type Flood = fn(&mut TcpStream);
+    let floods: [(&str, Flood); 5] = [
         // `:status: 103` as a literal with the name of HPACK's static entry 8.
         ("interim answers", |stream| flood(stream, &frame(1, 4, 1, &[8, 3, b'1', b'0', b'3']))),
         ("interim answers that continue", |stream| flood(stream, &frame(1, 4, 1, &[8, 3, b'1', b'0', b'0']))),

@@ -66,8 +66,11 @@ end
 return {granted, math.ceil(arrival - now), evicted}
 ";
 
+/// The text of an argument, made from the facts of a call.
+type Render<Facts> = fn(&Facts) -> String;
+
 /// The arguments of [`ORDER`] in their order: the name of each in the script, and its value.
-const ORDER_ARGUMENTS: [(&str, fn(&Call) -> String); 7] = [
+const ORDER_ARGUMENTS: [(&str, Render<Call>); 7] = [
     ("field", |call| call.field.clone()),
     ("interval", |call| micros(call.terms.interval)),
     ("burst", |call| call.terms.burst.to_string()),
@@ -94,6 +97,7 @@ return redis.call('ZCARD', KEYS[1])
 ";
 
 /// The arguments of [`JOIN`] in their order, as for [`ORDER_ARGUMENTS`].
+#[expect(clippy::type_complexity, reason = "a function of any lifetime has no shorter name")]
 const JOIN_ARGUMENTS: [(&str, fn(&Sign<'_>) -> String); 2] = [
     ("gateway", |sign| sign.gateway.to_owned()),
     // The time in milliseconds after which a gateway has left.

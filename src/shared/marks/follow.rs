@@ -188,7 +188,8 @@ async fn read_to_end(line: Line<'_>, key: &str, mut last: String, seen: &mut See
         if is_end {
             return Ok(last);
         }
-        // A server can send full pages without end.
+        // A server can send full pages without end, and the marks are unknown meanwhile.
+        judge(line.link);
         if line.is_outdated() {
             return Err("the policy names another server".to_owned());
         }
