@@ -290,8 +290,9 @@ fn a_drain_closes_parked_connections_and_serves_a_request_in_transit() {
     let begun = Instant::now();
     gateway.signal("TERM");
     for connection in &mut used {
+        // The request can precede the signal at the worker, and then its answer does not announce the close.
         connection.send(Request::get("/in-transit").bytes());
-        assert_eq!(connection.answer().is(200).header("connection"), Some("close"));
+        connection.answer().is(200);
         connection.is_closed();
     }
     for connection in &mut idle {
