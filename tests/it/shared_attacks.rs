@@ -6,8 +6,9 @@ use crate::kit::{Portcullis, Request, eventually};
 use crate::shared::{call, policy, revoke};
 use std::io::Write;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 const STREAM: &str = "portcullis:marks:stream";
 
@@ -131,4 +132,68 @@ fn a_server_with_wrong_answers_takes_no_memory_and_stops_no_task() {
     eventually("the mark is sent", || redis.marks() >= 1);
     eventually("the limits are up", || gateway.metric("portcullis_shared_limits_up") == Some(1));
     eventually("the gateway is ready", || call(gateway.http(), "eve").status == 200);
+}
+
+#[test]
+fn a_stream_without_end_keeps_no_gateway_from_the_next_server() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let server = FalseRedis::start({
+        let sent = sent.clone();
+        move |words: &[String]| match words[0].as_str() {
+            "PING" => b"+PONG\r\n".to_vec(),
+            "ROLE" => b"*1\r\n+master\r\n".to_vec(),
+            "XRANGE" => {
+                let first = sent.fetch_add(1000, Ordering::Relaxed) + 1;
+                let entry = |id: usize| format!("*2\r\n+{id}-0\r\n*2\r\n+mark\r\n+x\r\n");
+                ["*1000\r\n".to_owned()]
+                    .into_iter()
+                    .chain((first..first + 1000).map(entry))
+                    .collect::<String>()
+                    .into()
+            }
+            _ => b"-ERR no\r\n".to_vec(),
+        }
+    });
+    // A start would wait for the marks.
+    let redis = Redis::start();
+    let gateway = Portcullis::with(&policy(redis.url(), "")).start();
+    reload(&gateway, &policy(server.url(), ""));
+    eventually("many pages were sent", || sent.load(Ordering::Relaxed) > 20_000);
+    eventually("the marks are unknown", || call(gateway.http(), "ada").status == 503);
+    reload(&gateway, &policy(redis.url(), ""));
+    eventually("the gateway knows the marks", || call(gateway.http(), "ada").status == 200);
+}
+
+/// A node of a cluster that redirects each command to itself.
+#[test]
+fn a_cluster_that_redirects_without_end_gets_few_commands() {
+    let (commands, port) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::<String>::new()));
+    let server = FalseRedis::start({
+        let (commands, port) = (commands.clone(), port.clone());
+        move |words: &[String]| {
+            let port = port.get().map_or("1", String::as_str);
+            let place = format!("$9\r\n127.0.0.1\r\n:{port}\r\n");
+            match (words[0].as_str(), commands.load(Ordering::Relaxed) % 2) {
+                ("PING", _) => b"+PONG\r\n".to_vec(),
+                ("CLUSTER", _) => format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n{place}").into_bytes(),
+                (_, kind) => {
+                    commands.fetch_add(1, Ordering::Relaxed);
+                    let word = if kind == 0 { "MOVED" } else { "ASK" };
+                    format!("-{word} 1 127.0.0.1:{port}\r\n").into_bytes()
+                }
+            }
+        }
+    });
+    port.set(server.url().rsplit_once(':').unwrap().1.to_owned()).unwrap();
+    let text = policy(server.url(), "")
+        .replace(&format!("url = \"{}\"", server.url()), &format!("cluster = [\"{}\"]", server.url()));
+    let redis = Redis::start();
+    let gateway = Portcullis::with(&policy(redis.url(), "")).start();
+    reload(&gateway, &text);
+    let began = Instant::now();
+    eventually("commands are redirected", || commands.load(Ordering::Relaxed) > 20);
+    eventually("a second is over", || began.elapsed() > Duration::from_secs(1));
+    let rate = commands.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+    assert!(rate < 1_000.0, "{rate} commands a second");
+    eventually("the marks are unknown", || call(gateway.http(), "ada").status == 503);
 }
