@@ -81,7 +81,7 @@ impl Health {
         self.lost().is_none()
     }
 
-    /// Returns the reason of the outage; `None` if there is none.
+    /// Returns the reason of the outage, or `None` if the server answered when it was last used.
     pub(crate) fn lost_by(&self) -> Option<&'static str> {
         self.lost().as_ref().map(|lost| lost.reason)
     }

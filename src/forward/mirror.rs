@@ -61,7 +61,7 @@ impl Copied {
         Self { pools, upstream, outcome: Outcome::Failed, has_place: false }
     }
 
-    /// Takes a place for a copy that can be sent. Returns false and drops the copy if there is none.
+    /// Takes a place for a copy that can be sent. If no place is free, drops the copy and returns false.
     fn take_place(&mut self) -> bool {
         let count = self.pools.mirrored.get();
         self.has_place = count < IN_FLIGHT_MAX;
