@@ -80,19 +80,6 @@ roles       = ["clerk"]
 rate_limits = ["callers"]
 """
 SECRET = "0123456789abcdef0123456789abcdef"
-# Sends the tokens of a file in turn.
-IN_TURN = """
-local requests, at = {}, 0
-function init(args)
-    for token in io.lines(args[1]) do
-        requests[#requests + 1] = wrk.format("GET", nil, { Authorization = "Bearer " .. token })
-    end
-end
-function request()
-    at = at % #requests + 1
-    return requests[at]
-end
-"""
 NGINX = """
 daemon off; pid nginx.pid; error_log stderr error; worker_processes 1;
 events {{ worker_connections 4096; }}
@@ -150,9 +137,9 @@ def counted(make, token, count, shared, folder, server):
     if token:
         command = ["h2load", "--h1", f"-c{CLIENTS}", f"-n{count}", "-H", f"Authorization: Bearer {token}", url]
     else:
-        (folder / "in-turn.lua").write_text(IN_TURN)
+        in_turn = ROOT / "benches/compare/tokens.lua"
         (folder / "tokens").write_text("\n".join(token_of(f"caller-{number}") for number in range(KEYS)))
-        command = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{SECONDS_OF_KEYS}s", "-s", folder / "in-turn.lua", url, "--", folder / "tokens"]
+        command = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{SECONDS_OF_KEYS}s", "-s", in_turn, url, "--", folder / "tokens"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if (f"{count} 2xx" not in text) if token else ("Non-2xx" in text):
         raise SystemExit(f"not all answers are 200:\n{text}")

@@ -220,9 +220,15 @@ fn a_scheme_states_the_cost_of_its_hash() {
     }
 }
 
+/// Starts a pool with more patience than a gateway has. The other tests leave its threads, which have the lowest priority,
+/// little of the processor.
+fn patient(threads: usize, queue: usize) -> Hashers {
+    Hashers { patience: Duration::from_secs(300), ..Hashers::start(threads, queue) }
+}
+
 #[test]
 fn the_pool_verifies_and_hashes() {
-    let hashers = Hashers::start(2, 8);
+    let hashers = patient(2, 8);
     let none: Arc<[String]> = Arc::from([]);
     block_on(async {
         let hash = hashers.hash(text(PASSWORD)).await.unwrap();
@@ -248,7 +254,7 @@ fn held(hashers: &Hashers) -> mpsc::Sender<()> {
 
 #[test]
 fn a_full_queue_is_busy_at_once_and_serves_again_when_it_is_not() {
-    let hashers = Hashers::start(1, 2);
+    let hashers = patient(1, 2);
     let release = held(&hashers);
     block_on(async {
         let first = hashers.hash(text(PASSWORD));
@@ -281,7 +287,7 @@ fn a_password_that_waits_for_too_long_reports_slow_hashing() {
 
 #[test]
 fn a_verification_that_nobody_awaits_is_skipped() {
-    let hashers = Hashers::start(1, 8);
+    let hashers = patient(1, 8);
     let release = held(&hashers);
     block_on(async {
         // If these expensive checks ran, the test would exceed its time limit.
@@ -299,14 +305,14 @@ fn a_verification_that_nobody_awaits_is_skipped() {
 
 #[test]
 fn a_fault_in_one_job_does_not_end_the_pool() {
-    let hashers = Hashers::start(1, 8);
+    let hashers = patient(1, 8);
     hashers.jobs.send(Job::Run(Box::new(|| panic!("a fault in a hash")))).unwrap();
     block_on(async { assert!(hashers.hash(text(PASSWORD)).await.is_ok()) });
 }
 
 #[test]
 fn the_threads_have_the_lowest_priority_and_the_caller_keeps_its_own() {
-    let hashers = Hashers::start(1, 8);
+    let hashers = patient(1, 8);
     let (send, read) = mpsc::channel();
     let tell = move || {
         let _ = send.send(rustix::process::getpriority_process(None));

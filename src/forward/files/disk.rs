@@ -120,8 +120,8 @@ impl Backend for OneFile {
 
 type Reading = Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + Send + Sync>>;
 
-/// Reads the bytes that the file had when it was opened. A file that shrinks meanwhile causes an error, and what a file
-/// grows is not read, because the answer states the length.
+/// Reads the bytes that the file had when it was opened. A file that shrinks meanwhile causes an error. Bytes that are
+/// appended meanwhile are not read, because the answer states the length.
 pub(super) struct Reader {
     source: OneFile,
     position: u64,
