@@ -3,6 +3,9 @@
 //! `cargo bench --bench floods [NAME...]` takes three minutes. It starts the release binary with one worker per core. It
 //! sends requests at a fixed rate, and as many requests of a flood as the gateway answers. Latency is measured from the
 //! time when a request was due, so a stall counts for all requests that it delays.
+//!
+//! The clients of the flood have the lowest priority (nice 19). On another machine, they would not take the processor
+//! from the gateway and from the clients whose latency is measured.
 #![allow(
     missing_docs,
     clippy::print_stdout,
@@ -240,6 +243,8 @@ fn round(address: SocketAddr, token: &str, flood: &Flood) -> Figures {
         for client in 0..CLIENTS {
             let (stop, count) = (&stop, &count);
             scope.spawn(move || {
+                // Of this thread alone.
+                rustix::process::setpriority_process(None, 19).expect("a lower priority");
                 let request = (flood.request)(client);
                 let mut stream = None;
                 while !stop.load(Ordering::Relaxed) {

@@ -102,7 +102,7 @@
 //!   events.
 //! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificates, and
 //!   verifies those of clients.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`memory`], [`health`], `counter`, `timestamp`, `request_id`,
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`turns`], [`memory`], [`health`], `counter`, `timestamp`, `request_id`,
 //!   `field_list`, `hex` and `state_dir` are at the bottom of the order.
 //!
 //! # Terms
@@ -164,3 +164,4 @@ pub mod peer;
 pub(crate) mod request_id;
 pub(crate) mod state_dir;
 pub(crate) mod timestamp;
+pub mod turns;

@@ -14,6 +14,7 @@ use crate::peer::{CoarseMillis, Connection};
 use crate::policy::{LivePolicy, PinnedPolicy};
 use crate::request_id::RequestIds;
 use crate::tls::Certificates;
+use crate::turns::Turns;
 use crate::worker_settings::WorkerSettings;
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
@@ -53,6 +54,7 @@ pub(crate) struct Worker {
     settings: WorkerSettings,
     policy: RefCell<crate::policy::Pinned>,
     tokens: RefCell<TokenCache>,
+    turns: Turns,
     pools: Rc<Pools>,
     disk: DiskTasks,
     /// The memory of the encoders of compressed answers, in bytes.
@@ -87,6 +89,7 @@ impl Worker {
             settings,
             policy: RefCell::new(shared.policy.pin()),
             tokens: RefCell::new(TokenCache::bounded(TOKENS, TOKEN_BYTES)),
+            turns: Turns::default(),
             pools: Rc::new(Pools::new(index, shared.journal.clone(), settings.body_timeout)),
             disk: DiskTasks::default(),
             encoder_memory: Cell::new(0),
@@ -121,6 +124,11 @@ impl Worker {
     /// Borrows the cache of verified tokens. Do not hold the borrow across an `await`.
     pub(crate) fn tokens(&self) -> RefMut<'_, TokenCache> {
         self.tokens.borrow_mut()
+    }
+
+    /// Returns the turns in which requests check signatures.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     pub(crate) fn pools(&self) -> &Rc<Pools> {

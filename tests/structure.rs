@@ -64,6 +64,7 @@ const MODULES: &[&str] = &[
     "field_list",
     "hex",
     "clock",
+    "turns",
     "memory",
     "lib",
 ];

@@ -12,6 +12,7 @@ use crate::peer::streams::Pace;
 use crate::peer::{CoarseMillis, Connection, CoreState, coarse_millis};
 use crate::pipeline::unreadable;
 use crate::route::HeadBounds;
+use crate::turns::Turns;
 use crate::worker::Worker;
 use crate::worker_settings::WorkerSettings;
 use hyper::server::conn::{http1, http2};
@@ -42,6 +43,7 @@ pub(super) struct Core {
     /// The state that connections read.
     pub(super) state: Rc<CoreState>,
     http1: http1::Builder,
+    handshakes: Turns,
     connections: RefCell<Vec<Weak<Connection>>>,
     open: Cell<usize>,
     parks: Parks,
@@ -60,6 +62,7 @@ impl Core {
             worker: Rc::new(worker),
             state: Rc::new(CoreState::new(settings.body_timeout)),
             http1: http1_settings(&settings),
+            handshakes: Turns::default(),
             connections: RefCell::new(Vec::new()),
             open: Cell::new(0),
             parks: Parks::default(),
@@ -75,6 +78,11 @@ impl Core {
     /// Returns the settings for HTTP/1.1 connections.
     pub(super) fn http1(&self) -> &http1::Builder {
         &self.http1
+    }
+
+    /// Returns the turns in which TLS handshakes sign.
+    pub(super) fn handshakes(&self) -> &Turns {
+        &self.handshakes
     }
 
     /// Returns the settings for an HTTP/2 connection whose streams run on `executor`.

@@ -58,6 +58,7 @@ async fn negotiate(
     }
     let selected = certificates.select(&hello);
     let host = hello.server_name().map(str::to_owned);
+    core.handshakes().take().await;
     let stream = start.into_stream(selected.config.clone()).await.map_err(|error| match host {
         Some(host) if selected.has_certificate => {
             (classify(&error), format!("{error}; the client asked for {host}"))

@@ -130,6 +130,9 @@ async fn run(
         listeners.push(tokio::task::spawn_local(accepting));
     }
     tokio::task::spawn_local(core.clone().sweep());
+    for turns in [core.worker.turns(), core.handshakes()] {
+        tokio::task::spawn_local(turns.clone().keep());
+    }
     // `wait_for` fails if the sender was dropped. No drain can be requested any more, so the core drains now.
     let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
     core.begin_closing();

@@ -32,16 +32,22 @@ impl Hasher for FirstBytes {
 }
 
 /// The memory of an entry without its principal, in bytes: the entry itself and its slot in the table.
-const ENTRY_BYTES: usize = size_of::<Entry>() + 64;
+const ENTRY_BYTES: usize = size_of::<Entry>() + 72;
 /// The number of entries that one call of [`TokenCache::weigh`] measures.
 const WEIGHED: usize = 512;
+
+/// The place of a token in the table of all tokens. A look-up reads the slot and the principal, and no entry.
+#[derive(Debug)]
+struct Slot {
+    principal: Rc<Principal>,
+    /// The index of the entry.
+    place: usize,
+}
 
 #[derive(Debug)]
 struct Entry {
     digest: Digest,
     principal: Rc<Principal>,
-    /// Whether the entry was looked up since the CLOCK hand last passed it.
-    used: bool,
     /// The size of the entry in bytes, without the principal's proofs.
     bytes: usize,
     /// The size of the principal's proofs in bytes, as last measured.
@@ -52,7 +58,7 @@ struct Entry {
 /// used recently. The CLOCK algorithm evicts one entry at a time, without a sweep that would delay requests.
 #[derive(Debug)]
 pub struct TokenCache {
-    places: HashMap<Digest, usize, BuildHasherDefault<FirstBytes>>,
+    slots: HashMap<Digest, Slot, BuildHasherDefault<FirstBytes>>,
     entries: Vec<Entry>,
     capacity: usize,
     bytes_max: usize,
@@ -103,7 +109,7 @@ impl TokenCache {
     /// Creates a cache for `capacity` tokens (at least one) whose entries together take at most `bytes_max` bytes.
     pub fn bounded(capacity: usize, bytes_max: usize) -> Self {
         Self {
-            places: HashMap::default(),
+            slots: HashMap::default(),
             entries: Vec::new(),
             capacity: capacity.max(1),
             bytes_max,
@@ -120,19 +126,18 @@ impl TokenCache {
     /// Returns the principal of a token if the token was verified in the same trust epoch and is valid now.
     pub fn get(&mut self, digest: &Digest, epoch: u64, now: Now) -> Option<Rc<Principal>> {
         if self.epoch != epoch {
-            self.places.clear();
+            self.slots.clear();
             self.entries.clear();
             (self.bytes, self.hand, self.scale) = (0, 0, 0);
             self.epoch = epoch;
         }
-        let found = self.places.get(digest).map(|place| &mut self.entries[*place]);
-        match found {
+        match self.slots.get(digest) {
             // An expired token counts as a miss: the caller verifies it again, which yields the reason for the refusal.
             // The expired entry remains until it is evicted.
-            Some(entry) if (entry.principal.not_before..entry.principal.expires).contains(&now.unix) => {
-                entry.used = true;
+            Some(Slot { principal, .. }) if (principal.not_before..principal.expires).contains(&now.unix) => {
+                principal.is_used.set(true);
                 self.hits += 1;
-                Some(entry.principal.clone())
+                Some(principal.clone())
             }
             Some(_) | None => {
                 self.misses += 1;
@@ -144,7 +149,7 @@ impl TokenCache {
     /// Inserts a token that was verified in the trust epoch of the last [`TokenCache::get`]. A token whose entry alone
     /// exceeds the bound in bytes is not inserted.
     pub fn insert(&mut self, digest: Digest, principal: Rc<Principal>) {
-        if let Some(place) = self.places.get(&digest).copied() {
+        if let Some(place) = self.slots.get(&digest).map(|slot| slot.place) {
             self.remove(place);
         }
         let bytes = ENTRY_BYTES + principal.bytes();
@@ -155,8 +160,9 @@ impl TokenCache {
             self.evict();
         }
         self.bytes += bytes;
-        self.places.insert(digest, self.entries.len());
-        self.entries.push(Entry { digest, principal, used: false, bytes, proofs: 0 });
+        principal.is_used.set(false);
+        self.slots.insert(digest, Slot { principal: principal.clone(), place: self.entries.len() });
+        self.entries.push(Entry { digest, principal, bytes, proofs: 0 });
     }
 
     /// Measures the proofs of up to `WEIGHED` entries again. A principal gains proofs after its insertion and loses
@@ -176,8 +182,8 @@ impl TokenCache {
 
     /// Evicts one entry that was not used recently.
     fn evict(&mut self) {
-        while let Some(entry) = self.entries.get_mut(self.hand)
-            && std::mem::take(&mut entry.used)
+        while let Some(entry) = self.entries.get(self.hand)
+            && entry.principal.is_used.take()
         {
             self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
         }
@@ -190,9 +196,11 @@ impl TokenCache {
     fn remove(&mut self, place: usize) {
         let gone = self.entries.swap_remove(place);
         self.bytes -= gone.bytes + gone.proofs;
-        self.places.remove(&gone.digest);
-        if let Some(moved) = self.entries.get(place) {
-            self.places.insert(moved.digest, place);
+        self.slots.remove(&gone.digest);
+        if let Some(moved) = self.entries.get(place)
+            && let Some(slot) = self.slots.get_mut(&moved.digest)
+        {
+            slot.place = place;
         }
         if self.hand >= self.entries.len() {
             self.hand = 0;
@@ -350,10 +358,10 @@ mod tests {
                 verified.insert((token, epoch), expires);
                 prop_assert!(cache.len() <= capacity && cache.bytes() <= bytes_max);
                 prop_assert_eq!(cache.bytes(), cache.entries.iter().map(|entry| entry.bytes + entry.proofs).sum::<usize>());
-                for (digest, place) in &cache.places {
-                    prop_assert_eq!(&cache.entries[*place].digest, digest);
+                for (digest, slot) in &cache.slots {
+                    prop_assert_eq!(&cache.entries[slot.place].digest, digest);
                 }
-                prop_assert_eq!(cache.places.len(), cache.entries.len());
+                prop_assert_eq!(cache.slots.len(), cache.entries.len());
             }
         }
     }

@@ -64,8 +64,10 @@ use crate::denial::{Denial, TokenPart};
 use crate::peer::{KnownToken, Relayed, Scheme};
 use crate::route::Head;
 use crate::tls::ClientCertificate;
+use crate::turns::Turns;
 use dpop::UsedProof;
 use http::header::AUTHORIZATION;
+use pending::take_turn;
 use std::cell::Cell;
 use std::rc::Rc;
 use verify::{Recipient, verify_for};
@@ -114,6 +116,8 @@ pub struct Credentials<'r> {
     pub(crate) known_token: Option<&'r KnownToken>,
     /// The place of an accepted proof for the shared state. `None` if no other gateway has to be asked.
     pub(crate) used_proof: Option<&'r Cell<Option<UsedProof>>>,
+    /// The turns of the core in which signatures are checked. `None` if the request has a turn, or needs none.
+    pub(crate) turns: Option<&'r Turns>,
 }
 
 impl<'r> Credentials<'r> {
@@ -127,6 +131,7 @@ impl<'r> Credentials<'r> {
             certificate: None,
             known_token: None,
             used_proof: None,
+            turns: None,
         }
     }
 }
@@ -171,6 +176,7 @@ pub fn authenticate(
     }
     let known_digest = credentials.known_token.and_then(|known| known.digest(credential));
     let digest = known_digest.unwrap_or_else(|| digest_of(credential));
+    let mut turns = credentials.turns;
     let principal = match tokens.get(&digest, trust.epoch(), now) {
         Some(principal) => {
             if let (Some(known), None) = (credentials.known_token, known_digest) {
@@ -179,13 +185,16 @@ pub fn authenticate(
             principal
         }
         None => {
-            let principal = Rc::new(verify(token(credential)?, trust, now)?);
+            let token = token(credential)?;
+            take_turn(turns.take())?;
+            let principal = Rc::new(verify(token, trust, now)?);
             tokens.insert(digest, principal.clone());
             principal
         }
     };
     trust.revoked().admit_any(&principal)?;
     if principal.confirmation.is_some() || place == Place::Dpop {
+        take_turn(turns.filter(|_| place == Place::Dpop))?;
         confirmation::check(trust.dpop(), credentials, &principal, place, &digest, now)?;
     }
     match (place, trust.cookies()) {

@@ -1,4 +1,4 @@
-//! The facts that a refused request can wait for. Authentication never waits; the pipeline does.
+//! The reasons for which a request waits before it can be judged. Authentication never waits; the pipeline does.
 
 use super::error::CredentialError;
 use super::keys::KeySet;
@@ -6,17 +6,20 @@ use crate::clock::Now;
 use crate::denial::Denial;
 use crate::introspection::Inquiry;
 use crate::key_source::{Asked, KeySource, Waited, Wanted};
+use crate::turns::Turns;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A missing fact that may become available while the request waits.
+/// Something that the judgement of a request lacks, and that may come while the request waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pending {
     /// A key of the issuer.
     Keys(Wanted),
     /// The issuer's answer about the token.
     Introspection(Inquiry),
+    /// A turn of the core for the check of a signature.
+    Turn(Turns),
 }
 
 /// Why a wait was in vain.
@@ -44,6 +47,12 @@ impl Pending {
                 let answered = inquiry.wait(deadline, now).await;
                 answered.map_err(|unanswered| InVain::Unavailable(Some(unanswered.words().into())))
             }
+            Self::Turn(turns) => {
+                let granted = tokio::time::timeout_at(deadline.into(), turns.take()).await;
+                granted.map_err(|_elapsed| {
+                    InVain::Unavailable(Some("the core had no time to check the signature".into()))
+                })
+            }
         }
     }
 
@@ -53,6 +62,8 @@ impl Pending {
             Self::Keys(wanted) => wanted.ask(now),
             // Only signals ask without waiting, and their statements are signed.
             Self::Introspection(_) => Asked::Absent,
+            // Signals are not judged by a core.
+            Self::Turn(_) => Asked::Absent,
         }
     }
 
@@ -61,7 +72,22 @@ impl Pending {
         match self {
             Self::Keys(_) => "a running gateway fetches the issuer's keys and decides again",
             Self::Introspection(_) => "a running gateway asks the issuer about the token and decides again",
+            Self::Turn(_) => "a running gateway checks the signature after those of other requests",
         }
+    }
+}
+
+/// Takes a turn of the core for the check of a signature. Without `turns`, the caller has a turn already.
+///
+/// # Errors
+/// Returns an error that waits for a turn if others have to be served first.
+#[inline]
+pub(super) fn take_turn(turns: Option<&Turns>) -> Result<(), CredentialError> {
+    match turns {
+        Some(turns) if !turns.try_take() => {
+            Err(CredentialError::from(Denial::CheckUnavailable).until(Pending::Turn(turns.clone())))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -215,6 +215,7 @@ fn principal(
         proofs: Default::default(),
         headers: Default::default(),
         caller_hash: Default::default(),
+        is_used: Default::default(),
     };
     principal.headers = trust.identity().render(&principal).ok_or_else(|| {
         let detail = "the subject, the roles or the scopes are too long for a header field";

@@ -259,6 +259,7 @@ impl<'p> Examiner<'p> {
             certificate: certificate.as_ref().filter(|_| !is_relayed),
             known_token: None,
             used_proof: None,
+            turns: None,
         };
         let decided = routed.decide(trust, &credentials, question.now, &mut cache.borrow_mut());
         // As in the pipeline, the protocol and the new path are checked after the rule. In shadow mode, it is checked even after a

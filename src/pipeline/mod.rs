@@ -363,8 +363,9 @@ async fn judge<'p, 'h>(
     let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
     let proof = Cell::new(None);
-    let used_proof = Some(&proof);
-    let shown = Credentials { head, scheme, relayed, csrf_field, certificate, known_token, used_proof };
+    let (used_proof, turns) = (Some(&proof), Some(worker.turns()));
+    let shown =
+        Credentials { head, scheme, relayed, csrf_field, certificate, known_token, used_proof, turns };
     // This is a separate statement because the token cache must not stay borrowed during a wait.
     let decision = routed.decide(&policy.trust, &shown, exchange.now, &mut worker.tokens());
     let decision = match decision {

@@ -1,4 +1,5 @@
-//! Waits for a missing fact, such as a key that the issuer has just published, and decides about the request again.
+//! Waits for something that the judgement of a request lacks, such as a key that the issuer has just published, and
+//! decides about the request again.
 
 use super::stages::Routed;
 use crate::authenticate::{Credentials, InVain, Pending, TokenCache, Trust};
@@ -30,6 +31,17 @@ pub(super) fn decide_after_wait<'w>(
     Box::pin(async move {
         let deadline = worker.now().steady + WAIT_MAX;
         let mut refusal = first;
+        // The request keeps its turn for all repetitions.
+        let credentials = &Credentials { turns: None, ..*credentials };
+        if let Some(turn) = refusal.pending.take_if(|pending| matches!(**pending, Pending::Turn(_))) {
+            if let Err(InVain::Unavailable(why)) = turn.wait(deadline, worker.now()).await {
+                return Err(Refusal { detail: why, ..refusal });
+            }
+            refusal = match routed.decide(&policy.trust, credentials, worker.now(), &mut worker.tokens()) {
+                Ok(permit) => return Ok(permit),
+                Err(refusal) => refusal,
+            };
+        }
         for _ in 0..ROUNDS_MAX {
             let Some(pending) = refusal.pending.take() else { break };
             match pending.wait(deadline, worker.now()).await {
@@ -70,5 +82,7 @@ fn current_trust(worker: &Worker, policy: &Policy, pending: &Pending) -> Option<
             let mut known = current.trust.issuers().iter().filter_map(|issuer| issuer.introspector.as_ref());
             known.any(|known| Arc::ptr_eq(known, inquiry.introspector())).then(|| Trust::clone(&policy.trust))
         }
+        // A request waits for a turn only once, before all other waits.
+        Pending::Turn(_) => None,
     }
 }

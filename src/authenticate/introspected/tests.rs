@@ -154,7 +154,7 @@ fn asked(token: &str, trust: &Trust) -> String {
     let refused = verify(token, trust, now()).unwrap_err();
     match refused.pending.as_deref() {
         Some(Pending::Introspection(inquiry)) => inquiry.introspector().settings().issuer.to_string(),
-        Some(Pending::Keys(_)) | None => refused.denial.code().to_owned(),
+        Some(Pending::Keys(_) | Pending::Turn(_)) | None => refused.denial.code().to_owned(),
     }
 }
 
