@@ -11,7 +11,7 @@
 
 use super::cache::{ApiKeyOutcome, TokenCache};
 use super::claims::ClaimValue;
-use super::digest::{Digest, digest_of};
+use super::digest::{Digest, digest_of, digest_of_facts};
 use super::error::CredentialError;
 use super::principal::{Principal, Shape, Shapes};
 use super::trust::Trust;
@@ -144,7 +144,7 @@ impl ApiKeyFacts {
 pub struct ApiKey {
     facts: ApiKeyFacts,
     /// The digest of all facts. A core caches the principal under this digest, so a key with changed facts gets a new
-    /// principal. It cannot equal the digest of a token, because the hashed texts begin differently.
+    /// principal.
     identity: Digest,
     /// The time of the last use in seconds since 1970, accurate to `USE_STEP`; 0 if the key was never used.
     used: Arc<AtomicU64>,
@@ -213,7 +213,7 @@ impl ApiKeys {
         let key = |facts: ApiKeyFacts| {
             let known = before.and_then(|before| before.by_digest.get(&facts.digest));
             let used = known.map(|known| known.used.clone()).unwrap_or_default();
-            let identity = digest_of(format!("api key {facts:?}"));
+            let identity = digest_of_facts("api key", format!("{facts:?}").as_bytes());
             (facts.digest, Arc::new(ApiKey { facts, identity, used }))
         };
         Self { issuer: Arc::from(API_KEY_ISSUER), by_digest: all.into_iter().map(key).collect() }

@@ -3,7 +3,8 @@
 //!
 //! The key of an entry is the SHA-256 of the whole token. With a non-cryptographic hash, an attacker could craft a
 //! token that collides with an accepted one. The token itself is not the key, because it would then stay readable in
-//! memory.
+//! memory. The principals of callers without a token have keys of [`super::digest::digest_of_facts`], which no request can
+//! look up.
 
 use super::digest::Digest;
 use super::principal::Principal;

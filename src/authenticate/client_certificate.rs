@@ -7,7 +7,7 @@ use super::api_key::API_KEY_SUBJECT;
 use super::cache::TokenCache;
 use super::claims::ClaimValue;
 use super::confirmation::Confirmation;
-use super::digest::{Digest, digest_of};
+use super::digest::{Digest, digest_of, digest_of_facts};
 use super::dpop::Thumbprint;
 use super::error::{CredentialError, Quoted, quoted};
 use super::principal::{Principal, Shape, Shapes};
@@ -76,7 +76,8 @@ pub struct CertificateCallers {
 impl CertificateCallers {
     /// Creates the callers of a table with this name.
     pub fn new(rule: &str, subject: SubjectName, roles: BTreeMap<String, Vec<String>>) -> Self {
-        let identity = digest_of(format!("client certificates {rule:?} {subject:?} {roles:?}"));
+        let facts = format!("{rule:?} {subject:?} {roles:?}");
+        let identity = digest_of_facts("client certificates", facts.as_bytes());
         let issuer = format!("{CLIENT_CERTIFICATE_ISSUER}{rule}");
         Self { rule: rule.into(), issuer: issuer.into(), subject, roles, identity }
     }
@@ -167,7 +168,8 @@ pub(super) fn authenticate(
 ) -> Result<Rc<Principal>, CredentialError> {
     let known = trust.certificate_callers().iter().find(|known| known.rule == certificate.rule);
     let Some(callers) = known else { return Err(Denial::MissingToken.into()) };
-    let cached = digest_of([&callers.identity[..], &certificate.thumbprint].concat());
+    let facts = [callers.identity, certificate.thumbprint].concat();
+    let cached = digest_of_facts("client certificate", &facts);
     if let Some(principal) = tokens.get(&cached, trust.epoch(), now) {
         return Ok(principal);
     }

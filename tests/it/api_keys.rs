@@ -7,6 +7,8 @@ use crate::policy;
 use serde_json::Value;
 use std::fs;
 use std::rc::Rc;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 const ROUTES: &str = r#"
 [api_keys]
@@ -156,6 +158,40 @@ fn a_key_works_from_its_creation_to_its_revocation_on_open_connections_too() {
     keyed("/any", &key).over(&mut connection).is_refusal(401, "unknown_api_key");
     keyed("/optional", &key).to(gateway.http()).is_refusal(401, "unknown_api_key");
     assert_eq!(command(&dir, &["apikey", "revoke", "ci"]).code, Some(1));
+}
+
+/// The file of keys has hashes so that its readers cannot use the keys.
+#[test]
+fn the_facts_of_a_key_are_no_credential() {
+    let upstream = Upstream::start();
+    let dir = Rc::new(in_dir(&upstream));
+    let key = create(&dir, &["ci", "--role", "reports"]);
+    let tables = format!("[server]\nworkers = 1\n{ROUTES}");
+    let gateway = Portcullis::with(&policy(&upstream, &tables)).within(dir.clone()).start();
+    // The gateway now remembers the caller.
+    keyed("/any", &key).to(gateway.http()).is(200);
+    let file = fs::read_to_string(dir.path().join("state/api-keys.json")).unwrap();
+    let file: Value = serde_json::from_str(&file).unwrap();
+    let row = &file["keys"][0];
+    let text = |name: &str| row[name].as_str().unwrap().to_owned();
+    let hash = text("hash").trim_start_matches("sha256:").to_owned();
+    let digest: Vec<u8> =
+        (0..hash.len() / 2).map(|at| u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let seconds = |name: &str| OffsetDateTime::parse(&text(name), &Rfc3339).unwrap().unix_timestamp();
+    let (created, expires) = (seconds("created"), seconds("expires"));
+    let facts = format!(
+        "ApiKeyFacts {{ name: \"ci\", digest: {digest:?}, hint: {:?}, roles: [\"reports\"], scopes: [], claims: {{}}, \
+         created: {created}, expires: Some({expires}) }}",
+        text("hint")
+    );
+    for credential in [format!("api key {facts}"), facts, hash] {
+        for path in ["/any", "/reports", "/tokens"] {
+            let request = Request::get(path).header("Authorization", &format!("Bearer {credential}"));
+            request.to(gateway.http()).is_refusal(401, "malformed_token");
+        }
+        keyed("/any", &credential).to(gateway.http()).is_refusal(401, "malformed_token");
+    }
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
