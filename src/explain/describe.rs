@@ -65,8 +65,8 @@ pub(super) fn tls_of(delivery: &Delivery) -> Option<String> {
 }
 
 /// Returns whether the streams of a route end with the caller's token, as in the policy.
-pub(crate) fn streams(delivery: &Delivery) -> &'static str {
-    if delivery.ends_with_token { "expiry" } else { "open" }
+pub(crate) fn streams(ends_with_token: bool) -> &'static str {
+    if ends_with_token { "expiry" } else { "open" }
 }
 
 /// Returns header fields as pairs of name and value.

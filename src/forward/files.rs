@@ -119,6 +119,8 @@ pub struct Files {
     pub(crate) answer_fields: Option<Box<AnswerFields>>,
     /// Whether only some callers may see the files, so that shared caches must not keep them.
     pub(crate) is_private: bool,
+    /// Whether long answers end with the caller's token.
+    pub(crate) ends_with_token: bool,
 }
 
 /// The answer to a request for a file.

@@ -259,7 +259,7 @@ impl Record {
     /// Returns whether the streams of the route end with the caller's token.
     fn ends_with_token(&self) -> bool {
         let (Some(policy), Some(route)) = (&self.policy, self.route) else { return false };
-        matches!(&policy.routes[route].handler, Handler::Forward(delivery) if delivery.ends_with_token)
+        policy.routes[route].handler.ends_with_token() == Some(true)
     }
 
     /// Returns the reason why the answer has to end. Without one, the end wakes the task of `cx`.

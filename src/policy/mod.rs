@@ -217,6 +217,16 @@ impl Handler {
             Self::Answer(_) | Self::Publish(_) | Self::Receive(..) => true,
         }
     }
+
+    /// Returns whether WebSockets, long answers and long uploads end with the caller's token. `None` if the handler has no
+    /// such streams.
+    pub(crate) const fn ends_with_token(&self) -> Option<bool> {
+        match self {
+            Self::Forward(delivery) => Some(delivery.ends_with_token),
+            Self::Files(files) => Some(files.ends_with_token),
+            Self::Answer(_) | Self::Publish(_) | Self::Redirect(_) | Self::Receive(..) => None,
+        }
+    }
 }
 
 /// The settings that apply before the route of a request is known.

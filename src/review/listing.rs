@@ -105,7 +105,7 @@ impl RouteSummary {
                 .and_then(|rewrite| rewrite.host.as_ref())
                 .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
             websocket: delivery.is_some_and(|delivery| delivery.websocket),
-            streams: delivery.filter(|_| reads_token).map(streams),
+            streams: route.handler.ends_with_token().filter(|_| reads_token).map(streams),
             compress: route.compression.as_deref().map(ToString::to_string),
             cors: route.cors.as_ref().map(|cors| cors.name.to_string()),
             mode: if route.shadow.is_some() { "shadow" } else { "enforce" },

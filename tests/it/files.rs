@@ -2,9 +2,11 @@
 
 use crate::kit::client::Connection;
 use crate::kit::dir::Dir;
+use crate::kit::forge::{issuer_without_leeway, now};
 use crate::kit::portcullis::command;
-use crate::kit::{Portcullis, Request, Upstream, token};
+use crate::kit::{Portcullis, Request, Upstream, eventually, token};
 use crate::policy;
+use serde_json::json;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::rc::Rc;
@@ -340,6 +342,11 @@ fn a_folder_with_the_policy_or_without_existence_is_a_fault() {
         ("files = \"site\"\nupstream = \"app\"", "impossible_rule"),
         ("files = \"site\"\nmethods = [\"POST\"]", "impossible_rule"),
         ("files = \"site\"\nwebsocket = true", "impossible_rule"),
+        ("files = \"site\"\ntimeout = \"4s\"", "impossible_rule"),
+        ("files = \"site\"\nsilence = \"4s\"", "impossible_rule"),
+        ("files = \"site\"\nidentity = \"subject\"", "impossible_rule"),
+        ("redirect = \"/to\"\nstreams = \"open\"", "impossible_rule"),
+        ("redirect = \"/to\"\nsecurity_headers = \"force\"", "impossible_rule"),
     ] {
         let route = format!(
             "[upstream.app]\nbuiltin = \"echo\"\n[[route]]\npath = \"/{{*rest}}\"\naccess = \"public\"\n{keys}\n"
@@ -348,4 +355,39 @@ fn a_folder_with_the_policy_or_without_existence_is_a_fault() {
         let checked = command(&dir, &["check"]);
         assert!(checked.code == Some(1) && checked.text().contains(id), "{keys}: {}", checked.text());
     }
+}
+
+/// A download takes as long as its client likes, so its token may end first.
+#[test]
+fn a_download_ends_with_the_token_unless_the_route_keeps_streams_open() {
+    const LENGTH: u64 = 64 << 20;
+    let dir = Rc::new(Dir::new());
+    fs::create_dir(dir.path().join("site")).unwrap();
+    fs::File::create(dir.path().join("site/big.bin")).unwrap().set_len(LENGTH).unwrap();
+    let route = |name: &str, keys: &str| {
+        format!(
+            "[[route]]\npath = \"/{name}/{{*rest}}\"\nfiles = \"site\"\nstrip_prefix = \"/{name}\"\n{keys}\n"
+        )
+    };
+    let routes =
+        [route("bound", ""), route("unbound", "streams = \"open\""), issuer_without_leeway()].concat();
+    let gateway = Portcullis::with(&routes).within(dir).start();
+    let short = token("ada").claim("exp", json!(now() + 3)).to_string();
+    let begun = |path: &str| {
+        let mut connection = Connection::open(gateway.http());
+        connection.send(Request::get(path).bearer(&short).bytes());
+        assert_eq!(connection.read_head().unwrap().status, 200, "{path}");
+        connection
+    };
+    let (mut bound, mut unbound) = (begun("/bound/big.bin"), begun("/unbound/big.bin"));
+    let ended = "portcullis_streams_ended_total{kind=\"answer\",reason=\"token_expired\"}";
+    let mut received = 0;
+    eventually("the download ends", || {
+        received += bound.skip(16 * 1024);
+        gateway.metric(ended) == Some(1)
+    });
+    received += bound.rest().len();
+    assert!(received < LENGTH as usize, "the client has the whole file");
+    assert_eq!(unbound.take(LENGTH as usize).len() as u64, LENGTH);
+    Request::get("/unbound/big.bin").bearer(&short).to(gateway.http()).is_refusal(401, "expired_token");
 }

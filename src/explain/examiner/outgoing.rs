@@ -32,11 +32,13 @@ impl Examiner<'_> {
             compression.wish(&parts.headers, is_head, permit.principal().is_some()).coding()
         });
         let compress = compress.map(|coding| coding.as_str().to_owned());
+        let ends_with_token = route.handler.ends_with_token().filter(|_| permit.principal().is_some());
+        let of_streams = ends_with_token.map(|ends| streams(ends).to_owned());
         let own = |responder, upstream: &str, servers, path| {
             let (upstream, method) = (upstream.to_owned(), parts.method.to_string());
-            let compress = compress.clone();
+            let (compress, streams) = (compress.clone(), of_streams.clone());
             let rest = UpstreamRequest::default();
-            Some(UpstreamRequest { responder, upstream, servers, method, path, compress, ..rest })
+            Some(UpstreamRequest { responder, upstream, servers, method, path, compress, streams, ..rest })
         };
         let delivery = match &route.handler {
             Handler::Forward(delivery) => delivery,
@@ -115,7 +117,7 @@ impl Examiner<'_> {
             servers: servers_of(delivery, key),
             tls: tls_of(delivery),
             compress,
-            streams: permit.principal().map(|_| streams(delivery).to_owned()),
+            streams: of_streams,
             method: method.to_string(),
             path: path.to_string(),
             headers,

@@ -1,7 +1,7 @@
 //! Compiles `files` of a route.
 
 use super::{Faults, shaping};
-use crate::config::file::{Access, File, RouteSection};
+use crate::config::file::{Access, File, RouteSection, Streams};
 use crate::forward::edits::AnswerFields;
 use crate::forward::files::{Files, Guarded};
 use crate::forward::rewrite::Rewrite;
@@ -74,5 +74,12 @@ pub(super) fn compile(
     rewrite: Option<Box<Rewrite>>,
     answer_fields: Option<Box<AnswerFields>>,
 ) -> Files {
-    Files { root, guarded: None, rewrite, answer_fields, is_private: table.access != Access::Public }
+    Files {
+        root,
+        guarded: None,
+        rewrite,
+        answer_fields,
+        is_private: table.access != Access::Public,
+        ends_with_token: table.streams == Streams::Expiry,
+    }
 }

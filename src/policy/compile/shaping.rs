@@ -3,7 +3,7 @@
 use super::Faults;
 use super::trust::is_reserved;
 use crate::authenticate::{IdentityHeaders, fold_eq};
-use crate::config::file::{Access, File, RouteSection, SecurityHeaders};
+use crate::config::file::{Access, File, RouteSection, SecurityHeaders, Streams};
 use crate::forward::edits::{AnswerFields, Edits, Protection};
 use crate::forward::pattern::{Pattern, PatternFault};
 use crate::forward::rewrite::{PREFIX_BYTES_MAX, Rewrite};
@@ -139,6 +139,8 @@ pub(super) fn redirect(
         ("add_prefix", table.add_prefix.is_some()),
         ("rewrite_pattern", table.rewrite_pattern.is_some()),
         ("compress", !table.compress.is_empty()),
+        ("streams", table.streams != Streams::default()),
+        ("security_headers", table.security_headers.is_some()),
         ("set_response_headers", !table.set_response_headers.is_empty()),
         ("add_response_headers", !table.add_response_headers.is_empty()),
         ("remove_response_headers", !table.remove_response_headers.is_empty()),
@@ -169,6 +171,9 @@ pub(super) fn refuse_forwarding(key: &str, table: &RouteSection, other: &str, fa
         ("rewrite_host", table.rewrite_host.is_some()),
         ("websocket", table.websocket),
         ("pass_authorization", table.pass_authorization),
+        ("timeout", table.timeout.is_some()),
+        ("silence", table.silence.is_some()),
+        ("identity", table.identity.is_some()),
         ("set_request_headers", !table.set_request_headers.is_empty()),
         ("add_request_headers", !table.add_request_headers.is_empty()),
         ("remove_request_headers", !table.remove_request_headers.is_empty()),

@@ -6,7 +6,7 @@ use crate::config::file::Mode;
 use crate::explain::describe::covers;
 use crate::explain::matched_route;
 use crate::policy::endpoint_limits::{lists, preset_names};
-use crate::policy::{Faults, Handler, Route};
+use crate::policy::{Faults, Route};
 use crate::route::{HostPattern, Methods};
 use std::collections::BTreeSet;
 
@@ -92,9 +92,7 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
 /// Reports guarded routes whose WebSockets, long answers and long uploads outlive the token.
 fn open_streams(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     for route in subject.policy.routes.iter() {
-        if let Handler::Forward(delivery) = &route.handler
-            && !delivery.ends_with_token
-            && route.credential_policy.access != Access::Public
+        if route.handler.ends_with_token() == Some(false) && route.credential_policy.access != Access::Public
         {
             faults.warn(
                 "open_streams",
