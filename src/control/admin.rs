@@ -3,6 +3,7 @@
 //! The other listeners never answer health checks, regardless of the path, host or user agent.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
+use super::timed_writes::TimedWrites;
 use super::{acme, guard, introspection, key_report, metrics_page, queries, shared, upstream_checks};
 use crate::journal::Level;
 use crate::metrics;
@@ -107,7 +108,7 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<AdminState>) {
                 .header_read_timeout(Duration::from_secs(30))
                 .max_headers(64)
                 .max_buf_size(16 * 1024)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(TimedWrites::new(stream)), service);
             // An error on an admin connection affects only its client.
             let _ = connection.await;
             state.open.set(state.open.get() - 1);

@@ -18,6 +18,7 @@ mod service_manager;
 mod shared;
 mod signals;
 mod tasks;
+mod timed_writes;
 mod upstream_checks;
 mod upstream_names;
 

@@ -1,7 +1,8 @@
 //! Requests that the admin listener accepts or rejects.
 
+use crate::kit::client::Connection;
 use crate::kit::portcullis::command;
-use crate::kit::{Portcullis, Request, Upstream};
+use crate::kit::{Portcullis, Request, Upstream, eventually};
 use crate::{PUBLIC, gateway};
 
 const GETS: [&str; 6] = ["/livez", "/readyz", "/readyz?verbose", "/metrics", "/decisions", "/nothing"];
@@ -69,5 +70,23 @@ fn a_name_of_the_listener_is_a_host() {
         let checked = command(gateway.dir(), &["check", "--config", "wrong.toml"]);
         assert_eq!(checked.code, Some(1), "{wrong}: {checked:?}");
         assert!(checked.text().contains("server.admin_hosts[0]"), "{wrong}: {checked:?}");
+    }
+}
+
+/// The listener has 64 connections, which suspended scrapers must not keep from the probes of an orchestrator.
+#[test]
+fn a_client_that_does_not_read_its_answers_loses_its_connection() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    let request = Request::get("/metrics").host(&gateway.admin().to_string());
+    let page = request.to(gateway.admin()).body.len();
+    // More answers than the buffers of the two sockets hold.
+    let (mut suspended, count) = (Connection::open(gateway.admin()), (16 << 20) / page);
+    suspended.send(request.bytes().repeat(count));
+    eventually("the connection ends", || suspended.try_send("\r\n").is_err());
+    let mut reader = Connection::open(gateway.admin());
+    reader.send(request.bytes().repeat(20));
+    for _ in 0..20 {
+        reader.answer().is(200);
     }
 }
