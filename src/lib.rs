@@ -103,7 +103,7 @@
 //! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificates, and
 //!   verifies those of clients.
 //! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`turns`], [`memory`], [`health`], `counter`, `timestamp`, `request_id`,
-//!   `field_list`, `hex` and `state_dir` are at the bottom of the order.
+//!   `field_list`, `hex`, `pem` and `state_dir` are at the bottom of the order.
 //!
 //! # Terms
 //!
@@ -161,6 +161,7 @@ pub(crate) mod hex;
 pub mod journal;
 pub mod memory;
 pub mod peer;
+pub(crate) mod pem;
 pub(crate) mod request_id;
 pub(crate) mod state_dir;
 pub(crate) mod timestamp;

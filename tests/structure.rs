@@ -63,6 +63,7 @@ const MODULES: &[&str] = &[
     "denial",
     "field_list",
     "hex",
+    "pem",
     "clock",
     "turns",
     "memory",

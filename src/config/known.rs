@@ -80,7 +80,13 @@ pub(super) fn help(name: &str, siblings: &[&str]) -> String {
             };
     }
     let like = || nearest(&lower, siblings).map(|known| format!("did you mean \"{known}\"?"));
-    if let Some(help) = here().or_else(like) {
+    // Other products join the words of several keys: `jwks_uri`, `client_secret`.
+    let joins = |known: &&&str| {
+        let before = lower.strip_prefix(**known).is_some_and(|rest| rest.starts_with('_'));
+        before || lower.strip_suffix(**known).is_some_and(|rest| rest.ends_with('_'))
+    };
+    let joined = || one(siblings.iter().filter(joins).max_by_key(|known| known.len()));
+    if let Some(help) = here().or_else(like).or_else(joined) {
         return help;
     }
     let all: Vec<&str> = tables().iter().flat_map(|table| &table.keys).map(String::as_str).collect();
@@ -118,6 +124,8 @@ mod tests {
         for (name, siblings, help) in [
             ("aud", &issuer[..], "did you mean \"audience\"?"),
             ("alg", &issuer, "did you mean \"algorithms\"?"),
+            ("jwks_uri", &issuer, "did you mean \"jwks\"?"),
+            ("client_secret", &issuer, "did you mean \"secret\"?"),
             ("acess", &route, "did you mean \"access\"?"),
             ("Access", &route, "did you mean \"access\"?"),
             ("trusted_proxies", &bounds, "\"trusted_proxies\" is a key of [server]"),

@@ -20,6 +20,10 @@ pub(super) struct KeyFetchers {
     sweep: Option<JoinHandle<()>>,
 }
 
+/// The events of a failed fetch, with and without keys of an earlier fetch.
+const CONTINUES: &str = "cannot fetch the keys of an issuer; continuing with the last good set";
+const HAS_NONE: &str = "cannot fetch the keys of an issuer; there are none yet, so its tokens are refused";
+
 /// How often copies of keys are looked at for deletion.
 const SWEPT: Duration = Duration::from_secs(24 * 3600);
 
@@ -91,8 +95,11 @@ async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
                 let why = error.why.clone();
                 if source.failed(error, now) {
                     let fields = [source.settings().owner.label(), ("why", &why)];
-                    let event = "cannot fetch the keys of an issuer; continuing with the last good set";
-                    shared.journal.event(Level::Warn, event, &fields);
+                    let (level, event) = match source.good(now) {
+                        Some(_) => (Level::Warn, CONTINUES),
+                        None => (Level::Error, HAS_NONE),
+                    };
+                    shared.journal.event(level, event, &fields);
                 }
             }
         }

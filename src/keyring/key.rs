@@ -2,6 +2,7 @@
 
 use super::fault::{FileFault, KeyringFault};
 use crate::authenticate::{Algorithm, KeySet};
+use crate::pem;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -103,7 +104,7 @@ impl SigningKey {
     /// Parses a private key in PEM.
     pub(super) fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, FileFault> {
         let der =
-            PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|error| FileFault::NotPem(error.to_string()))?;
+            PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|error| FileFault::NotPem(pem::fault(&error)))?;
         Self::from_pkcs8(algorithm, der.secret_pkcs8_der()).ok_or(FileFault::WrongAlgorithm(algorithm))
     }
 

@@ -114,7 +114,12 @@ impl Unopened {
             _ => "connect",
         };
         let text = settings.without_passwords(refusals::whole_text(error));
-        Self::new(reason, refusals::shortened(&text))
+        let hint = match reason {
+            "login" if error.code() == Some("NOPERM") => "; the ACL of the user must allow this command",
+            "login" => "; check user and password of [shared]",
+            _ => "",
+        };
+        Self::new(reason, refusals::shortened(&text) + hint)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::facts::{Facts, Names, next_update};
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
+use crate::pem;
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
@@ -76,7 +77,7 @@ impl Verifier {
         all.update(&bytes);
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&bytes) {
-            let certificate = certificate.map_err(|error| fault("ca", ca, &error.to_string(), hint))?;
+            let certificate = certificate.map_err(|error| fault("ca", ca, &pem::fault(&error), hint))?;
             roots.add(certificate).map_err(|error| fault("ca", ca, &error.to_string(), hint))?;
         }
         if roots.is_empty() {
@@ -93,7 +94,7 @@ impl Verifier {
                 stable_file::read(path, FILE_MAX).map_err(|why| fault(&key, path, &why.to_string(), hint))?;
             all.update(&bytes);
             let read: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
-            let read = read.map_err(|error| fault(&key, path, &error.to_string(), hint))?;
+            let read = read.map_err(|error| fault(&key, path, &pem::fault(&error), hint))?;
             if read.is_empty() {
                 return Err(fault(&key, path, "contains no revocation list", hint));
             }

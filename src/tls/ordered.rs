@@ -3,6 +3,7 @@
 use super::pair::{self, names_other};
 use super::{Facts, Files, Invalid};
 use crate::clock::Now;
+use crate::pem;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -31,9 +32,9 @@ pub(crate) fn is_usable(file: &Path) -> bool {
 /// Returns a sentence if clients of these hosts would reject the certificate, whatever authorities they trust.
 pub(crate) fn check_issued(pem: &str, hosts: &[Box<str>]) -> Result<u64, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let chain = chain.map_err(|error| format!("the issued chain is not PEM: {error}"))?;
+    let chain = chain.map_err(|error| format!("the issued chain is not PEM: {}", pem::fault(&error)))?;
     let own = chain.first().ok_or("the issued chain is empty")?.clone();
-    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| error.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| pem::fault(&error))?;
     let key = rustls::crypto::aws_lc_rs::default_provider().key_provider.load_private_key(key);
     let key = key.map_err(|error| error.to_string())?;
     CertifiedKey::new(chain, key)

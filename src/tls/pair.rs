@@ -4,6 +4,7 @@ use super::Files;
 use super::facts::{Facts, OcspAnswer};
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
+use crate::pem;
 use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -159,7 +160,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
             Err(fault(found, hint))
         }
         Err(error) => Err(fault(
-            &format!("cannot be read as PEM: {error}"),
+            &format!("cannot be read as PEM: {}", pem::fault(&error)),
             "whole blocks from BEGIN CERTIFICATE to END CERTIFICATE".to_owned(),
         )),
     }

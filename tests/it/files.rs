@@ -182,6 +182,15 @@ fn what_the_policy_names_is_not_served_although_it_comes_later() {
     let link = fs::hard_link(at("outside.txt"), at("site/copy.txt"));
     link.unwrap();
     assert_eq!(get("/open/copy.txt").is(200).text(), "OUTSIDE");
+    // A folder that is not mounted any more is an outage, and not a site without pages.
+    let folder = at("site").canonicalize().unwrap();
+    fs::rename(at("site"), at("moved")).unwrap();
+    let lost = get("/open/big.txt");
+    lost.is_refusal(502, "upstream_failed");
+    let detail = gateway.access_line(&lost)["detail"].to_string();
+    assert!(detail.contains(folder.to_str().unwrap()) && detail.contains("mount it again"), "{detail}");
+    fs::rename(at("moved"), at("site")).unwrap();
+    get("/open/none.txt").is_refusal(404, "not_found");
     // If the gateway cannot know what it must not serve, it serves nothing.
     fs::remove_file(at("late")).unwrap();
     symlink("late", at("late")).unwrap();

@@ -102,7 +102,8 @@ fn while_the_key_server_is_down_only_its_issuer_is_unavailable() {
     let status = status(&gateway);
     assert!(status.contains("keys: https://id.test/: none") && status.contains("cannot connect"), "{status}");
     gateway.wait_log("the failure is logged", |line| {
-        line["message"].as_str().is_some_and(|event| event.starts_with("cannot fetch the keys"))
+        line["message"] == "cannot fetch the keys of an issuer; there are none yet, so its tokens are refused"
+            && line["level"] == "error"
     });
 }
 
@@ -198,6 +199,11 @@ fn no_answer_of_a_key_server_harms_the_keys_that_work() {
         server.answer(status, fields, body);
         check(what, code);
     }
+    // A page for people is the most common mistake.
+    gateway.wait_log("the page is named", |line| {
+        line["message"] == "cannot fetch the keys of an issuer; continuing with the last good set"
+            && line["why"].as_str().is_some_and(|why| why.contains("HTML or XML, not JSON"))
+    });
     server.answer("302 Found", &format!("location: {elsewhere}/jwks\r\n"), "");
     check("a redirect to other keys", "redirect");
     assert_eq!(elsewhere.fetches(), 0);

@@ -217,6 +217,8 @@ fn a_gateway_without_the_marks_of_the_fleet_denies_or_allows_as_the_policy_says(
     let denies = wrong("deny");
     let event = denies.wait_log("the outage", |line| line["message"] == "the shared state cannot be used");
     assert_eq!(event["reason"], "login");
+    let error = event["error"].as_str().unwrap();
+    assert!(error.ends_with("check user and password of [shared]"), "{error}");
     assert!(!denies.log_text().contains("hunter"), "a password is in the log");
     call(denies.http(), "ada").is_refusal(503, "check_unavailable");
     Request::get("/open").to(denies.http()).is(200);

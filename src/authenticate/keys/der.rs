@@ -1,6 +1,7 @@
 //! Parses public keys in DER and PEM (RFC 5280, RFC 7468).
 
 use super::{Algorithm, Key, KeyKind, KeySet};
+use crate::pem;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use serde_json::Value;
@@ -49,7 +50,7 @@ impl KeySet {
                 .to_owned());
         }
         let spki = SubjectPublicKeyInfoDer::from_pem_slice(pem)
-            .map_err(|error| format!("no public key in PEM (BEGIN PUBLIC KEY): {error}"))?;
+            .map_err(|error| format!("no public key in PEM (BEGIN PUBLIC KEY): {}", pem::fault(&error)))?;
         let key = public_key(&spki)?;
         let Some(algorithm) = key.kind().only_algorithm(accepted)? else {
             return Err(format!("a {}, and algorithms has none for it", key.kind().name()));

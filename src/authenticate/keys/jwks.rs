@@ -118,7 +118,11 @@ fn no_json(text: &[u8], error: &serde_json::Error) -> String {
     if text.trim_ascii_start().starts_with(b"-----BEGIN ") {
         return "PEM, not JSON: for a public key in PEM set public_key = \"file:FILE\"".to_owned();
     }
-    format!("no JSON: {error}")
+    if text.trim_ascii_start().starts_with(b"<") {
+        return "HTML or XML, not JSON: the URL of a key set is the `jwks_uri` in the issuer's metadata"
+            .to_owned();
+    }
+    format!("not valid JSON: {error}")
 }
 
 /// Explains why a JSON value is not a key set.

@@ -28,7 +28,7 @@ pub(super) fn open(
     guarded: &Guarded,
 ) -> Result<Found, FileFault> {
     let within = |path: PathBuf| {
-        let path = path.canonicalize().map_err(FileFault::of)?;
+        let path = path.canonicalize().map_err(|error| fault_below(root, error))?;
         let is_within = path.starts_with(root);
         is_within.then_some(path).ok_or(FileFault::Missing("a link leads out of the folder"))
     };
@@ -42,6 +42,19 @@ pub(super) fn open(
         (true, false) => Ok(Found::Folder),
         (false, true) => Err(FileFault::Missing("a file is not a folder")),
     }
+}
+
+/// Returns the fault of a path below the folder. If the folder itself is missing, no page is, so the operator must notice.
+fn fault_below(root: &Path, error: io::Error) -> FileFault {
+    let why = match root.metadata() {
+        Ok(found) if found.is_dir() => return FileFault::of(error),
+        Ok(_) => "not a folder any more".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let root = root.display();
+    FileFault::Unreadable(io::Error::other(format!(
+        "the folder {root}: {why}; mount it again, or reload the policy if it has moved"
+    )))
 }
 
 /// Opens a regular file at an absolute path without links. No folder of the path is guarded, and neither is the file.

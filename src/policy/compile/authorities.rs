@@ -4,6 +4,7 @@ use super::Faults;
 use crate::authenticate::digest_of;
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
+use crate::pem;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -55,7 +56,7 @@ fn read(key: &str, servers: &str, ca: Option<&str>, faults: &mut Faults<'_>) -> 
             let hint = "use a PEM file with certificates";
             let read = stable_file::read(&path, CA_FILE_MAX).map_err(|why| why.to_string()).and_then(|pem| {
                 let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-                certificates.map_err(|error| error.to_string())
+                certificates.map_err(|error| pem::fault(&error))
             });
             match read {
                 Ok(certificates) => {
