@@ -64,6 +64,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 asks,
                 limits,
                 upstream,
+                copies,
                 strip_prefix,
                 add_prefix,
                 rewrite_to,
@@ -73,6 +74,7 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 compress,
                 cors,
                 mode,
+                maintenance,
             } in listed
             {
                 let methods = if methods.is_empty() { "any".to_owned() } else { methods.join(" ") };
@@ -80,10 +82,12 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                     headers.iter().map(|(name, value)| format!(" with {name}: {value}")).collect();
                 let stripped = strip_prefix.map_or_else(String::new, |prefix| format!(" without {prefix}"));
                 let added = add_prefix.map_or_else(String::new, |prefix| format!(" below {prefix}"));
-                let rewritten = rewrite_to.map_or_else(String::new, |path| format!(" at {path}"));
-                let renamed = rewrite_host.map_or_else(String::new, |host| format!(" as {host}"));
+                let rewritten = rewrite_to.map_or_else(String::new, |path| format!(" with path {path}"));
+                let renamed = rewrite_host.map_or_else(String::new, |host| format!(" with host {host}"));
                 let shared = cors.map_or_else(String::new, |name| format!(" with cors {name}"));
                 let upgraded = if websocket { " with websockets" } else { "" };
+                let copied = copies.map_or_else(String::new, |copies| format!(", copies {copies}"));
+                let refused = if maintenance { ", in maintenance" } else { "" };
                 let open = if streams == Some("open") { " with open streams" } else { "" };
                 let compressed =
                     compress.map_or_else(String::new, |codings| format!(" compressed by {codings}"));
@@ -103,8 +107,9 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                         + &shared
                         + upgraded
                         + open
-                        + &compressed,
-                    mode.to_owned(),
+                        + &compressed
+                        + &copied,
+                    mode.to_owned() + refused,
                 ]);
             }
             print_table(&table, format)

@@ -1835,6 +1835,39 @@ pub struct ExpectSection {
     /// Header fields that the upstream receives. An empty value means that the upstream does not receive the field.
     #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
     pub headers: BTreeMap<String, String>,
+    /// Header fields that the client receives from an upstream that does not send them. An empty value means that the
+    /// client never receives the field.
+    #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
+    pub response_headers: BTreeMap<String, String>,
+    /// The URL of the route's redirect.
+    #[serde(deserialize_with = "optional_text")]
+    pub redirect: Option<String>,
+    /// The name of the upstream that gets a copy. Empty if the request is not copied.
+    #[serde(deserialize_with = "optional_text")]
+    pub mirror: Option<String>,
+    /// The content coding of the answer. Empty if it is not compressed.
+    #[serde(deserialize_with = "optional_text")]
+    pub compress: Option<String>,
+    /// Whether streams end with the caller's token.
+    pub streams: Option<Streams>,
+    /// Whether all servers of the upstream are reached over TLS.
+    pub upstream_tls: Option<bool>,
+    /// Whether clients of the request's host are asked for a certificate.
+    pub client_certificate: Option<CertificateDemand>,
+    /// Whether the route refuses all requests for a while.
+    pub maintenance: Option<bool>,
+}
+
+/// `[[test]] expect.client_certificate`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum CertificateDemand {
+    /// Clients are refused without a certificate.
+    Required,
+    /// Clients may have a certificate.
+    Optional,
+    /// Clients are not asked for a certificate.
+    None,
 }
 
 /// `[[route]] streams`

@@ -1,9 +1,12 @@
 //! Describes parts of a route in the notation of the policy file.
 
-use crate::forward::{Delivery, Destination, KeyFacts, Server};
+use crate::authenticate::{ClaimPath, NamedHeader, Source, Sources};
+use crate::config::units;
+use crate::forward::split::Split;
+use crate::forward::{Delivery, Destination, HashBy, KeyFacts, Server};
 use crate::route::{Fields, HostPattern, Matcher, Methods};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Returns the host and path of a matcher. Omits the host if the matcher applies to all hosts.
 pub(crate) fn covers(matcher: &Matcher) -> String {
@@ -31,16 +34,57 @@ pub(crate) fn methods(methods: &Methods) -> Vec<String> {
     if methods.is_any() { Vec::new() } else { methods.iter().map(ToString::to_string).collect() }
 }
 
-/// Returns the name of the upstream. If several upstreams share the requests, returns their names and shares. Adds the
-/// upstream that gets copies.
+/// Returns the name of the upstream. If several upstreams share the requests, returns their names and shares.
 pub(crate) fn upstream_name(delivery: &Delivery) -> String {
-    let mirror = delivery.mirror.as_ref().map_or_else(String::new, |mirror| format!(", copied to {mirror}"));
-    let name = match (&delivery.split, &delivery.destination) {
+    match (&delivery.split, &delivery.destination) {
         (Some(split), _) => split.to_string(),
         (None, Destination::Upstream(upstream)) => upstream.name.to_string(),
         (None, Destination::Echo) => delivery.audience.name.to_string(),
+    }
+}
+
+/// Returns the name of the upstream, and the copies of requests if the route makes any: `shop, copies 10 % of the ...`.
+pub(crate) fn upstream_and_copies(delivery: &Delivery) -> String {
+    let copies = delivery.mirror.as_ref().map_or_else(String::new, |mirror| format!(", copies {mirror}"));
+    upstream_name(delivery) + &copies
+}
+
+/// Returns the properties by which a split keeps a request with one upstream, as in the policy.
+pub(super) fn split_by(split: &Split, claims: &[ClaimPath]) -> String {
+    let name = |by: &HashBy| match by {
+        HashBy::ClientIp => "client_ip".to_owned(),
+        HashBy::Subject => "subject".to_owned(),
+        HashBy::Claim(id) => {
+            format!("claim:{}", claims.get(usize::from(id.0)).map(ToString::to_string).unwrap_or_default())
+        }
+        HashBy::Header(name) => format!("header:{name}"),
+        HashBy::Cookie(name) => format!("cookie:{name}"),
     };
-    name + &mirror
+    match &*split.by {
+        [] => "drawn for each request".to_owned(),
+        by => format!("by {}", by.iter().map(name).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Returns the places where a route looks for a credential, as in the policy.
+pub(super) fn places(sources: &Sources) -> Vec<String> {
+    let own = [("header", sources.header), ("cookie", sources.cookie)];
+    let own = own.into_iter().filter(|(_, is_read)| *is_read).map(|(name, _)| name.to_owned());
+    let other = |source: &Source| match source {
+        Source::Header(NamedHeader { name, prefix }) if prefix.is_empty() => format!("header {name}"),
+        Source::Header(NamedHeader { name, prefix }) => format!("header {name} after {prefix:?}"),
+        Source::Cookie(name) => format!("cookie {name}"),
+        Source::WebSocket(marker) => format!("websocket protocol after {marker}"),
+        Source::ApiKey(name) => format!("api_key in {name}"),
+        Source::Certificate => "client_certificate".to_owned(),
+        Source::Query(name) => format!("query field {name}"),
+    };
+    own.chain(sources.others.iter().map(other)).collect()
+}
+
+/// Returns a duration as in the policy.
+pub(super) fn duration(duration: Duration) -> String {
+    units::Duration::millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).to_string()
 }
 
 /// Returns the origins of the upstream's servers. If a key of the request selects the server, the servers are in the

@@ -15,7 +15,7 @@ use crate::peer::{Caller, Peer, Relayed, Scheme};
 use crate::pipeline::stages;
 use crate::policy::{Policy, Question};
 use crate::route::{Found, Head};
-use crate::tls::{ClientCertificate, Misdirected};
+use crate::tls::{ClientCertificate, ClientRule, Misdirected};
 use aws_lc_rs::rand;
 use http::request::Parts;
 use http::{Version, header};
@@ -121,6 +121,20 @@ impl<'p> Examiner<'p> {
         (evaluation.verdict(), outgoing)
     }
 
+    /// Returns whether clients of the request's host are asked for a certificate: `required`, `optional` or `none`.
+    pub fn client_certificate(&self, question: &Question) -> &'static str {
+        match self.policy.front.head(&question.parts) {
+            Ok(head) => demand(self.client_rule(&head, question.scheme)),
+            Err(_) => demand(None),
+        }
+    }
+
+    /// Returns the rule for the certificates of clients that ask for the host in the handshake (SNI).
+    fn client_rule(&self, head: &Head<'_>, scheme: Scheme) -> Option<&ClientRule> {
+        let rules = self.policy.front.client_rules.as_ref().filter(|_| scheme == Scheme::Https)?;
+        rules.get(head.host.as_deref()).map(|rule| &**rule)
+    }
+
     /// Returns the detailed reason for a refusal, for operators; `None` if the request is not refused.
     pub fn reason(&self, question: &Question) -> Option<String> {
         let prepared = self.prepare(question);
@@ -162,6 +176,7 @@ impl<'p> Examiner<'p> {
             client: sender.caller.address,
             host: None,
             path: None,
+            client_certificate: None,
             route: None,
             near: Vec::new(),
             caller: None,
@@ -190,6 +205,9 @@ impl<'p> Examiner<'p> {
         }
         if let Ok(head) = &read {
             explanation.host = head.host.as_deref().map(str::to_owned);
+            let rule = self.client_rule(head, question.scheme);
+            explanation.client_certificate =
+                rule.map(|rule| format!("{} by client_certificates.{}", demand(Some(rule)), rule.name));
             explanation.path = Some(head.path.to_string());
             let resource = head.host.as_deref().and_then(|host| policy.resource_of(host, &head.path));
             explanation.resource_metadata = resource.map(|resource| resource.metadata_url.to_string());
@@ -325,6 +343,14 @@ impl<'p> Examiner<'p> {
     }
 }
 
+fn demand(rule: Option<&ClientRule>) -> &'static str {
+    match rule {
+        Some(rule) if rule.required => "required",
+        Some(_) => "optional",
+        None => "none",
+    }
+}
+
 impl Evaluation<'_, '_> {
     fn verdict(self) -> Verdict {
         Verdict { route: self.found.map(|found| *found.entry), outcome: self.outcome, shadow: self.shadow }
@@ -337,5 +363,7 @@ impl Evaluation<'_, '_> {
     }
 }
 
+#[cfg(test)]
+mod route_keys;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
 //! The result of examining a request: a verdict, or an explanation of every step.
 
-use super::describe::{fields, methods};
+use super::describe::{fields, methods, places};
 use super::near::NearRoute;
-use crate::authenticate::Principal;
+use crate::authenticate::{Access, CredentialPolicy, Principal, Sources};
 use crate::denial::Denial;
-use crate::policy::Route;
+use crate::policy::{Handler, Route};
 use crate::route::Found;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::borrow::Cow;
@@ -90,6 +90,9 @@ pub struct Explanation {
     pub host: Option<String>,
     /// The path for routing and forwarding; `None` if the request cannot be read.
     pub path: Option<String>,
+    /// Whether clients of the host are asked for a certificate, and the table that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
     /// The matching route.
     pub route: Option<MatchedRoute>,
     /// Other routes that match less specifically, or that differ from the request in one property.
@@ -140,6 +143,22 @@ pub struct MatchedRoute {
     /// The name of the route's `[cors.NAME]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<String>,
+    /// The places where the route looks for a credential, if they are not the usual ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+    /// Whether a browser without a valid token is sent to the login page.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub login_page: bool,
+    /// The field of forms that may contain the CSRF token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csrf_field: Option<String>,
+    /// Whether the route forwards WebSockets.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub websocket: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The verified caller.
@@ -205,9 +224,15 @@ pub struct UpstreamRequest {
     /// The shares of all upstreams, if several upstreams share the requests of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// The upstream that gets copies, and the percentage of the requests that are copied.
+    /// How a request stays with one of these upstreams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_by: Option<String>,
+    /// The upstream that gets a copy. `None` if requests like this one are never copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<String>,
+    /// The requests that are copied, and the upstream that gets the copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<String>,
     /// The origins of the upstream's servers, or the folder of the files.
     pub servers: Vec<String>,
     /// How the servers are verified, and the certificate that they are shown, if they use TLS.
@@ -216,10 +241,28 @@ pub struct UpstreamRequest {
     /// The content coding of the answer, if the route compresses answers to this request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compress: Option<String>,
+    /// The media types that are compressed, if they are not the usual ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compress_types: Vec<String>,
     /// `expiry` if WebSockets, long answers and long uploads end with the caller's token, otherwise `open`. `None` without a
     /// token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streams: Option<String>,
+    /// The trailers that pass on with the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trailers: Vec<String>,
+    /// The timeout, if the route has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// The longest silence in an answer or a WebSocket, if the route has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence: Option<String>,
+    /// The changes to the fields of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_fields: Option<String>,
+    /// The status of the redirect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
     /// The method.
     pub method: String,
     /// The path and query, or the URL of the redirect.
@@ -233,6 +276,16 @@ impl MatchedRoute {
     pub(super) fn of(route: &Route, found: &Found<'_, '_, usize>) -> Self {
         let names = found.matcher.path.params().iter();
         let values = found.params.as_slice().iter();
+        let CredentialPolicy { access, sources } = &route.credential_policy;
+        let is_usual = *access == Access::Public || *sources == Sources::default();
+        let websocket = match &route.handler {
+            Handler::Forward(delivery) => delivery.websocket,
+            Handler::Files(_)
+            | Handler::Answer(_)
+            | Handler::Redirect(_)
+            | Handler::Publish(_)
+            | Handler::Receive(..) => false,
+        };
         Self {
             name: route.name.to_string(),
             host: found.matcher.host.to_string(),
@@ -241,6 +294,10 @@ impl MatchedRoute {
             headers: fields(&found.matcher.fields),
             params: names.zip(values).map(|(name, value)| (name.to_string(), (*value).to_owned())).collect(),
             cors: route.cors.as_ref().map(|cors| cors.name.to_string()),
+            sources: if is_usual { Vec::new() } else { places(sources) },
+            login_page: route.login_page,
+            csrf_field: route.csrf_field.as_deref().map(str::to_owned),
+            websocket,
         }
     }
 }

@@ -10,6 +10,9 @@ impl fmt::Display for Explanation {
             let host = self.host.as_deref().unwrap_or("no host");
             writeln!(f, "  read as   {} {}{}", self.method, Line(host), Line(path))?;
         }
+        if let Some(demand) = &self.client_certificate {
+            writeln!(f, "  client certificate {}", Line(demand))?;
+        }
         match &self.route {
             Some(route) => {
                 let methods =
@@ -29,6 +32,22 @@ impl fmt::Display for Explanation {
                 }
                 if let Some(name) = &route.cors {
                     writeln!(f, "            cors {}: preflights are answered without a token", Line(name))?;
+                }
+                if !route.sources.is_empty() {
+                    writeln!(
+                        f,
+                        "            looks for a credential in: {}",
+                        Line(&route.sources.join(", "))
+                    )?;
+                }
+                if route.login_page {
+                    writeln!(f, "            a browser without a valid token is sent to the login page")?;
+                }
+                if let Some(field) = &route.csrf_field {
+                    writeln!(f, "            forms may have the CSRF token in the field {}", Line(field))?;
+                }
+                if route.websocket {
+                    writeln!(f, "            forwards WebSockets")?;
                 }
             }
             None => writeln!(f, "  route     none")?,
@@ -85,14 +104,18 @@ impl fmt::Display for Explanation {
             let servers = outgoing.servers.join(", ");
             let servers = if servers.is_empty() { servers } else { format!(" ({servers})") };
             if let Some(split) = &outgoing.split {
-                writeln!(f, "split among {}", Line(split))?;
+                let by = outgoing.split_by.as_deref().unwrap_or_default();
+                writeln!(f, "split among {}; {}", Line(split), Line(by))?;
             }
-            if let Some(mirror) = &outgoing.mirror {
-                writeln!(f, "copied to {}", Line(mirror))?;
+            if let Some(copies) = &outgoing.copies {
+                writeln!(f, "copies {}", Line(copies))?;
             }
             let path = Line(&outgoing.path);
             match outgoing.responder {
-                Responder::Redirect => return writeln!(f, "redirected to {path}"),
+                Responder::Redirect => {
+                    let status = outgoing.status.map_or_else(String::new, |status| format!("with {status} "));
+                    return writeln!(f, "redirected {status}to {path}");
+                }
                 Responder::Upstream => writeln!(f, "upstream {}{servers} receives:", outgoing.upstream)?,
                 Responder::Authority => writeln!(f, "the authority answers:")?,
                 Responder::Gateway => writeln!(f, "the gateway answers:")?,
@@ -105,8 +128,24 @@ impl fmt::Display for Explanation {
             if let Some(tls) = &outgoing.tls {
                 writeln!(f, "over TLS: {}", Line(tls))?;
             }
+            if !outgoing.trailers.is_empty() {
+                writeln!(f, "with the trailers {}", Line(&outgoing.trailers.join(", ")))?;
+            }
+            if let Some(timeout) = &outgoing.timeout {
+                writeln!(f, "answer awaited for {timeout}")?;
+            }
+            if let Some(silence) = &outgoing.silence {
+                writeln!(f, "silence in a body or a WebSocket ends it after {silence}")?;
+            }
+            if let Some(fields) = &outgoing.answer_fields {
+                writeln!(f, "the gateway changes the fields of the answer: {}", Line(fields))?;
+            }
             if let Some(coding) = &outgoing.compress {
-                writeln!(f, "answer compressed by {coding}, if its type and length allow it")?;
+                let types = match &outgoing.compress_types[..] {
+                    [] => String::new(),
+                    types => format!(" ({})", types.join(", ")),
+                };
+                writeln!(f, "answer compressed by {coding}, if its type{types} and length allow it")?;
             }
             if outgoing.streams.as_deref() == Some("open") {
                 writeln!(f, "streams outlive the token of the caller")?;

@@ -4,6 +4,7 @@ use super::fields::FieldSink;
 use crate::authenticate::fold_eq;
 use http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt;
 
 /// The changes to the fields of one direction. The compiler refuses the names that the gateway decides about.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,36 @@ pub(crate) struct AnswerFields {
     pub(crate) protection: Protection,
 }
 
+impl fmt::Display for Edits {
+    /// Formats the changes for operators: `sets cache-control: private; removes server`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |fields: &[(HeaderName, HeaderValue)]| {
+            let field = |(name, value): &(HeaderName, HeaderValue)| {
+                format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+            };
+            fields.iter().map(field).collect::<Vec<_>>().join(", ")
+        };
+        let is_only_removed = |name: &&HeaderName| !self.set.iter().any(|(known, _)| known == *name);
+        let removed: Vec<&str> =
+            self.removed.iter().filter(is_only_removed).map(HeaderName::as_str).collect();
+        let parts = [("sets", list(&self.set)), ("adds", list(&self.added)), ("removes", removed.join(", "))];
+        let parts = parts.iter().filter(|(_, fields)| !fields.is_empty());
+        f.write_str(&parts.map(|(verb, fields)| format!("{verb} {fields}")).collect::<Vec<_>>().join("; "))
+    }
+}
+
+impl fmt::Display for AnswerFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let edits = self.edits.to_string();
+        let separator = if edits.is_empty() { "" } else { "; " };
+        match self.protection {
+            Protection::Off => f.write_str(&edits),
+            Protection::Missing => write!(f, "{edits}{separator}adds security headers that are missing"),
+            Protection::Forced => write!(f, "{edits}{separator}sets security headers"),
+        }
+    }
+}
+
 /// When the gateway adds fields that protect pages in a browser.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Protection {
@@ -71,7 +102,7 @@ const FRAME_NONE: HeaderValue = HeaderValue::from_static("frame-ancestors 'none'
 impl AnswerFields {
     /// Changes the fields of an answer.
     #[cold]
-    pub(super) fn apply(&self, headers: &mut HeaderMap) {
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         self.edits.apply(headers);
         let is_forced = match self.protection {
             Protection::Off => return,

@@ -11,7 +11,7 @@ use super::upload::Upload;
 use super::{Audience, Notes, PermittedRequest, Pools, Upstream};
 use crate::http1::{BodyReader, RequestFraming, write_field};
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use std::fmt;
@@ -97,12 +97,22 @@ enum CopiedBody {
 }
 
 impl fmt::Display for Mirror {
+    /// Formats the copies for operators: `10 % of the requests without a body to shop_test`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} %)", self.upstream.name, self.percent)
+        let Self { upstream, percent, body, .. } = self;
+        match body {
+            0 => write!(f, "{percent} % of the safe requests without a body to {}", upstream.name),
+            body => write!(f, "{percent} % of the requests with at most {body} bytes to {}", upstream.name),
+        }
     }
 }
 
 impl Mirror {
+    /// Whether requests with this method may be copied.
+    pub(crate) fn covers(&self, method: &Method, has_body: bool) -> bool {
+        self.percent > 0 && (self.body > 0 || (!has_body && method.is_safe()))
+    }
+
     /// Copies a request, if it is one of those that are copied. The copy is sent once its body is in memory.
     #[cold]
     pub(super) fn copy(
@@ -115,7 +125,7 @@ impl Mirror {
             return;
         }
         let has_body = !matches!(request.body, RequestBody::Empty);
-        if self.body == 0 && (has_body || !request.parts.method.is_safe()) {
+        if !self.covers(&request.parts.method, has_body) {
             return;
         }
         if request.body.size_hint().lower() > self.body as u64 {

@@ -3,6 +3,7 @@
 use super::Question;
 use crate::clock::Now;
 use crate::diagnostic::Place;
+use http::HeaderName;
 use std::fmt;
 
 /// A test of the policy.
@@ -37,6 +38,23 @@ pub struct Expectation {
     pub path: Option<String>,
     /// Headers that the upstream receives, with names in lower case. An empty value means an absent header.
     pub headers: Vec<(String, String)>,
+    /// Headers that the client receives from an upstream that does not send them. An empty value means a header that the
+    /// client never receives.
+    pub response_headers: Vec<(HeaderName, String)>,
+    /// The URL of the route's redirect.
+    pub redirect: Option<String>,
+    /// The name of the upstream that gets a copy. Empty if the request is not copied.
+    pub mirror: Option<String>,
+    /// The content coding of the answer. Empty if the answer is not compressed.
+    pub compress: Option<String>,
+    /// `expiry` or `open`.
+    pub streams: Option<&'static str>,
+    /// Whether all servers of the upstream are reached over TLS.
+    pub upstream_tls: Option<bool>,
+    /// `required`, `optional` or `none`.
+    pub client_certificate: Option<&'static str>,
+    /// Whether the route is in maintenance. A test of the rule ignores maintenance.
+    pub maintenance: Option<bool>,
 }
 
 /// The verdict that a test expects.
@@ -58,9 +76,40 @@ impl Case {
 }
 
 impl Expectation {
-    /// Whether the test has an expectation about the upstream request.
-    pub fn is_upstream(&self) -> bool {
-        self.upstream.is_some() || self.path.is_some() || !self.headers.is_empty()
+    /// Whether the test has an expectation about an allowed request: what the upstream receives, or how it is answered.
+    pub fn is_of_allowed(&self) -> bool {
+        let Self {
+            verdict: _,
+            status: _,
+            route: _,
+            client_certificate: _,
+            maintenance: _,
+            upstream,
+            path,
+            headers,
+            response_headers,
+            redirect,
+            mirror,
+            compress,
+            streams,
+            upstream_tls,
+        } = self;
+        let texts = [upstream, path, redirect, mirror, compress];
+        texts.iter().any(|text| text.is_some())
+            || !headers.is_empty()
+            || !response_headers.is_empty()
+            || streams.is_some()
+            || upstream_tls.is_some()
+    }
+
+    /// Whether the test expects anything.
+    pub fn is_any(&self) -> bool {
+        self.verdict.is_some()
+            || self.status.is_some()
+            || self.route.is_some()
+            || self.client_certificate.is_some()
+            || self.maintenance.is_some()
+            || self.is_of_allowed()
     }
 }
 

@@ -175,7 +175,7 @@ fn compile_policy(
 
     check_version(file, &mut faults);
     nobody_to_trust(file, &mut faults);
-    let cases = cases::compile(file, &routes, &mut faults);
+    let cases = cases::compile(file, &routes, &identity, &mut faults);
     waivers::check(file, &mut faults);
     files::guard(file, &mut routes, &mut faults);
 

@@ -29,6 +29,7 @@ use crate::clock::Now;
 use crate::config::network::Cidr;
 use crate::counter::CoreValue;
 use crate::denial::Denial;
+use crate::forward::edits::AnswerFields;
 use crate::forward::files::Files;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
 use crate::key_source::KeySource;
@@ -190,6 +191,17 @@ pub struct Route {
     pub(crate) compression: Option<Box<Compression>>,
     /// The request counters.
     pub counters: Arc<RouteCounters>,
+}
+
+impl Route {
+    /// Returns the changes to the fields of answers. All upstreams of a split have the same.
+    pub(crate) fn answer_fields(&self) -> Option<&AnswerFields> {
+        match &self.handler {
+            Handler::Forward(delivery) => delivery.answer_fields.as_deref(),
+            Handler::Files(files) => files.answer_fields.as_deref(),
+            Handler::Answer(_) | Handler::Redirect(_) | Handler::Publish(_) | Handler::Receive(..) => None,
+        }
+    }
 }
 
 /// The handler of allowed requests.

@@ -59,6 +59,11 @@ impl Redirect {
         Ok(Self { start: start.into(), parts: parts.into(), keeps_query, status, is_public })
     }
 
+    /// Returns the status of the redirect.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Returns the URL for a request. `query` is the query of the request without tokens.
     pub(crate) fn location(&self, params: &Params<'_>, query: Option<&str>) -> String {
         let mut url = self.start.to_string();

@@ -6,16 +6,17 @@
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::explain::text::Line;
-use crate::explain::{Examiner, Explanation, Outcome, UpstreamRequest, Verdict};
-use crate::policy::{Case, Expectation, ExpectedVerdict, Policy};
-use http::StatusCode;
+use crate::explain::{Examiner, Explanation, Outcome, Responder, UpstreamRequest, Verdict};
+use crate::forward::edits::AnswerFields;
+use crate::policy::{Case, Expectation, ExpectedVerdict, Handler, Policy, Route};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
-use std::fmt;
+use std::fmt::{self, Display};
 
 /// A difference between the expected and the actual result of a test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Discrepancy {
-    /// The property that differs: `verdict`, `status`, `route`, `upstream`, `path` or `header x-auth-subject`.
+    /// The property that differs: a key of `expect`, `verdict`, `header x-auth-subject` or `response header server`.
     pub what: String,
     /// The expected value.
     pub expected: String,
@@ -116,16 +117,25 @@ impl TestFailure {
         let Case { expected, .. } = case;
         let question = case.question_at(now);
         // Building the upstream request is slow, so it is built only if the test has an expectation about it.
-        let (verdict, outgoing) = if expected.is_upstream() {
+        let (verdict, outgoing) = if expected.is_of_allowed() {
             examiner.verdict_and_request(&question)
         } else {
             (examiner.verdict(&question), None)
         };
         let route = verdict.route.and_then(|route| examiner.policy().routes.get(route));
-        let mut differences = differences_of_verdict(expected, &verdict, route.map(|route| &*route.name));
+        let mut differences = differences_of_verdict(expected, &verdict, route);
+        if let Some(wanted) = expected.client_certificate {
+            differ(&mut differences, "client_certificate", wanted, examiner.client_certificate(&question));
+        }
+        if let Some(wanted) = expected.maintenance {
+            let is_refusing = route.is_some_and(|route| route.maintenance.is_some());
+            differ(&mut differences, "maintenance", wanted, is_refusing);
+        }
         // If the request is rejected, the upstream receives nothing. The verdict is then already reported as different.
         if let (true, Some(outgoing)) = (verdict.outcome.passes(), &outgoing) {
             differences.extend(differences_upstream(expected, outgoing));
+            let changes = route.and_then(Route::answer_fields);
+            differences.extend(differences_of_answer(&expected.response_headers, changes));
         }
         let is_verdict = differences.iter().any(|difference| difference.what == "verdict");
         let reason = if is_verdict { examiner.reason(&question) } else { None };
@@ -134,13 +144,29 @@ impl TestFailure {
     }
 }
 
-fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&str>) -> Vec<Discrepancy> {
+fn differ<T: Display + PartialEq>(differences: &mut Vec<Discrepancy>, what: &str, expected: T, found: T) {
+    if expected != found {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        differences.push(Discrepancy { what: what.to_owned(), expected, found });
+    }
+}
+
+fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&Route>) -> Vec<Discrepancy> {
     let mut differences = Vec::new();
+    let of_route = route.and_then(|route| match &route.handler {
+        Handler::Redirect(redirect) => Some(redirect.status().as_u16()),
+        Handler::Forward(_)
+        | Handler::Files(_)
+        | Handler::Answer(_)
+        | Handler::Publish(_)
+        | Handler::Receive(..) => None,
+    });
+    let route = route.map(|route| &*route.name);
     let mut differs = |what: &str, expected: String, found: String| {
         differences.push(Discrepancy { what: what.to_owned(), expected, found });
     };
-    // An expectation about the upstream request implies that the request is allowed.
-    let wanted = test.verdict.or_else(|| test.is_upstream().then_some(ExpectedVerdict::Allow));
+    // An expectation about the handling of an allowed request implies that it is allowed.
+    let wanted = test.verdict.or_else(|| test.is_of_allowed().then_some(ExpectedVerdict::Allow));
     let is_right = match (wanted, &verdict.outcome) {
         (None, _) => true,
         (Some(ExpectedVerdict::Allow), outcome) => outcome.passes(),
@@ -153,7 +179,7 @@ fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&
         differs("verdict", wanted.to_string(), describe_verdict(verdict));
     }
     let status = match &verdict.outcome {
-        Outcome::Passed => None,
+        Outcome::Passed => of_route,
         Outcome::Redirected => Some(StatusCode::PERMANENT_REDIRECT.as_u16()),
         Outcome::Refused(denial) => Some(denial.status().as_u16()),
     };
@@ -181,6 +207,31 @@ fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<D
         let (expected, found) = (format!("{path:?}"), format!("{:?}", outgoing.path));
         differences.push(Discrepancy { what: "path".to_owned(), expected, found });
     }
+    let quoted = |text: &str| if text.is_empty() { "none".to_owned() } else { format!("{text:?}") };
+    for (what, wanted, found) in
+        [("mirror", &test.mirror, &outgoing.mirror), ("compress", &test.compress, &outgoing.compress)]
+    {
+        if let Some(wanted) = wanted {
+            differ(&mut differences, what, quoted(wanted), quoted(found.as_deref().unwrap_or_default()));
+        }
+    }
+    if let Some(wanted) = test.streams {
+        let found = outgoing
+            .streams
+            .as_deref()
+            .unwrap_or("none: the request has no token, or its route has no streams");
+        differ(&mut differences, "streams", wanted, found);
+    }
+    if let Some(wanted) = test.upstream_tls {
+        let is_tls = |server: &String| server.starts_with("https://");
+        let found = outgoing.responder == Responder::Upstream && outgoing.servers.iter().all(is_tls);
+        differ(&mut differences, "upstream_tls", wanted, found);
+    }
+    if let Some(wanted) = &test.redirect {
+        let is_redirect = outgoing.responder == Responder::Redirect;
+        let found = Some(&outgoing.path).filter(|_| is_redirect);
+        differ(&mut differences, "redirect", quoted(wanted), quoted(found.map_or("", String::as_str)));
+    }
     for (name, wanted) in &test.headers {
         let sent: Vec<&str> = outgoing
             .headers
@@ -188,18 +239,47 @@ fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<D
             .filter(|(known, _)| known == name)
             .map(|(_, value)| value.as_str())
             .collect();
-        let is_right = if wanted.is_empty() { sent.is_empty() } else { sent[..] == [wanted.as_str()] };
-        if !is_right {
-            let quoted = |value: &&str| format!("{value:?}");
-            let expected = if wanted.is_empty() { "absent".to_owned() } else { format!("{wanted:?}") };
-            let found = match &sent[..] {
-                [] => "absent".to_owned(),
-                sent => sent.iter().map(quoted).collect::<Vec<_>>().join(" and "),
-            };
-            differences.push(Discrepancy { what: format!("header {name}"), expected, found });
-        }
+        differences.extend(difference_of_field(format!("header {name}"), wanted, &sent));
     }
     differences
+}
+
+/// Compares the values of a field. An empty value is expected to be absent.
+fn difference_of_field(what: String, wanted: &str, sent: &[&str]) -> Option<Discrepancy> {
+    let is_right = if wanted.is_empty() { sent.is_empty() } else { *sent == [wanted] };
+    if is_right {
+        return None;
+    }
+    let quoted = |value: &&str| format!("{value:?}");
+    let expected = if wanted.is_empty() { "absent".to_owned() } else { quoted(&wanted) };
+    let found = match sent {
+        [] => "absent".to_owned(),
+        sent => sent.iter().map(quoted).collect::<Vec<_>>().join(" and "),
+    };
+    Some(Discrepancy { what, expected, found })
+}
+
+/// The value of a field that the upstream sends.
+const OF_UPSTREAM: &str = "<the upstream's>";
+
+/// Compares the fields of an answer. A value is compared with an answer to which the upstream adds no such field. An
+/// absent field is compared with an answer that has it.
+fn differences_of_answer(
+    expected: &[(HeaderName, String)],
+    changes: Option<&AnswerFields>,
+) -> Vec<Discrepancy> {
+    let difference = |(name, wanted): &(HeaderName, String)| {
+        let mut answer = HeaderMap::new();
+        if wanted.is_empty() {
+            answer.insert(name, HeaderValue::from_static(OF_UPSTREAM));
+        }
+        if let Some(changes) = changes {
+            changes.apply(&mut answer);
+        }
+        let values = answer.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
+        difference_of_field(format!("response header {name}"), wanted, &values.collect::<Vec<_>>())
+    };
+    expected.iter().filter_map(difference).collect()
 }
 
 /// Describes the outcome as a test would expect it, for example `deny "missing_token"`.
@@ -213,180 +293,4 @@ fn describe_verdict(verdict: &Verdict) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keyring::MissingKey;
-    use crate::policy::Compiled;
-
-    const ROUTES: &str = r#"
-[identity]
-claims = { "X-Auth-Tenant" = "tenant" }
-[[route]]
-name = "orders"
-path = "/orders/{id}"
-upstream = "echo"
-roles = ["clerk"]
-strip_prefix = "/orders"
-[[route]]
-name = "watched"
-path = "/watched"
-upstream = "echo"
-roles = ["clerk"]
-mode = "shadow"
-[[route]]
-name = "open"
-path = "/open"
-upstream = "echo"
-access = "public"
-"#;
-
-    fn compiled(tests: &str) -> Result<Compiled, Vec<Diagnostic>> {
-        let text = format!(
-            "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
-             secret = \"0123456789abcdef0123456789abcdef\"\n[upstream.echo]\nbuiltin = \"echo\"\n{ROUTES}{tests}"
-        );
-        let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new());
-        crate::policy::compile(&loaded.unwrap(), MissingKey::Ephemeral)
-    }
-
-    const CLERK: &str = "claims = { sub = \"u1\", roles = [\"clerk\"], tenant = \"acme\" }";
-
-    /// Runs a test and returns the differences on one line. Empty if the test passes.
-    #[track_caller]
-    fn ended(request: &str, rest: &str, expect: &str) -> String {
-        let test =
-            format!("[[test]]\nname = \"t\"\nrequest = \"{request}\"\n{rest}\nexpect = {{ {expect} }}\n");
-        let compiled = compiled(&test).unwrap_or_else(|faults| panic!("{faults:#?}"));
-        let examiner = Examiner::new(&compiled.policy);
-        let failure = TestFailure::of(&compiled.cases[0], &examiner, Now::read());
-        failure.map(|failure| failure.to_string()).unwrap_or_default()
-    }
-
-    #[test]
-    fn each_unmet_expectation_is_reported_and_no_met_one() {
-        let orders = "GET https://h/orders/7?q=1";
-        for (request, rest, right, wrong, expected) in [
-            (
-                orders,
-                CLERK,
-                "allow = true",
-                "allow = false",
-                "verdict: expected deny with any code, found allow",
-            ),
-            (
-                orders,
-                "",
-                "allow = false",
-                "allow = true",
-                "verdict: expected allow, found deny \"missing_token\"",
-            ),
-            (
-                orders,
-                "claims = { sub = \"u1\" }",
-                "deny = \"insufficient_role\"",
-                "deny = \"insufficient_scope\"",
-                "verdict: expected deny \"insufficient_scope\", found deny \"insufficient_role\" (the route asks for any role \
-                 of clerk; the caller's roles: [] (the claim is missing))",
-            ),
-            (orders, "", "status = 401", "status = 403", "status: expected 403, found 401"),
-            (orders, CLERK, "allow = true", "status = 403", "status: expected 403, found the upstream's"),
-            (
-                orders,
-                "",
-                "route = \"orders\"",
-                "route = \"open\"",
-                "route: expected \"open\", found \"orders\"",
-            ),
-            (
-                "https://h/nowhere",
-                "",
-                "deny = \"no_route\"",
-                "route = \"open\"",
-                "route: expected \"open\", found none",
-            ),
-            (
-                orders,
-                CLERK,
-                "path = \"/7?q=1\"",
-                "path = \"/orders/7\"",
-                "path: expected \"/orders/7\", found \"/7?q=1\"",
-            ),
-            (
-                orders,
-                CLERK,
-                "headers = { \"X-Auth-Tenant\" = \"acme\" }",
-                "headers = { \"X-Auth-Tenant\" = \"other\" }",
-                "header x-auth-tenant: expected \"other\", found \"acme\"",
-            ),
-            (
-                orders,
-                CLERK,
-                "headers = { Authorization = \"\" }",
-                "headers = { \"X-Auth-Subject\" = \"\" }",
-                "header x-auth-subject: expected absent, found \"u1\"",
-            ),
-            (
-                "https://h/open",
-                "headers = { \"X-Auth-Subject\" = \"root\" }",
-                "headers = { \"x-auth-subject\" = \"\" }",
-                "headers = { \"x-auth-subject\" = \"root\" }",
-                "header x-auth-subject: expected \"root\", found absent",
-            ),
-        ] {
-            assert_eq!(ended(request, rest, right), "", "{request} {rest}");
-            assert_eq!(ended(request, rest, wrong), expected, "{request} {rest}");
-        }
-    }
-
-    #[test]
-    fn expected_upstream_fields_need_an_allowed_request() {
-        let expected =
-            ended("https://h/orders/7", "", "path = \"/7\", headers = { \"X-Auth-Subject\" = \"u1\" }");
-        assert_eq!(expected, "verdict: expected allow, found deny \"missing_token\"");
-    }
-
-    #[test]
-    fn a_refusal_in_the_shadow_is_a_refusal() {
-        let watched = "https://h/watched";
-        assert_eq!(ended(watched, "", "deny = \"missing_token\""), "");
-        for expect in ["allow = true", "path = \"/watched\"", "headers = { Authorization = \"\" }"] {
-            let expected = "verdict: expected allow, found deny \"missing_token\", allowed by shadow mode";
-            assert_eq!(ended(watched, "", expect), expected);
-        }
-        assert_eq!(ended(watched, CLERK, "allow = true, path = \"/watched\""), "");
-    }
-
-    #[test]
-    fn a_test_is_made_at_its_own_time_or_else_now() {
-        let at = |time: &str, claims: &str| {
-            let rest = format!("claims = {{ sub = \"u1\", roles = [\"clerk\"], {claims} }}\n{time}");
-            ended("https://h/orders/7", &rest, "deny = \"expired_token\"").is_empty()
-        };
-        let of_1970 = "time = \"1970-01-01T00:20:00Z\"";
-        assert!(at("", "exp = 2000"), "now is later");
-        assert!(!at(of_1970, "exp = 2000"));
-        assert!(at(of_1970, "exp = 1000"));
-    }
-
-    #[test]
-    fn as_many_are_explained_as_were_asked_for_and_the_rest_is_counted() {
-        let test = |n: usize| {
-            format!(
-                "[[test]]\nname = \"t{n}\"\nrequest = \"https://h/open\"\nexpect = {{ allow = {} }}\n",
-                n.is_multiple_of(2)
-            )
-        };
-        let compiled = compiled(&(0..44).map(test).collect::<String>()).unwrap();
-        let tried = run(&compiled.policy, compiled.cases.clone(), Now::read(), 3);
-        let failed: Vec<_> = tried.iter().filter_map(|tried| tried.failed.as_ref()).collect();
-        let explained = failed.iter().filter(|failure| failure.explanation.is_some());
-        assert_eq!((failed.len(), explained.count()), (22, 3));
-        let findings = failures(&compiled.policy, &compiled.cases, Severity::Fault, Now::read());
-        assert_eq!(findings.len(), REPORTED_MAX + 1);
-        assert_eq!(
-            (&*findings[0].key, findings[0].place.order()),
-            ("test[1]", compiled.cases[1].place.order())
-        );
-        assert_eq!(findings.last().unwrap().found, "2 more failed tests");
-    }
-}
+mod tests;

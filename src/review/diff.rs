@@ -6,7 +6,7 @@
 use super::sample::{self, Caller, Grants, Sample};
 use super::settings_diff::SettingChange;
 use crate::clock::Now;
-use crate::explain::describe::{upstream_name, with_fields};
+use crate::explain::describe::{upstream_and_copies, with_fields};
 use crate::explain::text::Line;
 use crate::explain::{Examiner, Outcome, Verdict};
 use crate::policy::{Handler, Policy};
@@ -70,7 +70,7 @@ impl Side {
     pub(super) fn of(policy: &Policy, verdict: &Verdict) -> Self {
         let route = verdict.route.and_then(|route| policy.routes.get(route));
         let upstream = route.filter(|_| verdict.reaches()).map(|route| match &route.handler {
-            Handler::Forward(delivery) => upstream_name(delivery),
+            Handler::Forward(delivery) => upstream_and_copies(delivery),
             Handler::Files(files) => format!("files in {}", files.root.display()),
             Handler::Answer(_) => "authority".to_owned(),
             Handler::Publish(_) | Handler::Redirect(_) | Handler::Receive(..) => "gateway".to_owned(),

@@ -27,6 +27,8 @@ pub(crate) struct RouteSummary {
     pub limits: Vec<String>,
     /// The name of the upstream. `authority` or `gateway` if the gateway answers itself.
     pub upstream: String,
+    /// The requests that are copied, and the upstream that gets the copies.
+    pub copies: Option<String>,
     /// The path prefix that is removed before forwarding.
     pub strip_prefix: Option<String>,
     /// The path prefix that is added before forwarding.
@@ -46,6 +48,8 @@ pub(crate) struct RouteSummary {
     pub cors: Option<String>,
     /// `enforce` or `shadow`.
     pub mode: &'static str,
+    /// Whether the route refuses all requests for a while.
+    pub maintenance: bool,
 }
 
 /// Returns the routes, more specific routes first. The endpoints of the authority are last.
@@ -98,6 +102,7 @@ impl RouteSummary {
             asks: route.rule.checks().iter().map(ToString::to_string).collect(),
             limits: limits.map(|limit| limit.name().to_string()).collect(),
             upstream,
+            copies: delivery.and_then(|delivery| delivery.mirror.as_ref()).map(ToString::to_string),
             strip_prefix: rewrite.and_then(|rewrite| rewrite.strip.as_deref()).map(text),
             add_prefix: rewrite.and_then(|rewrite| rewrite.add.as_deref()).map(text),
             rewrite_to: rewrite.and_then(|rewrite| rewrite.pattern.as_ref()).map(ToString::to_string),
@@ -109,6 +114,7 @@ impl RouteSummary {
             compress: route.compression.as_deref().map(ToString::to_string),
             cors: route.cors.as_ref().map(|cors| cors.name.to_string()),
             mode: if route.shadow.is_some() { "shadow" } else { "enforce" },
+            maintenance: route.maintenance.is_some(),
         }
     }
 }

@@ -354,8 +354,7 @@ fn same_servers(one: &Delivery, other: &Delivery) -> bool {
 /// Whether a route copies a request to a server of a guarded route. The answer is lost, but the request has its effect.
 fn copies_to_servers(guarded: &Delivery, other: &Delivery, question: &Question) -> bool {
     let copies = other.alternatives().filter_map(|other| other.mirror.as_deref());
-    let mut copies =
-        copies.filter(|mirror| mirror.percent > 0 && (mirror.body > 0 || question.parts.method.is_safe()));
+    let mut copies = copies.filter(|mirror| mirror.covers(&question.parts.method, false));
     copies.any(|mirror| {
         let copied = Destination::Upstream(mirror.upstream.clone());
         guarded.alternatives().any(|guarded| is_same(&guarded.destination, &copied))

@@ -114,6 +114,33 @@ fn is_refused(gateway: &Portcullis, options: &Options) -> bool {
 }
 
 #[test]
+fn a_test_and_an_explanation_state_the_demand_for_a_certificate() {
+    let world = World::new();
+    let dir = crate::kit::dir::Dir::new();
+    dir.write("ca.pem", &world.partners.pem);
+    dir.write("ca.crl", world.partners.revoke(&[], 2046));
+    dir.write("staff.pem", &world.staff.pem);
+    for (host, demand, line) in [
+        ("a.partner.test", "required", Some("client certificate required by client_certificates.partners")),
+        ("staff.test", "optional", Some("client certificate optional by client_certificates.staff")),
+        ("other.test", "none", None),
+    ] {
+        for expected in ["required", "optional", "none"] {
+            let test = format!(
+                "[[test]]\nname = \"t\"\nrequest = \"https://{host}/public\"\n\
+                 expect = {{ client_certificate = \"{expected}\" }}\n"
+            );
+            write_policy(&dir, &policy(&world.upstream, &format!("{ROUTES}{test}")));
+            let run = command(&dir, &["check"]);
+            assert_eq!(run.code, Some(i32::from(expected != demand)), "{host}: {}", run.text());
+        }
+        let explained = command(&dir, &["explain", &format!("https://{host}/public")]).text();
+        assert_eq!(explained.contains("client certificate "), line.is_some(), "{explained}");
+        assert!(line.is_none_or(|line| explained.contains(line)), "{explained}");
+    }
+}
+
+#[test]
 fn a_host_may_require_a_certificate_of_its_authority() {
     let world = World::new();
     let gateway = world.builder().start();

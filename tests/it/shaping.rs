@@ -123,7 +123,7 @@ fn a_redirect_keeps_its_origin_and_loses_tokens() {
     upstream.saw_nothing();
     let explained = command(gateway.dir(), &["explain", "GET", "https://app.test/docs/a?x=1"]);
     let last = explained.stdout.lines().last();
-    assert_eq!(last, Some("redirected to https://new.test/d/a?x=1"), "{}", explained.text());
+    assert_eq!(last, Some("redirected with 308 to https://new.test/d/a?x=1"), "{}", explained.text());
 }
 
 #[test]

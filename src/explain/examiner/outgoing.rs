@@ -2,8 +2,9 @@
 
 use super::{Evaluation, Examiner, Sender};
 use crate::authenticate::Place;
-use crate::explain::describe::{servers_of, streams, tls_of};
+use crate::explain::describe::{duration, servers_of, split_by, streams, tls_of};
 use crate::explain::explanation::{Responder, UpstreamRequest};
+use crate::forward::mirror::Mirror;
 use crate::forward::outgoing::{self, OutgoingHead, X_REQUEST_ID};
 use crate::forward::{ConnectionHeaders, KeyFacts, Proofs, Target};
 use crate::pipeline::exchange::Exchange;
@@ -31,14 +32,18 @@ impl Examiner<'_> {
             let is_head = parts.method == Method::HEAD;
             compression.wish(&parts.headers, is_head, permit.principal().is_some()).coding()
         });
-        let compress = compress.map(|coding| coding.as_str().to_owned());
+        let types = route.compression.as_deref().filter(|_| compress.is_some());
         let ends_with_token = route.handler.ends_with_token().filter(|_| permit.principal().is_some());
-        let of_streams = ends_with_token.map(|ends| streams(ends).to_owned());
+        let answer = UpstreamRequest {
+            compress: compress.map(|coding| coding.as_str().to_owned()),
+            compress_types: types.iter().flat_map(|known| &known.types).map(ToString::to_string).collect(),
+            streams: ends_with_token.map(|ends| streams(ends).to_owned()),
+            answer_fields: route.answer_fields().map(ToString::to_string),
+            ..UpstreamRequest::default()
+        };
         let own = |responder, upstream: &str, servers, path| {
             let (upstream, method) = (upstream.to_owned(), parts.method.to_string());
-            let (compress, streams) = (compress.clone(), of_streams.clone());
-            let rest = UpstreamRequest::default();
-            Some(UpstreamRequest { responder, upstream, servers, method, path, compress, streams, ..rest })
+            Some(UpstreamRequest { responder, upstream, servers, method, path, ..answer.clone() })
         };
         let delivery = match &route.handler {
             Handler::Forward(delivery) => delivery,
@@ -50,7 +55,8 @@ impl Examiner<'_> {
                 let sources = &route.credential_policy.sources;
                 let target = Target::of_route(head, &parts.uri, None, sources, permit).ok()?;
                 let location = redirect.location(&found.params, target.path.query());
-                return own(Responder::Redirect, "redirect", Vec::new(), location);
+                let redirected = own(Responder::Redirect, "redirect", Vec::new(), location)?;
+                return Some(UpstreamRequest { status: Some(redirect.status().as_u16()), ..redirected });
             }
             Handler::Answer(_) => {
                 return own(Responder::Authority, "authority", Vec::new(), head.path.to_string());
@@ -83,9 +89,11 @@ impl Examiner<'_> {
         let context = exchange.forward_context(policy, route, delivery, connection, &none);
         let (outgoing, _) = outgoing::head(&mut parts.clone(), target, permit, &delivery.audience, &context);
         let OutgoingHead { method, path, mut headers } = outgoing;
-        if let Ok(Some(mut handshake)) = stages::check_protocol(route, head, Version::HTTP_11) {
-            outgoing::add_handshake(&mut headers, &mut handshake);
+        let mut handshake = stages::check_protocol(route, head, Version::HTTP_11).ok().flatten();
+        if let Some(handshake) = &mut handshake {
+            outgoing::add_handshake(&mut headers, handshake);
         }
+        let is_handshake = handshake.is_some();
         if headers.get("traceparent") == Some(&id.traceparent()) {
             headers.insert("traceparent", id_header);
         }
@@ -104,6 +112,9 @@ impl Examiner<'_> {
                 headers.insert(name.clone(), proven);
             }
         }
+        // A hypothetical request has no body, and handshakes are not copied.
+        let is_copied = |mirror: &&Mirror| !is_handshake && mirror.covers(&parts.method, false);
+        let mirror = delivery.mirror.as_deref().filter(is_copied);
         debug_assert!(headers.contains_key(X_REQUEST_ID), "every request that goes out has one");
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let mut headers: Vec<_> =
@@ -113,14 +124,23 @@ impl Examiner<'_> {
             responder: Responder::Upstream,
             upstream: delivery.audience.name.to_string(),
             split: split.map(ToString::to_string),
-            mirror: delivery.mirror.as_ref().map(ToString::to_string),
+            split_by: split.map(|split| split_by(split, policy.trust.claims())),
+            mirror: mirror.map(|mirror| mirror.upstream.name.to_string()),
+            copies: mirror.map(ToString::to_string),
             servers: servers_of(delivery, key),
             tls: tls_of(delivery),
-            compress,
-            streams: of_streams,
+            trailers: delivery
+                .request_trailers
+                .iter()
+                .flat_map(|names| names.iter())
+                .map(ToString::to_string)
+                .collect(),
+            timeout: delivery.timeout.map(duration),
+            silence: delivery.silence.map(duration),
             method: method.to_string(),
             path: path.to_string(),
             headers,
+            ..answer
         })
     }
 }

@@ -1,17 +1,25 @@
 //! Compiles `[[test]]`: a request and its expected outcome.
 
 use super::Faults;
+use super::shaping::answer_name;
+use crate::authenticate::IdentityHeaders;
 use crate::clock::Now;
-use crate::config::file::{File, TestSection};
+use crate::config::file::{CertificateDemand, ExpectSection, File, Streams, TestSection};
 use crate::config::place::nearest;
 use crate::denial::Denial;
 use crate::policy::{Case, Expectation, ExpectedVerdict, Question, Route};
+use crate::respond::coding::Coding;
 use crate::timestamp::parse_rfc3339;
 use http::HeaderName;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Compiles the tests of the file.
-pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) -> Vec<Case> {
+pub(super) fn compile(
+    file: &File,
+    routes: &[Route],
+    identity: &IdentityHeaders,
+    faults: &mut Faults<'_>,
+) -> Vec<Case> {
     // Includes routes with faults. Otherwise, such a route would also be reported as missing.
     let of_file =
         file.route.iter().map(|route| if route.name.is_empty() { &*route.path } else { &*route.name });
@@ -29,7 +37,7 @@ pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) ->
         }
         let before = faults.found.len();
         let question = question(&key, table, faults);
-        let expected = expected(&key, table, file, &routes, faults);
+        let expected = expected(&key, table, file, &routes, identity, faults);
         if faults.found.len() == before
             && let Some(question) = question
         {
@@ -106,6 +114,7 @@ fn expected(
     table: &TestSection,
     file: &File,
     routes: &BTreeSet<&str>,
+    identity: &IdentityHeaders,
     faults: &mut Faults<'_>,
 ) -> Expectation {
     let at = |name: &str| format!("{key}.expect.{name}");
@@ -128,23 +137,45 @@ fn expected(
         }
         (None, None) => None,
     };
-    let is_upstream = expect.upstream.is_some() || expect.path.is_some() || !expect.headers.is_empty();
-    if verdict.is_none()
-        && expect.deny.is_none()
-        && expect.route.is_none()
-        && expect.status.is_none()
-        && !is_upstream
-    {
+    let expected = Expectation {
+        verdict,
+        status: expect.status,
+        route: expect.route.clone(),
+        upstream: expect.upstream.clone(),
+        path: expect.path.clone(),
+        headers: headers(&at("headers"), &expect.headers, faults),
+        response_headers: response_headers(
+            &at("response_headers"),
+            &expect.response_headers,
+            identity,
+            faults,
+        ),
+        redirect: expect.redirect.clone(),
+        mirror: expect.mirror.clone(),
+        compress: expect.compress.clone(),
+        streams: expect.streams.map(|streams| match streams {
+            Streams::Expiry => "expiry",
+            Streams::Open => "open",
+        }),
+        upstream_tls: expect.upstream_tls,
+        client_certificate: expect.client_certificate.map(|demand| match demand {
+            CertificateDemand::Required => "required",
+            CertificateDemand::Optional => "optional",
+            CertificateDemand::None => "none",
+        }),
+        maintenance: expect.maintenance,
+    };
+    // Invalid expectations have their own faults.
+    if !expected.is_any() && *expect == ExpectSection::default() {
         let hint = "expect = { allow = true } or { deny = \"insufficient_role\" }";
         faults.fault("missing_key", &format!("{key}.expect"), "no expectation", hint);
     }
-    if is_upstream && !matches!(verdict, None | Some(ExpectedVerdict::Allow)) {
-        let hint =
-            "expect either a refusal or what the upstream receives: a refused request is not forwarded";
+    if expected.is_of_allowed() && !matches!(verdict, None | Some(ExpectedVerdict::Allow)) {
+        let hint = "expect either a refusal, or what happens to an allowed request: a refused request is not forwarded";
         faults.fault(
             "impossible_test",
             &format!("{key}.expect"),
-            "both a refusal and what the upstream receives are expected",
+            "both a refusal and the handling of an allowed request are expected",
             hint,
         );
     }
@@ -154,16 +185,19 @@ fn expected(
         let hint = format!("{}, the status of {}", refusal.status().as_u16(), refusal.code());
         faults.fault("impossible_test", &at("status"), status.to_string(), hint);
     }
+    let is_redirect = |status| {
+        file.route
+            .iter()
+            .any(|route| route.redirect.is_some() && route.redirect_status.unwrap_or(308) == status)
+    };
     if let Some(status) = expect.status
-        && verdict == Some(ExpectedVerdict::Allow)
+        && (verdict == Some(ExpectedVerdict::Allow) || expected.is_of_allowed())
+        && !is_redirect(status)
     {
         let hint = "remove status: the upstream chooses the status of an allowed request";
-        faults.fault(
-            "impossible_test",
-            &at("status"),
-            format!("{status}, although allow = true is set"),
-            hint,
-        );
+        let found =
+            format!("{status}, although the request is expected to pass and no route redirects with it");
+        faults.fault("impossible_test", &at("status"), found, hint);
     }
     if let Some(route) = &expect.route
         && !routes.contains(route.as_str())
@@ -183,24 +217,45 @@ fn expected(
         let defined = file.upstream.keys().map(String::as_str).chain(without());
         faults.undefined(&at("upstream"), "upstream", upstream, defined);
     }
+    if let Some(mirror) = expect.mirror.as_ref().filter(|mirror| !mirror.is_empty())
+        && !file.upstream.contains_key(mirror)
+    {
+        faults.undefined(&at("mirror"), "upstream", mirror, file.upstream.keys().map(String::as_str));
+    }
+    if let Some(coding) = expect.compress.as_ref().filter(|coding| !coding.is_empty())
+        && !Coding::ALL.iter().any(|known| known.as_str() == coding)
+    {
+        let hint = "\"zstd\", \"br\" or \"gzip\"; \"\" for an answer that is not compressed";
+        faults.fault("bad_value", &at("compress"), format!("\"{coding}\""), hint);
+    }
+    expected
+}
+
+fn headers(at: &str, table: &BTreeMap<String, String>, faults: &mut Faults<'_>) -> Vec<(String, String)> {
     let mut headers = Vec::new();
-    for (name, value) in &expect.headers {
+    for (name, value) in table {
         match name.parse::<HeaderName>() {
             Ok(name) => headers.push((name.as_str().to_owned(), value.clone())),
             Err(_) => {
                 let hint = "for example \"X-Auth-Subject\"";
-                faults.fault("bad_header", &at("headers"), format!("\"{name}\" is not a header name"), hint);
+                faults.fault("bad_header", at, format!("\"{name}\" is not a header name"), hint);
             }
         }
     }
-    Expectation {
-        verdict,
-        status: expect.status,
-        route: expect.route.clone(),
-        upstream: expect.upstream.clone(),
-        path: expect.path.clone(),
-        headers,
-    }
+    headers
+}
+
+/// Compiles the expected fields of answers. A field that no route can change is a fault, since the test would say
+/// nothing about what the client receives.
+fn response_headers(
+    at: &str,
+    table: &BTreeMap<String, String>,
+    identity: &IdentityHeaders,
+    faults: &mut Faults<'_>,
+) -> Vec<(HeaderName, String)> {
+    let name =
+        |text: &str, faults: &mut Faults<'_>| answer_name(&format!("{at}.{text}"), text, identity, faults);
+    table.iter().filter_map(|(text, value)| Some((name(text, faults)?, value.clone()))).collect()
 }
 
 /// Returns the denial with this code. Reports a fault if the code is unknown or cannot occur in a test.
@@ -259,6 +314,15 @@ mod tests {
             (of("allow = true, status = 200"), "test[0].expect.status", "remove status"),
             (of("deny = \"no_route\", path = \"/\""), "test[0].expect", "not forwarded"),
             (of("headers = { \"a b\" = \"\" }"), "test[0].expect.headers", "not a header name"),
+            (of("mirror = \"eco\""), "test[0].expect.mirror", "the nearest is \"echo\""),
+            (of("compress = \"deflate\""), "test[0].expect.compress", "\"br\" or \"gzip\""),
+            (of("deny = \"no_route\", mirror = \"\""), "test[0].expect", "both a refusal"),
+            (of("redirect = \"/\", status = 308"), "test[0].expect.status", "no route redirects"),
+            (
+                of("response_headers = { \"Strict-Transport-Security\" = \"\" }"),
+                "test[0].expect.response_headers.Strict-Transport-Security",
+                "[tls] hsts",
+            ),
             (
                 with("claims = { sub = \"u\" }\ntoken = \"t\""),
                 "test[0].token",

@@ -286,6 +286,16 @@ fn edits(
     Some(Edits { removed: removed.into(), set: set.into(), added: added.into() })
 }
 
+/// Compiles the name of a field that a route may remove from answers.
+pub(super) fn answer_name(
+    at: &str,
+    text: &str,
+    identity: &IdentityHeaders,
+    faults: &mut Faults<'_>,
+) -> Option<HeaderName> {
+    name(at, text, Direction::Response, true, identity, faults)
+}
+
 fn name(
     at: &str,
     text: &str,
