@@ -20,6 +20,10 @@ pub(super) struct Exchange<'e> {
     is_sent: bool,
     /// The reason why the connection accepts no more of the request. The server may still have sent an answer.
     refused: Option<io::Error>,
+    /// Whether the server has just asked for the body.
+    is_asked: bool,
+    /// The head of the answer that arrived together with `100 Continue`.
+    answered: Option<AnswerHead>,
 }
 
 /// The reason why no answer arrived.
@@ -61,7 +65,16 @@ impl<'e> Exchange<'e> {
         headers: &'e mut HeaderMap,
     ) -> Self {
         let reader = HeadReader::new(&upload.method);
-        Self { connection, upload, headers, reader, is_sent: false, refused: None }
+        Self {
+            connection,
+            upload,
+            headers,
+            reader,
+            is_sent: false,
+            refused: None,
+            is_asked: false,
+            answered: None,
+        }
     }
 
     /// Sends the request and reads the answer at the same time: a server may answer before it has read the request's
@@ -78,16 +91,29 @@ impl<'e> Exchange<'e> {
                 Poll::Pending => {}
             }
         }
+        if std::mem::take(&mut self.is_asked) {
+            // The body was polled. The HTTP library now asks the client for it, which it does only before the answer.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             let (reader, headers) = (&mut self.reader, &mut *self.headers);
-            let head = self.connection.arrived_head(|buffer, known| reader.read(buffer, headers, known));
-            if let Some(head) = head.map_err(ExchangeError::Invalid)? {
-                let (is_sent, is_refused) = (self.is_sent, self.refused.is_some());
-                return Poll::Ready(Ok(Answered { head, is_sent, is_refused }));
-            }
+            let head = match self.answered.take() {
+                Some(head) => Some(head),
+                None => self
+                    .connection
+                    .arrived_head(|buffer, known| reader.read(buffer, headers, known))
+                    .map_err(ExchangeError::Invalid)?,
+            };
             if self.reader.is_continued() && self.upload.release() {
                 // The next poll sends the body.
+                (self.is_asked, self.answered) = (true, head);
                 cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if let Some(head) = head {
+                let (is_sent, is_refused) = (self.is_sent, self.refused.is_some());
+                return Poll::Ready(Ok(Answered { head, is_sent, is_refused }));
             }
             let error = match std::task::ready!(self.connection.poll_fill(cx)) {
                 Ok(0) => self.refused.take(),

@@ -268,6 +268,30 @@ fn a_client_that_waits_for_100_continue_gets_it_before_its_body() {
     }
 }
 
+/// RFC 9110 section 15.2: a proxy forwards interim answers to a request that asked for them, although this server has
+/// answered already. The server waits for the body after the answer.
+#[test]
+fn a_client_gets_a_100_that_arrives_together_with_the_answer() {
+    let upstream = Upstream::with(|_, wire| {
+        wire.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody");
+        if wire.read_body() { After::Keep } else { After::Close }
+    });
+    let gateway = gateway(&upstream, PUBLIC);
+    for number in 1..=3 {
+        let mut connection = Connection::open(gateway.http());
+        connection.send(
+            "POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n",
+        );
+        assert_eq!(connection.read_head().unwrap().status, 100);
+        assert_eq!(connection.answer().is(200).text(), "body");
+        connection.send("sent");
+        eventually("the upstream has the body", || {
+            let all = upstream.requests();
+            all.len() == number && all.iter().all(|seen| seen.complete && seen.body == b"sent")
+        });
+    }
+}
+
 #[test]
 fn an_upstream_that_refuses_an_expectation_gets_no_body_and_the_client_is_not_asked_for_it() {
     let (ended, bytes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

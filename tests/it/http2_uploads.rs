@@ -70,6 +70,35 @@ fn an_expectation_passes_to_the_server_and_its_100_to_the_client() {
     assert_eq!(server.seen().last().unwrap().headers.get("expect"), None);
 }
 
+/// RFC 9110 section 15.2, as over HTTP/1.1 (`bodies.rs`).
+#[test]
+fn a_client_gets_a_100_that_arrives_together_with_the_answer() {
+    let bytes = Arc::new(AtomicUsize::new(0));
+    let taken = bytes.clone();
+    let server = serve(move |_, (request, mut respond)| {
+        let taken = taken.clone();
+        Box::pin(async move {
+            // Both frames are in one write.
+            respond.send_informational(Response::builder().status(100).body(()).unwrap()).unwrap();
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            stream.send_data(Bytes::from_static(b"body"), true).unwrap();
+            let mut body = request.into_body();
+            while let Some(Ok(data)) = body.data().await {
+                let _ = body.flow_control().release_capacity(data.len());
+                taken.fetch_add(data.len(), Ordering::SeqCst);
+            }
+        })
+    });
+    let gateway = gateway(&server);
+    for number in 1..=3 {
+        let mut connection = begin(&gateway, "/x", 4, EXPECT);
+        assert_eq!(connection.read_head().unwrap().status, 100);
+        assert_eq!(connection.answer().is(200).text(), "body");
+        connection.send("sent");
+        eventually("the server has the body", || bytes.load(Ordering::SeqCst) == 4 * number);
+    }
+}
+
 #[test]
 fn a_server_that_refuses_an_expectation_gets_no_body_and_the_client_is_not_asked_for_it() {
     let (ends, bytes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

@@ -262,7 +262,7 @@ async fn exchange(slot: &StreamSlot, request: Request<()>, upload: &mut Upload) 
     })?;
     let (opened, stream) = if is_websocket { (Some(stream), None) } else { (None, Some(stream)) };
     let mut rest = stream.filter(|_| !upload.is_empty());
-    let mut interim = 0;
+    let mut interim = Interim::default();
     let response = poll_fn(|cx| {
         if let Some(stream) = &mut rest {
             match upload.poll(cx, stream) {
@@ -272,6 +272,11 @@ async fn exchange(slot: &StreamSlot, request: Request<()>, upload: &mut Upload) 
                 Poll::Pending => {}
             }
         }
+        if std::mem::take(&mut interim.is_asked) {
+            // The body was polled. The HTTP library now asks the client for it, which it does only before the answer.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         poll_response(cx, &mut response, &mut interim, upload)
     });
     let response = response.await?;
@@ -279,21 +284,31 @@ async fn exchange(slot: &StreamSlot, request: Request<()>, upload: &mut Upload) 
     Ok(Received { response, rest, opened })
 }
 
+/// The interim answers of a server.
+#[derive(Default)]
+struct Interim {
+    count: u32,
+    /// Whether the server has just asked for the body.
+    is_asked: bool,
+}
+
 fn poll_response(
     cx: &mut Context<'_>,
     response: &mut ResponseFuture,
-    interim: &mut u32,
+    interim: &mut Interim,
     upload: &mut Upload,
 ) -> Poll<Result<Response<RecvStream>, Failure>> {
     while let Poll::Ready(Some(informed)) = response.poll_informational(cx) {
         let informed = informed.map_err(Failure::of)?;
+        interim.count += 1;
+        if interim.count > INTERIM_MAX {
+            return Poll::Ready(Err(Failure::Interim));
+        }
         if informed.status() == StatusCode::CONTINUE && upload.release() {
             // The next poll sends the body.
+            interim.is_asked = true;
             cx.waker().wake_by_ref();
-        }
-        *interim += 1;
-        if *interim > INTERIM_MAX {
-            return Poll::Ready(Err(Failure::Interim));
+            return Poll::Pending;
         }
     }
     Poll::Ready(ready!(Pin::new(response).poll(cx)).map_err(Failure::of))
