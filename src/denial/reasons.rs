@@ -43,6 +43,9 @@ pub enum Malformed {
     OriginalSpelling,
     /// In forward-auth, the proxy would forward a field that names another method, target or caller.
     OriginalOverride,
+    /// A field value of an HTTP/2 request begins or ends with white space (RFC 9113 section 8.2.1). An HTTP/1.1 server
+    /// would read another value.
+    PaddedValue,
     /// The pattern of the route turns the path into one that is not canonical.
     Rewritten,
     /// The request is a WebSocket handshake, and the route does not forward WebSockets.
@@ -105,6 +108,7 @@ impl Malformed {
             Self::Host => "the host is missing, repeated or invalid",
             Self::HostMismatch => "Host and the target's authority differ",
             Self::Framing => "the body's framing is ambiguous or incomplete",
+            Self::PaddedValue => "a field value begins or ends with white space",
             Self::OriginalMissing => {
                 "the proxy does not name the original method, scheme, host and target: see docs/forward-auth.md"
             }

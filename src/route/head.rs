@@ -104,6 +104,7 @@ impl<'r> Head<'r> {
         slashes: Slashes,
     ) -> Result<Self, Malformed> {
         check_framing(parts.version, singular)?;
+        check_padding(parts)?;
         check_target(&parts.method, &parts.uri)?;
         let authority = read_authority(known, parts, singular)?;
         let (host, port) = authority.map_or((None, None), |authority| (Some(authority.host), authority.port));
@@ -186,6 +187,18 @@ impl<'r> SingularFields<'r> {
             field.first.get_or_insert(value);
         }
         found
+    }
+}
+
+/// Rejects values of HTTP/2 with white space around them (RFC 9113 section 8.2.1). The policy would compare other values
+/// than an HTTP/1.1 server, for which the white space is not part of the value (RFC 9112 section 5.1).
+fn check_padding(parts: &Parts) -> Result<(), Malformed> {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_padded =
+        |value: &HeaderValue| is_space(value.as_bytes().first()) || is_space(value.as_bytes().last());
+    match parts.version == Version::HTTP_2 && parts.headers.values().any(is_padded) {
+        true => Err(Malformed::PaddedValue),
+        false => Ok(()),
     }
 }
 

@@ -243,6 +243,7 @@ fn reason(malformed: Malformed) -> &'static str {
         | Malformed::OriginalTwice
         | Malformed::OriginalSpelling
         | Malformed::OriginalOverride
+        | Malformed::PaddedValue
         | Malformed::Rewritten
         | Malformed::WebSocket
         | Malformed::Handshake(_) => "not a path",
