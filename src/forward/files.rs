@@ -113,6 +113,8 @@ impl Body for FileBody {
 pub struct Files {
     /// The folder, as an absolute path without links.
     pub(crate) root: PathBuf,
+    /// The device number of the folder's mount.
+    pub(crate) mount: u64,
     /// The files and folders that are never sent. `None` until the whole policy is compiled.
     pub(crate) guarded: Option<Arc<Guarded>>,
     pub(crate) rewrite: Option<Box<Rewrite>>,
@@ -198,10 +200,18 @@ impl Files {
         let guarded =
             guarded.ok_or_else(|| FileFault::Unreadable(io::Error::other("no list of guarded files")))?;
         let (root, is_folder) = (self.root.clone(), sent.ends_with('/'));
-        let found = tasks.run(move || open::open(&root, &relative, is_folder, &guarded)).await;
-        let (file, path) = match found.map_err(FileFault::Late)?? {
-            Found::File(file, path) => (OneFile::new(file, tasks.clone()).map_err(FileFault::of)?, path),
-            Found::Folder => return Ok(FileAnswer::Redirect(self.to_folder(head))),
+        let tasks = tasks.of(&self.root, self.mount);
+        let reading = tasks.clone();
+        let work = move || -> Result<_, FileFault> {
+            match open::open(&root, &relative, is_folder, &guarded)? {
+                Found::File(file, path) => {
+                    Ok(Some((OneFile::new(file, reading).map_err(FileFault::of)?, path)))
+                }
+                Found::Folder => Ok(None),
+            }
+        };
+        let Some((file, path)) = tasks.run(work).await.map_err(FileFault::Late)?? else {
+            return Ok(FileAnswer::Redirect(self.to_folder(head)));
         };
         let mut fields = conditions(head.headers);
         if let Some(range) = range(head, file.len()) {

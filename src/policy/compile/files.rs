@@ -8,6 +8,7 @@ use crate::forward::rewrite::Rewrite;
 use crate::policy::{Handler, Route};
 use crate::route::Methods;
 use http::Method;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,8 +75,11 @@ pub(super) fn compile(
     rewrite: Option<Box<Rewrite>>,
     answer_fields: Option<Box<AnswerFields>>,
 ) -> Files {
+    // A folder that vanishes meanwhile has no files.
+    let mount = root.metadata().map_or(0, |metadata| metadata.dev());
     Files {
         root,
+        mount,
         guarded: None,
         rewrite,
         answer_fields,
