@@ -13,7 +13,12 @@ it.
 - closed, closedtls: the same connections, five seconds after they were closed. Memory against memory before.
 - websocket, websockettls: WebSockets, each after one message and its echo, then five seconds without any. KiB for each, with its
   connection to the upstream (benches/compare/sockets.py).
-- slow, slowtls: clients that read an answer of 1 MiB at 1 KiB/s, with a receive buffer of 16 KiB. KiB for each, after 20 s.
+- slow, slowtls, slowh2, slowh2tls: clients that read an answer of 16 MiB from the upstream at 1 KiB/s, with a receive buffer of 16
+  KiB. KiB for each, after 20 s. (The kernel would take a whole answer of 1 MiB from the gateway.) Over HTTP/2 the client's windows are
+  as wide as possible, so TCP alone slows the answer.
+- file, filetls, fileh2, fileh2tls: the same with a file of 16 MiB. Most of it are huge pages that the allocator touches for the
+  threads that read files: MIMALLOC_ALLOW_THP=0 shows the rest.
+- slowwindow, filewindow: the same over HTTP/2 with windows of 64 KiB that the client never opens again.
 
 Writes a table.
 """
@@ -30,11 +35,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = ["idle", "closed", "tls", "closedtls", "h2", "h2tls", "websocket", "websockettls", "slow", "slowtls"]
+SLOW = [f"{kind}{version}{tls}" for kind in ("slow", "file") for version in ("", "h2") for tls in ("", "tls")]
+ROWS = ["idle", "closed", "tls", "closedtls", "h2", "h2tls", "websocket", "websockettls", *SLOW, "slowwindow", "filewindow"]
 NGINX = """worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off; worker_rlimit_nofile 65536;
 events {{ worker_connections 16384; }}
 http {{ access_log off; keepalive_requests 1000000;
-server {{ listen 127.0.0.1:{port}; location = /mib {{ root {folder}; }} location / {{ return 200 "ok"; }} }} }}
+server {{ listen 127.0.0.1:{port}; location = /large {{ root {folder}; }} location / {{ return 200 "ok"; }} }} }}
 """
 POLICY = """
 [server]
@@ -59,6 +65,11 @@ path = "/ws"
 upstream = "echo"
 access = "public"
 websocket = true
+[[route]]
+path = "/files/{{*rest}}"
+files = "{files}"
+strip_prefix = "/files"
+access = "public"
 [[route]]
 path = "/{{*rest}}"
 upstream = "app"
@@ -168,12 +179,25 @@ def open_idle(port, protocol, http2, count):
     return connections
 
 
-def read_slowly(port, protocol, count):
+def frame(kind, flags, stream, payload):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def http2_get(path, is_wide):
+    """Returns the first bytes of an HTTP/2 connection that asks for a path."""
+    block = bytes([0x82, 0x86, 0x04, len(path)]) + path + bytes([0x01, 12]) + b"gateway.test"
+    widest = (1 << 31) - 1
+    settings = (4).to_bytes(2, "big") + widest.to_bytes(4, "big") if is_wide else b""
+    window = frame(8, 0, 0, (widest - 65535).to_bytes(4, "big")) if is_wide else b""
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, settings) + window + frame(1, 5, 1, block)
+
+
+def read_slowly(port, protocol, request, count):
     """Opens connections that read 1 KiB/s each, and reads for 20 s."""
     readers = []
     for _ in range(count):
         reader = connect(port, protocol, receive_buffer=16 * 1024)
-        reader.sendall(GET % b"/mib")
+        reader.sendall(request)
         readers.append(reader)
     for _ in range(20):
         begun = time.monotonic()
@@ -183,12 +207,12 @@ def read_slowly(port, protocol, count):
     return readers
 
 
-def measure(binary, upstream, echo, row, arguments):
+def measure(binary, upstream, echo, files, row, arguments):
     plain, tls, admin = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory() as state:
         policy = Path(state) / "gateway.toml"
         policy.write_text(
-            POLICY.format(plain=plain, tls=tls, admin=admin, port=upstream, echo=echo, state=f"{state}/state")
+            POLICY.format(plain=plain, tls=tls, admin=admin, port=upstream, echo=echo, state=f"{state}/state", files=files)
         )
         with open(f"{state}/log", "w") as log:
             process = subprocess.Popen([binary, "run", "--config", policy], stdout=log, stderr=log)
@@ -198,7 +222,7 @@ def measure(binary, upstream, echo, row, arguments):
             except SystemExit:
                 raise SystemExit(Path(f"{state}/log").read_text())
             protocol = None if "tls" not in row else "h2" if "h2" in row else "http/1.1"
-            port, http2 = tls if protocol else plain, "h2" in row
+            port, http2 = tls if protocol else plain, "h2" in row or "window" in row
             for connection in open_idle(port, protocol, http2, 100):
                 connection.close()
             time.sleep(3)
@@ -207,8 +231,10 @@ def measure(binary, upstream, echo, row, arguments):
                 kept = open_websockets(port, protocol, arguments.connections)
                 time.sleep(5)
                 return (memory(process) - before) / len(kept)
-            if "slow" in row:
-                kept = read_slowly(port, protocol, arguments.readers)
+            if row.startswith(("slow", "file")):
+                path = b"/files/large" if row.startswith("file") else b"/large"
+                request = http2_get(path, "window" not in row) if http2 else GET % path
+                kept = read_slowly(port, protocol, request, arguments.readers)
                 return (memory(process) - before) / len(kept)
             kept = open_idle(port, protocol, http2, arguments.connections)
             time.sleep(5)
@@ -240,7 +266,7 @@ def main():
         print(f"only {arguments.connections} connections, because of the limit of open files ({most})")
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        Path(folder, "mib").write_bytes(os.urandom(1 << 20))
+        Path(folder, "large").write_bytes(os.urandom(16 << 20))
         upstream = free_port()
         Path(folder, "nginx.conf").write_text(NGINX.format(folder=folder, port=upstream))
         nginx = subprocess.Popen(["nginx", "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"])
@@ -252,7 +278,7 @@ def main():
             print("| row | " + " | ".join(Path(binary).name for binary in arguments.binaries) + " |")
             print("| --- |" + " --- |" * len(arguments.binaries))
             for row in arguments.rows.split(","):
-                found = [measure(binary, upstream, echo, row, arguments) for binary in arguments.binaries]
+                found = [measure(binary, upstream, echo, folder, row, arguments) for binary in arguments.binaries]
                 print(f"| {row} | " + " | ".join(f"{value:.2f}" for value in found) + " |", flush=True)
         finally:
             for server in nginx, echoes:

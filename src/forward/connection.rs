@@ -12,9 +12,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 /// The least and the greatest number of bytes that one read asks for. A read that fills its space doubles the next one:
-/// large answers then cost few wake-ups, and small answers little memory.
+/// large answers then cost few wake-ups, and small answers little memory. A client that does not read keeps one read in
+/// memory.
 const READ_MIN: usize = 8 * 1024;
-const READ_MAX: usize = 64 * 1024;
+const READ_MAX: usize = 16 * 1024;
 
 /// The byte stream of a connection.
 #[derive(Debug)]

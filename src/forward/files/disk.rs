@@ -32,7 +32,7 @@ const FOLDER_MAX: usize = 32;
 /// The maximum wait for a free thread, and then for the file system.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
 /// The number of bytes that are read at once. A client that does not read keeps a few pieces in memory.
-pub(super) const PIECE: usize = 16 * 1024;
+pub(super) const PIECE: usize = 32 * 1024;
 
 /// The threads of one core that read files.
 #[derive(Debug)]
