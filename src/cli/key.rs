@@ -4,6 +4,7 @@
 use super::{BasicFormat, Failure, admin, exit_code, load, print_error, print_line};
 use crate::clock::Now;
 use crate::control::key_report;
+use crate::key_source::Origin;
 use crate::keyring::{KeyInfo, Keyring, KeyringFault, MissingKey, RotationStart};
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -216,9 +217,11 @@ fn print_issuer(issuer: &Value, is_live: bool) {
     print_introspection(&issuer["introspection"], is_live);
     let source = &issuer["source"];
     let Some(url) = text(&source["url"]) else { return };
-    let from_disk = if source["from_disk"] == true { ", from the copy on disk" } else { "" };
-    let fetched = text(&source["fetched"])
-        .map_or("not fetched yet".to_owned(), |at| format!("fetched {at}{from_disk}"));
+    let origins = [("from_disk", Origin::Disk), ("from_gateway", Origin::Gateway)];
+    let origin = origins.into_iter().find(|(member, _)| source[*member] == true);
+    let origin = origin.map_or("", |(_, origin)| origin.note());
+    let fetched =
+        text(&source["fetched"]).map_or("not fetched yet".to_owned(), |at| format!("fetched {at}{origin}"));
     let expires = text(&source["expires"]).map(|at| format!(", used until {at}")).unwrap_or_default();
     let next = text(&source["next_fetch"]).map(|at| format!(", next fetch {at}")).unwrap_or_default();
     print_line(&format!("  {url}: {fetched}{expires}{next}"));

@@ -43,7 +43,7 @@ const OWN: [&str; 21] = [
 /// Tables that are left out.
 const OWN_TABLES: [&str; 3] = ["log", "state", "test"];
 /// Keys of which only the presence is covered: secrets, and files that the gateway follows without a reload.
-const PRESENCE: [&str; 16] = [
+const PRESENCE: [&str; 18] = [
     // The content of public keys is added separately, because a key in the policy itself is masked.
     "issuer.public_key",
     "issuer.secret",
@@ -57,6 +57,8 @@ const PRESENCE: [&str; 16] = [
     "signals.NAME.poll_secret",
     "shared.password",
     "shared.sentinel_password",
+    "shared.keys_secret",
+    "shared.other_keys_secret",
     "dpop.nonce_secret",
     "dpop.previous_nonce_secret",
     "client_certificates.NAME.ca",

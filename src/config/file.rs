@@ -1476,6 +1476,10 @@ pub struct SharedSection {
     pub answer_timeout: Duration,
     /// Whether the gateways share the used DPoP proofs.
     pub replay: bool,
+    /// The secret that authenticates the key sets of issuers; if absent, each gateway fetches them for itself.
+    pub keys_secret: Option<Secret>,
+    /// A further secret whose key sets are accepted, while the secret is being replaced.
+    pub other_keys_secret: Option<Secret>,
     /// The behaviour of each use while the shared state does not answer.
     #[serde(deserialize_with = "table")]
     pub on_error: OnErrorSection,
@@ -1498,6 +1502,8 @@ impl Default for SharedSection {
             connect_timeout: Duration::seconds(1),
             answer_timeout: Duration::millis(100),
             replay: false,
+            keys_secret: None,
+            other_keys_secret: None,
             on_error: OnErrorSection::default(),
         }
     }

@@ -1,10 +1,13 @@
 //! Fetches the keys of issuers, and of transmitters of signals, that publish them at a URL, with one task per source.
 
+use super::passed_keys::{Due, Fleet, worth};
 use super::tasks::Tasks;
 use crate::authenticate::{Key, KeySet};
 use crate::clock::Now;
 use crate::journal::Level;
-use crate::key_source::{Copy, FetchError, Fetched, GoodSet, KeySource, Owner, delete_old};
+use crate::key_source::{
+    Copy, FetchError, Fetched, GoodSet, KeySource, Owner, Passed, PassedSet, Worth, delete_old,
+};
 use crate::policy::Policy;
 use crate::worker::Shared;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,12 +88,16 @@ async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
         if !source.begin_fetch(now) {
             continue;
         }
-        let fetched = source.fetch().await;
+        let (outcome, spare) = match Fleet::of(&shared, &source) {
+            Some(fleet) => get(&shared, &source, &fleet).await,
+            None => (fetch(&shared, &source).await.0, None),
+        };
         let now = Now::read();
-        let outcome = fetched.and_then(|fetched| accept(&shared, &source, fetched, now));
-        let is_good = outcome.is_ok();
-        match outcome {
-            Ok(good) => write_copy(&shared, &source, &good).await,
+        let is_good = match outcome {
+            Ok(good) => {
+                write_copy(&shared, &source, &good).await;
+                true
+            }
             Err(error) => {
                 let why = error.why.clone();
                 if source.failed(error, now) {
@@ -101,10 +108,75 @@ async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
                     };
                     shared.journal.event(level, event, &fields);
                 }
+                spare.is_some_and(|set| take_spare(&shared, &source, set))
             }
-        }
+        };
         source.end_fetch(is_good, now);
     }
+}
+
+/// Gets the keys from another gateway of the fleet, or fetches them and passes them on. After a failed fetch, also returns
+/// the set that the fleet has.
+async fn get(
+    shared: &Shared,
+    source: &Arc<KeySource>,
+    fleet: &Fleet,
+) -> (Result<Arc<GoodSet>, FetchError>, Option<PassedSet>) {
+    fleet.begin(source).await;
+    let (turn, spare) = match fleet.ask(shared, source).await {
+        Due::Take(set) => match take(shared, source, set, Worth::Fetch) {
+            Some((good, _)) => return (Ok(good), None),
+            // The set has just become too old, or the policy has changed.
+            None => (None, None),
+        },
+        Due::Fetch { turn, spare } => (turn, spare),
+    };
+    let (outcome, fresh) = fetch(shared, source).await;
+    if let Ok(good) = &outcome {
+        fleet.give(source, good, fresh).await;
+    }
+    fleet.end_turn(turn).await;
+    (outcome, spare)
+}
+
+/// Fetches the keys and applies them. Also returns the time for which the issuer allows the set to be used.
+async fn fetch(
+    shared: &Shared,
+    source: &Arc<KeySource>,
+) -> (Result<Arc<GoodSet>, FetchError>, Option<Duration>) {
+    let fetched = source.fetch().await;
+    let fresh = fetched.as_ref().ok().and_then(Fetched::fresh);
+    (fetched.and_then(|fetched| accept(shared, source, fetched, Now::read())), fresh)
+}
+
+/// Applies a set of another gateway for what it is worth. Returns the set and its keys; `None` if it cannot be used.
+fn take(
+    shared: &Shared,
+    source: &Arc<KeySource>,
+    set: PassedSet,
+    worth: Worth,
+) -> Option<(Arc<GoodSet>, KeySet)> {
+    let now = Now::read();
+    let policy = shared.policy.load();
+    let (_, ours, algorithms) = policy.fetched_keys().find(|(known, ..)| Arc::ptr_eq(known, source))?;
+    let (keys, skipped) = KeySet::from_jwks(set.body(), algorithms).ok()?;
+    let (has_before, was_failing) = (source.good(now).is_some(), source.status().error.is_some());
+    let good = source.take_over(set, worth, &skipped, now)?;
+    log_changes(shared, &source.settings().owner, (&keys, &ours), &skipped, has_before);
+    if was_failing && worth == Worth::Fetch {
+        log_recovery(shared, source);
+    }
+    source.passed().add(Passed::Taken);
+    publish(shared, source, now);
+    Some((good, keys))
+}
+
+/// Uses a set of another gateway after a failed fetch: until the issuer answers, the newest set of the fleet is as good as
+/// the copy on disk. Returns whether it has each key for which requests wait.
+fn take_spare(shared: &Shared, source: &Arc<KeySource>, set: PassedSet) -> bool {
+    let worth = worth(shared, source, &set);
+    let taken = take(shared, source, set, worth);
+    taken.is_some_and(|(_, keys)| source.has_sought(keys.iter().map(Key::id)))
 }
 
 /// Checks a fetched set and applies it. A set without a usable key never replaces a good set.
@@ -136,8 +208,7 @@ fn accept(
     };
     let good = source.succeeded(fetched, skipped, first_seen, now)?;
     if was_failing {
-        let fields = [source.settings().owner.label()];
-        shared.journal.event(Level::Info, "the keys of an issuer can be fetched again", &fields);
+        log_recovery(shared, source);
     }
     publish(shared, source, now);
     Ok(good)
@@ -155,6 +226,11 @@ fn seen(keys: &KeySet, known: &BTreeMap<String, u64>, now: Now) -> BTreeMap<Stri
 
 fn publish(shared: &Shared, source: &Arc<KeySource>, now: Now) {
     shared.policy.update(|policy| policy.with_fetched(source, now));
+}
+
+fn log_recovery(shared: &Shared, source: &KeySource) {
+    let fields = [source.settings().owner.label()];
+    shared.journal.event(Level::Info, "the keys of an issuer can be fetched again", &fields);
 }
 
 /// Logs the added and removed keys, and the keys that cannot be used, if the set has changed.

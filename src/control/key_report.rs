@@ -3,7 +3,7 @@
 use super::introspection;
 use crate::authenticate::KeySet;
 use crate::clock::Now;
-use crate::key_source::{Copy, KeySource, Status};
+use crate::key_source::{Copy, KeySource, Origin, Status};
 use crate::metrics::{Exposition, Kind};
 use crate::policy::Policy;
 use crate::timestamp::rfc3339;
@@ -24,7 +24,7 @@ fn line(keys: &KeySet, status: &Status) -> String {
     match status.fetched.filter(|_| !keys.is_empty()) {
         Some(fetched) => {
             let (count, fetched) = (keys.iter().count(), rfc3339(fetched));
-            let origin = if status.is_copy { ", from the copy on disk" } else { "" };
+            let origin = status.origin.map_or("", Origin::note);
             format!("keys: {name}: {count}, fetched {fetched}{origin}{error}\n")
         }
         None => format!("keys: {name}: none, so its tokens are refused with check_unavailable{error}\n"),
@@ -77,7 +77,8 @@ fn described((kind, name): (&str, &str), keys: &KeySet, source: Option<&Arc<KeyS
         described["source"] = json!({
             "url": status.location,
             "fetched": status.fetched.map(rfc3339),
-            "from_disk": status.is_copy,
+            "from_disk": status.origin == Some(Origin::Disk),
+            "from_gateway": status.origin == Some(Origin::Gateway),
             "expires": status.expires.map(rfc3339),
             "next_fetch": rfc3339(status.next),
             "last_error": status.error.map(|(at, error)| json!({ "at": rfc3339(at), "why": error.why })),
@@ -117,6 +118,13 @@ pub(super) fn write_metrics(out: &mut Exposition, policy: &Policy) {
         out.sample(&[status.owner.label(), ("outcome", "ok")], status.fetches);
         for (kind, failures) in &status.failed {
             out.sample(&[status.owner.label(), ("outcome", kind)], *failures);
+        }
+    }
+    let help = "Key sets of issuers that gateways pass to each other, by outcome.";
+    out.family("portcullis_issuer_keys_passed_total", help, Kind::Counter);
+    for (_, source, status) in &sources {
+        for (outcome, sets) in source.passed().iter() {
+            out.sample(&[status.owner.label(), ("outcome", outcome)], sets);
         }
     }
     let help = "Requests that waited for an unknown key, by outcome.";

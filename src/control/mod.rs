@@ -12,6 +12,7 @@ mod issuer_keys;
 pub(crate) mod key_report;
 mod keys;
 mod metrics_page;
+mod passed_keys;
 mod queries;
 mod reload;
 mod service_manager;

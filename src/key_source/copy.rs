@@ -82,10 +82,14 @@ impl Copy {
     pub(super) fn read(settings: &SourceSettings, now: Now) -> Option<Self> {
         let bytes = stable_file::read(&settings.copy, COPY_MAX).ok()?;
         let copy: Self = serde_json::from_slice(&bytes).ok()?;
+        (copy.is_of(settings) && copy.fetched <= now.unix).then_some(copy)
+    }
+
+    /// Returns whether the set is from this source.
+    pub(super) fn is_of(&self, settings: &SourceSettings) -> bool {
         let is_owner =
-            copy.issuer == settings.owner.name() && copy.of_signals == settings.owner.is_of_signals();
-        let is_ours = is_owner && copy.location == settings.location.to_string();
-        (is_ours && copy.fetched <= now.unix).then_some(copy)
+            self.issuer == settings.owner.name() && self.of_signals == settings.owner.is_of_signals();
+        is_owner && self.location == settings.location.to_string()
     }
 
     /// Writes the copy atomically.

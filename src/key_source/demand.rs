@@ -231,6 +231,13 @@ impl KeySource {
         true
     }
 
+    /// Returns whether keys with these ids are all keys for which the current fetch was begun.
+    pub fn has_sought<'i>(&self, ids: impl Iterator<Item = Option<&'i str>>) -> bool {
+        // A request that any new key may satisfy needs a fetch, so keys without an id do not count.
+        let known: Vec<u64> = ids.filter(Option::is_some).map(|id| self.demand.hasher.hash_one(id)).collect();
+        self.demand.inner().sought.iter().all(|kid| known.contains(kid))
+    }
+
     /// Ends a fetch and wakes the waiting requests. `now` is the end of the fetch.
     pub fn end_fetch(&self, is_good: bool, now: Now) {
         let mut inner = self.demand.inner();

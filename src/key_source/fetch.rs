@@ -37,6 +37,15 @@ pub enum Fetched {
     },
 }
 
+impl Fetched {
+    /// Returns the time for which the set may be used without another fetch, if the response states it.
+    pub const fn fresh(&self) -> Option<Duration> {
+        match self {
+            Self::Set { fresh, .. } | Self::NotModified { fresh } => *fresh,
+        }
+    }
+}
+
 /// Why a fetch gave no set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchError {

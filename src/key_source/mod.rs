@@ -8,6 +8,7 @@ mod copy;
 mod demand;
 mod discovery;
 mod fetch;
+mod passed;
 mod schedule;
 mod state;
 #[cfg(test)]
@@ -18,7 +19,8 @@ pub use demand::{Asked, Demand, WAIT_MAX, Waited, Wanted};
 pub use discovery::{endpoint_of, metadata_urls};
 pub use fetch::{FetchError, Fetched};
 pub(crate) use fetch::{METADATA_AGE, MetadataMember};
-pub use state::{GoodSet, Status};
+pub use passed::{Forged, MAC, Passed, PassedCounts, PassedSet, SEALED_MAX, SetSecrets, Worth};
+pub use state::{GoodSet, Origin, Status};
 
 use crate::clock::Now;
 use crate::outbound::{Client, Networks, Settings, Url};
@@ -143,6 +145,7 @@ pub struct KeySource {
     client: Client,
     demand: Arc<Demand>,
     state: Arc<Mutex<State>>,
+    passed: Arc<PassedCounts>,
 }
 
 impl fmt::Debug for KeySource {
@@ -173,14 +176,16 @@ impl KeySource {
             allows_http: settings.allows_http,
             idle: 0,
         })?;
-        let (demand, state) = match before.filter(|before| before.settings.is_same_place(&settings)) {
-            Some(before) => (before.demand.clone(), before.state.clone()),
+        let same_place = before.filter(|before| before.settings.is_same_place(&settings));
+        let (demand, state, passed) = match same_place {
+            Some(before) => (before.demand.clone(), before.state.clone(), before.passed.clone()),
             None => {
                 let copy = Copy::read(&settings, now);
-                (Arc::default(), Arc::new(Mutex::new(State::begin(copy, settings.max_age, now))))
+                let state = State::begin(copy, settings.max_age, now);
+                (Arc::default(), Arc::new(Mutex::new(state)), Arc::default())
             }
         };
-        Ok(Arc::new(Self { settings, client, demand, state }))
+        Ok(Arc::new(Self { settings, client, demand, state, passed }))
     }
 
     /// Returns the settings.
@@ -193,9 +198,19 @@ impl KeySource {
         &self.demand
     }
 
+    /// Returns the counts of sets that gateways pass to each other.
+    pub fn passed(&self) -> &PassedCounts {
+        &self.passed
+    }
+
     /// Returns the last good set, unless it is too old.
     pub fn good(&self, now: Now) -> Option<Arc<GoodSet>> {
         self.state().good(self.settings.max_age, now)
+    }
+
+    /// Returns whether no fetch has ended since the start.
+    pub fn is_untried(&self) -> bool {
+        self.state().is_untried()
     }
 
     /// Returns what operators ask about.

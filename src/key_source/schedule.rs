@@ -14,8 +14,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Returns the time until the next fetch. `fresh` is from the response, `refresh` from the policy.
 pub(super) fn next_refresh(fresh: Option<Duration>, refresh: Duration) -> Duration {
-    let wanted = fresh.unwrap_or(refresh).max(REFRESH_MIN).min(refresh);
-    jittered(wanted, random())
+    jittered(wanted_refresh(fresh, refresh), random())
+}
+
+/// Returns the longest time until the next fetch.
+pub(super) fn wanted_refresh(fresh: Option<Duration>, refresh: Duration) -> Duration {
+    fresh.unwrap_or(refresh).max(REFRESH_MIN).min(refresh)
 }
 
 /// Returns the pause after this number of consecutive failures.

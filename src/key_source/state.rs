@@ -2,8 +2,8 @@
 //! due.
 
 use super::copy::Copy;
-use super::schedule::{backoff, next_refresh};
-use super::{FetchError, Fetched, Owner, SourceSettings};
+use super::schedule::{backoff, next_refresh, wanted_refresh};
+use super::{FetchError, Fetched, Owner, PassedSet, SourceSettings, Worth};
 use crate::clock::Now;
 use crate::outbound::Url;
 use bytes::Bytes;
@@ -19,16 +19,50 @@ pub struct GoodSet {
     pub body: Bytes,
     /// When it was fetched, or confirmed.
     pub fetched: Now,
-    /// Whether the set is from the copy on disk and has not been confirmed since.
-    pub is_copy: bool,
+    /// The place from which this gateway has the set.
+    pub origin: Origin,
     /// The time at which each key was first seen, in seconds since 1970, by [`super::Copy::key_name`].
     pub first_seen: BTreeMap<String, u64>,
     validator: Option<(Url, HeaderValue)>,
 }
 
 impl GoodSet {
+    /// Returns the set of a copy, unless it is too old.
+    fn of_copy(copy: Copy, origin: Origin, max_age: Duration, now: Now) -> Option<Self> {
+        let age = Duration::from_secs(now.unix.saturating_sub(copy.fetched));
+        // The age counts from the fetch. If it counted from the start of the process, a restart would make an old
+        // set appear new.
+        let steady = now.steady.checked_sub(age)?;
+        let fetched = Now { unix: copy.fetched, subsec_nanos: 0, steady };
+        let body = Bytes::from(copy.body);
+        let set = Self { body, fetched, origin, first_seen: copy.first_seen, validator: None };
+        (age < max_age).then_some(set)
+    }
+
     fn age(&self, now: Now) -> Duration {
         now.steady.saturating_duration_since(self.fetched.steady)
+    }
+}
+
+/// The place from which a gateway has a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The issuer: this gateway has fetched or confirmed the set.
+    Issuer,
+    /// The copy on disk. The set has not been confirmed since.
+    Disk,
+    /// Another gateway, which has fetched or confirmed the set.
+    Gateway,
+}
+
+impl Origin {
+    /// Returns words for operators, to follow the time of the fetch.
+    pub const fn note(self) -> &'static str {
+        match self {
+            Self::Issuer => "",
+            Self::Disk => ", from the copy on disk",
+            Self::Gateway => ", by another gateway",
+        }
     }
 }
 
@@ -68,8 +102,8 @@ pub struct Status {
     pub fetched: Option<u64>,
     /// Until when it is used.
     pub expires: Option<u64>,
-    /// Whether the set in use is the copy on disk.
-    pub is_copy: bool,
+    /// The place from which the gateway has the set in use.
+    pub origin: Option<Origin>,
     /// When the next fetch is due.
     pub next: u64,
     /// The time and the reason of the last fetch, if it failed.
@@ -87,23 +121,7 @@ pub struct Status {
 impl State {
     /// Creates the state, with the copy on disk if there is one. The first fetch is due at once.
     pub(super) fn begin(copy: Option<Copy>, max_age: Duration, now: Now) -> Self {
-        let good = copy.and_then(|copy| {
-            let age = Duration::from_secs(now.unix.saturating_sub(copy.fetched));
-            // The age counts from the fetch. If it counted from the start of the process, a restart would make an old
-            // set appear new.
-            let steady = now.steady.checked_sub(age)?;
-            (age < max_age).then(|| {
-                let fetched = Now { unix: copy.fetched, subsec_nanos: 0, steady };
-                let body = Bytes::from(copy.body);
-                Arc::new(GoodSet {
-                    body,
-                    fetched,
-                    is_copy: true,
-                    first_seen: copy.first_seen,
-                    validator: None,
-                })
-            })
-        });
+        let good = copy.and_then(|copy| GoodSet::of_copy(copy, Origin::Disk, max_age, now)).map(Arc::new);
         Self {
             good,
             metadata: None,
@@ -169,27 +187,79 @@ impl State {
         let fresh = match fetched {
             Fetched::Set { body, url, etag, fresh } => {
                 let validator = etag.map(|etag| (url, etag));
-                let good = GoodSet { body, fetched: now, is_copy: false, first_seen, validator };
+                let good = GoodSet { body, fetched: now, origin: Origin::Issuer, first_seen, validator };
                 self.good = Some(Arc::new(good));
                 fresh
             }
             Fetched::NotModified { fresh } => {
                 if let Some(good) = &self.good {
-                    let good = GoodSet { fetched: now, is_copy: false, first_seen, ..GoodSet::clone(good) };
-                    self.good = Some(Arc::new(good));
+                    let (good, origin) = (GoodSet::clone(good), Origin::Issuer);
+                    self.good = Some(Arc::new(GoodSet { fetched: now, origin, first_seen, ..good }));
                 }
                 fresh
             }
         };
         if let Some(skipped) = skipped {
-            self.skipped_count = skipped.len();
-            let short = |why: &String| why.chars().take(REASON_MAX).flat_map(char::escape_debug).collect();
-            self.skipped = skipped.iter().take(SKIPPED_MAX).map(short).collect();
+            self.set_skipped(&skipped);
         }
         self.failures = 0;
         self.error = None;
         self.fetches += 1;
         self.next = after(now, next_refresh(fresh, settings.refresh));
+    }
+
+    fn set_skipped(&mut self, skipped: &[String]) {
+        self.skipped_count = skipped.len();
+        let short = |why: &String| why.chars().take(REASON_MAX).flat_map(char::escape_debug).collect();
+        self.skipped = skipped.iter().take(SKIPPED_MAX).map(short).collect();
+    }
+
+    /// Returns the use of a set of another gateway. `has_sought`: whether it has each key for which requests wait.
+    pub(super) fn worth(
+        &self,
+        set: &PassedSet,
+        has_sought: bool,
+        settings: &SourceSettings,
+        now: Now,
+    ) -> Worth {
+        let Some(age) = set.age(now).filter(|age| *age < settings.max_age) else { return Worth::Nothing };
+        let good = self.good(settings.max_age, now);
+        let is_newer = good.as_ref().is_none_or(|good| good.fetched.unix < set.fetched());
+        // The copy on disk that nobody has confirmed since the start may be this set.
+        let is_copy =
+            good.is_some_and(|good| good.origin == Origin::Disk && good.fetched.unix == set.fetched());
+        let is_fresh = age < wanted_refresh(set.fresh(), settings.refresh);
+        match is_newer {
+            _ if (is_newer || is_copy) && is_fresh && has_sought => Worth::Fetch,
+            true => Worth::Spare,
+            false => Worth::Nothing,
+        }
+    }
+
+    /// Uses a set of another gateway, unless the set in use is newer. If the set replaces a fetch, the next fetch is due
+    /// when the set has to be fetched again.
+    pub(super) fn take_over(
+        &mut self,
+        set: PassedSet,
+        worth: Worth,
+        skipped: &[String],
+        settings: &SourceSettings,
+        now: Now,
+    ) -> Option<Arc<GoodSet>> {
+        if worth == Worth::Nothing || self.worth(&set, worth == Worth::Fetch, settings, now) != worth {
+            return None;
+        }
+        let fresh = set.fresh();
+        let good = Arc::new(GoodSet::of_copy(set.copy, Origin::Gateway, settings.max_age, now)?);
+        if worth == Worth::Fetch {
+            self.failures = 0;
+            self.error = None;
+            let left = next_refresh(fresh, settings.refresh).saturating_sub(good.age(now));
+            self.next = after(now, left);
+        }
+        self.set_skipped(skipped);
+        self.good = Some(good.clone());
+        Some(good)
     }
 
     /// Records a failed fetch. The last good set stays.
@@ -198,6 +268,10 @@ impl State {
         *self.failed.entry(error.kind).or_default() += 1;
         self.error = Some((now.unix, error));
         self.next = after(now, backoff(self.failures).min(settings.refresh));
+    }
+
+    pub(super) fn is_untried(&self) -> bool {
+        self.fetches == 0 && self.failed.is_empty()
     }
 
     pub(super) const fn fetches(&self) -> u64 {
@@ -215,7 +289,7 @@ impl State {
             location: settings.location.to_string(),
             fetched,
             expires: fetched.map(|fetched| fetched.saturating_add(settings.max_age.as_secs())),
-            is_copy: self.good.as_ref().is_some_and(|good| good.is_copy),
+            origin: self.good.as_ref().map(|good| good.origin),
             next: self.next.unix,
             error: self.error.clone(),
             skipped: self.skipped.clone(),

@@ -2,8 +2,8 @@
 //! failed logins.
 //!
 //! Requests read the gateway's own memory. A call to Redis has a deadline, and fails at once while Redis does not answer
-//! in time. Redis holds ids and digests, no token and no secret. An entry in Redis can revoke a token, but no entry makes
-//! a token valid.
+//! in time. Redis holds ids, digests and public keys, no token and no secret. An entry in Redis can revoke a token, but no entry
+//! that is not authenticated by a secret of the gateways makes a token valid.
 
 mod address;
 mod breaker;

@@ -13,6 +13,10 @@ pub enum Command {
     Ping,
     /// `SET`.
     Set,
+    /// `GETRANGE`.
+    GetRange,
+    /// `DEL`.
+    Del,
     /// `XADD`.
     XAdd,
     /// `XRANGE`.
@@ -31,6 +35,8 @@ impl Command {
         match self {
             Self::Ping => "PING",
             Self::Set => "SET",
+            Self::GetRange => "GETRANGE",
+            Self::Del => "DEL",
             Self::XAdd => "XADD",
             Self::XRange => "XRANGE",
             Self::XRead => "XREAD",

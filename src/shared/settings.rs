@@ -2,7 +2,9 @@
 
 use super::Address;
 use crate::config::file::OnError;
+use crate::key_source::SetSecrets;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
@@ -26,6 +28,8 @@ pub struct SharedSettings {
     pub answer_timeout: Duration,
     /// Whether the gateways share the used DPoP proofs.
     pub replay: bool,
+    /// The secrets that authenticate the key sets that gateways pass to each other; `None` if they pass none.
+    pub keys: Option<Arc<SetSecrets>>,
     /// The behaviour of each use while the shared state does not answer.
     pub on_error: OnErrors,
 }

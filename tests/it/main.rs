@@ -100,6 +100,7 @@ mod shadow;
 mod shaping;
 mod shared;
 mod shared_attacks;
+mod shared_key_sets;
 mod shared_keys;
 mod shared_limits;
 mod shared_logins;

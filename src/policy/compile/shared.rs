@@ -7,6 +7,7 @@ use crate::config::file::{File, SharedSection};
 use crate::config::secret::Secret;
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
+use crate::key_source::SetSecrets;
 use crate::shared::{Address, Login, OnErrors, Servers, SharedSettings, Trusted};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -53,6 +54,7 @@ pub(super) fn compile<'f>(
         );
         faults.fault("bad_value", "shared.prefix", format!("{:?}", table.prefix), hint);
     }
+    let keys = set_secrets(table, faults);
     let (servers, key) = servers?;
     let trusted = match uses_tls(&servers) {
         true => Some(trusted(table, key, authorities, faults)?),
@@ -67,6 +69,7 @@ pub(super) fn compile<'f>(
         connect_timeout: table.connect_timeout.into(),
         answer_timeout: table.answer_timeout.into(),
         replay: table.replay,
+        keys,
         on_error: OnErrors {
             limits: table.on_error.limits,
             login: table.on_error.login,
@@ -74,6 +77,25 @@ pub(super) fn compile<'f>(
             replay: table.on_error.replay,
         },
     }))
+}
+
+/// Returns the secrets of the key sets that gateways pass to each other.
+fn set_secrets(table: &SharedSection, faults: &mut Faults<'_>) -> Option<Arc<SetSecrets>> {
+    let mut long = |key: &str, secret: &Secret| {
+        let secret = resolve(key, secret, faults)?;
+        if secret.len() < 32 {
+            let hint = "use at least 256 random bits: openssl rand -hex 32";
+            faults.fault("weak_secret", key, "a secret of fewer than 32 bytes", hint);
+        }
+        Some(secret)
+    };
+    let current = table.keys_secret.as_ref().map(|secret| long("shared.keys_secret", secret));
+    let other = table.other_keys_secret.as_ref().and_then(|secret| long("shared.other_keys_secret", secret));
+    if current.is_none() && other.is_some() {
+        let hint = "set it: the gateway passes key sets on with this secret only";
+        faults.fault("missing_key", "shared.keys_secret", "nothing, beside other_keys_secret", hint);
+    }
+    Some(Arc::new(SetSecrets::new(&current??, other.as_deref())))
 }
 
 /// Returns the servers, and the key that names them. `None` after a fault.

@@ -102,6 +102,8 @@ sentinels         = ["rediss://a.test"]
 master            = "main"
 password          = "file:shared.password"
 sentinel_password = "file:shared.sentinel_password"
+keys_secret       = "file:shared.keys_secret"
+other_keys_secret = "file:shared.other_keys_secret"
 ca                = "shared.ca"
 
 [upstream.NAME]
