@@ -147,6 +147,7 @@ impl Store {
             plan: reader,
             dialect,
             place: place.into(),
+            group: Arc::default(),
             replaced: Arc::default(),
         })
     }
@@ -169,7 +170,14 @@ impl Store {
         let plan = ConnectSettings::new(all, dialect, must_write);
         plan.try_out().await.map_err(|error| error.at(&place))?;
         let pools = Arc::new(Pools::of_servers(plan.clone()));
-        let store = Self { pools, plan, dialect, place: place.as_str().into(), replaced: Arc::default() };
+        let store = Self {
+            pools,
+            plan,
+            dialect,
+            place: place.as_str().into(),
+            group: Arc::default(),
+            replaced: Arc::default(),
+        };
         let encoding = store.row(store.query("SELECT current_setting('server_encoding')")).await;
         let encoding = encoding.map_err(|error| error.at(&place))?;
         let encoding: String = encoding.map(|row| row.try_get(0)).transpose()?.unwrap_or_default();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// Why the store cannot be used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum StoreError {
     /// The store does not answer in time, or cannot do the work at present. A later attempt may succeed.
     Unavailable(TransientFault),
@@ -15,7 +15,7 @@ pub enum StoreError {
 }
 
 /// A fault that ends when its cause ends.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TransientFault {
     /// The kind of the fault, for metrics.
     pub reason: Reason,

@@ -68,6 +68,11 @@ impl Lease {
         sqlx::query(sql).persistent(self.dialect.keeps_statements())
     }
 
+    /// Returns the kind of the database.
+    pub(super) const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     async fn says(&mut self, sql: &'static str) -> Result<(), StoreError> {
         sqlx::raw_sql(sql).execute(&mut *self.connection).await?;
         Ok(())

@@ -1,9 +1,11 @@
 //! Stores revocations as marks. Other gateways read the marks, and this gateway reads them after a restart.
 
+use super::group::Revocation;
 use super::text::{NAME_MAX, fit};
 use super::{Store, StoreError, Writing};
 use crate::authenticate::{MARK_DIGEST_BYTES, MARK_MARGIN, Mark, SignalMark};
 use crate::hex;
+use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -19,6 +21,16 @@ pub struct StoredMark {
     pub kept: i64,
 }
 
+/// A mark to be written. The times are in milliseconds since 1970.
+#[derive(Clone, Debug)]
+pub(super) struct NewMark {
+    pub(super) mark: Mark,
+    /// As in [`StoredMark`].
+    pub(super) kept: i64,
+    /// When the mark was made.
+    pub(super) made: i64,
+}
+
 /// How long a mark is kept after the last access token that it revokes has expired, in milliseconds.
 pub(super) const MARGIN: i64 = MARK_MARGIN.as_millis() as i64;
 
@@ -28,7 +40,8 @@ pub(super) const MARGIN: i64 = MARK_MARGIN.as_millis() as i64;
 /// reader that has read mark 7 would never see a mark 6 that is committed later. A transaction that writes marks
 /// therefore takes this lock first and holds it until its commit is visible to all readers. The numbers then appear in
 /// order, and a reader that continues after the last number does not miss a mark. The lock is held only for a short
-/// time, because the transaction then waits only for its commit, and revocations are rare.
+/// time, because the transaction then waits only for its commit. Revocations that wait share a transaction: see
+/// [`super::group`].
 ///
 /// A transaction that records how long tokens live also takes this lock. A gateway records a token life before it reads
 /// the account or the session for which it issues a token. A concurrent revocation therefore either reads that record,
@@ -58,11 +71,9 @@ impl Store {
     /// Returns an error if the store cannot be used, or the id is too long to store.
     pub async fn revoke_token(&self, jti: &str, now: i64, expires: i64) -> Result<(), StoreError> {
         fit("jti", jti, NAME_MAX)?;
-        let mut transaction = self.begin().await?;
-        self.lock_marks(&mut transaction).await?;
         let kept = expires.max(now).saturating_add(MARGIN);
-        insert(&mut transaction, &Mark::Token(jti.to_owned()), now, kept).await?;
-        transaction.commit().await
+        let mark = NewMark { mark: Mark::Token(jti.to_owned()), kept, made: now };
+        self.revoke_together(Revocation::Marks(vec![mark])).await.map(drop)
     }
 
     /// Stores marks of foreign issuers' tokens, each until its own end. All of them are stored, or none.
@@ -70,12 +81,12 @@ impl Store {
     /// # Errors
     /// Returns an error if the store cannot be used.
     pub async fn record_signals(&self, marks: &[SignalMark], now: i64) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        self.lock_marks(&mut transaction).await?;
-        for mark in marks {
-            insert(&mut transaction, &Mark::Signal(*mark), now, i64::from(mark.until) * 1000).await?;
-        }
-        transaction.commit().await
+        let new = |mark: &SignalMark| NewMark {
+            mark: Mark::Signal(*mark),
+            kept: i64::from(mark.until) * 1000,
+            made: now,
+        };
+        self.revoke_together(Revocation::Marks(marks.iter().map(new).collect())).await.map(drop)
     }
 
     /// Writes the marks of a transaction and commits the transaction. No other statement runs in between, so that
@@ -86,13 +97,16 @@ impl Store {
         marks: &[Mark],
         now: i64,
     ) -> Result<(), StoreError> {
-        if !marks.is_empty() {
-            self.lock_marks(&mut transaction).await?;
+        if marks.is_empty() {
+            return transaction.commit().await;
         }
+        self.lock_marks(&mut transaction).await?;
+        let mut new = Vec::with_capacity(marks.len());
         for mark in marks {
-            let expired = expired(&mut transaction, mark, now).await?;
-            insert(&mut transaction, mark, now, expired.saturating_add(MARGIN)).await?;
+            let kept = expired(&mut transaction, mark, now).await?.saturating_add(MARGIN);
+            new.push(NewMark { mark: mark.clone(), kept, made: now });
         }
+        insert(&mut transaction, &new).await?;
         transaction.commit().await
     }
 
@@ -135,7 +149,27 @@ async fn expired(transaction: &mut Writing, mark: &Mark, now: i64) -> Result<i64
     Ok(number("used")?.max(now).saturating_add(number("longest")?).max(number("until")?))
 }
 
-async fn insert(transaction: &mut Writing, mark: &Mark, now: i64, kept: i64) -> Result<(), StoreError> {
+/// Writes marks in this order.
+pub(super) async fn insert(transaction: &mut Writing, marks: &[NewMark]) -> Result<(), StoreError> {
+    let statement = match transaction.dialect().is_server() {
+        true => {
+            "INSERT INTO marks (kind, value, generation, kept, made)
+             SELECT kind, value, generation, kept, made FROM json_to_recordset(CAST($1 AS json))
+             AS w (kind TEXT, value TEXT, generation BIGINT, kept BIGINT, made BIGINT)"
+        }
+        false => {
+            "INSERT INTO marks (kind, value, generation, kept, made)
+             SELECT json_extract(value, '$.kind'), json_extract(value, '$.value'),
+                    json_extract(value, '$.generation'), json_extract(value, '$.kept'), json_extract(value, '$.made')
+             FROM json_each($1) ORDER BY key"
+        }
+    };
+    let rows: Value = marks.iter().map(row_of).collect();
+    transaction.query(statement).bind(rows.to_string()).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+fn row_of(NewMark { mark, kept, made }: &NewMark) -> Value {
     let digest;
     let (kind, value, generation) = match mark {
         Mark::Token(id) => ("token", id, 0),
@@ -146,16 +180,7 @@ async fn insert(transaction: &mut Writing, mark: &Mark, now: i64, kept: i64) -> 
             ("signal", &digest, i64::from(mark.before))
         }
     };
-    transaction
-        .query("INSERT INTO marks (kind, value, generation, kept, made) VALUES ($1, $2, $3, $4, $5)")
-        .bind(kind)
-        .bind(value)
-        .bind(generation)
-        .bind(kept)
-        .bind(now)
-        .execute(&mut **transaction)
-        .await?;
-    Ok(())
+    json!({ "kind": kind, "value": value, "generation": generation, "kept": kept, "made": made })
 }
 
 /// Parses a row of [`MARKS_BEHIND`].

@@ -6,14 +6,15 @@
 //! current time, so that all steps of a request use the same time.
 //!
 //! Three rules prevent deadlocks between gateways that share a database. Rows are locked in the order account, session,
-//! token. Marks are written last, and only through `Store::commit_marked`. The sweep deletes only rows that no other
-//! statement can still change.
+//! token; the transaction of several callers (`group`) waits for no row. Marks are written last, through
+//! `Store::commit_marked` or by the group. The sweep deletes only rows that no other statement can still change.
 
 mod account;
 mod accounts;
 mod connect;
 mod error;
 mod feed;
+mod group;
 mod lease;
 mod lives;
 mod marks;
@@ -37,6 +38,7 @@ pub use sessions::{Session, SessionStart};
 pub use signing_keys::{KeyChange, SealedKey, StoredKey};
 
 use connect::{ConnectSettings, Dialect};
+use group::Group;
 use lease::Lease;
 use pools::Pools;
 use sqlx::Row;
@@ -53,6 +55,8 @@ pub struct Store {
     dialect: Dialect,
     /// The location for display: the file, or the server and its database.
     place: Arc<str>,
+    /// The revocations that wait for a transaction.
+    group: Arc<Group>,
     /// The number of connections that were closed because a transaction did not end cleanly.
     replaced: Arc<AtomicU64>,
 }

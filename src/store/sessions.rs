@@ -2,6 +2,7 @@
 //!
 //! [`rotation`]: super::rotation
 
+use super::group::{Revocation, SessionEnd};
 use super::rotation::insert_token;
 use super::text::{AGENT_MAX, NAME_MAX, bytes_of, fit, hex, is_text, shown};
 use super::{Store, StoreError, Writing};
@@ -150,6 +151,22 @@ impl Store {
         if !is_text(sid) || account.is_some_and(|account| !is_text(account)) {
             return Ok(false);
         }
+        let account_id = account.map(ToOwned::to_owned);
+        let end = SessionEnd { account: account_id, sid: sid.to_owned(), why: why.to_owned(), now };
+        if self.revoke_together(Revocation::End(end)).await? {
+            return Ok(true);
+        }
+        self.end_alone(account, sid, why, now).await
+    }
+
+    /// Ends a session in a transaction of its own, which waits for another one that has locked the session.
+    async fn end_alone(
+        &self,
+        account: Option<&str>,
+        sid: &str,
+        why: &str,
+        now: i64,
+    ) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
         if !end(&mut transaction, account, sid, why, now).await? {
             transaction.undo().await;

@@ -30,4 +30,5 @@ mod postgres;
 mod revocation;
 mod rotation;
 mod sessions;
+mod together;
 mod trouble;
