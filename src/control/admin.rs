@@ -134,24 +134,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
     }
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "alive\n".into()),
-        "/readyz" if !state.draining.get() && shared::is_unready(&state.shared.policy.load()) => {
-            let why = "the revocations of other gateways are not known yet ([shared])\n";
-            text(StatusCode::SERVICE_UNAVAILABLE, why.into())
-        }
-        "/readyz" if state.draining.get() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
-        "/readyz" if request.uri().query() == Some("verbose") => {
-            let mut lines = format!("ready\n{}", state.status.lines());
-            lines.push_str(&key_report::lines(&state.shared.policy.load()));
-            lines.push_str(&introspection::lines(&state.shared.policy.load().trust));
-            lines.push_str(&acme::line(&state.shared));
-            lines.push_str(&upstream_checks::lines(&state.shared.policy.load().upstreams));
-            lines.push_str(&shared::lines(&state.shared.policy.load()));
-            if let Some(authority) = &state.shared.policy.load().authority {
-                lines.push_str(&authority.store_line());
-            }
-            text(StatusCode::OK, lines)
-        }
-        "/readyz" => text(StatusCode::OK, "ready\n".into()),
+        "/readyz" => readiness(state, request.uri().query() == Some("verbose")),
         "/metrics" => {
             let mut response = text(
                 StatusCode::OK,
@@ -175,6 +158,30 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
             text(StatusCode::NOT_FOUND, known.into())
         }
     }
+}
+
+/// Answers `/readyz`: why the gateway is not ready, or a line for each part of it.
+fn readiness(state: &AdminState, is_verbose: bool) -> Response<Full<Bytes>> {
+    if state.draining.get() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
+    }
+    let policy = state.shared.policy.load();
+    if let Some(why) = shared::unready(&policy) {
+        return text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+    }
+    let mut lines = "ready\n".to_owned();
+    if is_verbose {
+        lines.push_str(&state.status.lines());
+        lines.push_str(&key_report::lines(&policy));
+        lines.push_str(&introspection::lines(&policy.trust));
+        lines.push_str(&acme::line(&state.shared));
+        lines.push_str(&upstream_checks::lines(&policy.upstreams));
+        lines.push_str(&shared::lines(&policy));
+        if let Some(authority) = &policy.authority {
+            lines.push_str(&authority.store_line());
+        }
+    }
+    text(StatusCode::OK, lines)
 }
 
 /// Explains how the current policy would decide a request.

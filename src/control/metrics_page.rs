@@ -52,7 +52,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
         "Whether /readyz answers 200 (1), or 503 because the gateway drains or lacks revocations (0).",
         Kind::Gauge,
     );
-    out.sample(&[], u64::from(!is_draining && !shared_state::is_unready(&policy)));
+    out.sample(&[], u64::from(!is_draining && shared_state::unready(&policy).is_none()));
     out.family("portcullis_build_info", "The running version.", Kind::Gauge);
     out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     out.finish()

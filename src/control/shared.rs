@@ -152,8 +152,8 @@ fn write_limits(out: &mut Exposition, fleet: &Fleet) {
     out.sample(&[], fleet.displaced());
 }
 
-/// Returns whether the gateway must not serve yet, because revocations may be missing. `/readyz` then answers 503, and
+/// Returns why the gateway must not serve yet, if revocations may be missing. `/readyz` then answers 503, and
 /// `portcullis_ready` is 0.
-pub(super) fn is_unready(policy: &Policy) -> bool {
-    policy.link.as_ref().is_some_and(|link| link.is_unready())
+pub(super) fn unready(policy: &Policy) -> Option<String> {
+    policy.link.as_ref().and_then(|link| link.unready())
 }

@@ -225,14 +225,42 @@ impl Link {
     /// serves requests.
     pub fn wait_for_marks(&self) {
         let settings = self.settings();
-        if self.marks.denies(&settings) && !self.marks.wait(settings.connect_timeout, || self.is_up()) {
-            self.journal.event(Level::Error, marks::UNKNOWN, &[]);
+        if !self.marks.denies(&settings) {
+            return;
+        }
+        let (servers, stream) = (settings.servers.to_string(), self.key(marks::KIND, marks::NAME));
+        let announce = |longest: Duration| {
+            let longest = format!("{} ms", longest.as_millis());
+            let fields = [
+                ("shared", &*servers),
+                ("stream", &stream),
+                ("key", "shared.on_error.revocation"),
+                ("at_most", &longest),
+            ];
+            let event = "the start waits for the revocations of other gateways";
+            self.journal.event(Level::Info, event, &fields);
+        };
+        if !self.marks.wait(settings.connect_timeout, || self.is_up(), announce) {
+            let why = self.marks.fault().unwrap_or_else(|| "not read in time".to_owned());
+            let fields = [("shared", &*servers), ("stream", &stream), ("error", &why)];
+            self.journal.event(Level::Error, marks::UNKNOWN, &fields);
         }
     }
 
-    /// Returns whether the gateway must know the revocations of the fleet, and has never known them.
-    pub fn is_unready(&self) -> bool {
-        self.marks.is_unready(&self.settings.load())
+    /// Returns why the gateway is not ready, as a sentence for operators: it must know the revocations of the fleet, and
+    /// has never known them.
+    pub fn unready(&self) -> Option<String> {
+        let settings = self.settings.load();
+        let is_unready = self.marks.is_unready(&settings);
+        is_unready.then(|| {
+            let stream = self.key(marks::KIND, marks::NAME);
+            let why = self.marks.fault().map_or_else(String::new, |why| format!(": {why}"));
+            format!(
+                "the revocations of other gateways are not known yet ([shared.on_error] revocation = \"deny\"): \
+                 {} at {}{why}",
+                stream, settings.servers
+            )
+        })
     }
 
     /// Returns whether the revocations of the fleet were known within the last seconds.

@@ -29,6 +29,37 @@ fn a_stream_that_another_writer_has_ended_counts_as_unreadable() {
     eventually("the mark is sent", || redis.marks() == 1);
 }
 
+/// The start does not wait for a stream that cannot be read, and says what it has waited for.
+#[test]
+fn a_start_does_not_wait_for_an_unreadable_stream() {
+    let redis = Redis::start();
+    redis.ask(&["SET", STREAM, "x"]);
+    let begun = Instant::now();
+    let gateway = Portcullis::with(&policy(redis.url(), "")).start();
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let event = gateway.wait_log("the wait", |line| {
+        line["message"] == "the start waits for the revocations of other gateways"
+    });
+    assert!(event["stream"] == STREAM && event["key"] == "shared.on_error.revocation", "{event}");
+    let place = event["shared"].as_str().expect("the server").to_owned();
+    let refuses = |line: &serde_json::Value| {
+        line["message"]
+            .as_str()
+            .is_some_and(|event| event.starts_with("the revocations of other gateways are unknown"))
+    };
+    let event = gateway.wait_log("the refusal of tokens", refuses);
+    assert!(event["error"].as_str().is_some_and(|why| why.contains("WRONGTYPE")), "{event}");
+    call(gateway.http(), "ada").is_refusal(503, "check_unavailable");
+    let ready = Request::get("/readyz").to(gateway.admin());
+    let text = ready.text();
+    for part in [STREAM, &place, "WRONGTYPE", "revocation = \"deny\""] {
+        assert!(ready.status == 503 && text.contains(part), "{part}: {text}");
+    }
+    redis.ask(&["DEL", STREAM]);
+    eventually("the gateway is ready", || Request::get("/readyz").to(gateway.admin()).status == 200);
+    call(gateway.http(), "ada").is(200);
+}
+
 #[test]
 fn a_mark_of_another_writer_ends_within_the_longest_duration_of_a_policy() {
     let redis = Redis::start();

@@ -66,10 +66,14 @@ pub(in super::super) async fn follow(link: Weak<Link>) {
         }
         let settings = strong.settings();
         let patience = WAITED + settings.answer_timeout + Duration::from_secs(2);
-        // The keeper reports why there is no connection.
-        let Ok(opened) = connect::open(&settings, Some(patience)).await else {
-            sleep(PAUSE).await;
-            continue;
+        let opened = match connect::open(&settings, Some(patience)).await {
+            Ok(opened) => opened,
+            // The keeper logs why there is no connection.
+            Err(unopened) => {
+                strong.marks.note_fault(Some(unopened.why));
+                sleep(PAUSE).await;
+                continue;
+            }
         };
         drop(strong);
         loop {
@@ -79,6 +83,9 @@ pub(in super::super) async fn follow(link: Weak<Link>) {
                 break;
             }
             let read = read_on(line, &mut position).await;
+            if let Err(why) = &read {
+                link.marks.note_fault(Some(why.clone()));
+            }
             // One line for each outage.
             let failed_before = std::mem::replace(&mut fails, read.is_err());
             if let Err(why) = &read

@@ -24,13 +24,15 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The kind of the stream's key.
-const KIND: &str = "marks";
+pub(super) const KIND: &str = "marks";
 /// The name of the stream's key.
-const NAME: &str = "stream";
+pub(super) const NAME: &str = "stream";
 /// How long the stream may be unreadable. After that time, the marks count as incomplete.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
-/// How long a start waits while the stream is being read.
+/// How long a start waits while the stream is being read. It does not wait for a stream that cannot be read.
 const READ_MAX: Duration = Duration::from_secs(30);
+/// How long a start waits before it logs that it waits.
+const SILENT: Duration = Duration::from_millis(100);
 /// The longest time for which a mark is kept: no duration in a policy is longer.
 const KEPT_MAX: u64 = 10 * 366 * 86_400;
 
@@ -60,6 +62,8 @@ pub(super) struct MarkExchange {
     /// When the stream was last read; `None` before the first time.
     heard: Mutex<Option<Instant>>,
     is_heard: Condvar,
+    /// Why the last reading failed; `None` after a reading that ended well.
+    fault: Mutex<Option<String>>,
     /// Whether the incomplete marks are in the log.
     is_blind: AtomicBool,
     counts: MarkCounts,
@@ -84,6 +88,7 @@ impl MarkExchange {
             without_room: AtomicU64::new(0),
             heard: Mutex::new(None),
             is_heard: Condvar::new(),
+            fault: Mutex::new(None),
             // A start logs whether the marks are known once it has waited for them.
             is_blind: AtomicBool::new(true),
             counts: MarkCounts::default(),
@@ -138,14 +143,24 @@ impl MarkExchange {
         self.judge(settings);
     }
 
-    /// Waits until the marks of the fleet are known, but not for a server that does not answer. Returns whether they
-    /// are known.
-    pub(super) fn wait(&self, patience: Duration, is_up: impl Fn() -> bool) -> bool {
+    /// Waits until the marks of the fleet are known. Waits for `patience` only while the server does not answer, or its
+    /// answers cannot be used. Returns whether the marks are known. `announce` is called if the wait is not short.
+    pub(super) fn wait(
+        &self,
+        patience: Duration,
+        is_up: impl Fn() -> bool,
+        announce: impl FnOnce(Duration),
+    ) -> bool {
         let begun = Instant::now();
+        let mut announce = Some(announce);
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         while heard.is_none() {
-            if begun.elapsed() >= if is_up() { READ_MAX } else { patience } {
+            let is_reading = is_up() && self.fault().is_none();
+            if begun.elapsed() >= if is_reading { READ_MAX } else { patience } {
                 return false;
+            }
+            if let Some(announce) = announce.take_if(|_| begun.elapsed() >= SILENT) {
+                announce(if is_reading { READ_MAX } else { patience });
             }
             let waited = self.is_heard.wait_timeout(heard, Duration::from_millis(20));
             heard = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -157,7 +172,17 @@ impl MarkExchange {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns why the last reading failed.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_fault(&self, why: Option<String>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
     fn note_heard(&self) {
+        self.note_fault(None);
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.is_heard.notify_all();
     }
