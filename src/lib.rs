@@ -68,10 +68,11 @@
 //! 5. [`decision`] runs two stages without I/O: [`authenticate`] verifies the token or finds it in the core's cache;
 //!    [`authorize`] checks the route's rule. Roles, scopes and claims are checked in `authorize/rule.rs`.
 //! 6. [`limit`] charges limits by caller.
-//! 7. [`forward`] removes fields that must not reach the upstream (`forward/strip.rs`), adds the identity, and sends
-//!    the request over a connection from the core's pool. [`http1`] reads the response and finds its end. Both bodies
-//!    are streamed, and the client's connection frames the response anew. `forward/tunnel.rs` passes the bytes of
-//!    WebSockets, and `forward/open_streams.rs` ends streams with their token.
+//! 7. [`forward`] removes fields that must not reach the upstream (`forward/head/strip.rs`), adds the identity, chooses a
+//!    server (`forward/upstream`), and sends the request over a connection of the core (`forward/connection`). [`http1`]
+//!    reads the response and finds its end. Both bodies are streamed (`forward/body`), and the client's connection frames
+//!    the response anew. `forward/tunnel` passes the bytes of WebSockets, and `forward/open_streams.rs` ends streams with
+//!    their token.
 //! 8. `respond` writes refusals: problem documents, pages, gRPC statuses.
 //!
 //! Requests to the gateway's own endpoints, such as the login, are handled by [`authority`] instead of step 7. Routes can

@@ -69,6 +69,35 @@ const MODULES: &[&str] = &[
     "memory",
     "lib",
 ];
+/// The parts of `src/forward`, from the function that forwards a request to the descriptions that all parts use. Each may
+/// import only parts that follow it.
+const FORWARD: &[&str] = &[
+    "files",
+    "echo",
+    "mirror",
+    "answer",
+    "http2",
+    "http1",
+    "request",
+    "delivery",
+    "tunnel",
+    // The core's connections and deadlines.
+    "connection",
+    "body",
+    "notes",
+    "upstream",
+    "head",
+    "faults",
+    "open_streams",
+];
+
+/// Imports against the order of [`FORWARD`]: the file, the imported part, and the reason.
+const FORWARD_EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "forward/http2/mod.rs",
+    "answer",
+    "the answer contains the body of HTTP/2, and the exchange makes the answer",
+)];
+
 /// Files that import against the order: the file, the imported module, and the reason.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
@@ -99,9 +128,14 @@ fn code(text: &str) -> String {
 
 /// Returns the first segments of all paths that begin with `crate::`, including those in groups.
 fn imports(code: &str) -> BTreeSet<String> {
+    segments_after("crate::", code)
+}
+
+/// Returns the segments that follow `prefix`, including those in groups.
+fn segments_after(prefix: &str, code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
+    for (at, _) in code.match_indices(prefix) {
+        let rest = &code[at + prefix.len()..];
         match rest.strip_prefix('{') {
             None => {
                 found.extend(first_segment(rest));
@@ -183,6 +217,80 @@ fn faults(source: &[File], exceptions: &[(&str, &str, &str)]) -> Vec<String> {
 fn imports_run_downwards() {
     let faults = faults(&source(), EXCEPTIONS);
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// Returns one sentence for each import of a file of `src/forward` against the order of its parts. A part is imported by
+/// its path, because a name that `forward/mod.rs` hands on would hide the part.
+fn forward_faults(path: &str, code: &str) -> Vec<String> {
+    let mut segments = path.trim_end_matches(".rs").split('/').skip(1);
+    let part = segments.next().unwrap_or_default().to_owned();
+    if part == "mod" {
+        return Vec::new();
+    }
+    let order = |part: &str| FORWARD.iter().position(|known| *known == part);
+    let Some(own) = order(&part) else { return vec![format!("{path}: the list has no part {part}")] };
+    let mut imports = segments_after("crate::forward::", code);
+    if segments.next().is_none() {
+        imports.extend(segments_after("super::", code));
+    }
+    let is_excepted =
+        |import: &str| FORWARD_EXCEPTIONS.iter().any(|(from, to, _)| *from == path && *to == import);
+    let fault = |import: &String| match order(import) {
+        None => Some(format!("{path}: the list has no part {import}")),
+        Some(other) if other < own && !is_excepted(import) => {
+            Some(format!("{path}: {import} stands above {part}, which imports it"))
+        }
+        Some(_) => None,
+    };
+    imports.iter().filter_map(fault).collect()
+}
+
+#[test]
+fn the_parts_of_forward_import_downwards() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let forward: Vec<_> = source().into_iter().filter(|file| file.module == "forward").collect();
+    let is_tests = |path: &Path| path.ends_with("tests.rs");
+    let mut faults = Vec::new();
+    let mut parts = BTreeSet::new();
+    for file in forward.iter().filter(|file| !is_tests(&file.path)) {
+        let code = code(&fs::read_to_string(root.join(&file.path)).unwrap());
+        let path = file.path.to_str().unwrap();
+        parts.extend(path.trim_end_matches(".rs").split('/').nth(1).map(str::to_owned));
+        faults.extend(forward_faults(path, &code));
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    for part in FORWARD {
+        assert!(parts.contains(*part), "there is no part {part}");
+    }
+    for (from, to, _) in FORWARD_EXCEPTIONS {
+        let code = code(&fs::read_to_string(root.join(from)).unwrap());
+        assert!(segments_after("crate::forward::", &code).contains(*to), "{from} no longer imports {to}");
+    }
+}
+
+#[test]
+fn an_import_upwards_within_forward_is_a_fault() {
+    for (path, code, fault) in [
+        (
+            "forward/upstream/server.rs",
+            "use crate::forward::connection::pool::Pools;",
+            "connection stands above",
+        ),
+        ("forward/body/inflow.rs", "use crate::forward::Pools;", "no part Pools"),
+        ("forward/notes.rs", "use super::answer::Answer;", "answer stands above"),
+        ("forward/stranger.rs", "", "no part stranger"),
+    ] {
+        let found = forward_faults(path, code);
+        assert_eq!(found.len(), 1, "{path}: {found:?}");
+        assert!(found[0].contains(fault), "{path}: {found:?}");
+    }
+    for (path, code) in [
+        ("forward/connection/pool.rs", "use super::http2::Links;\nuse crate::forward::upstream::Upstream;"),
+        ("forward/http2/mod.rs", "use crate::forward::answer::Answer;"),
+        ("forward/mod.rs", "use crate::forward::answer::Answer;"),
+    ] {
+        assert_eq!(forward_faults(path, code), Vec::<String>::new(), "{path}");
+    }
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 use crate::authenticate::{ClaimPath, NamedHeader, Source, Sources};
 use crate::config::units;
-use crate::forward::split::Split;
-use crate::forward::{Delivery, Destination, HashBy, KeyFacts, Server};
+use crate::forward::{Delivery, Destination, HashBy, KeyFacts, Server, Split};
 use crate::route::{Fields, HostPattern, Matcher, Methods};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

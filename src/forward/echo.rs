@@ -1,7 +1,8 @@
 //! The built-in upstream. It responds with a description of the request as an upstream would receive it.
 
-use super::outgoing::OutgoingHead;
-use super::request_body::{BodyError, RequestBody};
+use super::body::meter::BodyError;
+use super::body::request_body::RequestBody;
+use super::head::outgoing::OutgoingHead;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header};
 use http_body_util::BodyExt;

@@ -10,10 +10,9 @@ mod open;
 pub(crate) use disk::DiskTasks;
 pub(crate) use guarded::Guarded;
 
-use super::ResponseError;
-use super::edits::AnswerFields;
-use super::faults::is_own;
-use super::rewrite::Rewrite;
+use super::faults::{ResponseError, is_own};
+use super::head::edits::AnswerFields;
+use super::head::rewrite::Rewrite;
 use crate::denial::Denial;
 use crate::route::Head;
 use crate::route::path::decoded;

@@ -1,43 +1,33 @@
 //! Sends copies of permitted requests to another upstream. No request waits for its copy, and the answer to a copy is
 //! discarded.
 
-use super::attempts::{Outbound, send};
-use super::balance::{KeyFacts, draw};
-use super::outgoing::{self, ForwardContext, WrittenHead};
-use super::request_body::RequestBody;
-use super::response_body::ResponseBody;
-use super::tee::{CopyEnd, Reserved, Tee};
-use super::upload::Upload;
-use super::{Audience, Notes, PermittedRequest, Pools, Upstream};
+use super::body::request_body::RequestBody;
+use super::body::tee::{CopyEnd, Reserved, Tee};
+use super::connection::pool::Pools;
+use super::delivery::Mirror;
+use super::head::outgoing::{self, ForwardContext, WrittenHead};
+use super::http1::attempts::{Outbound, send};
+use super::http1::response_body::ResponseBody;
+use super::http1::upload::Upload;
+use super::notes::Notes;
+use super::request::PermittedRequest;
+use super::upstream::Upstream;
+use super::upstream::balance::{KeyFacts, draw};
 use crate::http1::{BodyReader, RequestFraming, write_field};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt;
-use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// The maximum number of copies of one core that have no answer yet.
 const IN_FLIGHT_MAX: usize = 100;
-/// The maximum memory of the copies of one core, in bytes: heads, and bodies that have arrived so far.
-pub(super) const MEMORY_MAX: usize = 16 << 20;
 /// The largest answer that is read to its end, so that its connection can be used again.
 const ANSWER_MAX: usize = 64 * 1024;
 /// The field that marks a copy. Its prefix is reserved, so no client can send it.
 const MARK: &str = "x-auth-mirror";
-
-/// The copies of a route's requests.
-#[derive(Clone, Debug)]
-pub(crate) struct Mirror {
-    pub(crate) upstream: Arc<Upstream>,
-    pub(crate) audience: Arc<Audience>,
-    /// The percentage of the requests that are copied.
-    pub(crate) percent: u16,
-    /// The largest body that is copied, in bytes. If 0, only requests with a safe method and without a body are copied.
-    pub(crate) body: usize,
-}
 
 /// A copy, until its end. Counts the outcome.
 struct Copied {
@@ -94,17 +84,6 @@ enum CopiedBody {
     Ready(Bytes, Reserved),
     /// The body arrives.
     Coming(Rc<Tee>),
-}
-
-impl fmt::Display for Mirror {
-    /// Formats the copies for operators: `10 % of the requests without a body to shop_test`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { upstream, percent, body, .. } = self;
-        match body {
-            0 => write!(f, "{percent} % of the safe requests without a body to {}", upstream.name),
-            body => write!(f, "{percent} % of the requests with at most {body} bytes to {}", upstream.name),
-        }
-    }
 }
 
 impl Mirror {

@@ -1,172 +1,86 @@
 //! Sends a permitted request to an upstream and returns the response.
 //!
-//! The function `forward` consumes the [`Permit`], so each permit sends only one request. A request that is not
-//! authorized has no permit.
+//! The function `forward` consumes the [`Permit`](crate::authorize::Permit), so each permit sends only one request. A
+//! request that is not authorized has no permit.
+//!
+//! The parts, in the order in which a request meets them (`tests/structure.rs` has the order of their imports):
+//!
+//! 1. `delivery` has the settings of a route and chooses the upstream. `mirror` copies the request.
+//! 2. `head` makes the head that the upstream receives.
+//! 3. `http1` and `http2` exchange the request and its answer with one server after the other. `tunnel` passes the
+//!    bytes of WebSockets. `echo` and `files` answer without a server.
+//! 4. `connection` has the core's connections and deadlines.
+//! 5. `body` reads and bounds the bodies.
+//! 6. `upstream` describes servers: their names, checks, health and order.
+//!
+//! `open_streams` ends streams with their token. `faults` names the failures of answers.
 
-mod answer_wait;
-mod attempts;
-mod balance;
-mod check;
-pub(crate) mod client;
-mod connect;
+mod answer;
+mod body;
 mod connection;
-mod counters;
-mod deadline;
-mod early;
+mod delivery;
 mod echo;
-pub(crate) mod edits;
-mod exchange;
 mod faults;
-pub(crate) mod fields;
 pub(crate) mod files;
-pub(crate) mod foreign;
-mod health;
+mod head;
+mod http1;
 mod http2;
-mod identity_choice;
-mod inflow;
-mod members;
-pub(crate) mod mirror;
+mod mirror;
 mod notes;
 mod open_streams;
-pub(crate) mod outgoing;
-pub(crate) mod pattern;
-mod pins;
-mod pool;
-pub mod proof;
-mod reframe;
-mod request_body;
-mod request_trailers;
-mod resolve;
-mod response_body;
-mod retry_budget;
-pub(crate) mod rewrite;
-mod server_end;
-mod server_id;
-pub(crate) mod split;
-pub mod strip;
-mod tee;
+mod request;
 mod tunnel;
-mod upload;
 mod upstream;
 
-pub(crate) use balance::KeyFacts;
-pub use balance::{Balance, HashBy};
-pub(crate) use check::{Check, CheckSettings, Probe};
-pub(crate) use client::ConnectionHeaders;
-pub use counters::{UpstreamCounters, UpstreamShard};
+pub(crate) use answer::Answer;
+pub use body::meter::BodyBounds;
+pub(crate) use body::meter::Meter;
+pub(crate) use body::request_body::{BodyOwner, Inbound, RequestBody};
+pub(crate) use connection::pool::Pools;
+pub use delivery::{Delivery, Destination};
+pub(crate) use delivery::{Mirror, Selector, Share, Split};
 pub(crate) use faults::{ResponseError, ResponseErrorKind};
-pub use fields::FieldSink;
-pub(crate) use http2::Http2Body;
-pub use identity_choice::IdentityChoice;
-pub(crate) use members::{Configured, Effect, MemberSettings, Names};
-use mirror::Mirror;
+pub(crate) use head::client::ConnectionHeaders;
+pub use head::fields::FieldSink;
+pub use head::identity_choice::IdentityChoice;
+pub(crate) use head::outgoing::{ForwardContext, Target, X_REQUEST_ID};
+pub use head::proof::{Assertor, Audience, Proof, Proofs};
+pub(crate) use head::{edits, foreign, outgoing, pattern, rewrite};
+pub use head::{proof, strip};
+pub(crate) use http1::response_body::ResponseBody;
+pub(crate) use http2::body::Http2Body;
 pub(crate) use notes::Notes;
 pub(crate) use open_streams::{OpenStream, StreamEnd, StreamKind};
-use outgoing::WrittenHead;
-pub(crate) use outgoing::{ForwardContext, Target, X_REQUEST_ID};
-pub(crate) use pins::{PinVerifier, PinnedName, Pins};
-pub(crate) use pool::Pools;
-pub use proof::{Assertor, Audience, Proof, Proofs};
-pub use request_body::BodyBounds;
-pub(crate) use request_body::{BodyOwner, Inbound, Meter, RequestBody};
-pub(crate) use resolve::Nameservers;
-pub(crate) use response_body::ResponseBody;
-pub(crate) use retry_budget::{RetryBudget, WINDOW as RETRY_WINDOW};
+pub(crate) use request::PermittedRequest;
 pub(crate) use tunnel::Tunnel;
-pub use upstream::{Protocol, Server, Tls, Upstream};
+pub use upstream::Upstream;
+pub(crate) use upstream::balance::KeyFacts;
+pub use upstream::balance::{Balance, HashBy};
+pub(crate) use upstream::check::{Check, CheckSettings, Probe};
+pub use upstream::counters::{UpstreamCounters, UpstreamShard};
+pub(crate) use upstream::members::{Configured, Effect, MemberSettings, Names};
+pub(crate) use upstream::pins::{PinVerifier, PinnedName, Pins};
+pub(crate) use upstream::resolve::Nameservers;
+pub(crate) use upstream::retry_budget::{RetryBudget, WINDOW as RETRY_WINDOW};
+pub use upstream::server::{Protocol, Server, Tls};
 
-use crate::authorize::Permit;
 use crate::denial::Denial;
-use crate::field_list::members;
 use crate::http1::{AnswerHead, BodyReader, Framing, RequestFraming};
-use crate::journal::Level;
-use crate::peer::Connection;
 use crate::websocket::Handshake;
-use attempts::{Outbound, send};
+use answer::{micros, reject_switch, report_cookies, response, switched_to};
+use body::early::EarlyAnswer;
+use body::inflow::Inflow;
+use body::sending;
 use bytes::{Buf, Bytes, BytesMut};
-use early::EarlyAnswer;
-use edits::{AnswerFields, Edits};
-use exchange::Answered;
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
-use inflow::Inflow;
-use request_trailers::RequestTrailers;
-use rewrite::Rewrite;
-use server_end::ServerEnd;
-use split::Split;
+use head::outgoing::WrittenHead;
+use head::reframe;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http1::attempts::{Outbound, send};
+use http1::exchange::Answered;
+use http1::upload::Upload;
+use request::{body_denial, expects_continue, inflow, trailers};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
-use upload::Upload;
-
-/// The destination of a route's requests.
-#[derive(Clone, Debug)]
-pub enum Destination {
-    /// The servers of an upstream.
-    Upstream(Arc<Upstream>),
-    /// The built-in echo.
-    Echo,
-}
-
-/// The forwarding settings of a route.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    pub(crate) destination: Destination,
-    /// The other upstreams that share the requests of the route.
-    pub(crate) split: Option<Box<Split>>,
-    /// The copies of requests for another upstream.
-    pub(crate) mirror: Option<Box<Mirror>>,
-    /// The changes to the path and the host for the upstream.
-    pub(crate) rewrite: Option<Box<Rewrite>>,
-    /// The changes to the fields of requests.
-    pub(crate) request_fields: Option<Box<Edits>>,
-    /// The names of the trailers of requests that the upstream receives.
-    pub(crate) request_trailers: Option<Arc<[HeaderName]>>,
-    /// The changes to the fields of the upstream's answers.
-    pub(crate) answer_fields: Option<Box<AnswerFields>>,
-    /// Whether the client's `Authorization` header is forwarded unchanged.
-    pub(crate) pass_authorization: bool,
-    /// The timeout of the route. It overrides the upstream's timeout.
-    pub(crate) timeout: Option<Duration>,
-    /// Whether the route forwards WebSockets.
-    pub(crate) websocket: bool,
-    /// Whether WebSockets, long answers and long uploads end with the caller's token.
-    pub(crate) ends_with_token: bool,
-    /// The maximum time without a byte of an answer's body, or in either direction of a WebSocket.
-    pub(crate) silence: Option<Duration>,
-    /// The upstream's audience, for the proofs of identity.
-    pub(crate) audience: Arc<Audience>,
-}
-
-/// A response for the client.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// A response whose whole body is in memory.
-    Whole(Response<Bytes>),
-    /// A response whose body streams from an upstream.
-    Streamed(Response<Box<ResponseBody>>),
-    /// A response whose body streams from an upstream over HTTP/2.
-    Multiplexed(Response<Box<Http2Body>>),
-    /// The answer to a handshake that the upstream accepted, and the WebSocket that follows it.
-    Switched(Response<Box<Tunnel>>),
-}
-
-#[derive(Debug)]
-pub(crate) struct PermittedRequest<'m> {
-    /// The proof that the request is authorized.
-    pub(crate) permit: Permit,
-    /// The head as the client sent it.
-    pub(crate) parts: &'m mut Parts,
-    /// The path and host that the upstream receives.
-    pub(crate) target: Target,
-    pub(crate) body: RequestBody,
-    /// Measures the body while it is forwarded. `None` if the request has no body.
-    pub(crate) meter: Option<&'m Rc<Meter>>,
-    /// The client's connection.
-    pub(crate) connection: &'m Rc<Connection>,
-    /// The handshake, if the request is one.
-    pub(crate) handshake: Option<Box<Handshake>>,
-}
+use tunnel::server_end::ServerEnd;
 
 /// Forwards a request and returns the upstream's response.
 ///
@@ -212,7 +126,7 @@ pub(crate) async fn forward(
             let principal = permit.principal().map(|principal| &**principal);
             let address = context.caller.address;
             let key = upstream.balance.key(KeyFacts { principal, headers: &parts.headers, address });
-            let framing = upload::framing(&parts.method, &body);
+            let framing = sending::framing(&parts.method, &body);
             let expects_continue = body.expects_continue() && expects_continue(parts, framing);
             let trailers = trailers(delivery, parts, framing, &body);
             let framing = if trailers.is_some() { RequestFraming::Chunked } else { framing };
@@ -293,40 +207,6 @@ pub(crate) async fn forward(
     }
 }
 
-/// Returns the client's side of a request with a body.
-fn inflow<'r>(
-    pools: &'r Pools,
-    delivery: &Delivery,
-    meter: Option<&'r Rc<Meter>>,
-    permit: &'r Permit,
-    connection: &'r Rc<Connection>,
-) -> Option<Inflow<'r>> {
-    let meter = meter?;
-    let caller = permit.principal().filter(|_| delivery.ends_with_token);
-    let certified = delivery.ends_with_token && connection.certificate().is_some();
-    Some(Inflow::new(pools, meter, caller, certified.then_some(connection)))
-}
-
-/// Returns whether the HTTP library sends `100 Continue` once the body is read. It sends none over HTTP/2. A request that
-/// is forwarded without content has nothing to wait for (RFC 9110 section 10.1.1).
-#[cold]
-fn expects_continue(parts: &Parts, framing: RequestFraming) -> bool {
-    framing != RequestFraming::None
-        && parts.version == Version::HTTP_11
-        && members(&parts.headers, &header::EXPECT).any(|it| it.eq_ignore_ascii_case(b"100-continue"))
-}
-
-/// Returns the trailers of a request that the upstream receives.
-#[inline]
-fn trailers(
-    delivery: &Delivery,
-    parts: &Parts,
-    framing: RequestFraming,
-    body: &RequestBody,
-) -> Option<RequestTrailers> {
-    RequestTrailers::of(delivery.request_trailers.as_ref()?, parts, framing, body)
-}
-
 /// Returns the body of an answer that arrived together with its head.
 fn take_whole(buffer: &mut BytesMut, framing: Framing) -> Option<Bytes> {
     let length = match framing {
@@ -337,14 +217,6 @@ fn take_whole(buffer: &mut BytesMut, framing: Framing) -> Option<Bytes> {
     let body = Bytes::copy_from_slice(buffer.get(..length)?);
     buffer.advance(length);
     Some(body)
-}
-
-fn response<B>(status: StatusCode, headers: HeaderMap, body: B) -> Response<B> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    // An empty map holds no memory, and dropping one takes 60 instructions.
-    std::mem::forget(std::mem::replace(response.headers_mut(), headers));
-    response
 }
 
 /// Returns the `Content-Length` of a response without a body: that of the response to GET (RFC 9110 section 8.6), or 0.
@@ -383,51 +255,4 @@ fn check_switch(
         Some(_) | None => return Ok(None),
     };
     Err(reject_switch(notes, &fault))
-}
-
-/// Returns the answer to an accepted handshake.
-fn switched_to(
-    pools: &Pools,
-    delivery: &Delivery,
-    permit: &Permit,
-    handshake: &Handshake,
-    mut headers: HeaderMap,
-    end: ServerEnd,
-) -> Response<Box<Tunnel>> {
-    handshake.complete(&mut headers);
-    let status = if handshake.is_http2() { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS };
-    let caller = permit.principal().filter(|_| delivery.ends_with_token).cloned();
-    let stream = pools.open_websocket(caller, delivery.silence);
-    response(status, headers, Box::new(Tunnel::new(end, stream)))
-}
-
-#[cold]
-fn reject_switch(notes: &mut Notes, fault: &str) -> Denial {
-    let origin = notes.server.as_deref().unwrap_or_default();
-    notes.detail = Some(format!("{origin}: {fault}"));
-    Denial::UpstreamFailed
-}
-
-/// Logs a warning when an upstream first sets a cookie with one of the gateway's names. The upstream may be
-/// compromised, or may be another gateway. The metrics count every such cookie.
-#[cold]
-fn report_cookies(pools: &Pools, upstream: &Upstream) {
-    if upstream.is_first_report_of_cookies() {
-        pools.journal.event(
-            Level::Warn,
-            "an upstream's answer set a cookie with one of the gateway's names; the gateway removed it, and will remove all others",
-            &[("upstream", &upstream.name)],
-        );
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Returns the denial if the client's body failed, and records the reason. In that case the upstream is not at fault.
-fn body_denial(meter: Option<&Rc<Meter>>, notes: &mut Notes) -> Option<Denial> {
-    let denial = meter?.denial()?;
-    notes.detail = meter?.detail();
-    Some(denial)
 }

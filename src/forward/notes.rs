@@ -1,7 +1,7 @@
 //! Defines the notes about a forwarded request.
 
-use super::UpstreamCounters;
 use super::open_streams::StreamEnd;
+use super::upstream::counters::UpstreamCounters;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;

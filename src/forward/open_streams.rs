@@ -240,6 +240,11 @@ impl OpenStreams {
         stream
     }
 
+    /// Registers a stream that ends only with the token of its caller.
+    pub(crate) fn open_unbounded(&self, kind: StreamKind, caller: Option<Rc<Principal>>) -> Rc<OpenStream> {
+        self.open(kind, caller, None, 0)
+    }
+
     /// Ends the streams that have exceeded a bound, and those whose caller `admit` no longer accepts. Passes the streams
     /// to `count` that ended after their access line.
     pub(crate) fn sweep(

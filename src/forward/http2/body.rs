@@ -1,10 +1,10 @@
 //! The body of an HTTP/2 upstream's answer, as it streams to the client.
 
-use super::links::StreamSlot;
 use super::trailers::AnswerTrailers;
-use crate::forward::Meter;
-use crate::forward::answer_wait::AnswerWait;
-use crate::forward::early::EarlyAnswer;
+use crate::forward::body::answer_wait::AnswerWait;
+use crate::forward::body::early::EarlyAnswer;
+use crate::forward::body::meter::Meter;
+use crate::forward::connection::http2::StreamSlot;
 use crate::forward::faults::ResponseError;
 use bytes::Bytes;
 use h2::RecvStream;

@@ -1,8 +1,8 @@
 //! The head of an HTTP/2 request, with the same fields as over HTTP/1.1, and what it says about a gRPC call.
 
 use crate::field_list::members;
-use crate::forward::outgoing::OutgoingHead;
-use crate::forward::upstream::Server;
+use crate::forward::head::outgoing::OutgoingHead;
+use crate::forward::upstream::server::Server;
 use crate::http1::RequestFraming;
 use crate::websocket::Handshake;
 use h2::ext::Protocol;

@@ -1,43 +1,43 @@
 //! Sends requests to upstreams over HTTP/2. Requests share connections, and each request has a stream of its own.
 
-mod body;
+pub(super) mod body;
 mod head;
-mod links;
 mod trailers;
 mod upload;
-mod websocket;
 
-pub(crate) use body::Http2Body;
-pub(super) use links::Links;
-pub(super) use websocket::WebSocketStream;
-
-use super::attempts::{report_down, report_up};
-use super::balance::{Key, KeyFacts};
-use super::deadline::Stopped;
-use super::early::EarlyAnswer;
-use super::faults::Http2Error;
-use super::inflow::{Inflow, refuse};
-use super::notes::Notes;
-use super::outgoing::{self, ForwardContext};
-use super::request_body::RequestBody;
-use super::request_trailers::RequestTrailers;
-use super::server_end::ServerEnd;
-use super::upload::UploadError;
-use super::upstream::{Server, Upstream};
-use super::{
-    Answer, Delivery, PermittedRequest, Pools, body_denial, expects_continue, inflow, micros, reframe,
-    reject_switch, report_cookies, response as answer, switched_to, trailers as request_trailers,
-    upload as http1_upload,
-};
 use crate::denial::Denial;
+use crate::forward::answer::{
+    Answer, micros, reject_switch, report_cookies, response as answer, switched_to,
+};
+use crate::forward::body::early::EarlyAnswer;
+use crate::forward::body::inflow::{Inflow, refuse};
+use crate::forward::body::request_body::RequestBody;
+use crate::forward::body::request_trailers::RequestTrailers;
+use crate::forward::body::sending::{self, UploadError};
+use crate::forward::connection::deadline::Stopped;
+use crate::forward::connection::http2::{Links, ObtainError, StreamSlot};
+use crate::forward::connection::pool::Pools;
+use crate::forward::delivery::Delivery;
+use crate::forward::faults::Http2Error;
+use crate::forward::head::outgoing::{self, ForwardContext};
+use crate::forward::head::reframe;
+use crate::forward::http1::attempts::{report_down, report_up};
+use crate::forward::notes::Notes;
+use crate::forward::request::{
+    PermittedRequest, body_denial, expects_continue, inflow, trailers as request_trailers,
+};
+use crate::forward::tunnel::http2_stream::{self, WebSocketStream};
+use crate::forward::tunnel::server_end::ServerEnd;
+use crate::forward::upstream::Upstream;
+use crate::forward::upstream::balance::{Key, KeyFacts};
+use crate::forward::upstream::server::Server;
 use crate::http1::RequestFraming;
-use body::Open;
+use body::{Http2Body, Open};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use head::RequestHead;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use links::{ObtainError, StreamSlot};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -76,7 +76,7 @@ pub(super) async fn forward(
     let principal = permit.principal().map(|principal| &**principal);
     let address = context.caller.address;
     let key = upstream.balance.key(KeyFacts { principal, headers: &parts.headers, address });
-    let framing = http1_upload::framing(&parts.method, &body);
+    let framing = sending::framing(&parts.method, &body);
     let is_held = body.expects_continue() && expects_continue(parts, framing);
     let trailers = request_trailers(delivery, parts, framing, &body);
     let mut body = if framing == RequestFraming::None { RequestBody::Empty } else { body };
@@ -369,7 +369,7 @@ impl Attempts<'_> {
                     }
                 };
                 if self.head.is_websocket() && !slot.accepts_websockets(left).await {
-                    notes.detail = Some(format!("{}: {}", server.origin, websocket::NOT_ANNOUNCED));
+                    notes.detail = Some(format!("{}: {}", server.origin, http2_stream::NOT_ANNOUNCED));
                     return Err(Denial::UpstreamFailed);
                 }
                 let started = pools.deadlines.now();

@@ -1,9 +1,9 @@
 //! Removes the trailers of an answer that must not reach the client.
 
 use crate::authenticate::IdentityHeaders;
-use crate::forward::Delivery;
-use crate::forward::outgoing::ForwardContext;
-use crate::forward::{reframe, strip};
+use crate::forward::delivery::Delivery;
+use crate::forward::head::outgoing::ForwardContext;
+use crate::forward::head::{reframe, strip};
 use http::{HeaderMap, HeaderName};
 
 /// The names that the trailers of an answer must not have.

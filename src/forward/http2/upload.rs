@@ -1,8 +1,8 @@
 //! Sends the body of a request over an HTTP/2 stream. The beginning of the body is kept until the answer begins, so that
 //! a request which no server has processed can be sent again.
 
-use crate::forward::RequestBody;
-use crate::forward::upload::{Held, UploadError};
+use crate::forward::body::request_body::RequestBody;
+use crate::forward::body::sending::{Held, UploadError};
 use bytes::Bytes;
 use h2::SendStream;
 use http::HeaderMap;

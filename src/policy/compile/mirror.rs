@@ -3,8 +3,7 @@
 use super::Faults;
 use super::upstreams::Upstreams;
 use crate::config::file::RouteSection;
-use crate::forward::mirror::Mirror;
-use crate::forward::{Audience, Protocol, Upstream};
+use crate::forward::{Audience, Mirror, Protocol, Upstream};
 use std::sync::Arc;
 
 /// The largest bound on the body of a copy, in bytes. Each copy in flight holds its body in memory.

@@ -6,8 +6,7 @@ use super::trust::Claims;
 use super::upstreams::{Upstreams, hash_by};
 use crate::authenticate::IdentityHeaders;
 use crate::config::file::{Access, RouteSection, SplitSection};
-use crate::forward::split::{Selector, Share, Split};
-use crate::forward::{Audience, Delivery, Destination, HashBy};
+use crate::forward::{Audience, Delivery, Destination, HashBy, Selector, Share, Split};
 use std::collections::HashSet;
 use std::sync::Arc;
 
