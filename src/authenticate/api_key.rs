@@ -9,19 +9,17 @@
 //! The set of keys is immutable. Each request looks its key up in the current set, so a revoked key is refused as soon
 //! as a new set is published. No cache of a core delays this.
 
-use super::cache::{ApiKeyOutcome, TokenCache};
-use super::claims::ClaimValue;
-use super::digest::{Digest, digest_of, digest_of_facts};
+use super::claims::{ClaimPath, ClaimValue};
+use super::digest::{Digest, digest_of_facts};
 use super::error::CredentialError;
+use super::identity::IdentityHeaders;
 use super::principal::{Principal, Shape, Shapes};
-use super::trust::Trust;
 use crate::clock::Now;
 use crate::denial::{Denial, TokenPart};
 use aws_lc_rs::rand;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::fmt;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
@@ -142,10 +140,10 @@ impl ApiKeyFacts {
 /// A key that is in force.
 #[derive(Debug)]
 pub struct ApiKey {
-    facts: ApiKeyFacts,
+    pub(super) facts: ApiKeyFacts,
     /// The digest of all facts. A core caches the principal under this digest, so a key with changed facts gets a new
     /// principal.
-    identity: Digest,
+    pub(super) identity: Digest,
     /// The time of the last use in seconds since 1970, accurate to `USE_STEP`; 0 if the key was never used.
     used: Arc<AtomicU64>,
 }
@@ -161,14 +159,24 @@ impl ApiKey {
         Some(self.used.load(Ordering::Relaxed)).filter(|used| *used > 0)
     }
 
-    fn note_use(&self, now: Now) {
+    /// Records a use of the key.
+    pub(super) fn note_use(&self, now: Now) {
         // A store for each request would move the cache line between the cores.
         if now.unix >= self.used.load(Ordering::Relaxed).saturating_add(USE_STEP) {
             self.used.store(now.unix, Ordering::Relaxed);
         }
     }
 
-    fn principal(&self, trust: &Trust, issuer: &Arc<str>) -> Result<Principal, CredentialError> {
+    /// Returns the caller with this key.
+    ///
+    /// # Errors
+    /// If a fact of the key is too long for a header field.
+    pub(super) fn principal(
+        &self,
+        paths: &[ClaimPath],
+        identity: &IdentityHeaders,
+        issuer: &Arc<str>,
+    ) -> Result<Principal, CredentialError> {
         let facts = &self.facts;
         let subject = facts.subject();
         let mut claims = facts.claims.clone();
@@ -180,13 +188,13 @@ impl ApiKey {
             roles: facts.roles.clone(),
             scopes: facts.scopes.clone(),
             shapes: Shapes { roles: Shape::List, scopes: Shape::List },
-            claims: trust.claims().iter().map(|path| path.find(&claims).map(ClaimValue::from)).collect(),
+            claims: paths.iter().map(|path| path.find(&claims).map(ClaimValue::from)).collect(),
             not_before: 0,
             expires: facts.expires.unwrap_or(u64::MAX),
             api_key: Some(Box::new(facts.digest)),
             ..Principal::nobody()
         };
-        principal.headers = trust.identity().render(&principal).ok_or_else(|| {
+        principal.headers = identity.render(&principal).ok_or_else(|| {
             let detail = "the name, the roles or the scopes of the API key are too long for a header field";
             CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail)
         })?;
@@ -196,7 +204,7 @@ impl ApiKey {
 
 /// The keys in force.
 pub struct ApiKeys {
-    issuer: Arc<str>,
+    pub(super) issuer: Arc<str>,
     by_digest: HashMap<Digest, Arc<ApiKey>>,
 }
 
@@ -219,6 +227,11 @@ impl ApiKeys {
         Self { issuer: Arc::from(API_KEY_ISSUER), by_digest: all.into_iter().map(key).collect() }
     }
 
+    /// Returns the key in force with this digest.
+    pub(super) fn get(&self, digest: &Digest) -> Option<&Arc<ApiKey>> {
+        self.by_digest.get(digest)
+    }
+
     /// Returns whether a key is in force.
     pub(super) fn has(&self, digest: &Digest) -> bool {
         self.by_digest.contains_key(digest)
@@ -238,42 +251,11 @@ impl ApiKeys {
     }
 }
 
-/// Verifies an API key.
-///
-/// # Errors
-/// Returns [`Denial::MalformedToken`] if the credential does not have the form of a key, [`Denial::UnknownApiKey`] if
-/// the current set does not contain the key, and [`Denial::ExpiredToken`] if the key has expired.
-pub(super) fn authenticate(
-    credential: &[u8],
-    trust: &Trust,
-    now: Now,
-    tokens: &mut TokenCache,
-) -> Result<Rc<Principal>, CredentialError> {
-    check_form(credential).inspect_err(|_| tokens.count_api_key(ApiKeyOutcome::Malformed))?;
-    let found = trust.api_keys().and_then(|keys| Some((keys, keys.by_digest.get(&digest_of(credential))?)));
-    let Some((keys, key)) = found else {
-        tokens.count_api_key(ApiKeyOutcome::Unknown);
-        return Err(Denial::UnknownApiKey.into());
-    };
-    if let Some(expired) = key.facts.expires.filter(|expires| now.unix >= *expires) {
-        tokens.count_api_key(ApiKeyOutcome::Expired);
-        let detail = format!("the API key {} expired {} s ago", key.facts.name, now.unix - expired);
-        return Err(CredentialError::because(Denial::ExpiredToken, detail));
-    }
-    key.note_use(now);
-    tokens.count_api_key(ApiKeyOutcome::Accepted);
-    if let Some(principal) = tokens.get(&key.identity, trust.epoch(), now) {
-        return Ok(principal);
-    }
-    let principal = Rc::new(key.principal(trust, &keys.issuer)?);
-    tokens.insert(key.identity, principal.clone());
-    Ok(principal)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authenticate::{ClaimPath, IdentityHeaders};
+    use crate::authenticate::verify_api_key::verify_api_key as authenticate;
+    use crate::authenticate::{TokenCache, Trust, digest_of};
     use proptest::prelude::*;
 
     fn facts(name: &str, key: &str) -> ApiKeyFacts {

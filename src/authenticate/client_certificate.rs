@@ -4,20 +4,17 @@
 //! subject has.
 
 use super::api_key::API_KEY_SUBJECT;
-use super::cache::TokenCache;
-use super::claims::ClaimValue;
+use super::claims::{ClaimPath, ClaimValue};
 use super::confirmation::Confirmation;
 use super::digest::{Digest, digest_of, digest_of_facts};
 use super::dpop::Thumbprint;
 use super::error::{CredentialError, Quoted, quoted};
+use super::identity::IdentityHeaders;
 use super::principal::{Principal, Shape, Shapes};
-use super::trust::Trust;
-use crate::clock::Now;
 use crate::denial::{Denial, TokenPart};
 use crate::tls::{ClientCertificate, Names};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// The beginning of the issuer of a caller with a client certificate. The name of the `[client_certificates.NAME]`
@@ -64,13 +61,13 @@ impl SubjectName {
 /// The callers with a certificate of one `[client_certificates.NAME]`.
 #[derive(Clone, Debug)]
 pub struct CertificateCallers {
-    rule: Arc<str>,
+    pub(super) rule: Arc<str>,
     issuer: Arc<str>,
     subject: SubjectName,
     roles: BTreeMap<String, Vec<String>>,
     /// The digest of all facts above. A core caches a principal under it and the certificate, so a change of the facts
     /// makes a new principal.
-    identity: Digest,
+    pub(super) identity: Digest,
 }
 
 impl CertificateCallers {
@@ -99,10 +96,15 @@ impl CertificateCallers {
         (callers, ClientCertificate { rule: self.rule.clone(), names, thumbprint, ends: u64::MAX })
     }
 
-    fn principal(
+    /// Returns the caller with this certificate.
+    ///
+    /// # Errors
+    /// Returns [`Denial::MalformedToken`] if the certificate does not have exactly one subject.
+    pub(super) fn principal(
         &self,
         certificate: &ClientCertificate,
-        trust: &Trust,
+        paths: &[ClaimPath],
+        identity: &IdentityHeaders,
     ) -> Result<Principal, CredentialError> {
         let (kind, found) = self.subject.of(&certificate.names);
         // A certificate with two names would identify two callers. The roles of one could be wrong for the other.
@@ -140,12 +142,12 @@ impl CertificateCallers {
             subject: subject.clone(),
             roles: roles.into(),
             shapes: Shapes { roles: Shape::List, scopes: Shape::List },
-            claims: trust.claims().iter().map(|path| path.find(&claims).map(ClaimValue::from)).collect(),
+            claims: paths.iter().map(|path| path.find(&claims).map(ClaimValue::from)).collect(),
             expires: certificate.ends.saturating_add(1),
             confirmation: Some(Confirmation::Certificate(Thumbprint(certificate.thumbprint))),
             ..Principal::nobody()
         };
-        principal.headers = trust.identity().render(&principal).ok_or_else(|| {
+        principal.headers = identity.render(&principal).ok_or_else(|| {
             let detail =
                 format!("the subject {} of the client certificate is not a header value", Quoted(subject));
             CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail)
@@ -154,34 +156,12 @@ impl CertificateCallers {
     }
 }
 
-/// Returns the caller that a certificate identifies.
-///
-/// # Errors
-/// Returns [`Denial::MissingToken`] if the policy does not know the certificate's table any more, and
-/// [`Denial::MalformedToken`] if the certificate does not have exactly one subject.
-#[cold]
-pub(super) fn authenticate(
-    certificate: &ClientCertificate,
-    trust: &Trust,
-    now: Now,
-    tokens: &mut TokenCache,
-) -> Result<Rc<Principal>, CredentialError> {
-    let known = trust.certificate_callers().iter().find(|known| known.rule == certificate.rule);
-    let Some(callers) = known else { return Err(Denial::MissingToken.into()) };
-    let facts = [callers.identity, certificate.thumbprint].concat();
-    let cached = digest_of_facts("client certificate", &facts);
-    if let Some(principal) = tokens.get(&cached, trust.epoch(), now) {
-        return Ok(principal);
-    }
-    let principal = Rc::new(callers.principal(certificate, trust)?);
-    tokens.insert(cached, principal.clone());
-    Ok(principal)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authenticate::{ClaimPath, IdentityHeaders};
+    use crate::authenticate::verify_certificate::verify_certificate as authenticate;
+    use crate::authenticate::{TokenCache, Trust};
+    use crate::clock::Now;
 
     const BILLING: &str = "spiffe://example.org/billing";
 

@@ -1,7 +1,9 @@
 //! Finds the credential of a request. A request with two credentials is rejected. A credential in an undocumented form
 //! is also rejected.
 
-use super::sources::{Source, Sources};
+pub use super::cookie::cookie;
+
+use super::sources::{Source, Sources, scheme_end};
 use crate::denial::{Denial, TokenPart};
 use crate::route::Head;
 use http::{HeaderMap, HeaderName, header};
@@ -122,31 +124,6 @@ pub fn find<'r>(
     Ok(found)
 }
 
-/// Returns the value of a cookie (RFC 6265 section 5.4); `None` if the cookie is absent or empty. A deleted cookie can
-/// remain with an empty value.
-///
-/// Names and values are compared literally: quotes, percent codes and commas have no special meaning. Other parsers may
-/// also accept other spellings of a cookie with this name. This function ignores such spellings, and `forward::strip`
-/// removes them before forwarding.
-///
-/// # Errors
-/// [`Denial::AmbiguousCredentials`] if two cookies have this name.
-pub fn cookie<'r>(headers: &'r HeaderMap, name: &str) -> Result<Option<&'r [u8]>, Denial> {
-    let mut found = None;
-    for field in headers.get_all(header::COOKIE) {
-        for pair in field.as_bytes().split(|byte| *byte == b';') {
-            let pair = pair.trim_ascii_start();
-            if let Some([b'=', value @ ..]) = pair.strip_prefix(name.as_bytes()) {
-                if found.is_some() {
-                    return Err(Denial::AmbiguousCredentials);
-                }
-                found = Some(value.trim_ascii_end());
-            }
-        }
-    }
-    Ok(found.filter(|value| !value.is_empty()))
-}
-
 /// Returns the text after `Bearer` and one space in `Authorization` (RFC 6750 section 2.1). The caller parses that text
 /// with [`token`]. Returns `None` if the field is absent or has another scheme.
 ///
@@ -182,12 +159,6 @@ fn authorization(headers: &HeaderMap) -> Result<Option<(&[u8], Place)>, Denial> 
         [b' ', credential @ ..] => Ok(Some((credential, place))),
         _ => Err(Denial::MalformedToken(TokenPart::Field)),
     }
-}
-
-/// Returns the end of the scheme (a `token` of RFC 9110 section 5.6.2) in an `Authorization` field: the first character
-/// that is not a letter, a digit or `-`.
-pub(super) fn scheme_end(field: &[u8]) -> usize {
-    field.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'-').unwrap_or(field.len())
 }
 
 /// Describes the scheme of an `Authorization` field for the operator. Only known schemes are shown: the first word of a

@@ -1,10 +1,12 @@
 //! Authenticates callers: finds the credential of a request, verifies it and returns the principal.
 
 mod api_key;
+mod binding;
 mod cache;
 pub mod claims;
 mod client_certificate;
 mod confirmation;
+mod cookie;
 pub mod credential;
 pub(crate) mod csrf;
 mod digest;
@@ -18,8 +20,10 @@ mod jws;
 mod keys;
 mod mark;
 mod pending;
+mod postponed;
 pub mod principal;
 mod profile;
+mod request_parts;
 mod revocation_news;
 mod revoked;
 mod signal_marks;
@@ -28,6 +32,8 @@ mod statement;
 pub(crate) mod token_stats;
 mod trust;
 mod verify;
+mod verify_api_key;
+mod verify_certificate;
 
 pub use api_key::{
     API_KEY_ISSUER, API_KEY_PREFIX, API_KEY_SUBJECT, ApiKey, ApiKeyFacts, ApiKeys,
@@ -51,6 +57,7 @@ pub use mark::{MARK_DIGEST_BYTES, Mark, MarkDigest, MarkedClaim, SignalMark, Sig
 pub use pending::{InVain, Pending};
 pub use principal::Principal;
 pub use profile::{Profile, TENANT, Tenants, is_tenant};
+pub use request_parts::Credentials;
 pub use revocation_news::RevocationNews;
 pub use revoked::{MARK_MARGIN, Revoked};
 pub use signal_marks::{SIGNAL_MARKS_MAX, SignalMarks};
@@ -61,16 +68,12 @@ pub use verify::{claims_of, verify};
 
 use crate::clock::Now;
 use crate::denial::{Denial, TokenPart};
-use crate::peer::{KnownToken, Relayed, Scheme};
-use crate::route::Head;
-use crate::tls::ClientCertificate;
-use crate::turns::Turns;
-use dpop::UsedProof;
 use http::header::AUTHORIZATION;
-use pending::take_turn;
-use std::cell::Cell;
+use postponed::take_turn;
 use std::rc::Rc;
 use verify::{Recipient, verify_for};
+use verify_api_key::verify_api_key;
+use verify_certificate::verify_certificate;
 
 /// Whether a route requires the caller's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,43 +102,6 @@ impl From<Access> for CredentialPolicy {
     }
 }
 
-/// The parts of a request that authentication uses.
-#[derive(Clone, Copy, Debug)]
-pub struct Credentials<'r> {
-    /// The head of the request.
-    pub head: &'r Head<'r>,
-    /// The scheme that the client used.
-    pub scheme: Scheme,
-    /// The facts that a trusted proxy reports about the request.
-    pub relayed: Option<&'r Relayed>,
-    /// The CSRF token from a form in the body, if the route reads forms.
-    pub csrf_field: Option<&'r str>,
-    /// The client's certificate, which the handshake of the connection has verified.
-    pub certificate: Option<&'r ClientCertificate>,
-    /// The last verified token of the connection, if the request's client is at its other end.
-    pub(crate) known_token: Option<&'r KnownToken>,
-    /// The place of an accepted proof for the shared state. `None` if no other gateway has to be asked.
-    pub(crate) used_proof: Option<&'r Cell<Option<UsedProof>>>,
-    /// The turns of the core in which signatures are checked. `None` if the request has a turn, or needs none.
-    pub(crate) turns: Option<&'r Turns>,
-}
-
-impl<'r> Credentials<'r> {
-    /// Returns the parts of a request that came from the client alone, without a form field and a certificate.
-    pub const fn new(head: &'r Head<'r>, scheme: Scheme) -> Self {
-        Self {
-            head,
-            scheme,
-            relayed: None,
-            csrf_field: None,
-            certificate: None,
-            known_token: None,
-            used_proof: None,
-            turns: None,
-        }
-    }
-}
-
 /// Authenticates the caller of a request. A token that this core has already verified in the same trust epoch is not
 /// verified again, but the revocation check runs for every request.
 ///
@@ -158,7 +124,7 @@ pub fn authenticate(
         if let Some(certificate) = credentials.certificate
             && credential_policy.sources.takes_certificates()
         {
-            let caller = client_certificate::authenticate(certificate, trust, now, tokens)?;
+            let caller = verify_certificate(certificate, trust, now, tokens)?;
             csrf::check_certificate(credentials, trust.foreign_origins())?;
             return Ok(Some((caller, Place::Certificate)));
         }
@@ -172,7 +138,7 @@ pub fn authenticate(
         };
     };
     if place == Place::ApiKey {
-        return Ok(Some((api_key::authenticate(credential, trust, now, tokens)?, place)));
+        return Ok(Some((verify_api_key(credential, trust, now, tokens)?, place)));
     }
     let known_digest = credentials.known_token.and_then(|known| known.digest(credential));
     let digest = known_digest.unwrap_or_else(|| digest_of(credential));
@@ -195,7 +161,7 @@ pub fn authenticate(
     trust.revoked().admit_any(&principal)?;
     if principal.confirmation.is_some() || place == Place::Dpop {
         take_turn(turns.filter(|_| place == Place::Dpop))?;
-        confirmation::check(trust.dpop(), credentials, &principal, place, &digest, now)?;
+        binding::check(trust.dpop(), credentials, &principal, place, &digest, now)?;
     }
     match (place, trust.cookies()) {
         (Place::Cookie, Some(names)) => {
@@ -268,6 +234,8 @@ pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, Creden
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::Scheme;
+    use crate::route::Head;
     use http::HeaderMap;
     use std::sync::Arc;
 

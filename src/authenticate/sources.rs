@@ -3,7 +3,7 @@
 //! `credential` finds the token of a request with these functions, and `forward` removes the token with the same
 //! functions. The gateway therefore removes a token from every place that it reads.
 
-use super::credential::{cookie, scheme_end};
+use super::cookie::cookie;
 use crate::denial::{Denial, TokenPart};
 use crate::field_list::members;
 use crate::route::Head;
@@ -246,6 +246,12 @@ impl Source {
             Self::Query(name) => !matches!(query_field(head.query, name), Ok(None)),
         }
     }
+}
+
+/// Returns the end of the scheme (a `token` of RFC 9110 section 5.6.2) in an `Authorization` field: the first character
+/// that is not a letter, a digit or `-`.
+pub(super) fn scheme_end(field: &[u8]) -> usize {
+    field.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'-').unwrap_or(field.len())
 }
 
 #[cfg(test)]

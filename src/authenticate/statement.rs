@@ -5,7 +5,7 @@ use super::error::CredentialError;
 use super::json;
 use super::jws::{Jws, canonical_type};
 use super::keys::{Algorithm, KeySet};
-use super::pending::until_keys;
+use super::postponed::until_keys;
 use crate::denial::{Denial, TokenPart};
 use crate::key_source::KeySource;
 use serde_json::{Map, Value};

@@ -14,7 +14,7 @@ use super::json;
 use super::jws::{Jws, canonical_type};
 use super::keys::Algorithm;
 use super::mark::Signalled;
-use super::pending::until_keys;
+use super::postponed::until_keys;
 use super::principal::{Local, Principal, Shape, Shapes};
 use super::token_stats::TokenStats;
 use super::trust::{Issuer, Trust};
