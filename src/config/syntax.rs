@@ -18,29 +18,24 @@ pub(super) struct Syntax {
 /// Explains the parser's message. `stopped` is the offset of the byte at which the parser stopped.
 pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
     let stopped = stopped.min(text.len());
-    let said = |offset: usize, found: &str, hint: &str| Syntax {
-        found: found.to_owned(),
-        hint: hint.to_owned(),
-        offset,
-    };
     if let Some(twice) = duplicate(text, stopped, message) {
         return twice;
     }
     let line = Line::around(text, stopped);
     if let Some(quote) = line.text.find(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}', '\u{201e}']) {
         let hint = "use straight quotes: KEY = \"text\"";
-        return said(line.start + quote, "a typographic quotation mark", hint);
+        return syntax(line.start + quote, "a typographic quotation mark", hint);
     }
     match line.shape() {
         Shape::OpenText(at) => {
-            return said(
+            return syntax(
                 line.start + at,
                 "text without a closing quote on its line",
                 "close it: KEY = \"text\"",
             );
         }
         Shape::OpenHeader => {
-            return said(
+            return syntax(
                 line.start,
                 "a table's header without its closing bracket",
                 "write [table], or [[table]] for an element of a list",
@@ -50,12 +45,12 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
     }
     if message.contains("escape") {
         let hint = "write \\\\ for a backslash, or put the text in single quotes, where it needs no escaping";
-        return said(stopped, "a backslash that does not begin an escape sequence", hint);
+        return syntax(stopped, "a backslash that does not begin an escape sequence", hint);
     }
     if let Some(list) = open_list(text, stopped) {
         let first = Line::around(text, list);
         return match Line::rest(text, stopped).chars().next() {
-            Some(next) if begins_value(next) && !is_assignment(Line::rest(text, stopped)) => said(
+            Some(next) if begins_value(next) && !is_assignment(Line::rest(text, stopped)) => syntax(
                 stopped,
                 "two elements of a list without a comma between them",
                 "write a comma after each element",
@@ -68,62 +63,74 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
         };
     }
     if message.contains("inline table") {
-        return said(
+        return syntax(
             stopped,
             "an inline table that is not complete",
             "write { KEY = VALUE, KEY = VALUE } on one line",
         );
     }
     if let Some((key, value)) = line.text.split_once('=') {
-        let (key, value) = (key.trim(), value.trim());
-        let value = value.split('#').next().unwrap_or_default().trim_end();
-        let at = line.start + line.text.find('=').map_or(0, |equals| equals + 1);
-        return match value {
-            "" => said(at, "a key without a value", "write KEY = VALUE, with \"\" for empty text"),
-            "True" | "TRUE" | "yes" | "Yes" | "on" | "On" => {
-                said(at, "a boolean in another spelling", "write true")
-            }
-            "False" | "FALSE" | "no" | "No" | "off" | "Off" => {
-                said(at, "a boolean in another spelling", "write false")
-            }
-            _ if key.contains(' ') && !key.contains(['"', '\'']) => said(
-                line.start,
-                "a key with a space in it",
-                "use only letters, digits, - and _, or put the key in quotes",
-            ),
-            _ if value.starts_with(|first: char| {
-                first.is_alphabetic() || matches!(first, '/' | '$' | '.' | '*' | '<')
-            }) =>
-            {
-                said(at, "text without quotes", "put text in quotes: KEY = \"text\"")
-            }
-            _ if value.starts_with(['"', '\'']) => said(
-                stopped,
-                "something after the text of a value",
-                "write one KEY = VALUE per line; a quote within text is written \\\"; a comment begins with #",
-            ),
-            _ if value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'_')) => {
-                said(at, "a number that is too large", "use at most 18 digits")
-            }
-            _ if value.starts_with(|first: char| first.is_ascii_digit()) => said(
-                at,
-                "a value that is not a number",
-                "put text such as an address or a duration in quotes: KEY = \"30s\"",
-            ),
-            _ => said(stopped, message, "write KEY = VALUE, with text in quotes (TOML 1.0)"),
-        };
+        return explain_value(&line, (key.trim(), value.trim()), stopped, message);
     }
     let trimmed = line.text.trim_start();
     if trimmed.starts_with("//") || trimmed.starts_with(';') || trimmed.starts_with("--") {
-        return said(line.start, "another language's comment syntax", "a comment begins with #");
+        return syntax(line.start, "another language's comment syntax", "a comment begins with #");
     }
     if trimmed.split_once(':').is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_bare)) {
-        return said(line.start, "a key followed by a colon", "TOML writes KEY = VALUE");
+        return syntax(line.start, "a key followed by a colon", "TOML writes KEY = VALUE");
     }
     if !trimmed.is_empty() && trimmed.trim_end().chars().all(|char| is_bare(char) || char == '.') {
-        return said(line.start, "a name without a value", "write KEY = VALUE, or a header such as [server]");
+        return syntax(
+            line.start,
+            "a name without a value",
+            "write KEY = VALUE, or a header such as [server]",
+        );
     }
-    said(stopped, message, "write KEY = VALUE, [table] or [[table]], with text in quotes (TOML 1.0)")
+    syntax(stopped, message, "write KEY = VALUE, [table] or [[table]], with text in quotes (TOML 1.0)")
+}
+
+fn syntax(offset: usize, found: &str, hint: &str) -> Syntax {
+    Syntax { found: found.to_owned(), hint: hint.to_owned(), offset }
+}
+
+/// Explains a fault in a line with a key and a value.
+fn explain_value(line: &Line<'_>, (key, value): (&str, &str), stopped: usize, message: &str) -> Syntax {
+    let value = value.split('#').next().unwrap_or_default().trim_end();
+    let at = line.start + line.text.find('=').map_or(0, |equals| equals + 1);
+    match value {
+        "" => syntax(at, "a key without a value", "write KEY = VALUE, with \"\" for empty text"),
+        "True" | "TRUE" | "yes" | "Yes" | "on" | "On" => {
+            syntax(at, "a boolean in another spelling", "write true")
+        }
+        "False" | "FALSE" | "no" | "No" | "off" | "Off" => {
+            syntax(at, "a boolean in another spelling", "write false")
+        }
+        _ if key.contains(' ') && !key.contains(['"', '\'']) => syntax(
+            line.start,
+            "a key with a space in it",
+            "use only letters, digits, - and _, or put the key in quotes",
+        ),
+        _ if value.starts_with(|first: char| {
+            first.is_alphabetic() || matches!(first, '/' | '$' | '.' | '*' | '<')
+        }) =>
+        {
+            syntax(at, "text without quotes", "put text in quotes: KEY = \"text\"")
+        }
+        _ if value.starts_with(['"', '\'']) => syntax(
+            stopped,
+            "something after the text of a value",
+            "write one KEY = VALUE per line; a quote within text is written \\\"; a comment begins with #",
+        ),
+        _ if value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'_')) => {
+            syntax(at, "a number that is too large", "use at most 18 digits")
+        }
+        _ if value.starts_with(|first: char| first.is_ascii_digit()) => syntax(
+            at,
+            "a value that is not a number",
+            "put text such as an address or a duration in quotes: KEY = \"30s\"",
+        ),
+        _ => syntax(stopped, message, "write KEY = VALUE, with text in quotes (TOML 1.0)"),
+    }
 }
 
 const fn is_bare(char: char) -> bool {

@@ -177,20 +177,7 @@ async fn serve<'p>(
     if exchange.verdict.is_some() || forward_auth::is_asked(policy, &head.path) {
         exchange.verdict.get_or_insert(VerdictStyle::Statuses);
         record.asks_for_verdict();
-        if let Ok(found) = policy.table.find(&head)
-            && matches!(policy.routes[*found.entry].handler, Handler::Answer(Endpoint::Verify))
-        {
-            progress.routed(*found.entry, record);
-        }
-        let original = forward_auth::original(policy, parts, &head, exchange.caller)?;
-        exchange.turn_to(&original);
-        record.asked_about(&original);
-        progress.route = None;
-        if let Some(name) = forward_auth::misleading(&parts.headers, &policy.front.pass) {
-            record.explained(forward_auth::explain_misleading(name));
-            return Err(Denial::BadRequest(Malformed::OriginalOverride).into());
-        }
-        return Box::pin(give_verdict(worker, policy, exchange, original, record, progress)).await;
+        return Box::pin(answer_question(worker, policy, exchange, (&*parts, &head), record, progress)).await;
     }
     if head.method == Method::OPTIONS
         && let Some((route, answer)) = preflight::preflight(policy, &head)
@@ -262,6 +249,31 @@ async fn serve<'p>(
             Ok(Box::pin(answer).await?.map(Body::whole))
         }
     }
+}
+
+/// Answers another proxy, which asks about an original request.
+async fn answer_question<'p>(
+    worker: &Worker,
+    policy: &'p Policy,
+    exchange: &mut Exchange,
+    (parts, head): (&Parts, &Head<'_>),
+    record: &mut Record,
+    progress: &mut Progress<'p>,
+) -> Result<Response<Body>, Rejection> {
+    if let Ok(found) = policy.table.find(head)
+        && matches!(policy.routes[*found.entry].handler, Handler::Answer(Endpoint::Verify))
+    {
+        progress.routed(*found.entry, record);
+    }
+    let original = forward_auth::original(policy, parts, head, exchange.caller)?;
+    exchange.turn_to(&original);
+    record.asked_about(&original);
+    progress.route = None;
+    if let Some(name) = forward_auth::misleading(&parts.headers, &policy.front.pass) {
+        record.explained(forward_auth::explain_misleading(name));
+        return Err(Denial::BadRequest(Malformed::OriginalOverride).into());
+    }
+    give_verdict(worker, policy, exchange, original, record, progress).await
 }
 
 /// Decides about an original request, and returns the verdict for the proxy.

@@ -162,7 +162,6 @@ pub(super) fn settings<'f>(
     faults: &mut Faults<'_>,
 ) -> ServerSettings {
     let server = &file.server;
-    let bounds = &server.bounds;
     let https = server.https.addresses().to_vec();
     let http = server.http.addresses().to_vec();
     if https.is_empty() && http.is_empty() {
@@ -175,6 +174,40 @@ pub(super) fn settings<'f>(
     }
     same_address(server, faults);
     let proxy_protocol = proxy_protocol(server, faults);
+    let redirect = redirect(server, faults);
+    check_bounds(&server.bounds, faults);
+    let certificates = certificates::compile(file, faults);
+    let acme = acme::compile(file, authorities, faults);
+    private::check_state_dir(file, faults);
+    ServerSettings {
+        watch: None,
+        cores: cores(server, faults),
+        https,
+        http,
+        admin: server.admin.addresses().to_vec(),
+        redirect,
+        public_port: server.public_port,
+        proxy_protocol,
+        tls: certificates,
+        acme,
+        min_version: match file.tls.clone().unwrap_or_default().min_version {
+            TlsVersion::Tls12 => MinVersion::Tls12,
+            TlsVersion::Tls13 => MinVersion::Tls13,
+        },
+        state_dir: faults.state_dir(),
+        level: match file.log.level {
+            file::LogLevel::Error => Level::Error,
+            file::LogLevel::Warn => Level::Warn,
+            file::LogLevel::Info => Level::Info,
+            file::LogLevel::Debug => Level::Debug,
+        },
+        worker: worker_settings(file, faults),
+    }
+}
+
+/// Returns whether cleartext requests are redirected to TLS, and checks the port to which they are.
+fn redirect(server: &file::ServerSection, faults: &mut Faults<'_>) -> bool {
+    let (https, http) = (server.https.addresses(), server.http.addresses());
     let redirect = server.plain == file::Plain::Redirect;
     if redirect && https.is_empty() && !http.is_empty() {
         faults.fault(
@@ -204,6 +237,11 @@ pub(super) fn settings<'f>(
             "set public_port to the port that clients connect to, or list that port first",
         );
     }
+    redirect
+}
+
+/// Checks the bounds of connections and requests.
+fn check_bounds(bounds: &file::BoundsSection, faults: &mut Faults<'_>) {
     for (key, duration) in [
         ("server.bounds.header_timeout", Duration::from(bounds.header_timeout)),
         ("server.bounds.body_timeout", bounds.body_timeout.into()),
@@ -236,20 +274,11 @@ pub(super) fn settings<'f>(
             faults.fault("bad_value", key, "0: no request could be served", "use a number of at least 1");
         }
     }
-    let tls = file.tls.clone().unwrap_or_default();
-    let certificates = certificates::compile(file, faults);
-    let acme = acme::compile(file, authorities, faults);
-    private::check_state_dir(file, faults);
-    let min_version = match tls.min_version {
-        TlsVersion::Tls12 => MinVersion::Tls12,
-        TlsVersion::Tls13 => MinVersion::Tls13,
-    };
-    let human = match file.log.format {
-        file::LogFormat::Human => true,
-        file::LogFormat::Json => false,
-        file::LogFormat::Auto => std::io::stdout().is_terminal(),
-    };
-    let cores = match server.workers {
+}
+
+/// Returns the number of cores.
+fn cores(server: &file::ServerSection, faults: &mut Faults<'_>) -> usize {
+    match server.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers if workers <= CORES_MAX => workers,
         workers => {
@@ -257,47 +286,37 @@ pub(super) fn settings<'f>(
             faults.fault("bad_value", "server.workers", workers.to_string(), hint);
             1
         }
+    }
+}
+
+/// Compiles the settings of each core.
+fn worker_settings(file: &File, faults: &mut Faults<'_>) -> WorkerSettings {
+    let (server, bounds) = (&file.server, &file.server.bounds);
+    let human = match file.log.format {
+        file::LogFormat::Human => true,
+        file::LogFormat::Json => false,
+        file::LogFormat::Auto => std::io::stdout().is_terminal(),
     };
-    ServerSettings {
-        watch: None,
-        cores,
-        https,
-        http,
-        admin: server.admin.addresses().to_vec(),
-        redirect,
-        public_port: server.public_port,
-        proxy_protocol,
-        tls: certificates,
-        acme,
-        min_version,
-        state_dir: faults.state_dir(),
-        level: match file.log.level {
-            file::LogLevel::Error => Level::Error,
-            file::LogLevel::Warn => Level::Warn,
-            file::LogLevel::Info => Level::Info,
-            file::LogLevel::Debug => Level::Debug,
+    WorkerSettings {
+        header_timeout: bounds.header_timeout.into(),
+        idle_timeout: bounds.idle_timeout.into(),
+        body_timeout: bounds.body_timeout.into(),
+        min_rate: bounds.min_rate.as_u64(),
+        header_size: bounds.header_size.as_usize(),
+        header_count: bounds.headers,
+        is_asked: file.authority.is_some() && !server.trusted_proxies.is_empty(),
+        streams: bounds.streams,
+        connections_max: bounds.connections,
+        requests_max: bounds.requests as u64,
+        drain_delay: server.drain_delay.into(),
+        drain: server.drain.into(),
+        access: match file.log.access {
+            file::LogAccess::On => AccessLog::On,
+            file::LogAccess::Refusals => AccessLog::Refusals,
+            file::LogAccess::Off => AccessLog::Off,
         },
-        worker: WorkerSettings {
-            header_timeout: bounds.header_timeout.into(),
-            idle_timeout: bounds.idle_timeout.into(),
-            body_timeout: bounds.body_timeout.into(),
-            min_rate: bounds.min_rate.as_u64(),
-            header_size: bounds.header_size.as_usize(),
-            header_count: bounds.headers,
-            is_asked: file.authority.is_some() && !server.trusted_proxies.is_empty(),
-            streams: bounds.streams,
-            connections_max: bounds.connections,
-            requests_max: bounds.requests as u64,
-            drain_delay: server.drain_delay.into(),
-            drain: server.drain.into(),
-            access: match file.log.access {
-                file::LogAccess::On => AccessLog::On,
-                file::LogAccess::Refusals => AccessLog::Refusals,
-                file::LogAccess::Off => AccessLog::Off,
-            },
-            style: if human { Style::Human } else { Style::Json },
-            decisions: decisions(file, faults),
-        },
+        style: if human { Style::Human } else { Style::Json },
+        decisions: decisions(file, faults),
     }
 }
 

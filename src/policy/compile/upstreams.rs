@@ -136,26 +136,7 @@ fn upstream<'f>(
         let known = previous.servers.get(&identity(name, &server, protocol)).cloned();
         known.unwrap_or_else(|| Arc::new(server))
     };
-    let mut servers = Vec::new();
-    for (index, text) in table.servers.iter().enumerate() {
-        match server(text, tls.as_ref()) {
-            Ok(server) => {
-                if let Some(socket) = &server.socket {
-                    private::check_socket(&format!("{key}.servers[{index}]"), socket, faults);
-                }
-                servers.push(match server.has_name() {
-                    true => known(server.with_nameservers(nameservers.clone())),
-                    false => known(server),
-                });
-            }
-            Err(why) => faults.fault(
-                "bad_server",
-                &format!("{key}.servers[{index}]"),
-                format!("\"{}\": {why}", without_password(text)),
-                "use \"http://host:port\" or \"https://host:port\", without a path, or \"unix:/path\"",
-            ),
-        }
-    }
+    let servers = servers(&key, table, (tls.as_ref(), &nameservers), &known, faults);
     for (key, duration) in
         [(format!("{key}.connect_timeout"), table.connect_timeout), (format!("{key}.timeout"), table.timeout)]
     {
@@ -203,6 +184,37 @@ fn upstream<'f>(
     (upstream.balance, upstream.protocol, upstream.panic_below) = (balance, protocol, panic_below);
     upstream.retry_budget = retry_budget(&key, table, previous.cores, faults);
     Some(Arc::new(upstream))
+}
+
+/// Compiles the servers. Invalid ones are missing in the result.
+fn servers(
+    key: &str,
+    table: &UpstreamSection,
+    (tls, nameservers): (Option<&Tls>, &Nameservers),
+    known: &dyn Fn(Server) -> Arc<Server>,
+    faults: &mut Faults<'_>,
+) -> Vec<Arc<Server>> {
+    let mut servers = Vec::new();
+    for (index, text) in table.servers.iter().enumerate() {
+        match server(text, tls) {
+            Ok(server) => {
+                if let Some(socket) = &server.socket {
+                    private::check_socket(&format!("{key}.servers[{index}]"), socket, faults);
+                }
+                servers.push(match server.has_name() {
+                    true => known(server.with_nameservers(nameservers.clone())),
+                    false => known(server),
+                });
+            }
+            Err(why) => faults.fault(
+                "bad_server",
+                &format!("{key}.servers[{index}]"),
+                format!("\"{}\": {why}", without_password(text)),
+                "use \"http://host:port\" or \"https://host:port\", without a path, or \"unix:/path\"",
+            ),
+        }
+    }
+    servers
 }
 
 /// Maximum number of nameservers.
