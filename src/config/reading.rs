@@ -2,9 +2,12 @@
 //!
 //! Operators read the errors, so each error describes the expected form in TOML's terms.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IntoDeserializer, Unexpected, Visitor};
+use serde_json::json;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -195,6 +198,25 @@ impl<'de> Deserialize<'de> for Name {
         }
 
         deserializer.deserialize_any(NameVisitor)
+    }
+}
+
+/// A marker type for the schema of a list that may also be written as a single element.
+pub(super) struct OneOrMany<T>(PhantomData<T>);
+
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("OneOrMany{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        // JSON Schema applies keywords for text only to text, and keywords for lists only to lists. One schema can
+        // therefore cover both forms, and an editor reports only the faults of the form in use.
+        let mut schema = one.clone();
+        schema.insert("type".to_owned(), json!(["string", "array"]));
+        schema.insert("items".to_owned(), one.to_value());
+        schema
     }
 }
 

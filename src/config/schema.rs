@@ -14,7 +14,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
 
 /// The reference of all keys, written for operators.
 const REFERENCE: &str = include_str!("../../docs/reference.md");
@@ -165,25 +164,6 @@ impl<'r> Described<'r> {
             }
             self.tell(named, &format!("{name}.NAME"));
         }
-    }
-}
-
-/// A marker type for the schema of a list that may also be written as a single element.
-pub(super) struct OneOrMany<T>(PhantomData<T>);
-
-impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("OneOrMany{}", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let one = generator.subschema_for::<T>();
-        // JSON Schema applies keywords for text only to text, and keywords for lists only to lists. One schema can
-        // therefore cover both forms, and an editor reports only the faults of the form in use.
-        let mut schema = one.clone();
-        schema.insert("type".to_owned(), json!(["string", "array"]));
-        schema.insert("items".to_owned(), one.to_value());
-        schema
     }
 }
 
