@@ -100,7 +100,9 @@ async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
             }
             Err(error) => {
                 let why = error.why.clone();
-                if source.failed(error, now) {
+                let is_news = source.failed(error, now);
+                let is_answered = spare.is_some_and(|set| take_spare(&shared, &source, set));
+                if is_news {
                     let fields = [source.settings().owner.label(), ("why", &why)];
                     let (level, event) = match source.good(now) {
                         Some(_) => (Level::Warn, CONTINUES),
@@ -108,7 +110,7 @@ async fn keep_fetched(shared: Arc<Shared>, source: Arc<KeySource>) {
                     };
                     shared.journal.event(level, event, &fields);
                 }
-                spare.is_some_and(|set| take_spare(&shared, &source, set))
+                is_answered
             }
         };
         source.end_fetch(is_good, now);
