@@ -338,7 +338,7 @@ fn http2_settings(settings: &WorkerSettings, executor: StreamExecutor) -> http2:
         // proxies.
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
-        .max_send_buf_size(16 * 1024)
+        .max_send_buf_size(64 * 1024)
         // These limits protect against Rapid Reset (CVE-2023-44487) and similar attacks. The HTTP library closes a
         // connection that exceeds a limit.
         .max_pending_accept_reset_streams(20)

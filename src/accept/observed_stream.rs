@@ -134,9 +134,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
             return Poll::Ready(Ok(buf.len()));
         }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        // Over HTTP/1.1, the HTTP library passes all that it holds.
-        let written = if let Poll::Ready(Ok(count)) = result { count } else { 0 };
-        self.connection.activity.set_unsent(buf.len().saturating_sub(written));
         self.observe_write(result)
     }
 

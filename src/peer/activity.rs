@@ -48,17 +48,6 @@ pub(crate) enum Timeout {
     Farewell,
 }
 
-/// The state of a connection's output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// The HTTP library may get more.
-    Ready,
-    /// The HTTP library has not written yet what it got.
-    Full,
-    /// The client does not read. The next byte that the socket accepts wakes the connection's task.
-    Blocked,
-}
-
 /// The limits of a connection, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
@@ -99,8 +88,6 @@ pub(crate) struct Activity {
     stalled: Cell<CoarseMillis>,
     /// Number of bytes written since the connection was last idle.
     written: Cell<u64>,
-    /// Number of bytes that the HTTP library holds for an HTTP/1.1 client: the head, and what the body has given it.
-    unsent: Cell<usize>,
     answering: Cell<bool>,
     closing: Cell<bool>,
     retired: Cell<bool>,
@@ -128,7 +115,6 @@ impl Activity {
             blocked: Cell::new(None),
             stalled: Cell::new(0),
             written: Cell::new(0),
-            unsent: Cell::new(0),
             answering: Cell::new(false),
             closing: Cell::new(false),
             retired: Cell::new(false),
@@ -216,25 +202,6 @@ impl Activity {
             if self.active.get() == 0 && self.wait.get() != Wait::Head {
                 self.since.set(now);
             }
-        }
-    }
-
-    /// Records the number of bytes that the HTTP library still holds after a write to an HTTP/1.1 client.
-    pub(crate) fn set_unsent(&self, bytes: usize) {
-        self.unsent.set(bytes);
-    }
-
-    /// Records that a body gave `bytes` more bytes to the HTTP library.
-    pub(crate) fn add_unsent(&self, bytes: usize) {
-        self.unsent.set(self.unsent.get().saturating_add(bytes));
-    }
-
-    /// Returns how an HTTP/1.1 client takes its output, with at most `max` unsent bytes.
-    pub(crate) fn output(&self, max: usize) -> Output {
-        match self.blocked.get() {
-            Some(_) => Output::Blocked,
-            None if self.unsent.get() >= max => Output::Full,
-            None => Output::Ready,
         }
     }
 

@@ -4,8 +4,6 @@ use super::compressed::{AT_ONCE_MAX, Compressed, MEMORY_MAX};
 use super::record::Record;
 use crate::forward::files::FileBody;
 use crate::forward::{Http2Body, ResponseBody, ResponseError, StreamEnd, Tunnel};
-use crate::peer::Connection;
-use crate::peer::activity::Output;
 use crate::peer::streams::Reader;
 use crate::respond::coding::Coding;
 use crate::respond::grpc_trailers;
@@ -16,13 +14,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// Maximum number of bytes passed to the HTTP library at once. Over HTTP/2, this is one frame. The library requests the
-/// next piece only after the client has opened its window for the current piece. Each request for a piece therefore shows
-/// that the client reads.
+/// Maximum number of bytes passed to an HTTP/2 stream at once: one frame. The HTTP library requests the next piece only
+/// after the client has opened its window for the current piece. Each request for a piece therefore shows that the
+/// client reads.
 const PIECE: usize = 16 * 1024;
-/// Number of bytes that the HTTP library may hold for an HTTP/1.1 client before it gets another piece. The library itself
-/// would take more than a head may have.
-const UNSENT_MAX: usize = 16 * 1024;
 
 /// The body of a response. The record of the request is written when the body is dropped.
 #[derive(Debug)]
@@ -30,14 +25,6 @@ pub(crate) struct Body {
     source: Source,
     record: Option<Box<Record>>,
     paced: Option<Box<Paced>>,
-    metered: Option<Metered>,
-}
-
-/// The connection of an HTTP/1.1 client, and the part of the last piece that the HTTP library has not got yet.
-#[derive(Debug)]
-struct Metered {
-    connection: Rc<Connection>,
-    rest: Bytes,
 }
 
 /// The client's reading progress over HTTP/2, and the part of the last frame that is not yet sent.
@@ -62,24 +49,24 @@ pub(super) enum Source {
 
 impl Body {
     pub(super) fn whole(bytes: Bytes) -> Self {
-        Self { source: Source::Whole(bytes), record: None, paced: None, metered: None }
+        Self { source: Source::Whole(bytes), record: None, paced: None }
     }
 
     pub(super) fn streamed(body: Box<ResponseBody>) -> Self {
-        Self { source: Source::Streamed(body), record: None, paced: None, metered: None }
+        Self { source: Source::Streamed(body), record: None, paced: None }
     }
 
     pub(super) fn multiplexed(body: Box<Http2Body>) -> Self {
-        Self { source: Source::Multiplexed(body), record: None, paced: None, metered: None }
+        Self { source: Source::Multiplexed(body), record: None, paced: None }
     }
 
     pub(super) fn file(body: FileBody) -> Self {
-        Self { source: Source::File(Box::new(body)), record: None, paced: None, metered: None }
+        Self { source: Source::File(Box::new(body)), record: None, paced: None }
     }
 
     /// Creates the empty body of a response that a WebSocket follows.
     pub(super) fn tunnel(tunnel: Box<Tunnel>) -> Self {
-        Self { source: Source::Tunnel(tunnel), record: None, paced: None, metered: None }
+        Self { source: Source::Tunnel(tunnel), record: None, paced: None }
     }
 
     /// Takes the WebSocket that follows the response.
@@ -136,13 +123,6 @@ impl Body {
         }
     }
 
-    /// Bounds what the HTTP library holds of a streamed body for an HTTP/1.1 client.
-    pub(super) fn meter(&mut self, connection: &Rc<Connection>) {
-        if self.source.is_streamed() && !self.is_end_stream() {
-            self.metered = Some(Metered { connection: connection.clone(), rest: Bytes::new() });
-        }
-    }
-
     /// Cuts the answer off, so that the client sees that it is incomplete.
     #[cold]
     fn end(&mut self, cx: &Context<'_>, end: StreamEnd) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
@@ -180,38 +160,6 @@ impl Body {
         }
         let (status, message) = error.grpc_end();
         Frame::trailers(grpc_trailers(status, message))
-    }
-
-    /// Returns the next piece for an HTTP/1.1 client, once the HTTP library has written the ones before.
-    fn poll_metered(
-        metered: &mut Metered,
-        source: &mut Source,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        let activity = &metered.connection.activity;
-        match activity.output(UNSENT_MAX) {
-            Output::Ready => {}
-            Output::Full => {
-                // The library writes after this call. Without a write that blocks, nothing else would wake the task.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            Output::Blocked => return Poll::Pending,
-        }
-        let mut data = std::mem::take(&mut metered.rest);
-        if data.is_empty() {
-            match std::task::ready!(source.poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(frame) => data = frame,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-                },
-                end => return Poll::Ready(end),
-            }
-        }
-        let piece = data.split_to(data.len().min(PIECE));
-        metered.rest = data;
-        activity.add_unsent(piece.len());
-        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     #[inline(never)]
@@ -298,13 +246,7 @@ impl HttpBody for Body {
         {
             return this.end(cx, end);
         }
-        let polled = if let Some(metered) = &mut this.metered {
-            Self::poll_metered(metered, &mut this.source, cx)
-        } else if this.paced.is_some() {
-            this.poll_paced(cx)
-        } else {
-            this.source.poll_frame(cx)
-        };
+        let polled = if this.paced.is_none() { this.source.poll_frame(cx) } else { this.poll_paced(cx) };
         if let Poll::Ready(Some(Err(error))) = &polled
             && this.is_grpc()
         {
@@ -347,8 +289,7 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        let paced = self.paced.as_ref().is_some_and(|paced| !paced.rest.is_empty());
-        if paced || self.metered.as_ref().is_some_and(|metered| !metered.rest.is_empty()) {
+        if self.paced.as_ref().is_some_and(|paced| !paced.rest.is_empty()) {
             return false;
         }
         self.source.is_end_stream()

@@ -123,9 +123,9 @@ pub(crate) async fn handle(
     }
     record.answered(response.status());
     response.body_mut().carry(record);
-    if version != Version::HTTP_2 {
-        response.body_mut().meter(&connection);
-    } else if let Some(reader) = connection.streams.current() {
+    if version == Version::HTTP_2
+        && let Some(reader) = connection.streams.current()
+    {
         response.body_mut().pace(reader);
     }
     Ok(response)

@@ -10,10 +10,9 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// The least and the greatest number of bytes that one read asks for. A read that fills its space doubles the next one:
-/// large answers then cost few wake-ups, and small answers little memory. A client that does not read keeps one read in
-/// memory.
+/// large answers then cost few wake-ups, and small answers little memory.
 const READ_MIN: usize = 8 * 1024;
-const READ_MAX: usize = 16 * 1024;
+const READ_MAX: usize = 64 * 1024;
 
 /// A connection to a server. The exchange with its answer reads it. The exchange with its request's body writes it, at
 /// the same time if the server answers early. Dropping the last of them closes the connection.

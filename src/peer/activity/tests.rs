@@ -227,17 +227,3 @@ fn drain_does_not_replace_close() {
     activity.issue(Command::Drain, 0);
     assert_eq!(activity.command(&Context::from_waker(Waker::noop())), Some(Command::Close(Timeout::Drain)));
 }
-
-#[test]
-fn output_is_full_until_it_is_written_and_blocked_until_the_client_reads() {
-    let activity = served_once(false, 0);
-    activity.add_unsent(9);
-    assert_eq!(activity.output(10), Output::Ready);
-    activity.add_unsent(1);
-    assert_eq!(activity.output(10), Output::Full);
-    activity.record_blocked_write(1);
-    activity.set_unsent(0);
-    assert_eq!(activity.output(10), Output::Blocked, "a TLS session may hold what the socket does not take");
-    activity.record_write(1, || 2);
-    assert_eq!(activity.output(10), Output::Ready);
-}
