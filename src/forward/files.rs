@@ -191,6 +191,11 @@ impl Files {
         path.map(|path| path.into_owned()).map_err(Denial::BadRequest)
     }
 
+    /// Returns the file that a path names, whether or not it exists. `None` if the path names none.
+    pub(crate) fn place(&self, path: &str) -> Option<PathBuf> {
+        Some(self.root.join(relative(&self.path(path).ok()?)?))
+    }
+
     /// Answers a GET or HEAD request.
     pub(crate) async fn answer(&self, head: &Head<'_>, tasks: &DiskTasks) -> Result<FileAnswer, FileFault> {
         let sent = self.path(&head.path).map_err(FileFault::Path)?;

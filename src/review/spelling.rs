@@ -4,6 +4,7 @@
 //! with an upstream that is more lenient than the gateway.
 
 mod findings;
+mod folders;
 mod inverse;
 #[cfg(test)]
 mod tests;
@@ -68,10 +69,14 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         while let Some(same) = samples.next_if(|next| next.route == sample.route && next.url == sample.url) {
             methods.push(same.method);
         }
-        let Handler::Forward(delivery) = &policy.routes[sample.route].handler else { continue };
         for url in plain_urls(policy, &sample) {
-            if asked.insert((sample.route, url.clone(), sample.fields.clone())) {
-                attack.try_route(&sample, delivery, &url, &methods);
+            if !asked.insert((sample.route, url.clone(), sample.fields.clone())) {
+                continue;
+            }
+            match &policy.routes[sample.route].handler {
+                Handler::Forward(delivery) => attack.try_route(&sample, delivery, &url, &methods),
+                Handler::Files(files) => attack.try_files(&sample, files, &url),
+                Handler::Answer(_) | Handler::Publish(_) | Handler::Redirect(_) | Handler::Receive(..) => {}
             }
         }
     }
@@ -280,9 +285,21 @@ impl<'p> Attack<'p> {
             || self.known.contains(&(request.route, kind))
             || !request.tried.insert((kind, by))
             || !self.forwarded_path(other, odd).is_some_and(|sent| may_read_alike(&sent, &request.sent));
-        if is_hopeless {
-            return TableMatch::Route(by);
+        if !is_hopeless {
+            self.record_if_weaker((request.route, by), kind, &request.plain, odd);
         }
+        TableMatch::Route(by)
+    }
+
+    /// Records a bypass if the route `by` accepts the odd request of a caller whose plain request is rejected.
+    fn record_if_weaker(
+        &mut self,
+        (route, by): (usize, usize),
+        kind: SpellingKind,
+        plain: &Question,
+        odd: &Question,
+    ) {
+        let policy = self.policy;
         let callers = self.callers.entry(by).or_insert_with(|| callers(policy, &policy.routes[by]));
         let ask = |caller: &Caller, question: &Question| {
             self.examiner.verdict(&caller.question(policy, question.clone()))
@@ -290,21 +307,19 @@ impl<'p> Attack<'p> {
         // Shadow mode is handled differently for the two requests. The odd request counts as accepted if it reaches an
         // upstream, even through shadow mode. The plain request counts as rejected if the rule rejects it, because the
         // rule states the intended protection.
-        let weaker = callers
-            .iter()
-            .find(|caller| ask(caller, odd).reaches() && !ask(caller, &request.plain).outcome.passes());
+        let weaker =
+            callers.iter().find(|caller| ask(caller, odd).reaches() && !ask(caller, plain).outcome.passes());
         if let Some(caller) = weaker {
-            self.known.insert((request.route, kind));
+            self.known.insert((route, kind));
             self.found.push(Bypass {
-                route: request.route,
+                route,
                 kind,
-                plain: request_line(&request.plain),
+                plain: request_line(plain),
                 odd: request_line(odd),
                 by,
                 caller: caller.clone(),
             });
         }
-        TableMatch::Route(by)
     }
 
     /// Returns the path that the upstream would receive. `None` if the head of the request is rejected.

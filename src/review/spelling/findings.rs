@@ -4,7 +4,7 @@ use super::variants::SpellingKind;
 use super::{Bypass, bypasses};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::explain::describe::covers;
-use crate::policy::Policy;
+use crate::policy::{Handler, Policy};
 use crate::review::sample::Caller;
 
 /// The maximum number of reported findings of one kind. Further findings nearly always have the same cause.
@@ -51,9 +51,16 @@ fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -
         | SpellingKind::Host
         | SpellingKind::Method => severity,
     };
+    let why = match &other.handler {
+        Handler::Files(_) => "both get the same file",
+        Handler::Forward(_)
+        | Handler::Answer(_)
+        | Handler::Publish(_)
+        | Handler::Redirect(_)
+        | Handler::Receive(..) => "an upstream that reads both alike exposes what this route protects",
+    };
     let found = format!(
-        "route \"{}\" ({}) allows `{odd}` for {who}, although `{plain}` is refused: an upstream that reads both alike \
-         exposes what this route protects",
+        "route \"{}\" ({}) allows `{odd}` for {who}, although `{plain}` is refused: {why}",
         other.name,
         covers(&other.matcher)
     );

@@ -307,3 +307,33 @@ fn a_path_that_a_pattern_or_a_copy_leads_to_a_guarded_one_is_found() {
     assert_eq!(with(""), [""; 0]);
     assert_eq!(with("mirror = \"a\"\nmirror_percent = 0"), [""; 0]);
 }
+
+/// The folders are those of this repository.
+#[test]
+fn a_file_that_another_route_sends_for_less_is_found() {
+    let files = |path: &str, folder: &str, rest: &str| {
+        format!("[[route]]\npath = \"{path}\"\nfiles = \"{folder}\"\n{rest}\n")
+    };
+    let open = |path: &str, folder: &str, rest: &str| files(path, folder, &format!("{PUBLIC}\n{rest}"));
+    let found = |one: &str, other: &str| -> Vec<_> {
+        findings(&[one, other].concat()).into_iter().map(|finding| (finding.key, finding.id)).collect()
+    };
+    let way = |id| vec![("route[0].path".to_owned(), id)];
+    let guarded = files("/docs/{*rest}", "docs", "strip_prefix = \"/docs\"");
+    let strip = "strip_prefix = \"/open\"";
+    assert_eq!(found(&guarded, &open("/open/{*rest}", "docs", strip)), way("open_by_rewriting"));
+    assert_eq!(found(&guarded, &open("/{*rest}", "benches", "")), []);
+    assert_eq!(found(&guarded, &files("/open/{*rest}", "docs", strip)), [], "with the same rule");
+    // The folder around the guarded one.
+    let nested = files("/team/{*rest}", "docs/forward-auth", "strip_prefix = \"/team\"");
+    assert_eq!(found(&nested, &open("/{*rest}", "docs", "")), way("open_by_rewriting"));
+    // The guarded route has the only path of its files.
+    assert_eq!(found(&files("/deploy/{*rest}", "docs", ""), &open("/{*rest}", "docs", "")), []);
+    // A folder within the guarded one is open on purpose.
+    let inner = open("/open/{*rest}", "docs/deploy", strip);
+    assert_eq!(found(&files("/{*rest}", "docs", ""), &inner), []);
+    let host = files("/{*rest}", "docs", "name = \"in\"\nhost = \"in.example.com\"");
+    assert_eq!(found(&host, &open("/{*rest}", "docs", "")), way("open_by_another_host"));
+    let found = findings(&(guarded + &open("/open/{*rest}", "docs", strip))).remove(0).found;
+    assert!(found.ends_with("although `GET /docs/sample` is refused: both get the same file"), "{found}");
+}
