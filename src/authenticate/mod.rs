@@ -151,16 +151,17 @@ pub fn authenticate(
             principal
         }
         None => {
-            let token = token(credential)?;
-            take_turn(turns.take())?;
-            let principal = Rc::new(verify(token, trust, now)?);
+            let verified = verify_for(Recipient::Gateway, token(credential)?, trust, now, &mut turns)?;
+            let principal = Rc::new(verified);
             tokens.insert(digest, principal.clone());
             principal
         }
     };
     trust.revoked().admit_any(&principal)?;
     if principal.confirmation.is_some() || place == Place::Dpop {
-        take_turn(turns.filter(|_| place == Place::Dpop))?;
+        if place == Place::Dpop {
+            take_turn(&mut turns)?;
+        }
         binding::check(trust.dpop(), credentials, &principal, place, &digest, now)?;
     }
     match (place, trust.cookies()) {
@@ -226,7 +227,7 @@ fn absent(
 /// # Errors
 /// Returns why the token was rejected.
 pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, CredentialError> {
-    let principal = verify_for(Recipient::Anyone, token(text)?, trust, now)?;
+    let principal = verify_for(Recipient::Anyone, token(text)?, trust, now, &mut None)?;
     trust.revoked().admit_any(&principal)?;
     Ok(principal)
 }

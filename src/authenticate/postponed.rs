@@ -10,13 +10,13 @@ use crate::turns::Turns;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// Takes a turn of the core for the check of a signature. Without `turns`, the caller has a turn already.
+/// Takes a turn of the core for the check of a signature, unless the request has one already: `turns` is then `None`.
 ///
 /// # Errors
 /// Returns an error that waits for a turn if others have to be served first.
 #[inline]
-pub(super) fn take_turn(turns: Option<&Turns>) -> Result<(), CredentialError> {
-    match turns {
+pub(super) fn take_turn(turns: &mut Option<&Turns>) -> Result<(), CredentialError> {
+    match turns.take() {
         Some(turns) if !turns.try_take() => {
             Err(CredentialError::from(Denial::CheckUnavailable).until(Pending::Turn(turns.clone())))
         }

@@ -14,13 +14,14 @@ use super::json;
 use super::jws::{Jws, canonical_type};
 use super::keys::Algorithm;
 use super::mark::Signalled;
-use super::postponed::until_keys;
+use super::postponed::{take_turn, until_keys};
 use super::principal::{Local, Principal, Shape, Shapes};
 use super::token_stats::TokenStats;
 use super::trust::{Issuer, Trust};
 use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
 use crate::introspection::Introspector;
+use crate::turns::Turns;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -47,15 +48,16 @@ pub(super) enum Recipient {
 /// # Errors
 /// Returns the first check that failed.
 pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, CredentialError> {
-    verify_for(Recipient::Gateway, token, trust, now)
+    verify_for(Recipient::Gateway, token, trust, now, &mut None)
 }
 
-/// Verifies a token for this recipient.
+/// Verifies a token for this recipient. If `turns` is not `None`, the check of a signature takes a turn.
 pub(super) fn verify_for(
     recipient: Recipient,
     token: &str,
     trust: &Trust,
     now: Now,
+    turns: &mut Option<&Turns>,
 ) -> Result<Principal, CredentialError> {
     if token.starts_with(REFRESH_TOKEN_PREFIX) {
         return Err(CredentialError::because(Denial::WrongType, "a refresh token of this gateway (pcr_…)"));
@@ -88,6 +90,10 @@ pub(super) fn verify_for(
         let principal = by_answer(token, (issuer, seen), introspector, trust, now)?;
         check_same_binding(&claims, &principal)?;
         return Ok(principal);
+    }
+    // The check of a MAC takes less time than a turn.
+    if !jws.names_mac() {
+        take_turn(turns)?;
     }
     let key = jws.verify(&issuer.keys, &issuer.algorithms).map_err(|refused| {
         let is_current = check_times(&claims, issuer, None, now).is_ok();

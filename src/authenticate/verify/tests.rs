@@ -1,3 +1,4 @@
+use super::super::pending::Pending;
 use super::*;
 use crate::authenticate::{Algorithm, ClaimId, IdentityHeaders, KeySet, Profile};
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -241,6 +242,28 @@ fn a_token_of_the_authority_is_accepted_for_no_longer_than_any_life_on_record() 
 }
 
 #[test]
+fn the_signature_of_a_public_key_takes_a_turn_and_a_mac_takes_none() {
+    let (trust, turns) = (trust(), Turns::default());
+    let mut outcome = |alg: &str| {
+        let token =
+            signed(&json!({ "alg": alg, "kid": "k", "typ": "JWT" }).to_string(), &claims().to_string());
+        let verified = verify_for(Recipient::Gateway, &token, &trust, Now::at(NOW), &mut Some(&turns));
+        let waits =
+            |refused: CredentialError| refused.pending == Some(Box::new(Pending::Turn(turns.clone())));
+        verified.map(drop).map_err(waits)
+    };
+    assert_eq!(outcome("HS256"), Ok(()));
+    assert_eq!(outcome("ES256"), Err(false), "judged in the first turn");
+    assert_eq!(outcome("ES256"), Err(true), "waits for the next turn");
+    assert_eq!(outcome("HS256"), Ok(()));
+    // Without a known issuer, there is nothing to check.
+    let stranger =
+        signed(&json!({ "alg": "ES256", "typ": "JWT" }).to_string(), &with("iss", json!("x")).to_string());
+    let refused = verify_for(Recipient::Gateway, &stranger, &trust, Now::at(NOW), &mut Some(&turns));
+    assert_eq!(refused.unwrap_err().pending, None);
+}
+
+#[test]
 fn tokens_for_audiences_of_clients_are_examined_and_do_not_pass_the_gate() {
     // Introspection (RFC 7662 section 2.2) and revocation (RFC 7009 section 2.1) accept tokens whose audience is a
     // client of the authority.
@@ -249,7 +272,7 @@ fn tokens_for_audiences_of_clients_are_examined_and_do_not_pass_the_gate() {
     let trust = Trust::new(vec![local], Vec::new(), IdentityHeaders::default());
     let outcome = |recipient, audience: Value| {
         let token = signed(&header().to_string(), &with("aud", audience).to_string());
-        verify_for(recipient, &token, &trust, Now::at(NOW)).map(drop)
+        verify_for(recipient, &token, &trust, Now::at(NOW), &mut None).map(drop)
     };
     for (audience, gate, anybody) in [
         (json!("orders"), Ok(()), Ok(())),
