@@ -244,7 +244,7 @@ fn a_token_of_the_authority_is_accepted_for_no_longer_than_any_life_on_record() 
 #[test]
 fn the_signature_of_a_public_key_takes_a_turn_and_a_mac_takes_none() {
     let (trust, turns) = (trust(), Turns::default());
-    let mut outcome = |alg: &str| {
+    let outcome = |alg: &str| {
         let token =
             signed(&json!({ "alg": alg, "kid": "k", "typ": "JWT" }).to_string(), &claims().to_string());
         let verified = verify_for(Recipient::Gateway, &token, &trust, Now::at(NOW), &mut Some(&turns));
