@@ -59,10 +59,15 @@ fn passed(gateway: &Portcullis, outcome: &str) -> u64 {
     gateway.metric(&format!("portcullis_issuer_keys_passed_total{{{labels}}}")).expect("a sample")
 }
 
-/// Returns the name of the set in Redis.
+/// Returns the name of the set in Redis. A gateway passes a set on after it has answered the requests that waited for it.
 fn name(redis: &Redis) -> String {
-    let keys = redis.ask(&["KEYS", "portcullis:keys:*"]);
-    keys.split(['\'', '"']).find(|part| part.starts_with("portcullis:")).expect("a set").to_owned()
+    let mut name = None;
+    eventually("Redis has a set", || {
+        let keys = redis.ask(&["KEYS", "portcullis:keys:*"]);
+        name = keys.split(['\'', '"']).find(|part| part.starts_with("portcullis:")).map(str::to_owned);
+        name.is_some()
+    });
+    name.expect("a set")
 }
 
 #[test]
