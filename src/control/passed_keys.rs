@@ -29,7 +29,7 @@ pub(super) struct Fleet {
     turn: String,
 }
 
-/// What a gateway does whose fetch is due.
+/// The action of a gateway whose fetch is due.
 #[derive(Debug)]
 pub(super) enum Due {
     /// It uses a set of another gateway.
