@@ -15,6 +15,7 @@ use crate::peer::forwarded::{self, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Scheme};
 use crate::policy::Policy;
 use crate::respond::{self, Format, PageLinks};
+use crate::route::head::has_path;
 use crate::route::{Head, path};
 use bytes::Bytes;
 use http::request::Parts;
@@ -197,6 +198,10 @@ impl Named {
             }
             (Some(_), None) | (None, Some(_)) => return Err(Malformed::Target),
         }
+        // The other proxy forwards the empty path of `http://host?query`, and the decision would be about `/`.
+        if !has_path(&uri) {
+            return Err(Malformed::Target);
+        }
         let target = uri.into_parts().path_and_query.ok_or(Malformed::Target)?;
         agree(&mut self.target, target)
     }
@@ -347,6 +352,9 @@ mod tests {
             assert_eq!(Uri::try_from(target.as_bytes()).unwrap().to_string(), target);
         }
         assert_eq!(question(b"/a?\xff"), Err(Malformed::Target), "no UTF-8");
+        assert_eq!(question(b"http://a/?b"), Err(Malformed::OriginalTwice), "another scheme");
+        assert_eq!(question(b"https://a/?b"), Ok("/?b".to_owned()));
+        assert_eq!(question(b"https://a?b"), Err(Malformed::Target), "the other proxy forwards no path");
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl<'r> Head<'r> {
     ) -> Result<Self, Malformed> {
         check_framing(parts.version, singular)?;
         check_padding(parts)?;
-        check_target(&parts.method, &parts.uri)?;
+        check_target(&parts.method, &parts.uri, parts.version)?;
         let authority = read_authority(known, parts, singular)?;
         let (host, port) = authority.map_or((None, None), |authority| (Some(authority.host), authority.port));
         Ok(Self {
@@ -220,8 +220,9 @@ fn check_framing(
 }
 
 /// Accepts only origin-form and absolute-form targets (RFC 9112 section 3.2). Rejects tunnels, which the gateway does
-/// not open. Rejects `OPTIONS *`, which is addressed to the gateway and not to an upstream.
-fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
+/// not open. Rejects `OPTIONS *`, which is addressed to the gateway and not to an upstream. In HTTP/2, a path is never empty
+/// (RFC 9113 section 8.3.1).
+fn check_target(method: &Method, uri: &Uri, version: Version) -> Result<(), Malformed> {
     let scheme_fits = match uri.scheme_str() {
         Some(scheme) => {
             (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
@@ -230,11 +231,17 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
         // An authority without a scheme is the target of a tunnel, also in HTTP/2.
         None => uri.authority().is_none(),
     };
-    if *method != Method::CONNECT && scheme_fits && uri.path().starts_with('/') {
+    let has_path = version != Version::HTTP_2 || has_path(uri);
+    if *method != Method::CONNECT && scheme_fits && has_path && uri.path().starts_with('/') {
         Ok(())
     } else {
         Err(Malformed::Target)
     }
+}
+
+/// Whether the text of a target has a path. `Uri::path` returns `/` for the empty path of `http://host?query`.
+pub(crate) fn has_path(uri: &Uri) -> bool {
+    uri.path_and_query().is_some_and(|target| target.as_str().starts_with('/'))
 }
 
 /// Whether two authorities are equal. A missing port equals the default port of the scheme (RFC 9110 section 4.2.3, RFC
@@ -398,6 +405,13 @@ mod tests {
         let request = parts(Version::HTTP_11, "GET", "http://a?q", &[("host", "a")]);
         let head = read(&request).unwrap();
         assert_eq!((&*head.path, head.query), ("/", Some("q")));
+    }
+
+    #[test]
+    fn a_target_of_http_2_has_a_path() {
+        let host = &[("host", "a")][..];
+        assert_eq!(refused(Version::HTTP_2, "GET", "https://a?q", host), Malformed::Target);
+        assert!(read(&parts(Version::HTTP_2, "GET", "https://a/?q", host)).is_ok());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Raw bytes on a socket. The gateway refuses every ambiguous request, and continues to serve.
 
 use crate::kit::client::send;
+use crate::kit::http2::{Frames, Verdict, block, frame};
 use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, end_of_head, values};
 use crate::{PUBLIC, gateway, policy};
 use proptest::collection::vec;
@@ -213,6 +214,22 @@ fn a_host_is_needed_once_and_must_be_the_one_of_the_target() {
     send(gateway.http(), absolute).is(200);
     let seen = upstream.requests().remove(before);
     assert_eq!((&*seen.target, seen.header("host")), ("/open?x", Some("gateway.test")));
+}
+
+#[test]
+fn an_empty_path_before_a_query_reaches_no_upstream() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, ROUTES);
+    let whole = "GET http://gateway.test?x=1 HTTP/1.1\r\nHost: gateway.test\r\n\r\n";
+    send(gateway.http(), whole).is(200);
+    assert_eq!(upstream.last_request().target, "/?x=1");
+    let before = upstream.requests().len();
+    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "gateway.test"), (":path", "?x=1")];
+    let mut frames = Frames::open(gateway.http());
+    let flags = frame::END_STREAM | frame::END_HEADERS;
+    let _ = frames.send(frame::HEADERS, flags, 1, &block(&fields));
+    assert_eq!(frames.verdict(1), Verdict::Status(400));
+    assert_eq!(upstream.requests().len(), before);
 }
 
 #[test]

@@ -88,7 +88,12 @@ impl Target {
         let rewritten = rewrite.map(|rewrite| rewrite.path(&head.path)).transpose()?;
         let prefix = rewrite.and_then(|rewrite| rewrite.stripped(&head.path));
         let path = match (uri.path_and_query(), rewritten, sources) {
-            (Some(as_sent), None, None) if as_sent.path() == head.path => as_sent.clone(),
+            // `path` returns `/` for the empty path of `http://host?query`, and the text has none.
+            (Some(as_sent), None, None)
+                if as_sent.path() == head.path && as_sent.as_str().starts_with('/') =>
+            {
+                as_sent.clone()
+            }
             (_, rewritten, None) => join(rewritten.as_deref().unwrap_or(&head.path), head.query),
             (_, rewritten, Some(sources)) => {
                 let is_token = |name: &str| sources.queries().any(|query| query == name);
