@@ -230,6 +230,8 @@ impl Trust {
         if self.claims == before.claims
             && self.identity == before.identity
             && self.signalled == before.signalled
+            // API keys reserve subjects of tokens.
+            && self.api_keys.is_some() == before.api_keys.is_some()
             && self.issuers.len() == before.issuers.len()
             && self.issuers.iter().zip(&before.issuers).all(is_same)
         {
@@ -431,7 +433,7 @@ impl Trust {
     }
 
     /// Returns the epoch. The epoch changes when a key is removed, and when the issuers, their settings, the claims in
-    /// use or the names of the identity headers change.
+    /// use or the names of the identity headers change, and when API keys begin or cease to be used.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }

@@ -1,9 +1,10 @@
 //! API keys: commands create and revoke them while gateways run. Routes check them like tokens.
 
 use crate::kit::dir::Dir;
-use crate::kit::portcullis::{Finished, command, command_with, write_policy};
+use crate::kit::portcullis::{Finished, command, command_with, completed, write_policy};
 use crate::kit::{Portcullis, Request, Upstream, eventually, token};
 use crate::policy;
+use crate::reload::reload;
 use serde_json::Value;
 use std::fs;
 use std::rc::Rc;
@@ -323,4 +324,18 @@ fn a_refusal_offers_the_credentials_that_its_route_accepts() {
     assert!(explained.stdout.contains("challenge ApiKey\n"), "{explained:?}");
     let explained = command(&dir, &["explain", "GET", "https://gateway.test/any"]);
     assert!(explained.stdout.contains("challenge Bearer, ApiKey\n"), "{explained:?}");
+}
+
+/// API keys reserve subjects that tokens may have had before.
+#[test]
+fn a_token_with_the_subject_of_a_key_is_refused_from_the_reload_that_adds_keys() {
+    let upstream = Upstream::start();
+    let without = "[[route]]\npath = \"/any\"\nupstream = \"app\"\n";
+    let gateway = Portcullis::with(&policy(&upstream, without)).start();
+    let own = token("apikey:ci").to_string();
+    let ask = || Request::get("/any").bearer(&own).to(gateway.http());
+    ask().is(200);
+    gateway.dir().replace("gateway.toml", completed(&policy(&upstream, &format!("[api_keys]\n{without}"))));
+    reload(&gateway).is(200);
+    ask().is_refusal(401, "malformed_token");
 }
