@@ -70,8 +70,9 @@ use crate::clock::Now;
 use crate::denial::{Denial, TokenPart};
 use http::header::AUTHORIZATION;
 use postponed::take_turn;
+use serde_json::{Map, Value};
 use std::rc::Rc;
-use verify::{Recipient, verify_for};
+use verify::{Recipient, own_claims, verify_for};
 use verify_api_key::verify_api_key;
 use verify_certificate::verify_certificate;
 
@@ -220,9 +221,8 @@ fn absent(
     }
 }
 
-/// Verifies an access token from an introspection or revocation request, with the same checks as for a caller's token.
-/// The audiences of the local authority's clients are accepted too, since only the authority can introspect or revoke
-/// the tokens of these clients.
+/// Verifies an access token from an introspection request, with the same checks as for a caller's token. The audiences of
+/// the local authority's clients are accepted too, since only the authority can introspect the tokens of these clients.
 ///
 /// # Errors
 /// Returns why the token was rejected.
@@ -230,6 +230,11 @@ pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, Creden
     let principal = verify_for(Recipient::Anyone, token(text)?, trust, now, &mut None)?;
     trust.revoked().admit_any(&principal)?;
     Ok(principal)
+}
+
+/// Returns the claims of an access token in a revocation request. `None` if the local authority has not signed the token.
+pub fn revocable(text: &[u8], trust: &Trust) -> Option<Map<String, Value>> {
+    own_claims(token(text).ok()?, trust).ok()
 }
 
 #[cfg(test)]

@@ -159,6 +159,11 @@ impl Revoked {
         self.signals.forget(now);
     }
 
+    /// Returns whether the token with this `jti` is revoked by itself.
+    pub fn has_token(&self, id: &str) -> bool {
+        self.read().tokens.contains_key(id)
+    }
+
     /// Returns the number of marks of the local authority's tokens.
     pub fn len(&self) -> usize {
         let marks = self.read();

@@ -51,7 +51,7 @@ pub use password::{
     Busy, HashFault, Hashers, PasswordCheck, check_hash, hash_password, password_hash, scheme,
 };
 pub use queue::Queue;
-pub use request::{EndpointRequest, Holder, InspectedToken};
+pub use request::{EndpointRequest, Holder};
 pub use response::Refused;
 pub use runtime::Authority;
 pub use service::document;

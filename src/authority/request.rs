@@ -45,8 +45,9 @@ pub struct EndpointRequest {
     pub caller: Option<Holder>,
     /// The proof of possession of a key, if any. It is checked but not yet remembered.
     pub proof: Option<CheckedProof>,
-    /// The access token to introspect or revoke, if it is valid.
-    pub inspected: Option<InspectedToken>,
+    /// The claims of the access token to introspect, if it is valid. The claims of the access token to revoke, if the
+    /// authority has signed it.
+    pub inspected: Option<Map<String, Value>>,
     /// When the request arrived.
     pub now: Now,
 }
@@ -78,15 +79,6 @@ pub struct Holder {
     pub fresh: bool,
     /// Whether the token was sent in a cookie.
     pub by_cookie: bool,
-}
-
-/// A verified, unrevoked access token in a request to introspect or revoke it.
-#[derive(Clone, Debug)]
-pub struct InspectedToken {
-    /// The token's claims.
-    pub claims: Map<String, Value>,
-    /// Whether the local authority issued the token.
-    pub is_local: bool,
 }
 
 impl Holder {

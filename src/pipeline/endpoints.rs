@@ -7,9 +7,11 @@ use super::record::Record;
 use super::rejection::{DeadCookies, Guidance, Rejection};
 use crate::authenticate::csrf::same_site;
 use crate::authenticate::dpop::DPOP_NONCE;
-use crate::authenticate::{Access, CredentialPolicy, Credentials, authenticate, claims_of, examine};
+use crate::authenticate::{
+    Access, CredentialPolicy, Credentials, authenticate, claims_of, examine, revocable,
+};
 use crate::authority::{
-    BODY_MAX, Endpoint, EndpointRequest, Fields, Holder, InspectedToken, Refused, document, refused,
+    BODY_MAX, Endpoint, EndpointRequest, Fields, Holder, Refused, document, refused,
 };
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -18,6 +20,7 @@ use crate::route::Head;
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Serves a permitted request to an endpoint.
@@ -80,7 +83,7 @@ pub(super) async fn answer(
     if matches!(endpoint, Endpoint::Introspect | Endpoint::Revoke)
         && let Ok(Some(token)) = request.fields.optional("token")
     {
-        request.inspected = inspected(token, policy, request.now);
+        request.inspected = inspected(endpoint, token, policy, request.now);
     }
     // A logout request may contain an access token or a refresh token. If it contains a refresh token, the access token
     // may have expired. Otherwise the access token must be valid.
@@ -185,9 +188,12 @@ fn record_refusal(
     response
 }
 
-/// Verifies the token of an introspection or revocation request. Returns `None` if the gateway does not accept the
-/// token.
-fn inspected(token: &str, policy: &Policy, now: Now) -> Option<InspectedToken> {
-    let principal = examine(token.as_bytes(), &policy.trust, now).ok()?;
-    Some(InspectedToken { claims: claims_of(token)?, is_local: principal.local.is_some() })
+/// Verifies the token of an introspection or revocation request, and returns its claims. Returns `None` for a token that
+/// the gateway does not accept, and for a token to revoke that the authority has not signed.
+fn inspected(endpoint: Endpoint, token: &str, policy: &Policy, now: Now) -> Option<Map<String, Value>> {
+    if endpoint == Endpoint::Revoke {
+        return revocable(token.as_bytes(), &policy.trust);
+    }
+    examine(token.as_bytes(), &policy.trust, now).ok()?;
+    claims_of(token)
 }

@@ -1,11 +1,14 @@
 //! Services: their own tokens, introspection, and revocation. Refusals follow RFC 6749.
 
 use crate::kit::account::{self, AUTHORITY, Pair, claims, login, refresh};
+use crate::kit::forge::{base64url, now};
 use crate::kit::prover::Prover;
-use crate::kit::{Answer, ISSUER, Portcullis, Request, token};
+use crate::kit::{Answer, ISSUER, Portcullis, Request, eventually, token};
+use aws_lc_rs::hmac;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use sqlx::{AnyConnection, Connection, Executor};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -227,6 +230,78 @@ fn a_token_that_is_revoked_is_refused_at_once_and_after_a_restart() {
         ask(gateway.http(), token).is_refusal(401, "revoked_token");
     }
     ask(gateway.http(), &next.access).is(200);
+}
+
+/// Clocks of gateways differ. Another gateway may accept a token that this one does not accept yet, or no longer.
+#[test]
+fn a_token_is_revoked_also_where_it_is_not_valid_now() {
+    let secret = "an-hmac-secret-of-the-authority!";
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let with_secret = format!("algorithm = \"HS256\"\nsecret = \"{secret}\"\n");
+    let gateway = Portcullis::with(&format!("{ISSUER}{AUTHORITY}{with_secret}{CLIENTS}")).start();
+    let address = gateway.http();
+    let own = granted(&by(BILLING, "/auth/token", &[GRANT]).to(address));
+    let header: Value = {
+        let bytes = URL_SAFE_NO_PAD.decode(own.split('.').next().unwrap()).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    let token = |id: &str, begins: i64, ends: i64| {
+        let mut token = claims(&own);
+        for (name, value) in
+            [("jti", json!(id)), ("iat", json!(now() + begins)), ("exp", json!(now() + ends))]
+        {
+            token[name] = value;
+        }
+        let message = format!("{}.{}", base64url(header.to_string()), base64url(token.to_string()));
+        format!("{message}.{}", base64url(hmac::sign(&key, message.as_bytes())))
+    };
+    let revoke = |client, token: &str| by(client, "/auth/revoke", &[("token", token)]).to(address);
+    let ask = |token: &str| Request::get("/any").bearer(token).to(address);
+    let revocations = || gateway.metric("portcullis_revocations_total{by=\"token\"}").unwrap();
+
+    let early = token("early", 3, 60);
+    ask(&early).is_refusal(401, "token_not_yet_valid");
+    revoke(BILLING, &early).is(200);
+    eventually("the token's time has come", || ask(&early).code() != "token_not_yet_valid");
+    ask(&early).is_refusal(401, "revoked_token");
+
+    let (over, long_over) = (token("over", -60, -30), token("long_over", -90_000, -86_500));
+    ask(&over).is_refusal(401, "expired_token");
+    is_error(&revoke(REPORTS, &over), 403, "unauthorized_client");
+    revoke(BILLING, &over).is(200);
+    assert_eq!(revocations(), 2);
+    // No gateway can accept the first one, and the others are revoked already.
+    for token in [&long_over, &over, &early] {
+        revoke(BILLING, token).is(200);
+    }
+    assert_eq!(revocations(), 2);
+}
+
+/// A gateway that cannot read the store refuses the authority's tokens. When it can, it accepts them again.
+#[test]
+fn a_revocation_is_confirmed_when_it_is_stored_and_not_before() {
+    let gateway = start();
+    let address = gateway.http();
+    let own = granted(&by(BILLING, "/auth/token", &[GRANT]).to(address));
+    let revoke = || by(BILLING, "/auth/revoke", &[("token", &own)]).to(address);
+    let ask = || Request::get("/any").bearer(&own).to(address);
+    let sql = |statement: &'static str| {
+        sqlx::any::install_default_drivers();
+        let file = gateway.dir().path().join("state/portcullis.db");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut store = AnyConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+            store.execute("PRAGMA busy_timeout = 5000").await.unwrap();
+            store.execute(statement).await.unwrap();
+        });
+    };
+    sql("ALTER TABLE marks RENAME TO hidden");
+    eventually("the gateway knows that it misses revocations", || ask().status == 503);
+    is_error(&revoke(), 503, "temporarily_unavailable");
+    sql("ALTER TABLE hidden RENAME TO marks");
+    eventually("the gateway knows all revocations", || ask().status == 200);
+    revoke().is(200);
+    ask().is_refusal(401, "revoked_token");
 }
 
 #[test]

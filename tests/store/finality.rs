@@ -7,10 +7,9 @@ use crate::bed::{NOW, new, run, session};
 use crate::dir::Dir;
 use crate::postgres::Postgres;
 use http::{HeaderMap, Method, header};
-use portcullis::authenticate::{Place, claims_of, digest_of, examine};
+use portcullis::authenticate::{Place, claims_of, digest_of, examine, revocable};
 use portcullis::authority::{
-    AccessClaims, Authority, Endpoint, EndpointRequest, Fields, Holder, InspectedToken, apply_marks, mint,
-    record_long_token,
+    AccessClaims, Authority, Endpoint, EndpointRequest, Fields, Holder, apply_marks, mint, record_long_token,
 };
 use portcullis::clock::Now;
 use portcullis::denial::Denial;
@@ -185,10 +184,7 @@ impl Gateway {
         let (caller, examined) = match shown {
             Shown::Nothing => (None, None),
             Shown::Bearer(token) => (Some(Holder::of(&principal(token)?, Place::Header)), None),
-            Shown::About(token) => {
-                let is_local = principal(token)?.local.is_some();
-                (None, Some(InspectedToken { claims: claims_of(token).unwrap(), is_local }))
-            }
+            Shown::About(token) => (None, revocable(token.as_bytes(), &self.policy.trust)),
         };
         let ask = EndpointRequest {
             endpoint,
