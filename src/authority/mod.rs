@@ -54,7 +54,7 @@ pub use queue::Queue;
 pub use request::{EndpointRequest, Holder};
 pub use response::Refused;
 pub use runtime::Authority;
-pub use service::document;
+pub use service::{document, is_client_known};
 pub use settings::{Client, ClientSecret, Compat, Cookies, IssuerSettings, StoreLocation};
 pub(crate) use sweeps::Sweeps;
 pub use throttle::Throttle;

@@ -282,6 +282,11 @@ fn is_known(asked: &HeaderMap, tag: &str) -> bool {
     known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
+/// Whether a request has the credentials of a registered service.
+pub fn is_client_known(request: &EndpointRequest) -> bool {
+    authenticate_client(request).is_ok()
+}
+
 /// Authenticates the client by `Basic` or by fields of the body (RFC 6749 section 2.3.1). Rejects a request with both.
 fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Denial> {
     let mut fields = request.headers.get_all(header::AUTHORIZATION).iter();

@@ -5,13 +5,15 @@ use super::exchange::Exchange;
 use super::progress::Admitted;
 use super::record::Record;
 use super::rejection::{DeadCookies, Guidance, Rejection};
+use super::waiting;
 use crate::authenticate::csrf::same_site;
-use crate::authenticate::dpop::DPOP_NONCE;
+use crate::authenticate::dpop::{DPOP, DPOP_NONCE};
 use crate::authenticate::{
-    Access, CredentialPolicy, Credentials, authenticate, claims_of, examine, revocable,
+    Access, CredentialError, CredentialPolicy, Credentials, Pending, Place, Principal, authenticate,
+    claims_of, examine, revocable,
 };
 use crate::authority::{
-    BODY_MAX, Endpoint, EndpointRequest, Fields, Holder, Refused, document, refused,
+    BODY_MAX, Endpoint, EndpointRequest, Fields, Holder, Refused, document, is_client_known, refused,
 };
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -21,6 +23,7 @@ use crate::worker::Worker;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Serves a permitted request to an endpoint.
@@ -68,7 +71,10 @@ pub(super) async fn answer(
         inspected: None,
         now: exchange.now,
     };
-    if has_proof(&request)? {
+    if head.headers.contains_key(DPOP) && uses_proof(&request)? {
+        if let Err(denial) = waiting::turn(worker).await {
+            return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record));
+        }
         request.proof = match policy.trust.dpop().check_token_request(&credentials, request.now) {
             Ok(proof) => proof,
             Err(unproven) => {
@@ -82,7 +88,11 @@ pub(super) async fn answer(
     }
     if matches!(endpoint, Endpoint::Introspect | Endpoint::Revoke)
         && let Ok(Some(token)) = request.fields.optional("token")
+        && is_client_known(&request)
     {
+        if let Err(denial) = waiting::turn(worker).await {
+            return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record));
+        }
         request.inspected = inspected(endpoint, token, policy, request.now);
     }
     // A logout request may contain an access token or a refresh token. If it contains a refresh token, the access token
@@ -91,13 +101,8 @@ pub(super) async fn answer(
         let credential_policy = CredentialPolicy::from(Access::Authenticated);
         let csrf_field = request.fields.optional("csrf_token")?;
         let credentials = Credentials { csrf_field, ..credentials };
-        request.caller = match authenticate(
-            &credential_policy,
-            &policy.trust,
-            &credentials,
-            request.now,
-            &mut worker.tokens(),
-        ) {
+        request.caller = match caller_of(worker, policy, &credential_policy, &credentials, request.now).await
+        {
             Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
             // Without a token, the logout page reports that the session is already over.
             Err(refused) if refused.denial == Denial::MissingToken => None,
@@ -112,8 +117,7 @@ pub(super) async fn answer(
     // A logged-in user skips the login page. A caller with an invalid token sees the page.
     if endpoint == Endpoint::LoginPage {
         let credential_policy = CredentialPolicy::from(Access::Optional);
-        let found =
-            authenticate(&credential_policy, &policy.trust, &credentials, request.now, &mut worker.tokens());
+        let found = caller_of(worker, policy, &credential_policy, &credentials, request.now).await;
         request.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
     }
     // A rejected refresh cookie is useless. The response deletes all cookies of its session.
@@ -132,11 +136,33 @@ pub(super) async fn answer(
     }
 }
 
+/// Authenticates the caller of an endpoint that does not require a token. A new token takes a turn of the core.
+async fn caller_of(
+    worker: &Worker,
+    policy: &Policy,
+    credential_policy: &CredentialPolicy,
+    credentials: &Credentials<'_>,
+    now: Now,
+) -> Result<Option<(Rc<Principal>, Place)>, CredentialError> {
+    let first = Credentials { turns: Some(worker.turns()), ..*credentials };
+    // This is a separate statement because the token cache must not stay borrowed during a wait.
+    let found = authenticate(credential_policy, &policy.trust, &first, now, &mut worker.tokens());
+    let waits = |refused: &CredentialError| matches!(refused.pending.as_deref(), Some(Pending::Turn(_)));
+    if !found.as_ref().is_err_and(waits) {
+        return found;
+    }
+    waiting::turn(worker).await?;
+    authenticate(credential_policy, &policy.trust, credentials, now, &mut worker.tokens())
+}
+
 /// Whether the endpoint uses the proof of this request. The proof of a logout with an access token is for that token,
-/// and is verified with it.
-fn has_proof(request: &EndpointRequest) -> Result<bool, Denial> {
+/// and is verified with it. A request of an unknown service is refused without a look at its proof. So is a login from a
+/// page of another site, to which no limit applies.
+fn uses_proof(request: &EndpointRequest) -> Result<bool, Denial> {
     Ok(match request.endpoint {
-        Endpoint::Login | Endpoint::Refresh | Endpoint::Token => true,
+        Endpoint::Login => request.own_site,
+        Endpoint::Token => is_client_known(request),
+        Endpoint::Refresh => true,
         Endpoint::Logout => request.refresh_token()?.is_some(),
         Endpoint::LoginPage
         | Endpoint::LogoutAll

@@ -5,6 +5,8 @@ use super::exchange::Exchange;
 use super::progress::Admitted;
 use super::record::Record;
 use super::rejection::Rejection;
+use super::waiting;
+use crate::authenticate::CredentialError;
 use crate::authority::Fields;
 use crate::denial::Denial;
 use crate::policy::Policy;
@@ -48,7 +50,12 @@ pub(super) async fn answer(
             // The issuer's keys change while a signal waits for them.
             let issuer = || worker.policy().trust.issuer_named(&receiver.issuer).cloned();
             let recorder = policy.recorder();
-            receiver.accept(kind, &token, issuer, &recorder, worker.journal(), exchange.now).await
+            match waiting::turn(worker).await {
+                Ok(()) => {
+                    receiver.accept(kind, &token, issuer, &recorder, worker.journal(), exchange.now).await
+                }
+                Err(denial) => Err(CredentialError::from(denial).into()),
+            }
         }
         Err(error) => Err(error),
     };

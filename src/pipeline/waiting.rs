@@ -86,3 +86,14 @@ fn current_trust(worker: &Worker, policy: &Policy, pending: &Pending) -> Option<
         Pending::Turn(_) => None,
     }
 }
+
+/// Waits for a turn of the core, in which a signature is checked without a decision about a request: that of a proof for
+/// new tokens, of a token that a service inspects, or of a signal.
+///
+/// # Errors
+/// Returns [`Denial::CheckUnavailable`] if the core has no time for the signature.
+pub(super) async fn turn(worker: &Worker) -> Result<(), Denial> {
+    let deadline = worker.now().steady + WAIT_MAX;
+    let taken = tokio::time::timeout_at(deadline.into(), worker.turns().take()).await;
+    taken.map_err(|_elapsed| Denial::CheckUnavailable)
+}

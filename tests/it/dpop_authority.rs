@@ -2,6 +2,7 @@
 //! 8).
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair, login, post, posting, refresh, try_refresh};
+use crate::kit::forge::base64url;
 use crate::kit::postgres::Postgres;
 use crate::kit::prover::{Prover, bound};
 use crate::kit::{Answer, Portcullis, Request};
@@ -208,6 +209,36 @@ fn a_proof_without_valid_credentials_takes_no_memory() {
     bound_pair(&attempt(PASSWORD), &prover);
     assert_eq!(remembered(), 1);
     attempt(PASSWORD).is_refusal(401, "replayed_dpop_proof");
+}
+
+/// A client could otherwise buy any number of signature checks: a login from another site counts against no limit.
+#[test]
+fn a_request_that_is_refused_in_any_case_has_no_proof_checked() {
+    let tables = "[rate_limit.one]\nby = \"client_ip\"\nrate = \"1/h\"\n";
+    let gateway = with("limits = { login = [\"one\"] }\n", tables);
+    let address = gateway.http();
+    let prover = Prover::new();
+    let checked = || gateway.metric("portcullis_dpop_proofs_total{outcome=\"invalid\"}").unwrap();
+    let false_proof = |path: &str| {
+        let proof = prover.proof("POST", path).sign();
+        let (message, _) = proof.rsplit_once('.').unwrap();
+        format!("{message}.{}", base64url([1; 64]))
+    };
+    let attempt = || posting("/auth/login", &credentials()).header("DPoP", &false_proof("/auth/login"));
+    for _ in 0..5 {
+        let other_site = attempt().header("Origin", "https://evil.test").to(address);
+        other_site.is_refusal(403, "csrf_mismatch");
+    }
+    let stranger = "client_id=billing&client_secret=wrong&grant_type=client_credentials";
+    let stranger = Request::post("/auth/token", stranger)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("DPoP", &false_proof("/auth/token"));
+    let answer = stranger.to(address);
+    assert_eq!((answer.status, &answer.json()["error"]), (401, &json!("invalid_client")));
+    assert_eq!(checked(), 0);
+    attempt().to(address).is_refusal(401, "invalid_dpop_proof");
+    assert_eq!(checked(), 1);
+    attempt().to(address).is_refusal(429, "rate_limited");
 }
 
 #[test]

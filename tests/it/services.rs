@@ -197,6 +197,24 @@ fn introspection_describes_an_active_token_and_says_nothing_about_an_inactive_on
 }
 
 #[test]
+fn a_token_that_a_stranger_asks_about_is_not_verified() {
+    let gateway = start();
+    let address = gateway.http();
+    let stranger = ("billing", "another-secret-another-secret-32");
+    let verified = || {
+        let sample = "portcullis_tokens_verified_total{issuer=\"https://id.test/\",algorithm=\"ES256\"}";
+        gateway.metric(sample).unwrap_or_default()
+    };
+    let eve = token("eve").to_string();
+    for path in ["/auth/introspect", "/auth/revoke"] {
+        is_error(&by(stranger, path, &[("token", &eve)]).to(address), 401, "invalid_client");
+    }
+    assert_eq!(verified(), 0);
+    assert_eq!(introspected(address, &eve)["active"], true);
+    assert_eq!(verified(), 1);
+}
+
+#[test]
 fn a_token_that_is_revoked_is_refused_at_once_and_after_a_restart() {
     let mut gateway = start();
     let address = gateway.http();
