@@ -10,7 +10,7 @@ use super::grant::{hash_of, record_size, token_type};
 use super::request::EndpointRequest;
 use super::response::{Refused, json_response};
 use super::runtime::{Authority, millis};
-use super::session::{end_one, revoke_token};
+use super::session::{end_known, revoke_token};
 use super::settings::{Client, ClientSecret, IssuerSettings};
 use super::token::{AccessClaims, confirmation, mint};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
@@ -172,7 +172,7 @@ pub(super) async fn revoke(
         if let Ok(hash) = hash_of(token) {
             let session = authority.store.session_of_token(&hash).await;
             if let Some(session) = session.map_err(|error| authority.unavailable(&error))? {
-                end_one(authority, request, None, &session.id, RevocationCause::Token).await?;
+                end_known(authority, request, None, &session.id, RevocationCause::Token).await?;
             }
         }
     } else if let Some(claims) = &request.inspected {

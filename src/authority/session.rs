@@ -32,7 +32,7 @@ pub(super) async fn logout(
             // An unknown session has already ended, so this is not an error.
             if let Some(session) = session {
                 check_key(authority, &request, &session).await?;
-                end_one(authority, &request, None, &session.id, RevocationCause::Logout).await?;
+                end_known(authority, &request, None, &session.id, RevocationCause::Logout).await?;
             }
             if by_cookie { "logout successful" } else { "Refresh token revoked" }
         }
@@ -44,7 +44,7 @@ pub(super) async fn logout(
             let holder = request.holder()?;
             match (&holder.session, &holder.token_id) {
                 (Some(session), _) => {
-                    end_one(authority, &request, Some(&holder.subject), session, RevocationCause::Logout)
+                    end_known(authority, &request, Some(&holder.subject), session, RevocationCause::Logout)
                         .await?;
                 }
                 (None, Some(id)) => {
@@ -135,6 +135,22 @@ pub(super) async fn end_one(
         );
     }
     Ok(ended)
+}
+
+/// Ends a session that is known to exist. This gateway then refuses its tokens, even if another gateway has just ended the
+/// session and this one has not read that yet.
+pub(super) async fn end_known(
+    authority: &Authority,
+    request: &EndpointRequest,
+    account: Option<&str>,
+    id: &str,
+    cause: RevocationCause,
+) -> Result<(), Denial> {
+    if !end_one(authority, request, account, id, cause).await? {
+        let revoked = &request.settings.revoked;
+        revoked.mark(&Mark::Session(id.to_owned()), revoked.kept_until(request.now.unix));
+    }
+    Ok(())
 }
 
 /// Revokes one access token. `expires` is its `exp` (seconds since 1970).

@@ -1,11 +1,12 @@
 //! Gateways with a database server: the state that several gateways share, and their behaviour when the server is
 //! unavailable.
 
-use crate::kit::account::{self, AUTHORITY, Pair, login, refresh, try_refresh};
+use crate::kit::account::{self, AUTHORITY, Pair, login, post, refresh, try_refresh};
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{command, write_policy};
 use crate::kit::postgres::Postgres;
 use crate::kit::{Answer, Portcullis, Request, eventually};
+use serde_json::json;
 use std::net::SocketAddr;
 
 const ROUTES: &str = "
@@ -45,6 +46,23 @@ fn gateways_at_one_database_share_sessions_and_revocations() {
     eventually("the other gateway refuses it too", || me(two.http(), &second).code() == "revoked_token");
     try_refresh(two.http(), &second.refresh).is_refusal(401, "revoked_token");
     me(two.http(), &login(two.http(), "ada")).is(200);
+}
+
+/// Two requests end one session, as two tabs of a browser do. The second one must not be answered before the gateway that
+/// answers it refuses the session's tokens.
+#[test]
+fn a_logout_holds_at_the_gateway_that_answers_it_even_if_another_one_was_first() {
+    let policy = policy(&Postgres::shared().database());
+    let (one, two) = (Portcullis::with(&policy).start(), Portcullis::with(&policy).start());
+    account::add(one.dir(), "ada", &[]);
+    for _ in 0..10 {
+        let pair = refresh(two.http(), &login(one.http(), "ada").refresh);
+        me(two.http(), &pair).is(200);
+        for gateway in [&one, &two] {
+            post(gateway.http(), "/auth/logout", &json!({ "refresh_token": pair.refresh })).is(204);
+        }
+        me(two.http(), &pair).is_refusal(401, "revoked_token");
+    }
 }
 
 #[test]
