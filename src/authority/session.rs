@@ -178,7 +178,9 @@ fn logged_out_response(request: &EndpointRequest, words: Option<&str>) -> Respon
         }
         (Some(Compat::FlaskJwtExtended), None) | (None, _) => empty_response(StatusCode::NO_CONTENT),
     };
-    if let Some(cookies) = &request.settings.cookies {
+    // A page of another site can send a form with any refresh token, and must not log its visitors out here. A browser keeps
+    // cookies of the answer to such a form, although it sends none with it.
+    if let Some(cookies) = request.settings.cookies.as_ref().filter(|_| request.own_site) {
         cookie::expire_session_cookies(response.headers_mut(), cookies);
     }
     if page::wants_page(request) { page::logout_response(request, &response) } else { response }

@@ -357,6 +357,16 @@ fn csrf_on_endpoints_each_token_origin_and_site() {
         left.keep(&refused);
         assert!(left.0.is_empty(), "{way}: {left:?}");
     }
+    // A form of another site has no cookies, and brings a refresh token of its own.
+    let stranger = Jar::default();
+    let invented = format!("refresh_token=pcr_{}", "A".repeat(43));
+    for (origin, is_own) in [("https://evil.test", false), ("null", false), ("http://localhost", true)] {
+        let request =
+            Request::post("/auth/logout", &invented).header(FORM.0, FORM.1).header("origin", origin);
+        let answer = stranger.on(request).to(address);
+        let count = values(&answer.is(204).headers, "set-cookie").len();
+        assert_eq!(count > 0, is_own, "{origin}: nothing is taken from the browser: {answer:#?}");
+    }
     // Ending another session removes no cookies from this browser.
     let (here, there) = (login(address), login(address));
     let id = account::claims(there.value("__Host-portcullis"))["sid"].as_str().unwrap().to_owned();
