@@ -2,7 +2,7 @@
 
 use super::{BasicFormat, REFUSED, admin, compiled, marks, print_error, print_line};
 use crate::clock::Now;
-use crate::explain::{Explanation, explain};
+use crate::explain::{CrossOrigin, Explanation, explain};
 use crate::keyring::MissingKey;
 use crate::policy::Question;
 use clap::Args;
@@ -89,7 +89,12 @@ pub(super) fn run(path: &Path, format: BasicFormat, request: &Request) -> ExitCo
         BasicFormat::Text => print_line(explanation.to_string().trim_end()),
     }
     let reaches = explanation.shadow || explanation.outcome.passes();
-    if reaches { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
+    let is_denied = |known: &CrossOrigin| known.is_preflight && known.is_allowed == Some(false);
+    if reaches && !explanation.cross_origin.as_ref().is_some_and(is_denied) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(REFUSED)
+    }
 }
 
 fn question(request: &Request) -> Result<Question, String> {

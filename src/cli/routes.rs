@@ -75,6 +75,8 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
                 cors,
                 mode,
                 maintenance,
+                // Only programs read these.
+                details: _,
             } in listed
             {
                 let methods = if methods.is_empty() { "any".to_owned() } else { methods.join(" ") };

@@ -2,7 +2,10 @@
 
 use crate::authenticate::{ClaimPath, NamedHeader, Source, Sources};
 use crate::config::units;
-use crate::forward::{Delivery, Destination, HashBy, KeyFacts, Server, Split};
+use crate::forward::{
+    Balance, Delivery, Destination, HashBy, KeyFacts, Protocol, RETRY_WINDOW, RetryBudget, Server, Split,
+    Upstream,
+};
 use crate::route::{Fields, HostPattern, Matcher, Methods};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,7 +52,15 @@ pub(crate) fn upstream_and_copies(delivery: &Delivery) -> String {
 }
 
 /// Returns the properties by which a split keeps a request with one upstream, as in the policy.
-pub(super) fn split_by(split: &Split, claims: &[ClaimPath]) -> String {
+pub(crate) fn split_by(split: &Split, claims: &[ClaimPath]) -> String {
+    match &*split.by {
+        [] => "drawn for each request".to_owned(),
+        by => format!("by {}", properties(by, claims)),
+    }
+}
+
+/// Returns properties of requests, as in the policy.
+fn properties(by: &[HashBy], claims: &[ClaimPath]) -> String {
     let name = |by: &HashBy| match by {
         HashBy::ClientIp => "client_ip".to_owned(),
         HashBy::Subject => "subject".to_owned(),
@@ -59,14 +70,11 @@ pub(super) fn split_by(split: &Split, claims: &[ClaimPath]) -> String {
         HashBy::Header(name) => format!("header:{name}"),
         HashBy::Cookie(name) => format!("cookie:{name}"),
     };
-    match &*split.by {
-        [] => "drawn for each request".to_owned(),
-        by => format!("by {}", by.iter().map(name).collect::<Vec<_>>().join(", ")),
-    }
+    by.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the places where a route looks for a credential, as in the policy.
-pub(super) fn places(sources: &Sources) -> Vec<String> {
+pub(crate) fn places(sources: &Sources) -> Vec<String> {
     let own = [("header", sources.header), ("cookie", sources.cookie)];
     let own = own.into_iter().filter(|(_, is_read)| *is_read).map(|(name, _)| name.to_owned());
     let other = |source: &Source| match source {
@@ -82,8 +90,43 @@ pub(super) fn places(sources: &Sources) -> Vec<String> {
 }
 
 /// Returns a duration as in the policy.
-pub(super) fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     units::Duration::millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).to_string()
+}
+
+/// Returns the way in which requests choose a server, as in the policy, with the shares of the servers. `None` if there is
+/// only one server.
+pub(super) fn balance(upstream: &Upstream, claims: &[ClaimPath]) -> Option<String> {
+    let members = upstream.members();
+    if members.servers.len() < 2 {
+        return None;
+    }
+    let way = match &upstream.balance {
+        Balance::RoundRobin => "in turn (round_robin)".to_owned(),
+        Balance::LeastRequests => "by the fewest requests (least_requests)".to_owned(),
+        Balance::TwoChoices => "by the fewer requests of two (two_choices)".to_owned(),
+        Balance::Hash(by) => format!("by a hash of {}", properties(by, claims)),
+    };
+    let weights: Vec<String> = members.weights().iter().map(ToString::to_string).collect();
+    let is_equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
+    Some(if is_equal { way } else { format!("{way}, with the weights {}", weights.join(", ")) })
+}
+
+/// Returns the bound on requests that are sent again.
+pub(super) fn retry_budget(budget: RetryBudget) -> String {
+    let RetryBudget { percent, floor } = budget;
+    format!(
+        "within {}, {percent} % of the answered requests and {floor} more of each core",
+        duration(RETRY_WINDOW)
+    )
+}
+
+/// Returns the name of a protocol, as in the policy.
+pub(super) fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http1 => "http1",
+        Protocol::Http2 => "http2",
+    }
 }
 
 /// Returns the origins of the upstream's servers. If a key of the request selects the server, the servers are in the
@@ -98,6 +141,18 @@ pub(super) fn servers_of(delivery: &Delivery, key: KeyFacts<'_>) -> Vec<String> 
         Some(key) => upstream.in_turn(0, &members, Instant::now(), Some(key), |_| 0).map(origin).collect(),
         None => members.servers.iter().map(origin).collect(),
     }
+}
+
+/// Returns the server that a request tries first, if the request itself decides this.
+pub(super) fn server_of(delivery: &Delivery, key: KeyFacts<'_>) -> Option<String> {
+    let Destination::Upstream(upstream) = &delivery.destination else { return None };
+    let members = upstream.members();
+    let key = upstream.balance.key(key);
+    if key.is_none() && members.servers.len() > 1 {
+        return None;
+    }
+    let first = upstream.in_turn(0, &members, Instant::now(), key, |_| 0).next()?;
+    Some(first.origin.to_string())
 }
 
 /// Describes the TLS settings of the upstream's servers. `None` without TLS.

@@ -1,5 +1,6 @@
 //! Evaluates hypothetical requests with the code that serves clients' requests.
 
+mod cross_origin;
 mod described;
 mod effect;
 mod outgoing;
@@ -12,13 +13,15 @@ use crate::clock::Now;
 use crate::denial::{Challenge, Denial};
 use crate::peer::forwarded;
 use crate::peer::{Caller, Peer, Relayed, Scheme};
-use crate::pipeline::stages;
+use crate::pipeline::{preflight, stages};
 use crate::policy::{Policy, Question};
+use crate::respond::cors;
 use crate::route::{Found, Head};
 use crate::tls::{ClientCertificate, ClientRule, Misdirected};
 use aws_lc_rs::rand;
+use bytes::Bytes;
 use http::request::Parts;
-use http::{Version, header};
+use http::{Method, Response, Version, header};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -58,6 +61,8 @@ struct Sender {
 /// The results of the stages that a request has reached.
 struct Evaluation<'p, 'h> {
     found: Option<Found<'p, 'h, usize>>,
+    /// The answer to a preflight, and the position of its route. No later stage sees a preflight.
+    preflight: Option<(usize, Response<Bytes>)>,
     caller: Option<(Rc<Principal>, Place)>,
     permit: Option<Permit>,
     outcome: Outcome,
@@ -180,6 +185,7 @@ impl<'p> Examiner<'p> {
             route: None,
             near: Vec::new(),
             caller: None,
+            cross_origin: None,
             checks: Vec::new(),
             limits: Vec::new(),
             outcome: Outcome::Passed,
@@ -211,11 +217,17 @@ impl<'p> Examiner<'p> {
             explanation.path = Some(head.path.to_string());
             let resource = head.host.as_deref().and_then(|host| policy.resource_of(host, &head.path));
             explanation.resource_metadata = resource.map(|resource| resource.metadata_url.to_string());
-            explanation.near = near::near(&policy.table, &policy.routes, head, evaluation.found.as_ref());
+            let method =
+                evaluation.preflight.as_ref().and_then(|_| cors::method_asked(head.method, head.headers));
+            let asked = method.as_ref().map(|method| preflight::asked(head, method));
+            let head = asked.as_ref().unwrap_or(head);
+            let asked = asked.as_ref().and_then(|asked| policy.table.find(asked).ok());
+            let found = asked.as_ref().or(evaluation.found.as_ref());
+            explanation.near = near::near(&policy.table, &policy.routes, head, found);
+            explanation.route = found.map(|found| MatchedRoute::of(&policy.routes[*found.entry], found));
         }
         if let (Ok(head), Some(found)) = (&read, &evaluation.found) {
             let route = &policy.routes[*found.entry];
-            explanation.route = Some(MatchedRoute::of(route, found));
             let request = RequestFacts { head, params: &found.params, now: question.now };
             explanation.checks = effect::checks(route, &evaluation, &request);
             explanation.limits = self.limits(route, &sender, head, evaluation.caller.as_ref());
@@ -233,6 +245,8 @@ impl<'p> Examiner<'p> {
         explanation.caller = evaluation.caller.as_ref().map(|(principal, _)| CallerIdentity::of(principal));
         if let Ok(head) = &read {
             explanation.outgoing = self.outgoing(head, &evaluation, parts, &sender, question);
+            let reaches = evaluation.shadow || evaluation.outcome.passes();
+            explanation.cross_origin = self.scripts_of(head, evaluation.route(), reaches);
         }
         explanation.outcome = evaluation.outcome;
         explanation.shadow = evaluation.shadow;
@@ -261,6 +275,15 @@ impl<'p> Examiner<'p> {
         {
             let detail = Some(Misdirected::Cleartext.reason().into());
             return Evaluation { detail, ..Evaluation::ended(Denial::Misdirected) };
+        }
+        if head.method == Method::OPTIONS
+            && let Some(preflight) = preflight::preflight(self.policy, head)
+        {
+            return Evaluation {
+                preflight: Some(preflight),
+                outcome: Outcome::Passed,
+                ..Evaluation::ended(Denial::NoRoute)
+            };
         }
         let Prepared { trust, cache, certificate, .. } = prepared;
         let routed = match stages::find(self.policy, head) {
@@ -298,6 +321,7 @@ impl<'p> Examiner<'p> {
                 let caller = permit.principal().cloned().zip(permit.place());
                 Evaluation {
                     found: Some(routed.found),
+                    preflight: None,
                     caller,
                     permit: Some(permit),
                     outcome: Outcome::Passed,
@@ -353,17 +377,31 @@ fn demand(rule: Option<&ClientRule>) -> &'static str {
 
 impl Evaluation<'_, '_> {
     fn verdict(self) -> Verdict {
-        Verdict { route: self.found.map(|found| *found.entry), outcome: self.outcome, shadow: self.shadow }
+        Verdict { route: self.route(), outcome: self.outcome, shadow: self.shadow }
+    }
+
+    /// Returns the position of the route.
+    fn route(&self) -> Option<usize> {
+        let of_preflight = self.preflight.as_ref().map(|(route, _)| *route);
+        of_preflight.or_else(|| self.found.as_ref().map(|found| *found.entry))
     }
 
     /// Creates the evaluation of a request that is refused before a route is found.
     fn ended(denial: Denial) -> Self {
         let outcome = Outcome::Refused(denial);
-        Self { found: None, caller: None, permit: None, outcome, detail: None, shadow: false }
+        Self {
+            found: None,
+            preflight: None,
+            caller: None,
+            permit: None,
+            outcome,
+            detail: None,
+            shadow: false,
+        }
     }
 }
 
 #[cfg(test)]
-mod route_keys;
+pub(crate) mod table_keys;
 #[cfg(test)]
 mod tests;

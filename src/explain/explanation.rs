@@ -99,6 +99,9 @@ pub struct Explanation {
     pub near: Vec<NearRoute>,
     /// The caller, if a token was verified.
     pub caller: Option<CallerIdentity>,
+    /// What scripts of the request's `Origin` may do. `None` if the request has no origin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_origin: Option<CrossOrigin>,
     /// The checks of the route, in order.
     pub checks: Vec<CheckResult>,
     /// The rate limits that the request would be charged to, in order.
@@ -196,6 +199,20 @@ pub struct AppliedLimit {
     pub before_token: bool,
 }
 
+/// What a browser lets scripts of another origin do (Fetch Standard, section 3.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrossOrigin {
+    /// The `Origin` of the request.
+    pub origin: String,
+    /// Whether the request is a preflight, which the gateway answers without a token.
+    pub is_preflight: bool,
+    /// Whether the browser sends the request after this preflight, or lets the script read the answer. `None` if the
+    /// upstream decides.
+    pub is_allowed: Option<bool>,
+    /// The gateway's fields for the browser.
+    pub fields: Vec<(String, String)>,
+}
+
 /// The party that answers a permitted request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -211,6 +228,8 @@ pub enum Responder {
     Files,
     /// The gateway, with a redirect.
     Redirect,
+    /// The gateway, which answers a preflight.
+    Preflight,
 }
 
 /// The request that the upstream would receive, or the request that the gateway answers itself.
@@ -251,16 +270,36 @@ pub struct UpstreamRequest {
     /// The trailers that pass on with the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trailers: Vec<String>,
-    /// The timeout, if the route has its own.
+    /// The version of HTTP that the servers use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// The way in which requests choose a server, if there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<String>,
+    /// The server that the request tries first, if the request itself decides this: the only server, or the one that a
+    /// key of the request selects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// The longest time to open a connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<String>,
+    /// The longest wait for the head of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
-    /// The longest silence in an answer or a WebSocket, if the route has its own.
+    /// The longest silence in the body of the answer, or in a WebSocket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silence: Option<String>,
+    /// Whether the request may be sent again after a server has received a part of it and failed. `None` if the gateway
+    /// answers itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_repeatable: Option<bool>,
+    /// The bound on requests that are sent again, for a request that may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<String>,
     /// The changes to the fields of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_fields: Option<String>,
-    /// The status of the redirect.
+    /// The status of the redirect, or of the answer to a preflight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The method.

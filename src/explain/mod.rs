@@ -10,8 +10,10 @@ mod near;
 pub(crate) mod text;
 
 pub use examiner::Examiner;
+#[cfg(test)]
+pub(crate) use examiner::table_keys;
 pub use explanation::{
-    AppliedLimit, CallerIdentity, CheckResult, Explanation, MatchedRoute, Outcome, Responder,
+    AppliedLimit, CallerIdentity, CheckResult, CrossOrigin, Explanation, MatchedRoute, Outcome, Responder,
     UpstreamRequest, Verdict,
 };
 pub use near::{NearReason, NearRoute};

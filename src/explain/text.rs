@@ -1,6 +1,6 @@
 //! Formats an explanation for operators: one fact per line, in the order of the pipeline's stages.
 
-use super::{Explanation, Outcome, Responder};
+use super::{CrossOrigin, Explanation, Outcome, Responder};
 use std::fmt;
 
 impl fmt::Display for Explanation {
@@ -84,7 +84,14 @@ impl fmt::Display for Explanation {
         for limit in self.limits.iter().filter(|limit| !limit.before_token) {
             writeln!(f, "  limit     {}: {}, by {}", limit.name, limit.quota, Line(&limit.by))?;
         }
+        let preflight = self.cross_origin.as_ref().filter(|known| known.is_preflight);
         match (&self.outcome, self.shadow) {
+            (Outcome::Passed, _) if preflight.is_some_and(|known| known.is_allowed != Some(true)) => {
+                writeln!(f, "verdict: the gateway answers the preflight, and allows nothing")?;
+            }
+            (Outcome::Passed, _) if preflight.is_some() => {
+                writeln!(f, "verdict: passes: the gateway answers the preflight, without a token")?;
+            }
             (Outcome::Passed, _) => writeln!(f, "verdict: passes")?,
             (Outcome::Redirected, _) => writeln!(f, "verdict: redirected to https, with 308")?,
             (Outcome::Refused(denial), shadow) => {
@@ -99,6 +106,9 @@ impl fmt::Display for Explanation {
                     writeln!(f, "  because {}", Line(reason))?;
                 }
             }
+        }
+        if let Some(cross_origin) = &self.cross_origin {
+            write!(f, "{cross_origin}")?;
         }
         if let Some(outgoing) = &self.outgoing {
             let servers = outgoing.servers.join(", ");
@@ -116,6 +126,10 @@ impl fmt::Display for Explanation {
                     let status = outgoing.status.map_or_else(String::new, |status| format!("with {status} "));
                     return writeln!(f, "redirected {status}to {path}");
                 }
+                Responder::Preflight => {
+                    let status = outgoing.status.map_or_else(String::new, |status| format!(" with {status}"));
+                    return writeln!(f, "the preflight is answered{status}");
+                }
                 Responder::Upstream => writeln!(f, "upstream {}{servers} receives:", outgoing.upstream)?,
                 Responder::Authority => writeln!(f, "the authority answers:")?,
                 Responder::Gateway => writeln!(f, "the gateway answers:")?,
@@ -131,11 +145,26 @@ impl fmt::Display for Explanation {
             if !outgoing.trailers.is_empty() {
                 writeln!(f, "with the trailers {}", Line(&outgoing.trailers.join(", ")))?;
             }
+            if outgoing.protocol.as_deref() == Some("http2") {
+                writeln!(f, "over HTTP/2")?;
+            }
+            if let Some(balance) = &outgoing.balance {
+                writeln!(f, "servers are chosen {}", Line(balance))?;
+            }
+            if let Some(timeout) = &outgoing.connect_timeout {
+                writeln!(f, "connection awaited for {timeout}")?;
+            }
             if let Some(timeout) = &outgoing.timeout {
                 writeln!(f, "answer awaited for {timeout}")?;
             }
             if let Some(silence) = &outgoing.silence {
                 writeln!(f, "silence in a body or a WebSocket ends it after {silence}")?;
+            }
+            if outgoing.is_repeatable == Some(false) {
+                writeln!(f, "never sent again after a server has received a part of it")?;
+            }
+            if let Some(budget) = &outgoing.retry_budget {
+                writeln!(f, "sent again after a server has failed: {budget}")?;
             }
             if let Some(fields) = &outgoing.answer_fields {
                 writeln!(f, "the gateway changes the fields of the answer: {}", Line(fields))?;
@@ -150,6 +179,25 @@ impl fmt::Display for Explanation {
             if outgoing.streams.as_deref() == Some("open") {
                 writeln!(f, "streams outlive the token of the caller")?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for CrossOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (effect, denied) = match self.is_preflight {
+            true => ("the browser then sends the request", "the browser does not send the request"),
+            false => ("scripts may read the answer", "no script may read the answer"),
+        };
+        let effect = match self.is_allowed {
+            Some(true) => effect,
+            Some(false) => denied,
+            None => "the upstream decides whether scripts may read the answer",
+        };
+        writeln!(f, "origin {}: {effect}", Line(&self.origin))?;
+        for (name, value) in &self.fields {
+            writeln!(f, "  {name}: {}", Line(value))?;
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ pub(super) fn switched_to(
     handshake.complete(&mut headers);
     let status = if handshake.is_http2() { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS };
     let caller = permit.principal().filter(|_| delivery.ends_with_token).cloned();
-    let stream = pools.open_websocket(caller, delivery.silence);
+    let stream = pools.open_websocket(caller, delivery.websocket_silence());
     response(status, headers, Box::new(Tunnel::new(end, stream)))
 }
 

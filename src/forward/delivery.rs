@@ -18,6 +18,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long a WebSocket may be silent, unless its route says otherwise. Most services send pings more often.
+const WEBSOCKET_SILENCE: Duration = Duration::from_secs(300);
+
 /// The destination of a route's requests.
 #[derive(Clone, Debug)]
 pub enum Destination {
@@ -163,6 +166,23 @@ impl Delivery {
                 chosen.unwrap_or(self)
             }
         }
+    }
+
+    /// Returns the longest wait for the head of an answer.
+    #[inline]
+    pub(crate) fn answer_timeout(&self, upstream: &Upstream) -> Duration {
+        self.timeout.unwrap_or(upstream.timeout)
+    }
+
+    /// Returns the longest silence in the body of an answer.
+    #[inline]
+    pub(crate) fn answer_silence(&self, upstream: &Upstream) -> Duration {
+        self.silence.unwrap_or_else(|| self.answer_timeout(upstream))
+    }
+
+    /// Returns the longest silence of a WebSocket in both directions.
+    pub(crate) fn websocket_silence(&self) -> Duration {
+        self.silence.unwrap_or(WEBSOCKET_SILENCE)
     }
 
     /// Returns the counters of the upstream. `None` for the built-in echo.

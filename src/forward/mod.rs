@@ -152,8 +152,8 @@ pub(crate) async fn forward(
             // Slices of the client's head would make hyper take a new buffer for its next read.
             drop(target);
             parts.uri = Uri::default();
-            let timeout = delivery.timeout.unwrap_or(upstream.timeout);
-            let silence = delivery.silence.unwrap_or(timeout);
+            let timeout = delivery.answer_timeout(upstream);
+            let silence = delivery.answer_silence(upstream);
             let inflow = inflow(pools, delivery, meter, &permit, connection);
             let request =
                 Outbound { upload: &mut upload, headers: &mut headers, inflow: inflow.as_ref(), key };

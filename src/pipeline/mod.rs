@@ -14,7 +14,7 @@ mod files;
 mod forward_auth;
 mod guide;
 mod observe;
-mod preflight;
+pub(crate) mod preflight;
 mod progress;
 mod record;
 mod rejection;

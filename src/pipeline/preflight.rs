@@ -6,26 +6,18 @@ use crate::policy::{Handler, Policy, Route};
 use crate::respond::cors;
 use crate::route::Head;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Method, Response};
 
 /// Returns the route and the response to a preflight, if the route has a `[cors.NAME]`, or if the origin is listed and
 /// scripts may use the endpoint. All other requests get `None` and are handled normally.
 ///
 /// The response reveals nothing about the caller. The gateway checks the actual request in full.
-pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Response<Bytes>)> {
+pub(crate) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Response<Bytes>)> {
     if !policy.front.reads_origin {
         return None;
     }
     let method = cors::asked_by_browser(head.method, head.headers)?;
-    let asked = Head {
-        method: &method,
-        host: head.host.clone(),
-        port: head.port,
-        path: head.path.clone(),
-        query: head.query,
-        headers: head.headers,
-    };
-    let entry = *policy.table.find(&asked).ok()?.entry;
+    let entry = *policy.table.find(&asked(head, &method)).ok()?.entry;
     let route = &policy.routes[entry];
     if let Some(cors) = &route.cors {
         return Some((entry, cors.preflight(&method, head.headers)));
@@ -38,10 +30,22 @@ pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Resp
     Some((entry, answer))
 }
 
+/// Returns the head of the request that a preflight asks about.
+pub(crate) fn asked<'h>(preflight: &Head<'h>, method: &'h Method) -> Head<'h> {
+    Head {
+        method,
+        host: preflight.host.clone(),
+        port: preflight.port,
+        path: preflight.path.clone(),
+        query: preflight.query,
+        headers: preflight.headers,
+    }
+}
+
 /// Lets scripts of the allowed origins read an answer: every answer of a route with a `[cors.NAME]`, and the gateway's
 /// own answers to the policy's `origins`. A granted verdict is only for the proxy.
 #[cold]
-pub(super) fn share(
+pub(crate) fn share(
     policy: &Policy,
     route: Option<&Route>,
     is_verdict: bool,

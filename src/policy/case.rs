@@ -49,10 +49,24 @@ pub struct Expectation {
     pub compress: Option<String>,
     /// `expiry` or `open`.
     pub streams: Option<&'static str>,
+    /// The server that the request tries first.
+    pub server: Option<String>,
+    /// The longest wait for the head of the answer, as in the policy.
+    pub timeout: Option<String>,
+    /// The longest silence in the body of the answer or in a WebSocket, as in the policy.
+    pub silence: Option<String>,
+    /// Whether the request may be sent again after a server has failed.
+    pub retry: Option<bool>,
+    /// The names of the trailers that the upstream may receive, in lower case.
+    pub trailers: Option<Vec<String>>,
     /// Whether all servers of the upstream are reached over TLS.
     pub upstream_tls: Option<bool>,
     /// `required`, `optional` or `none`.
     pub client_certificate: Option<&'static str>,
+    /// Whether a browser lets scripts of the request's `Origin` read the answer, or send the request after a preflight.
+    pub cors: Option<bool>,
+    /// The names of the rate limits to which the request is charged.
+    pub rate_limits: Option<Vec<String>>,
     /// Whether the route is in maintenance. A test of the rule ignores maintenance.
     pub maintenance: Option<bool>,
 }
@@ -83,6 +97,8 @@ impl Expectation {
             status: _,
             route: _,
             client_certificate: _,
+            cors: _,
+            rate_limits: _,
             maintenance: _,
             upstream,
             path,
@@ -92,13 +108,20 @@ impl Expectation {
             mirror,
             compress,
             streams,
+            server,
+            timeout,
+            silence,
+            retry,
+            trailers,
             upstream_tls,
         } = self;
-        let texts = [upstream, path, redirect, mirror, compress];
+        let texts = [upstream, path, redirect, mirror, compress, server, timeout, silence];
         texts.iter().any(|text| text.is_some())
             || !headers.is_empty()
             || !response_headers.is_empty()
             || streams.is_some()
+            || retry.is_some()
+            || trailers.is_some()
             || upstream_tls.is_some()
     }
 
@@ -108,6 +131,8 @@ impl Expectation {
             || self.status.is_some()
             || self.route.is_some()
             || self.client_certificate.is_some()
+            || self.cors.is_some()
+            || self.rate_limits.is_some()
             || self.maintenance.is_some()
             || self.is_of_allowed()
     }

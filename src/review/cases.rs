@@ -127,6 +127,23 @@ impl TestFailure {
         if let Some(wanted) = expected.client_certificate {
             differ(&mut differences, "client_certificate", wanted, examiner.client_certificate(&question));
         }
+        let cross_origin = || examiner.cross_origin(&question, &verdict);
+        if let Some(wanted) = expected.cors {
+            let found = match cross_origin().map(|found| found.is_allowed) {
+                Some(Some(is_allowed)) => is_allowed.to_string(),
+                Some(None) => "none: the upstream decides".to_owned(),
+                None => "none: the request has no single origin".to_owned(),
+            };
+            differ(&mut differences, "cors", wanted.to_string(), found);
+        }
+        if let Some(wanted) = &expected.rate_limits {
+            // A preflight is answered before any limit.
+            let charged = route.filter(|_| !cross_origin().is_some_and(|found| found.is_preflight));
+            let limits = charged.map(|route| route.limits.by_address.iter().chain(&route.limits.by_caller));
+            let limits = limits.into_iter().flatten();
+            let found = limits.map(|limit| limit.name().to_string()).collect();
+            differ(&mut differences, "rate_limits", names(wanted.clone()), names(found));
+        }
         if let Some(wanted) = expected.maintenance {
             let is_refusing = route.is_some_and(|route| route.maintenance.is_some());
             differ(&mut differences, "maintenance", wanted, is_refusing);
@@ -142,6 +159,13 @@ impl TestFailure {
         let (test, place) = (case.name.clone(), case.place.clone());
         (!differences.is_empty()).then_some(Self { test, place, differences, reason, explanation: None })
     }
+}
+
+/// Returns names in the order of the alphabet.
+fn names(mut names: Vec<String>) -> String {
+    names.sort();
+    names.dedup();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 fn differ<T: Display + PartialEq>(differences: &mut Vec<Discrepancy>, what: &str, expected: T, found: T) {
@@ -222,6 +246,29 @@ fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<D
             .unwrap_or("none: the request has no token, or its route has no streams");
         differ(&mut differences, "streams", wanted, found);
     }
+    if let Some(wanted) = &test.server {
+        let found = match &outgoing.server {
+            Some(server) => quoted(server),
+            None if outgoing.servers.is_empty() => "none".to_owned(),
+            None => format!("any of {}", outgoing.servers.join(", ")),
+        };
+        differ(&mut differences, "server", quoted(wanted), found);
+    }
+    let without = "none: no upstream gets the request";
+    for (what, wanted, found) in
+        [("timeout", &test.timeout, &outgoing.timeout), ("silence", &test.silence, &outgoing.silence)]
+    {
+        if let Some(wanted) = wanted {
+            differ(&mut differences, what, wanted.as_str(), found.as_deref().unwrap_or(without));
+        }
+    }
+    if let Some(wanted) = test.retry {
+        let found = outgoing.is_repeatable.map_or_else(|| without.to_owned(), |found| found.to_string());
+        differ(&mut differences, "retry", wanted.to_string(), found);
+    }
+    if let Some(wanted) = &test.trailers {
+        differ(&mut differences, "trailers", names(wanted.clone()), names(outgoing.trailers.clone()));
+    }
     if let Some(wanted) = test.upstream_tls {
         let is_tls = |server: &String| server.starts_with("https://");
         let found = outgoing.responder == Responder::Upstream && outgoing.servers.iter().all(is_tls);
@@ -244,9 +291,10 @@ fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<D
     differences
 }
 
-/// Compares the values of a field. An empty value is expected to be absent.
+/// Compares the values of a field. An empty value is expected to be absent. Several lines of a field are one list (RFC
+/// 9110 section 5.3).
 fn difference_of_field(what: String, wanted: &str, sent: &[&str]) -> Option<Discrepancy> {
-    let is_right = if wanted.is_empty() { sent.is_empty() } else { *sent == [wanted] };
+    let is_right = if wanted.is_empty() { sent.is_empty() } else { sent.join(", ") == wanted };
     if is_right {
         return None;
     }
@@ -292,5 +340,7 @@ fn describe_verdict(verdict: &Verdict) -> String {
     }
 }
 
+#[cfg(test)]
+mod keys;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,12 @@
 //! Lists the routes of a policy with their requirements, in matching order.
 
-use crate::authenticate::Access;
-use crate::explain::describe::{fields, streams, upstream_name};
+use crate::authenticate::{Access, CredentialPolicy};
+use crate::explain::describe::{duration, fields, places, split_by, streams, upstream_name};
+use crate::forward::{Delivery, Destination};
 use crate::policy::{Handler, Policy, Route};
 use crate::route::HostPattern;
 use serde::Serialize;
+use std::time::Duration;
 
 /// A summary of a route for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,6 +52,42 @@ pub(crate) struct RouteSummary {
     pub mode: &'static str,
     /// Whether the route refuses all requests for a while.
     pub maintenance: bool,
+    /// Settings that only the output for programs contains.
+    #[serde(flatten)]
+    pub details: RouteDetails,
+}
+
+/// Settings of a route that do not fit into a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct RouteDetails {
+    /// How a request stays with one of the upstreams that share the requests.
+    pub split_by: Option<String>,
+    /// The longest wait for the head of an answer. `None` if no upstream gets the requests.
+    pub timeout: Option<String>,
+    /// The longest silence in the body of an answer.
+    pub silence: Option<String>,
+    /// The names of the caller's identity that the upstream receives. `None` for all of them.
+    pub identity: Option<Vec<String>>,
+    /// The changes to the fields of requests.
+    pub request_fields: Option<String>,
+    /// The trailers of requests that the upstream receives.
+    pub request_trailers: Vec<String>,
+    /// The changes to the fields of answers.
+    pub answer_fields: Option<String>,
+    /// The media types that are compressed, if they are not the usual ones.
+    pub compress_types: Vec<String>,
+    /// Whether the upstream gets the client's `Authorization`.
+    pub pass_authorization: bool,
+    /// The places where the route looks for a credential. Empty if it reads none.
+    pub sources: Vec<String>,
+    /// Whether a browser without a valid token is sent to the login page.
+    pub login_page: bool,
+    /// The field of forms that may have the CSRF token.
+    pub csrf_field: Option<String>,
+    /// The status of the redirect.
+    pub redirect_status: Option<u16>,
+    /// The time after which clients try again during maintenance.
+    pub maintenance_wait: Option<String>,
 }
 
 /// Returns the routes, more specific routes first. The endpoints of the authority are last.
@@ -59,11 +97,11 @@ pub(crate) fn listing(policy: &Policy) -> Vec<RouteSummary> {
         let key = |route: &Route| route.handler.is_own();
         key(one).cmp(&key(other)).then_with(|| one.matcher.order(&other.matcher))
     });
-    routes.into_iter().map(RouteSummary::of).collect()
+    routes.into_iter().map(|route| RouteSummary::of(policy, route)).collect()
 }
 
 impl RouteSummary {
-    fn of(route: &Route) -> Self {
+    fn of(policy: &Policy, route: &Route) -> Self {
         let (upstream, rewrite) = match &route.handler {
             Handler::Forward(delivery) => (upstream_name(delivery), delivery.rewrite.as_deref()),
             Handler::Files(files) => (format!("files in {}", files.root.display()), files.rewrite.as_deref()),
@@ -115,6 +153,49 @@ impl RouteSummary {
             cors: route.cors.as_ref().map(|cors| cors.name.to_string()),
             mode: if route.shadow.is_some() { "shadow" } else { "enforce" },
             maintenance: route.maintenance.is_some(),
+            details: RouteDetails::of(policy, route, delivery),
+        }
+    }
+}
+
+impl RouteDetails {
+    fn of(policy: &Policy, route: &Route, delivery: Option<&Delivery>) -> Self {
+        let text = |text: &dyn ToString| text.to_string();
+        let upstream = delivery.and_then(|delivery| match &delivery.destination {
+            Destination::Upstream(upstream) => Some((delivery, &**upstream)),
+            Destination::Echo => None,
+        });
+        let CredentialPolicy { access, sources } = &route.credential_policy;
+        let types = route.compression.as_deref().map(|compression| &*compression.types);
+        let trailers = delivery.and_then(|delivery| delivery.request_trailers.as_deref());
+        Self {
+            split_by: delivery
+                .and_then(|delivery| delivery.split.as_deref())
+                .map(|split| split_by(split, policy.trust.claims())),
+            timeout: upstream.map(|(delivery, upstream)| duration(delivery.answer_timeout(upstream))),
+            silence: upstream.map(|(delivery, upstream)| duration(delivery.answer_silence(upstream))),
+            identity: delivery
+                .and_then(|delivery| delivery.audience.choice.as_ref())
+                .map(|choice| choice.headers.iter().map(ToString::to_string).collect()),
+            request_fields: delivery
+                .and_then(|delivery| delivery.request_fields.as_deref())
+                .map(|edits| text(edits)),
+            request_trailers: trailers.unwrap_or_default().iter().map(ToString::to_string).collect(),
+            answer_fields: route.answer_fields().map(|fields| text(fields)),
+            compress_types: types.unwrap_or_default().iter().map(ToString::to_string).collect(),
+            pass_authorization: delivery.is_some_and(|delivery| delivery.pass_authorization),
+            sources: if *access == Access::Public { Vec::new() } else { places(sources) },
+            login_page: route.login_page,
+            csrf_field: route.csrf_field.as_deref().map(str::to_owned),
+            redirect_status: match &route.handler {
+                Handler::Redirect(redirect) => Some(redirect.status().as_u16()),
+                Handler::Forward(_)
+                | Handler::Files(_)
+                | Handler::Answer(_)
+                | Handler::Publish(_)
+                | Handler::Receive(..) => None,
+            },
+            maintenance_wait: route.maintenance.map(|seconds| duration(Duration::from_secs(seconds.into()))),
         }
     }
 }
@@ -122,7 +203,27 @@ impl RouteSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::explain::table_keys;
     use crate::review::sample::tests::policy;
+    use std::collections::BTreeSet;
+
+    /// Keys whose effect no listing shows.
+    const OMITTED: [(&str, &str); 1] = [("waive", "it accepts findings of `check`")];
+
+    #[test]
+    fn a_listing_for_programs_shows_every_key_of_a_route() {
+        let listed = |route: &str| {
+            let compiled = table_keys::compiled(format!("{}[[route]]\n{route}\n", table_keys::TABLES));
+            serde_json::to_value(listing(&compiled.policy)).unwrap()
+        };
+        let mut tested: BTreeSet<&str> = OMITTED.iter().map(|(key, _)| *key).collect();
+        for row in table_keys::SHOWN {
+            let (key, without, ..) = row;
+            assert_ne!(listed(without), listed(&table_keys::with(row)), "{key}");
+            tested.insert(key);
+        }
+        assert_eq!(table_keys::documented("route"), tested);
+    }
 
     #[test]
     fn routes_are_listed_in_the_order_in_which_they_are_considered() {

@@ -177,6 +177,43 @@ mod tests {
         assert_eq!(between(BASE, &tested), [] as [&str; 0], "a test is no part of what is obeyed");
     }
 
+    /// Lists of tables, by their dotted names.
+    const LISTS: [&str; 4] = ["issuer", "route", "route.split", "tls.certificates"];
+
+    /// Returns a file in which the table of a key has this entry only.
+    fn file(key: &str, entry: &str) -> String {
+        let (table, _) = key.rsplit_once('.').unwrap();
+        let names: Vec<&str> = table.split('.').collect();
+        let inner = (1..names.len()).rev().fold(format!("{{ {entry} }}"), |inner, depth| {
+            let inner =
+                if LISTS.contains(&&*names[..=depth].join(".")) { format!("[{inner}]") } else { inner };
+            format!("{{ {} = {inner} }}", names[depth])
+        });
+        let inner = if LISTS.contains(&names[0]) { format!("[{inner}]") } else { inner };
+        format!("{} = {inner}\n", names[0])
+    }
+
+    #[test]
+    fn every_key_that_changes_is_reported() {
+        let mut count = 0;
+        for section in crate::explain::table_keys::REFERENCE.split("\n### `").skip(1) {
+            let (key, text) = section.split_once('`').unwrap();
+            if key.starts_with("test.") {
+                continue;
+            }
+            let example = text.split("example `").nth(1).and_then(|rest| rest.split("`\n").next()).unwrap();
+            let (_, name) = key.rsplit_once('.').unwrap();
+            let read = |text: String| {
+                let loaded = crate::config::load_text("gateway.toml", text.clone(), ".".into(), Vec::new());
+                keys(&loaded.unwrap_or_else(|faults| panic!("{text}: {faults:#?}"))).unwrap()
+            };
+            let (without, with) = (read(file(key, "")), read(file(key, &format!("{name} = {example}"))));
+            assert_ne!(without, with, "{key} = {example}");
+            count += 1;
+        }
+        assert!(count > 250, "{count}");
+    }
+
     #[test]
     fn a_changed_secret_is_reported_without_the_secret() {
         let found = between(BASE, &BASE.replace("0123456789abcdef0", "x123456789abcdef0"));

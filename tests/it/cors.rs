@@ -2,6 +2,7 @@
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
 use crate::kit::browser::{Browser, Scripts};
+use crate::kit::portcullis::command;
 use crate::kit::{Answer, Portcullis, Request, Upstream, token, values};
 use serde_json::{Value, json};
 
@@ -262,6 +263,48 @@ fn a_route_with_cors_answers_preflights_before_authentication() {
     let plain = Request::new("OPTIONS", "/api/x");
     plain.clone().header("Origin", APP).to(gateway.http()).is_refusal(401, "missing_token");
     plain.header("Access-Control-Request-Method", "PUT").to(gateway.http()).is_refusal(401, "missing_token");
+}
+
+/// `explain` prints the fields that a browser gets, and decides as a browser does.
+#[test]
+fn an_explanation_has_the_cors_fields_of_the_answer() {
+    let (_upstream, gateway) = sharing();
+    let asked = [("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", "x-version")];
+    let other = [("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", "x-other")];
+    for (method, path, origin, fields, is_allowed) in [
+        ("OPTIONS", "/api/x", APP, &asked[..], json!(true)),
+        ("OPTIONS", "/api/x", APP, &other[..], json!(false)),
+        ("OPTIONS", "/api/x", "https://evil.test", &asked[..], json!(false)),
+        ("OPTIONS", "/open", "https://any.test", &asked[..1], json!(true)),
+        ("GET", "/api/x", APP, &[], json!(true)),
+        ("GET", "/api/x", "https://evil.test", &[], json!(false)),
+        ("GET", "/open", "https://any.test", &[], json!(true)),
+        ("GET", "/none", APP, &[], json!(false)),
+    ] {
+        let request = Request::new(method, path).header("Origin", origin);
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+        let answer = request.to(gateway.http());
+        let url = format!("http://localhost{path}");
+        let headers: Vec<String> = [("Origin", origin)]
+            .iter()
+            .chain(fields)
+            .flat_map(|(name, value)| ["-H".to_owned(), format!("{name}: {value}")])
+            .collect();
+        let mut arguments = vec!["--format", "json", "explain", method, &url];
+        arguments.extend(headers.iter().map(String::as_str));
+        let run = command(gateway.dir(), &arguments);
+        let told: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("{}", run.text()));
+        let told = &told["cross_origin"];
+        let mut shown: Vec<(String, String)> = serde_json::from_value(told["fields"].clone()).unwrap();
+        let mut sent = shared(&answer);
+        shown.sort();
+        sent.sort();
+        assert_eq!(shown, sent, "{method} {path} {origin}: {answer:#?}");
+        assert_eq!((&told["is_allowed"], &told["origin"]), (&is_allowed, &json!(origin)), "{told}");
+        if method == "OPTIONS" {
+            assert_eq!(run.code, Some(i32::from(is_allowed != json!(true))), "{}", run.text());
+        }
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The table `[[test]]`, and the tables and words in it.
 
 use super::route::Streams;
-use crate::config::reading::{named_texts, optional_text, table, text};
+use crate::config::reading::{OneOrMany, named_texts, optional_one_or_many, optional_text, table, text};
 use crate::config::secret::Secret;
 use crate::config::shown;
+use crate::config::units::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -74,10 +75,29 @@ pub struct ExpectSection {
     pub compress: Option<String>,
     /// Whether streams end with the caller's token.
     pub streams: Option<Streams>,
+    /// The server that the request tries first.
+    #[serde(deserialize_with = "optional_text")]
+    pub server: Option<String>,
+    /// The longest wait for the head of the answer.
+    pub timeout: Option<Duration>,
+    /// The longest silence in the body of the answer, or in a WebSocket.
+    pub silence: Option<Duration>,
+    /// Whether the request may be sent again after a server has failed.
+    pub retry: Option<bool>,
+    /// The trailers that the upstream may receive.
+    #[serde(deserialize_with = "optional_one_or_many", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub trailers: Option<Vec<String>>,
     /// Whether all servers of the upstream are reached over TLS.
     pub upstream_tls: Option<bool>,
     /// Whether clients of the request's host are asked for a certificate.
     pub client_certificate: Option<CertificateDemand>,
+    /// Whether a browser lets scripts of the request's `Origin` read the answer, or send the request after a preflight.
+    pub cors: Option<bool>,
+    /// The rate limits to which the request is charged.
+    #[serde(deserialize_with = "optional_one_or_many", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub rate_limits: Option<Vec<String>>,
     /// Whether the route refuses all requests for a while.
     pub maintenance: Option<bool>,
 }

@@ -2,10 +2,12 @@
 
 use super::{Evaluation, Examiner, Sender};
 use crate::authenticate::Place;
-use crate::explain::describe::{duration, servers_of, split_by, streams, tls_of};
+use crate::explain::describe::{
+    balance, duration, protocol, retry_budget, server_of, servers_of, split_by, streams, tls_of,
+};
 use crate::explain::explanation::{Responder, UpstreamRequest};
 use crate::forward::outgoing::{self, OutgoingHead, X_REQUEST_ID};
-use crate::forward::{ConnectionHeaders, KeyFacts, Mirror, Proofs, Target};
+use crate::forward::{ConnectionHeaders, Destination, KeyFacts, Mirror, Proofs, Target};
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::stages;
 use crate::policy::{Credential, Handler, Question};
@@ -25,6 +27,16 @@ impl Examiner<'_> {
         sender: &Sender,
         question: &Question,
     ) -> Option<UpstreamRequest> {
+        if let Some((_, answer)) = &evaluation.preflight {
+            return Some(UpstreamRequest {
+                responder: Responder::Preflight,
+                upstream: "preflight".to_owned(),
+                status: Some(answer.status().as_u16()),
+                method: parts.method.to_string(),
+                path: head.path.to_string(),
+                ..UpstreamRequest::default()
+            });
+        }
         let (Some(found), Some(permit)) = (&evaluation.found, &evaluation.permit) else { return None };
         let route = &self.policy.routes[*found.entry];
         let compress = route.compression.as_deref().and_then(|compression| {
@@ -114,6 +126,17 @@ impl Examiner<'_> {
         // A hypothetical request has no body, and handshakes are not copied.
         let is_copied = |mirror: &&Mirror| !is_handshake && mirror.covers(&parts.method, false);
         let mirror = delivery.mirror.as_deref().filter(is_copied);
+        let upstream = match &delivery.destination {
+            Destination::Upstream(upstream) => Some(&**upstream),
+            Destination::Echo => None,
+        };
+        let silence = |upstream| match is_handshake {
+            true => delivery.websocket_silence(),
+            false => delivery.answer_silence(upstream),
+        };
+        // A hypothetical request has no body, so a server that gets it twice sees the same request.
+        let is_repeatable = upstream.map(|_| parts.method.is_idempotent());
+        let budget = upstream.filter(|_| is_repeatable == Some(true)).map(|upstream| upstream.retry_budget);
         debug_assert!(headers.contains_key(X_REQUEST_ID), "every request that goes out has one");
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let mut headers: Vec<_> =
@@ -134,8 +157,14 @@ impl Examiner<'_> {
                 .flat_map(|names| names.iter())
                 .map(ToString::to_string)
                 .collect(),
-            timeout: delivery.timeout.map(duration),
-            silence: delivery.silence.map(duration),
+            protocol: upstream.map(|upstream| protocol(upstream.protocol).to_owned()),
+            balance: upstream.and_then(|upstream| balance(upstream, policy.trust.claims())),
+            server: server_of(delivery, key),
+            connect_timeout: upstream.map(|upstream| duration(upstream.connect_timeout)),
+            timeout: upstream.map(|upstream| duration(delivery.answer_timeout(upstream))),
+            silence: upstream.map(silence).map(duration),
+            is_repeatable,
+            retry_budget: budget.map(retry_budget),
             method: method.to_string(),
             path: path.to_string(),
             headers,

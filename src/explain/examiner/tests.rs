@@ -208,6 +208,91 @@ proptest! {
 }
 
 #[test]
+fn scripts_of_listed_origins_may_send_and_read_what_cors_allows() {
+    let text = r#"
+        [authority]
+        issuer = "https://a"
+        audience = ["x"]
+        origins = ["https://own.test"]
+        [upstream.echo]
+        builtin = "echo"
+        [cors.app]
+        origins = ["https://a.test"]
+        [[route]]
+        name = "shared"
+        path = "/a"
+        methods = ["GET", "PUT"]
+        upstream = "echo"
+        cors = "app"
+        [[route]]
+        path = "/b"
+        upstream = "echo"
+        access = "public"
+        [[route]]
+        path = "/c"
+        redirect = "/a"
+        access = "public"
+    "#;
+    let loaded = config::load_text("gateway.toml", text.to_owned(), PathBuf::from("."), Vec::new()).unwrap();
+    let policy = crate::policy::compile(&loaded, MissingKey::Ephemeral).unwrap().policy;
+    let examiner = Examiner::new(&policy);
+    let asked = |request: &str, fields: &[(&str, &str)]| {
+        let question = Question::parse(request).unwrap();
+        let question =
+            fields.iter().fold(question, |question, (name, value)| question.header(name, value).unwrap());
+        let verdict = examiner.verdict(&question);
+        let short = examiner.cross_origin(&question, &verdict);
+        let long = examiner.explain(&question);
+        assert_eq!(short, long.cross_origin);
+        (verdict, short, long)
+    };
+    let (a, b) = (("Origin", "https://a.test"), ("Origin", "https://b.test"));
+    let allowed = |request: &str, fields: &[(&str, &str)]| asked(request, fields).1.unwrap().is_allowed;
+    assert_eq!(allowed("GET https://h/a", &[a]), Some(true), "the refusal without a token");
+    assert_eq!(allowed("GET https://h/a", &[b]), Some(false));
+    assert_eq!(allowed("GET https://h/b", &[a]), None, "the upstream decides");
+    assert_eq!(allowed("GET https://h/c", &[a]), Some(false), "the gateway's redirect has no such field");
+    assert_eq!(allowed("GET https://h/auth/me", &[("Origin", "https://own.test")]), Some(true));
+    assert_eq!(allowed("GET https://h/auth/me", &[a]), Some(false));
+    assert!(asked("GET https://h/a", &[]).1.is_none());
+    assert!(asked("GET https://h/a", &[a, a]).1.is_none(), "several origins are none");
+
+    let method = |method| ("Access-Control-Request-Method", method);
+    let fields = |names| ("Access-Control-Request-Headers", names);
+    let options = "OPTIONS https://h/a";
+    for (request, is_allowed) in [
+        (vec![a, method("PUT")], true),
+        (vec![a, method("PUT"), fields("authorization,content-type")], true),
+        (vec![a, method("PUT"), fields("")], true),
+        (vec![a, method("PUT"), fields("authorization,x-trace")], false),
+        (vec![a, method("DELETE")], false),
+        (vec![a, method("GET"), ("Access-Control-Request-Private-Network", "true")], false),
+        (vec![b, method("PUT")], false),
+    ] {
+        let (verdict, found, long) = asked(options, &request);
+        let shown = long.to_string();
+        match verdict.route.map(|route| &*policy.routes[route].name) {
+            Some("shared") => {
+                let found = found.unwrap();
+                assert_eq!((found.is_preflight, found.is_allowed), (true, Some(is_allowed)), "{request:?}");
+                assert_eq!(verdict.outcome, Outcome::Passed);
+                let outgoing = long.outgoing.unwrap();
+                assert_eq!(outgoing.responder, crate::explain::Responder::Preflight);
+                assert!(
+                    shown.contains("the preflight is answered with 2") == is_allowed || !is_allowed,
+                    "{shown}"
+                );
+                assert!(long.checks.is_empty(), "{shown}");
+            }
+            // No route covers the method.
+            _ => assert!(!is_allowed, "{shown}"),
+        }
+    }
+    let (verdict, ..) = asked(options, &[a]);
+    assert_eq!(verdict.outcome.word(), "method_not_allowed", "a request without a method to ask about");
+}
+
+#[test]
 fn the_tls_settings_the_coding_and_the_streams_of_a_request_are_explained() {
     let text = r#"
         [[issuer]]

@@ -35,8 +35,6 @@ const IDLE_MAX: usize = 256;
 /// How long a connection may stay idle. The time is shorter than the keep-alive time of most servers: the gateway
 /// closes the connection first, so that no request is sent on a connection that the server is about to close.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
-/// How long a WebSocket may be silent, unless its route says otherwise. Most services send pings more often.
-const WEBSOCKET_SILENCE: Duration = Duration::from_secs(300);
 /// The maximum number of requests of one core that wait for a connection to one server.
 const WAITING_MAX: usize = 1024;
 /// Size of a core's buffer for reads, in bytes.
@@ -191,10 +189,10 @@ impl Pools {
     pub(in crate::forward) fn open_websocket(
         &self,
         caller: Option<Rc<Principal>>,
-        silence: Option<Duration>,
+        silence: Duration,
     ) -> Rc<OpenStream> {
         let bounds = StreamBounds {
-            silence: coarse_millis(silence.unwrap_or(WEBSOCKET_SILENCE).saturating_add(SWEEP)),
+            silence: coarse_millis(silence.saturating_add(SWEEP)),
             stall: coarse_millis(self.stall.saturating_add(SWEEP)),
         };
         self.streams.open(StreamKind::WebSocket, caller, Some(bounds), self.deadlines.now())

@@ -69,7 +69,7 @@ pub struct Audience {
     /// The secret that the upstream and the gateway share.
     pub key: Option<hmac::Key>,
     /// The part of the identity that the upstream receives on this route. `None` means the whole identity.
-    choice: Option<IdentityChoice>,
+    pub(crate) choice: Option<IdentityChoice>,
     /// The cache key of an assertion: the choice, a line break, and the upstream's name. A choice contains no line
     /// break, so two audiences never have the same key.
     kept_as: Arc<str>,

@@ -70,8 +70,8 @@ pub(super) async fn forward(
     let accepts_trailers = head::accepts_trailers(&parts.headers);
     let deadline = head::grpc_timeout(&parts.headers);
     let is_grpc = version == Version::HTTP_2 && head::is_grpc(&parts.headers);
-    let timeout = delivery.timeout.unwrap_or(upstream.timeout);
-    let silence = delivery.silence.unwrap_or(timeout);
+    let timeout = delivery.answer_timeout(upstream);
+    let silence = delivery.answer_silence(upstream);
     let authority = context.host.or(target.authority.as_ref()).cloned();
     let principal = permit.principal().map(|principal| &**principal);
     let address = context.caller.address;

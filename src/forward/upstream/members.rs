@@ -36,6 +36,13 @@ pub(crate) struct Members {
     pub(crate) checks: Vec<Arc<Check>>,
 }
 
+impl Members {
+    /// Returns the weight of each server.
+    pub(crate) fn weights(&self) -> &[u16] {
+        &self.turns.weights
+    }
+}
+
 /// The members of an upstream.
 #[derive(Clone, Debug)]
 pub(in crate::forward) enum Group {

@@ -157,14 +157,31 @@ fn expected(
             Streams::Expiry => "expiry",
             Streams::Open => "open",
         }),
+        server: expect.server.clone(),
+        timeout: expect.timeout.map(|timeout| timeout.to_string()),
+        silence: expect.silence.map(|silence| silence.to_string()),
+        retry: expect.retry,
+        trailers: trailers(&at("trailers"), expect.trailers.as_deref(), faults),
         upstream_tls: expect.upstream_tls,
         client_certificate: expect.client_certificate.map(|demand| match demand {
             CertificateDemand::Required => "required",
             CertificateDemand::Optional => "optional",
             CertificateDemand::None => "none",
         }),
+        cors: expect.cors,
+        rate_limits: expect.rate_limits.clone(),
         maintenance: expect.maintenance,
     };
+    if expected.cors.is_some() && !table.headers.keys().any(|name| name.eq_ignore_ascii_case("origin")) {
+        let hint = "headers = { Origin = \"https://app.example.com\" }";
+        faults.fault("impossible_test", &at("cors"), "a request without an origin", hint);
+    }
+    let limits = || file.rate_limit.keys().map(String::as_str);
+    for limit in expected.rate_limits.iter().flatten() {
+        if !limits().any(|known| known == limit) {
+            faults.undefined(&at("rate_limits"), "rate_limit", limit, limits());
+        }
+    }
     // Invalid expectations have their own faults.
     if !expected.is_any() && *expect == ExpectSection::default() {
         let hint = "expect = { allow = true } or { deny = \"insufficient_role\" }";
@@ -245,6 +262,23 @@ fn headers(at: &str, table: &BTreeMap<String, String>, faults: &mut Faults<'_>) 
     headers
 }
 
+/// Compiles the names of the expected trailers.
+fn trailers(at: &str, names: Option<&[String]>, faults: &mut Faults<'_>) -> Option<Vec<String>> {
+    let name = |name: &String| match name.parse::<HeaderName>() {
+        Ok(name) => Some(name.as_str().to_owned()),
+        Err(_) => {
+            faults.fault(
+                "bad_header",
+                at,
+                format!("\"{name}\" is not a field name"),
+                "for example \"X-Checksum\"",
+            );
+            None
+        }
+    };
+    Some(names?.iter().filter_map(name).collect())
+}
+
 /// Compiles the expected fields of answers. A field that no route can change is a fault, since the test would say
 /// nothing about what the client receives.
 fn response_headers(
@@ -317,6 +351,12 @@ mod tests {
             (of("mirror = \"eco\""), "test[0].expect.mirror", "the nearest is \"echo\""),
             (of("compress = \"deflate\""), "test[0].expect.compress", "\"br\" or \"gzip\""),
             (of("deny = \"no_route\", mirror = \"\""), "test[0].expect", "both a refusal"),
+            (of("deny = \"no_route\", timeout = \"1s\""), "test[0].expect", "both a refusal"),
+            (of("deny = \"no_route\", retry = true"), "test[0].expect", "both a refusal"),
+            (of("deny = \"no_route\", trailers = []"), "test[0].expect", "both a refusal"),
+            (of("trailers = \"a b\""), "test[0].expect.trailers", "not a field name"),
+            (of("cors = true"), "test[0].expect.cors", "Origin = "),
+            (of("rate_limits = \"per-user\""), "test[0].expect.rate_limits", "per-user"),
             (of("redirect = \"/\", status = 308"), "test[0].expect.status", "no route redirects"),
             (
                 of("response_headers = { \"Strict-Transport-Security\" = \"\" }"),
