@@ -1,13 +1,11 @@
 //! Fetches the keys of issuers, and of transmitters of signals, that publish them at a URL, with one task per source.
 
-use super::passed_keys::{Due, Fleet, worth};
+use super::passed_keys::{Due, Fleet, PassedKeys};
 use super::tasks::Tasks;
 use crate::authenticate::{Key, KeySet};
 use crate::clock::Now;
 use crate::journal::Level;
-use crate::key_source::{
-    Copy, FetchError, Fetched, GoodSet, KeySource, Owner, Passed, PassedSet, Worth, delete_old,
-};
+use crate::key_source::{Copy, FetchError, Fetched, GoodSet, KeySource, Owner, Worth, delete_old};
 use crate::policy::Policy;
 use crate::worker::Shared;
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,10 +121,10 @@ async fn get(
     shared: &Shared,
     source: &Arc<KeySource>,
     fleet: &Fleet,
-) -> (Result<Arc<GoodSet>, FetchError>, Option<PassedSet>) {
+) -> (Result<Arc<GoodSet>, FetchError>, Option<PassedKeys>) {
     fleet.begin(source).await;
     let (turn, spare) = match fleet.ask(shared, source).await {
-        Due::Take(set) => match take(shared, source, set, Worth::Fetch) {
+        Due::Take(set) => match set.take(shared, source, Worth::Fetch) {
             Some((good, _)) => return (Ok(good), None),
             // The set has just become too old, or the policy has changed.
             None => (None, None),
@@ -151,33 +149,11 @@ async fn fetch(
     (fetched.and_then(|fetched| accept(shared, source, fetched, Now::read())), fresh)
 }
 
-/// Applies a set of another gateway for what it is worth. Returns the set and its keys; `None` if it cannot be used.
-fn take(
-    shared: &Shared,
-    source: &Arc<KeySource>,
-    set: PassedSet,
-    worth: Worth,
-) -> Option<(Arc<GoodSet>, KeySet)> {
-    let now = Now::read();
-    let policy = shared.policy.load();
-    let (_, ours, algorithms) = policy.fetched_keys().find(|(known, ..)| Arc::ptr_eq(known, source))?;
-    let (keys, skipped) = KeySet::from_jwks(set.body(), algorithms).ok()?;
-    let (has_before, was_failing) = (source.good(now).is_some(), source.status().error.is_some());
-    let good = source.take_over(set, worth, &skipped, now)?;
-    log_changes(shared, &source.settings().owner, (&keys, &ours), &skipped, has_before);
-    if was_failing && worth == Worth::Fetch {
-        log_recovery(shared, source);
-    }
-    source.passed().add(Passed::Taken);
-    publish(shared, source, now);
-    Some((good, keys))
-}
-
 /// Uses a set of another gateway after a failed fetch: until the issuer answers, the newest set of the fleet is as good as
 /// the copy on disk. Returns whether it has each key for which requests wait.
-fn take_spare(shared: &Shared, source: &Arc<KeySource>, set: PassedSet) -> bool {
-    let worth = worth(shared, source, &set);
-    let taken = take(shared, source, set, worth);
+fn take_spare(shared: &Shared, source: &Arc<KeySource>, set: PassedKeys) -> bool {
+    let worth = set.worth(source);
+    let taken = set.take(shared, source, worth);
     taken.is_some_and(|(_, keys)| source.has_sought(keys.iter().map(Key::id)))
 }
 
@@ -226,17 +202,17 @@ fn seen(keys: &KeySet, known: &BTreeMap<String, u64>, now: Now) -> BTreeMap<Stri
     keys.iter().map(name).map(|name| (name.clone(), at(&name))).collect()
 }
 
-fn publish(shared: &Shared, source: &Arc<KeySource>, now: Now) {
+pub(super) fn publish(shared: &Shared, source: &Arc<KeySource>, now: Now) {
     shared.policy.update(|policy| policy.with_fetched(source, now));
 }
 
-fn log_recovery(shared: &Shared, source: &KeySource) {
+pub(super) fn log_recovery(shared: &Shared, source: &KeySource) {
     let fields = [source.settings().owner.label()];
     shared.journal.event(Level::Info, "the keys of an issuer can be fetched again", &fields);
 }
 
 /// Logs the added and removed keys, and the keys that cannot be used, if the set has changed.
-fn log_changes(
+pub(super) fn log_changes(
     shared: &Shared,
     owner: &Owner,
     (keys, known): (&KeySet, &KeySet),

@@ -3,7 +3,8 @@
 //! A gateway whose fetch is due first looks for a set that another gateway has fetched since. One gateway at a time asks
 //! the issuer. Without an answer of the shared state, each gateway fetches for itself.
 
-use crate::authenticate::KeySet;
+use super::issuer_keys::{log_changes, log_recovery, publish};
+use crate::authenticate::{Algorithm, Key, KeySet};
 use crate::clock::Now;
 use crate::journal::Level;
 use crate::key_source::{Forged, GoodSet, KeySource, MAC, Passed, PassedSet, SEALED_MAX, SetSecrets, Worth};
@@ -33,14 +34,25 @@ pub(super) struct Fleet {
 #[derive(Debug)]
 pub(super) enum Due {
     /// It uses a set of another gateway.
-    Take(PassedSet),
+    Take(PassedKeys),
     /// It asks the issuer.
     Fetch {
         /// The time at which its turn began; `None` if the shared state does not say whose turn it is.
         turn: Option<Instant>,
         /// The set of another gateway, for the case that the issuer does not answer.
-        spare: Option<PassedSet>,
+        spare: Option<PassedKeys>,
     },
+}
+
+/// A set of another gateway with its keys.
+#[derive(Debug)]
+pub(super) struct PassedKeys {
+    set: PassedSet,
+    keys: KeySet,
+    /// The reasons why keys of the set are not used.
+    skipped: Vec<String>,
+    /// The algorithms that the policy accepted when the keys were read.
+    algorithms: Vec<Algorithm>,
 }
 
 /// The sets that a gateway has found while it waits for its turn.
@@ -48,8 +60,8 @@ pub(super) enum Due {
 struct Found {
     /// The MAC of the last one.
     mac: Vec<u8>,
-    /// The newest authentic one.
-    set: Option<PassedSet>,
+    /// The newest authentic one that this gateway can use.
+    set: Option<PassedKeys>,
 }
 
 impl Fleet {
@@ -88,7 +100,7 @@ impl Fleet {
             };
             // Look after the turn was taken: the set of the gateway before is there.
             let looked = self.look(shared, source, &mut found).await;
-            let replaces = |set: &mut PassedSet| worth(shared, source, set) == Worth::Fetch;
+            let replaces = |set: &mut PassedKeys| set.worth(source) == Worth::Fetch;
             if let Some(set) = found.set.take_if(replaces) {
                 self.end_turn(turn).await;
                 return Due::Take(set);
@@ -113,7 +125,12 @@ impl Fleet {
 
     /// Looks for a set that another gateway has passed on. A set is read once: while gateways wait for the next one, only
     /// its MAC is read.
-    async fn look(&self, shared: &Shared, source: &KeySource, found: &mut Found) -> Result<(), Unanswered> {
+    async fn look(
+        &self,
+        shared: &Shared,
+        source: &Arc<KeySource>,
+        found: &mut Found,
+    ) -> Result<(), Unanswered> {
         if !found.mac.is_empty() && self.read(MAC).await? == found.mac {
             return Ok(());
         }
@@ -123,8 +140,10 @@ impl Fleet {
             return Ok(());
         }
         match source.open(&self.secrets, &sealed) {
-            Ok(set) if found.set.as_ref().is_none_or(|known| known.fetched() < set.fetched()) => {
-                found.set = Some(set);
+            Ok(set) if found.set.as_ref().is_none_or(|known| known.set.fetched() < set.fetched()) => {
+                if let Some(keys) = PassedKeys::of(shared, source, set) {
+                    found.set = Some(keys);
+                }
             }
             Ok(_) => {}
             Err(Forged) => {
@@ -174,10 +193,43 @@ impl Fleet {
     }
 }
 
-/// Returns the use of a set of another gateway.
-pub(super) fn worth(shared: &Shared, source: &Arc<KeySource>, set: &PassedSet) -> Worth {
-    let policy = shared.policy.load();
-    let found = policy.fetched_keys().find(|(known, ..)| Arc::ptr_eq(known, source));
-    let keys = found.and_then(|(_, _, algorithms)| KeySet::from_jwks(set.body(), algorithms).ok());
-    keys.map_or(Worth::Nothing, |(keys, _)| source.worth(set, keys.iter().map(|key| key.id()), Now::read()))
+impl PassedKeys {
+    /// Reads the keys of a set. Returns `None` if the policy no longer has the source, or accepts none of the keys.
+    fn of(shared: &Shared, source: &Arc<KeySource>, set: PassedSet) -> Option<Self> {
+        let policy = shared.policy.load();
+        let (.., algorithms) = policy.fetched_keys().find(|(known, ..)| Arc::ptr_eq(known, source))?;
+        let (keys, skipped) = KeySet::from_jwks(set.body(), algorithms).ok()?;
+        Some(Self { set, keys, skipped, algorithms: algorithms.to_vec() })
+    }
+
+    /// Returns the use of the set.
+    pub(super) fn worth(&self, source: &KeySource) -> Worth {
+        source.worth(&self.set, self.keys.iter().map(Key::id), Now::read())
+    }
+
+    /// Applies the set for what it is worth. Returns the set and its keys; `None` if it cannot be used: it has just become
+    /// too old, or a reload has changed the algorithms or removed the source.
+    pub(super) fn take(
+        self,
+        shared: &Shared,
+        source: &Arc<KeySource>,
+        worth: Worth,
+    ) -> Option<(Arc<GoodSet>, KeySet)> {
+        let Self { set, keys, skipped, algorithms } = self;
+        let now = Now::read();
+        let policy = shared.policy.load();
+        let (_, ours, accepted) = policy.fetched_keys().find(|(known, ..)| Arc::ptr_eq(known, source))?;
+        if *accepted != *algorithms {
+            return None;
+        }
+        let (has_before, was_failing) = (source.good(now).is_some(), source.status().error.is_some());
+        let good = source.take_over(set, worth, &skipped, now)?;
+        log_changes(shared, &source.settings().owner, (&keys, &ours), &skipped, has_before);
+        if was_failing && worth == Worth::Fetch {
+            log_recovery(shared, source);
+        }
+        source.passed().add(Passed::Taken);
+        publish(shared, source, now);
+        Some((good, keys))
+    }
 }
