@@ -125,8 +125,10 @@ pub(super) async fn introspect(
 fn access_token(claims: &Map<String, Value>) -> Value {
     let mut body = Map::new();
     body.insert("active".into(), true.into());
-    // The caller must not mistake a bound token for a bearer token.
-    body.insert("token_type".into(), if claims.contains_key("cnf") { "DPoP" } else { "Bearer" }.into());
+    // The caller must not mistake a token that is bound to a key for a bearer token (RFC 9449 section 6.2). A token that is
+    // bound to a certificate is a bearer token on the right connection (RFC 8705 section 3).
+    let is_for_dpop = claims.get("cnf").is_some_and(|bound| bound.get("x5t#S256").is_none());
+    body.insert("token_type".into(), if is_for_dpop { "DPoP" } else { "Bearer" }.into());
     for name in INTROSPECTED {
         if let Some(value) = claims.get(name) {
             body.insert(name.into(), value.clone());

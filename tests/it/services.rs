@@ -173,6 +173,10 @@ fn introspection_describes_an_active_token_and_says_nothing_about_an_inactive_on
     let confirmation = Prover::new().confirmation();
     let bound = introspected(address, &token("eve").claim("cnf", confirmation.clone()).to_string());
     assert_eq!((&bound["token_type"], &bound["cnf"]), (&json!("DPoP"), &confirmation));
+    // RFC 8705 section 3: a token that is bound to a certificate is a bearer token.
+    let confirmation = json!({ "x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0" });
+    let bound = introspected(address, &token("eve").claim("cnf", confirmation.clone()).to_string());
+    assert_eq!((&bound["token_type"], &bound["cnf"]), (&json!("Bearer"), &confirmation));
 
     let next = refresh(address, &pair.refresh);
     // Changes the first character of the signature, because the last character has only two significant bits.
