@@ -10,7 +10,7 @@ mod session;
 mod shown;
 
 pub(crate) use certificates::{Certificates, Followed};
-pub(crate) use clients::{ClientCertificate, ClientRule, Verifier};
+pub(crate) use clients::{CertificateFault, ClientCertificate, ClientRule, Verifier};
 pub(crate) use facts::{Facts, Invalid, Names, Validity};
 pub(crate) use host_map::{Depth, HostMap};
 pub(crate) use ordered::{ORDERED_FILE, ORDERED_FOLDER, check_issued, is_usable, ordered};

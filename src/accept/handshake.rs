@@ -4,7 +4,7 @@ use super::core::Core;
 use crate::journal::Level;
 use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::Connection;
-use crate::tls::Certificates;
+use crate::tls::{CertificateFault, Certificates};
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, Error, PeerMisbehaved, ServerConfig};
 use std::io;
@@ -50,7 +50,7 @@ async fn negotiate(
 ) -> Result<Option<TlsStream<TcpStream>>, (TlsFailure, String)> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream)
         .await
-        .map_err(|error| (classify(&error), error.to_string()))?;
+        .map_err(|error| (classify(&error), describe(&error)))?;
     let hello = start.client_hello();
     if let Some(config) = core.worker.challenges().configuration(&hello) {
         validate(core, start, config).await;
@@ -61,9 +61,9 @@ async fn negotiate(
     core.handshakes().take().await;
     let stream = start.into_stream(selected.config.clone()).await.map_err(|error| match host {
         Some(host) if selected.has_certificate => {
-            (classify(&error), format!("{error}; the client asked for {host}"))
+            (classify(&error), format!("{}; the client asked for {host}", describe(&error)))
         }
-        None if selected.has_certificate => (classify(&error), error.to_string()),
+        None if selected.has_certificate => (classify(&error), describe(&error)),
         Some(host) => (
             TlsFailure::UnknownHost,
             format!("no certificate is for {host}, and [tls] has none for other hosts"),
@@ -105,6 +105,12 @@ pub(super) fn record_failure(core: &Core, connection: &Connection, failure: TlsF
             ],
         );
     }
+}
+
+/// Describes an error for operators.
+fn describe(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    inner.and_then(CertificateFault::of).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 fn classify(error: &io::Error) -> TlsFailure {

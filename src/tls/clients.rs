@@ -1,6 +1,6 @@
 //! Asks clients for certificates, and verifies them with the authorities and the revocation lists of files.
 
-use super::facts::{Facts, Names, next_update};
+use super::facts::{Facts, Names, next_update, version};
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
 use crate::pem;
@@ -11,8 +11,10 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
 };
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -136,7 +138,8 @@ impl ClientCertVerifier for ShortChains {
         if intermediates.len() > INTERMEDIATES_MAX {
             return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
         }
-        self.0.verify_client_cert(end_entity, intermediates, now)
+        let verified = self.0.verify_client_cert(end_entity, intermediates, now);
+        verified.map_err(|error| explained(error, end_entity, intermediates))
     }
 
     fn offer_client_auth(&self) -> bool {
@@ -172,6 +175,64 @@ impl ClientCertVerifier for ShortChains {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
     }
+}
+
+/// A fault of a client's certificate for which the TLS library has no sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CertificateFault(String);
+
+impl fmt::Display for CertificateFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CertificateFault {}
+
+impl CertificateFault {
+    /// Returns the fault in an error of a handshake, if it has one.
+    pub(crate) fn of(error: &Error) -> Option<&Self> {
+        match error {
+            Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Gives an error that has only the name of a variant a sentence.
+#[cold]
+fn explained(error: Error, own: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Error {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = &error else { return error };
+    let fault = match &*format!("{:?}", other.0) {
+        "UnsupportedCertVersion" => {
+            let found =
+                |certificate: &CertificateDer<'_>| version(certificate).filter(|version| *version != 3);
+            let (whose, found) = match (found(own), intermediates.iter().find_map(found)) {
+                (None, Some(found)) => ("an intermediate certificate of the client", found.to_string()),
+                (found, _) => {
+                    let found = found.map_or_else(|| "unknown".to_owned(), |found| found.to_string());
+                    ("the client's certificate", found)
+                }
+            };
+            format!(
+                "{whose} has X.509 version {found}; expected version 3, which has the names and the key usage"
+            )
+        }
+        "CaUsedAsEndEntity" => {
+            "the client shows the certificate of an authority (CA:TRUE) in place of its own".to_owned()
+        }
+        "EndEntityUsedAsCa" => {
+            "the client's certificate is signed by one that may not sign certificates (CA:FALSE)".to_owned()
+        }
+        "NameConstraintViolation" => {
+            "the client's certificate has a name that its authority may not certify".to_owned()
+        }
+        "PathLenConstraintViolated" => {
+            "the client's certificate has more intermediate authorities than its authority allows".to_owned()
+        }
+        name => format!("the client's certificate cannot be verified: {name}"),
+    };
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(CertificateFault(fault)))))
 }
 
 /// The verified certificate of a client.

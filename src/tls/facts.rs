@@ -99,6 +99,24 @@ impl Facts {
     }
 }
 
+/// Returns the version of a certificate: 1 unless it states another (RFC 5280 section 4.1.2.1). Returns `None` if it is
+/// malformed.
+pub(crate) fn version(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let read = yasna::parse_der(certificate, |reader| {
+        reader.read_sequence(|reader| {
+            let version = reader.next().read_sequence(|reader| {
+                let stated = reader
+                    .read_optional(|reader| reader.read_tagged(Tag::context(0), |reader| reader.read_u8()))?;
+                rest(reader)?;
+                Ok(u64::from(stated.unwrap_or(0)) + 1)
+            })?;
+            rest(reader)?;
+            Ok(version)
+        })
+    });
+    read.ok()
+}
+
 /// Returns the end of a certificate revocation list's validity (`nextUpdate`) in seconds since 1970. Returns `None` if
 /// the list is malformed or names no end.
 pub(crate) fn next_update(list: &[u8]) -> Option<u64> {

@@ -175,6 +175,18 @@ fn a_host_may_require_a_certificate_of_its_authority() {
     }
 }
 
+#[test]
+fn the_log_names_the_version_of_an_old_certificate() {
+    let world = World::new();
+    let gateway = world.builder().start();
+    let identity = Some(world.billing().of_version_1());
+    let options = Options { name: Some("partner.test"), identity, ..Options::default() };
+    assert!(is_refused(&gateway, &options));
+    let log = gateway.stop();
+    let detail = "the client's certificate has X.509 version 1; expected version 3";
+    assert!(log.contains(detail) && !log.contains("Other("), "{log}");
+}
+
 /// A client chooses SNI and `Host` separately, and a browser uses one connection for several hosts.
 #[test]
 fn a_connection_of_one_host_never_stands_for_another_host() {

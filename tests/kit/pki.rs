@@ -34,6 +34,25 @@ impl Identity {
         PrivateKeyDer::try_from(self.key_der.clone()).expect("a key that rcgen wrote")
     }
 
+    /// Returns the identity with a certificate of version 1: without the version, the extensions and a right signature.
+    pub fn of_version_1(&self) -> Self {
+        let elements = |der: &[u8]| {
+            yasna::parse_der(der, |reader| reader.collect_sequence_of(|reader| reader.read_der()))
+                .expect("DER")
+        };
+        let sequence = |elements: &[Vec<u8>]| {
+            yasna::construct_der(|writer| {
+                writer.write_sequence(|writer| {
+                    elements.iter().for_each(|element| writer.next().write_der(element))
+                });
+            })
+        };
+        let mut parts = elements(&self.certificate);
+        let is_old = |element: &Vec<u8>| !matches!(element.first(), Some(0xa0 | 0xa3));
+        parts[0] = sequence(&elements(&parts[0]).into_iter().filter(is_old).collect::<Vec<_>>());
+        Self { certificate: CertificateDer::from(sequence(&parts)), ..self.clone() }
+    }
+
     /// Returns the thumbprint of the certificate, as in `cnf.x5t#S256`.
     pub fn thumbprint(&self) -> String {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.certificate);

@@ -6,6 +6,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, ServerConfig, ServerConnection,
     SignatureScheme, StreamOwned, SupportedProtocolVersion,
@@ -49,6 +50,7 @@ impl Default for Options {
 /// Builds the configuration of a client.
 pub fn config(options: &Options) -> ClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
+    let key_provider = provider.key_provider;
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&options.versions)
         .expect("the provider speaks both versions");
@@ -61,9 +63,12 @@ pub fn config(options: &Options) -> ClientConfig {
         None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
     };
     let mut config = match &options.identity {
-        Some(identity) => builder
-            .with_client_auth_cert(vec![identity.certificate.clone()], identity.private_key())
-            .expect("the key is the certificate's"),
+        Some(identity) => {
+            let key = key_provider.load_private_key(identity.private_key()).expect("a key that rcgen wrote");
+            // `with_client_auth_cert` refuses certificates that only the gateway should refuse.
+            let shown = CertifiedKey::new(vec![identity.certificate.clone()], key);
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
+        }
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = options.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
