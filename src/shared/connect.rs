@@ -1,19 +1,22 @@
 //! Opens connections to Redis.
 //!
-//! The gateway opens the streams itself, with its own TLS settings and deadlines, except those to a cluster.
+//! The gateway opens the streams itself, with its own TLS settings and deadlines. It bounds the answers of each server,
+//! also of the nodes of a cluster.
 
 use super::settings::{Login, Servers, SharedSettings};
 use super::{Address, link::CALLS_MAX, refusals};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::{ClusterClient, ClusterClientBuilder};
-use redis::cluster_async::ClusterConnection;
+use redis::cluster::ClusterClient;
+use redis::cluster_async::{ClusterConnection, Connect};
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
-    RedisError, RedisFuture, TlsCertificates, Value, cmd,
+    RedisError, RedisFuture, Value, cmd,
 };
 use rustls::pki_types::ServerName;
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -36,7 +39,7 @@ pub enum Connection {
     /// To one server.
     One(MultiplexedConnection),
     /// To the nodes of a cluster.
-    Cluster(ClusterConnection),
+    Cluster(ClusterConnection<Node>),
 }
 
 impl std::fmt::Debug for Connection {
@@ -82,14 +85,17 @@ pub(super) struct Opened {
     pub(super) connection: Connection,
     /// Why the first Sentinels of the list were passed over; `None` if the first one was followed.
     pub(super) passed_over: Option<String>,
-    driver: Option<AbortHandle>,
+    /// Ends the task of the connection.
+    _driver: Option<Driver>,
 }
 
-impl Drop for Opened {
+/// The task of a connection. It ends with this value.
+#[derive(Debug)]
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
     fn drop(&mut self) {
-        if let Some(driver) = &self.driver {
-            driver.abort();
-        }
+        self.0.abort();
     }
 }
 
@@ -245,6 +251,19 @@ async fn open_one(
     login: &Login,
     database: u16,
 ) -> Result<Opened, Unopened> {
+    let stream = stream_to(settings, address).await?;
+    // Each caller has a deadline of its own.
+    let config = AsyncConnectionConfig::new()
+        .set_response_timeout(None)
+        .set_connection_timeout(None)
+        .set_pipeline_buffer_size(CALLS_MAX);
+    let (connection, driver) =
+        log_in(stream, login, database, config).await.map_err(|error| Unopened::of(&error, settings))?;
+    Ok(Opened { connection: Connection::One(connection), passed_over: None, _driver: Some(driver) })
+}
+
+/// Opens a stream to a server, with TLS if the address says so.
+async fn stream_to(settings: &SharedSettings, address: &Address) -> Result<Bounded<Box<dyn Wire>>, Unopened> {
     let cannot = |error: std::io::Error| Unopened::new("connect", format!("{address}: {error}"));
     let stream: Box<dyn Wire> = match address {
         Address::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(cannot)?),
@@ -264,6 +283,16 @@ async fn open_one(
             }
         }
     };
+    Ok(Bounded { stream, unasked: 0, lines: 0 })
+}
+
+/// Logs in over a stream. Returns the connection, and the task that serves it.
+async fn log_in(
+    stream: Bounded<Box<dyn Wire>>,
+    login: &Login,
+    database: u16,
+    config: AsyncConnectionConfig,
+) -> Result<(MultiplexedConnection, Driver), RedisError> {
     let mut info = RedisConnectionInfo::default()
         .set_db(i64::from(database))
         // An ACL user then needs no permission for CLIENT SETINFO.
@@ -274,21 +303,13 @@ async fn open_one(
     if let Some(password) = &login.password {
         info = info.set_password(password.as_str());
     }
-    let stream = Bounded { stream, unasked: 0, lines: 0 };
-    // Each caller has a deadline of its own.
-    let config = AsyncConnectionConfig::new()
-        .set_response_timeout(None)
-        .set_connection_timeout(None)
-        .set_pipeline_buffer_size(CALLS_MAX);
-    let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
-        .await
-        .map_err(|error| Unopened::of(&error, settings))?;
+    let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
     #[expect(
         clippy::disallowed_methods,
         reason = "the runtime of the shared state, on which nothing is bound to a thread"
     )]
     let driver = tokio::spawn(driver).abort_handle();
-    Ok(Opened { connection: Connection::One(connection), passed_over: None, driver: Some(driver) })
+    Ok((connection, Driver(driver)))
 }
 
 async fn open_cluster(
@@ -305,31 +326,84 @@ async fn open_cluster(
     });
     let infos: Result<Vec<_>, RedisError> = infos.map(IntoConnectionInfo::into_connection_info).collect();
     let infos = infos.map_err(|error| Unopened::of(&error, settings))?;
-    let client = cluster_client(settings, infos, patience).map_err(|error| Unopened::of(&error, settings))?;
-    let connection = client.get_async_connection().await.map_err(|error| Unopened::of(&error, settings))?;
-    Ok(Opened { connection: Connection::Cluster(connection), passed_over: None, driver: None })
-}
-
-fn cluster_client(
-    settings: &SharedSettings,
-    nodes: Vec<redis::ConnectionInfo>,
-    patience: Option<Duration>,
-) -> Result<ClusterClient, RedisError> {
-    let mut builder: ClusterClientBuilder = ClusterClient::builder(nodes)
+    let client = ClusterClient::builder(infos)
         .connection_timeout(settings.connect_timeout)
         .response_timeout(patience.unwrap_or(settings.answer_timeout))
         .retries(1)
-        .connection_concurrency_limit(CALLS_MAX);
-    if let Some(user) = &settings.login.user {
-        builder = builder.username(user);
+        .connection_concurrency_limit(CALLS_MAX)
+        .build()
+        .map_err(|error| Unopened::of(&error, settings))?;
+    CLUSTER.set(Some(Arc::new(settings.clone())));
+    let connection = client
+        .get_async_generic_connection::<Node>()
+        .await
+        .map_err(|error| Unopened::of(&error, settings))?;
+    Ok(Opened { connection: Connection::Cluster(connection), passed_over: None, _driver: None })
+}
+
+thread_local! {
+    /// The settings of the cluster to which the link of this thread connects. The library opens the connections to the
+    /// nodes, on the same thread, and hands no settings of ours on.
+    static CLUSTER: RefCell<Option<Arc<SharedSettings>>> = const { RefCell::new(None) };
+}
+
+/// A connection to a node of a cluster. The gateway opens its stream as it does to a single server.
+#[derive(Clone, Debug)]
+pub struct Node {
+    connection: MultiplexedConnection,
+    /// Ends the task of the connection with the last clone.
+    _driver: Arc<Driver>,
+}
+
+impl Connect for Node {
+    fn connect_with_config<'a, T>(info: T, config: AsyncConnectionConfig) -> RedisFuture<'a, Self>
+    where
+        T: IntoConnectionInfo + Send + 'a,
+    {
+        Box::pin(async move {
+            let address = match info.into_connection_info()?.addr() {
+                ConnectionAddr::Tcp(host, port) => {
+                    Address::Tcp { host: host.as_str().into(), port: *port, is_tls: false }
+                }
+                ConnectionAddr::TcpTls { host, port, .. } => {
+                    Address::Tcp { host: host.as_str().into(), port: *port, is_tls: true }
+                }
+                _ => return Err(io::Error::other("a node of a cluster has a host and a port").into()),
+            };
+            let Some(settings) = CLUSTER.with_borrow(Clone::clone) else {
+                return Err(io::Error::other("the link of this thread has no cluster").into());
+            };
+            let opening = async {
+                let stream = stream_to(&settings, &address)
+                    .await
+                    .map_err(|unopened| io::Error::other(unopened.why))?;
+                log_in(stream, &settings.login, 0, config).await
+            };
+            let (connection, driver) = timeout(settings.connect_timeout, opening)
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            Ok(Self { connection, _driver: Arc::new(driver) })
+        })
     }
-    if let Some(password) = &settings.login.password {
-        builder = builder.password(password.as_str());
+}
+
+impl ConnectionLike for Node {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        self.connection.req_packed_command(command)
     }
-    if let Some(Some(pem)) = settings.trusted.as_ref().map(|trusted| &trusted.pem) {
-        builder = builder.certs(TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) });
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        commands: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        self.connection.req_packed_commands(commands, offset, count)
     }
-    builder.build()
+
+    fn get_db(&self) -> i64 {
+        self.connection.get_db()
+    }
 }
 
 /// A stream that fails if a server sends more than a page of marks can have. The library keeps a whole answer in memory.

@@ -16,7 +16,7 @@ mod replay;
 mod settings;
 
 pub use address::Address;
-pub use connect::Connection;
+pub use connect::{Connection, Node};
 pub use link::{Link, Unanswered};
 pub use marks::{Followed, MarkCounts};
 pub use refusals::{Command, CommandError, Refusals};

@@ -131,8 +131,6 @@ impl fmt::Debug for Login {
 pub struct Trusted {
     /// The connector with these authorities.
     pub connector: TlsConnector,
-    /// The authorities in PEM, for the library's connections to a cluster; `None` for those of the system.
-    pub pem: Option<Box<[u8]>>,
     /// The digest of the authorities.
     pub digest: [u8; 32],
 }

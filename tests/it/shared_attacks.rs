@@ -104,6 +104,43 @@ fn a_server_that_sends_without_end_takes_no_memory() {
     call(gateway.http(), "ada").is_refusal(503, "check_unavailable");
 }
 
+/// The library connects to the nodes of a cluster, and the gateway bounds their answers all the same.
+#[test]
+fn a_node_of_a_cluster_that_sends_without_end_takes_no_memory() {
+    let (sent, port) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::<String>::new()));
+    let server = FalseRedis::streaming({
+        let (sent, port) = (sent.clone(), port.clone());
+        move |words, stream| {
+            let port = port.get().map_or("1", String::as_str);
+            let node = format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n");
+            match words[0].as_str() {
+                "PING" => stream.write_all(b"+PONG\r\n"),
+                "CLUSTER" => stream.write_all(node.as_bytes()),
+                _ => {
+                    stream.write_all(b"$500000000\r\n")?;
+                    (0..400).try_for_each(|_| {
+                        stream.write_all(&[b'x'; 1 << 20])?;
+                        sent.fetch_add(1, Ordering::Relaxed);
+                        Ok(())
+                    })
+                }
+            }
+        }
+    });
+    port.set(server.url().rsplit_once(':').unwrap().1.to_owned()).unwrap();
+    let text = policy(server.url(), "")
+        .replace(&format!("url = \"{}\"", server.url()), &format!("cluster = [\"{}\"]", server.url()));
+    let redis = Redis::start();
+    let gateway = Portcullis::with(&policy(redis.url(), "")).start();
+    reload(&gateway, &text);
+    eventually("several answers were cut", || sent.load(Ordering::Relaxed) > 64);
+    eventually("the marks are unknown", || call(gateway.http(), "ada").status == 503);
+    assert!(gateway.peak_memory() < 200 << 20, "{} MiB", gateway.peak_memory() >> 20);
+    // A single answer would have grown to 400 MiB.
+    reload(&gateway, &policy(redis.url(), ""));
+    eventually("the gateway knows the marks", || call(gateway.http(), "ada").status == 200);
+}
+
 /// Gives a gateway another policy.
 fn reload(gateway: &Portcullis, text: &str) {
     gateway.dir().write("gateway.toml", completed(text));

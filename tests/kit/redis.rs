@@ -4,8 +4,8 @@
 use super::dir::Dir;
 use super::eventually;
 use redis::{ConnectionLike, cmd};
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 const MINDER: &str = r#""$SERVER" "$@" >"$LOG" 2>&1 & pid=$!; echo $pid; read -r _ || true; kill -9 $pid"#;
@@ -223,6 +223,13 @@ pub struct FalseRedis {
 impl FalseRedis {
     /// Starts a server at a TCP port. `answer` gets each command, and returns the bytes of the answer.
     pub fn start(answer: impl Fn(&[String]) -> Vec<u8> + Clone + Send + 'static) -> Self {
+        Self::streaming(move |words, stream| stream.write_all(&answer(words)))
+    }
+
+    /// Starts a server at a TCP port. `answer` gets each command, and writes the answer.
+    pub fn streaming(
+        answer: impl Fn(&[String], &mut TcpStream) -> io::Result<()> + Clone + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("redis://{}", listener.local_addr().expect("it is bound"));
         std::thread::spawn(move || {
@@ -232,7 +239,7 @@ impl FalseRedis {
                     let Ok(reader) = stream.try_clone() else { return };
                     let mut reader = BufReader::new(reader);
                     while let Some(words) = command(&mut reader) {
-                        if stream.write_all(&answer(&words)).is_err() {
+                        if answer(&words, &mut stream).is_err() {
                             return;
                         }
                     }

@@ -4,7 +4,7 @@
 //! expires when its last bucket is full. The names of keys and fields are keyed hashes of the clients' data.
 
 use super::super::lease::{Granted, Order, Terms};
-use crate::shared::{Command, CommandError, Connection, Link, Unanswered};
+use crate::shared::{Command, CommandError, Connection, Link, Node, Unanswered};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value, cmd};
 use std::sync::LazyLock;
@@ -291,7 +291,7 @@ async fn send_all(
     }
 }
 
-async fn send_apart(connection: &ClusterConnection, commands: &[Cmd]) -> Vec<RedisResult<Value>> {
+async fn send_apart(connection: &ClusterConnection<Node>, commands: &[Cmd]) -> Vec<RedisResult<Value>> {
     let mut values: Vec<_> =
         commands.iter().map(|_| Err(RedisError::from((ErrorKind::Client, "no answer")))).collect();
     let mut sent = JoinSet::new();

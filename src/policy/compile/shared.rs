@@ -5,8 +5,6 @@ use super::authorities::Authorities;
 use super::trust::resolve;
 use crate::config::file::{File, SharedSection};
 use crate::config::secret::Secret;
-use crate::config::stable_file;
-use crate::config::units::ByteSize;
 use crate::key_source::SetSecrets;
 use crate::shared::{Address, Login, OnErrors, Servers, SharedSettings, Trusted};
 use rustls::ClientConfig;
@@ -225,23 +223,13 @@ fn trusted<'f>(
     faults: &mut Faults<'_>,
 ) -> Option<Trusted> {
     let (roots, digest_of_roots) = authorities.of("shared", key, table.ca.as_deref(), faults)?;
-    let pem = match &table.ca {
-        Some(ca) => match stable_file::read(&faults.file(ca), ByteSize::bytes(4 << 20)) {
-            Ok(pem) => Some(pem.into()),
-            Err(error) => {
-                faults.fault("bad_file", "shared.ca", error.to_string(), "use a PEM file with certificates");
-                return None;
-            }
-        },
-        None => None,
-    };
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions();
     match config {
         Ok(config) => {
             let config = config.with_root_certificates(roots).with_no_client_auth();
             let connector = TlsConnector::from(Arc::new(config));
-            Some(Trusted { connector, pem, digest: digest_of_roots })
+            Some(Trusted { connector, digest: digest_of_roots })
         }
         Err(error) => {
             let hint = "please report this: it is an error in the gateway";
