@@ -20,7 +20,8 @@ pub(in crate::limit) async fn ask(
     let link = link.ok_or(Unanswered::Down)?;
     let order = Order { debt: 0, want: 1, ahead: table.ahead(key, table.now()) };
     // No gateway owes tokens of an exact limit.
-    let call = Call::new(link, table.identity, table.terms, key, order, table.terms.window());
+    let prefix = Call::prefix(link);
+    let call = Call::new(&prefix, table.identity, table.terms, key, order, table.terms.window());
     let answer = script::send_one(link, &call).await;
     let counts = &table.fleet().counts;
     if answer.is_err() {

@@ -4,6 +4,7 @@
 //! expires when its last bucket is full. The names of keys and fields are keyed hashes of the clients' data.
 
 use super::super::lease::{Granted, Order, Terms};
+use crate::hex::digits_of;
 use crate::shared::{Command, CommandError, Connection, Link, Node, Unanswered};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value, cmd};
@@ -66,22 +67,30 @@ end
 return {granted, math.ceil(arrival - now), evicted}
 ";
 
-/// The text of an argument, made from the facts of a call.
-type Render<Facts> = fn(&Facts) -> String;
+/// Adds an argument, made from the facts of a call, to its command.
+type Write<Facts> = fn(&Facts, &mut Cmd);
 
 /// The arguments of [`ORDER`] in their order: the name of each in the script, and its value.
-const ORDER_ARGUMENTS: [(&str, Render<Call>); 7] = [
-    ("field", |call| call.field.clone()),
-    ("interval", |call| micros(call.terms.interval)),
-    ("burst", |call| call.terms.burst.to_string()),
+const ORDER_ARGUMENTS: [(&str, Write<Call>); 7] = [
+    ("field", |call, command| {
+        command.arg(&call.field[..]);
+    }),
+    ("interval", |call, command| micros(call.terms.interval, command)),
+    ("burst", |call, command| {
+        command.arg(call.terms.burst);
+    }),
     // The number of tokens that the gateway owes or gives back.
-    ("debt", |call| call.order.debt.to_string()),
+    ("debt", |call, command| {
+        command.arg(call.order.debt);
+    }),
     // The number of tokens to lease.
-    ("want", |call| call.order.want.to_string()),
+    ("want", |call, command| {
+        command.arg(call.order.want);
+    }),
     // The distance of the arrival time from now, for a bucket that Redis has lost.
-    ("ahead", |call| micros(call.order.ahead)),
+    ("ahead", |call, command| micros(call.order.ahead, command)),
     // The maximum of this distance.
-    ("most", |call| micros(call.ahead_max)),
+    ("most", |call, command| micros(call.ahead_max, command)),
 ];
 
 /// Adds a gateway to the fleet, removes those that have not been seen for a while, and returns the number of gateways. A
@@ -98,10 +107,14 @@ return redis.call('ZCARD', KEYS[1])
 
 /// The arguments of [`JOIN`] in their order, as for [`ORDER_ARGUMENTS`].
 #[expect(clippy::type_complexity, reason = "a function of any lifetime has no shorter name")]
-const JOIN_ARGUMENTS: [(&str, fn(&Sign<'_>) -> String); 2] = [
-    ("gateway", |sign| sign.gateway.to_owned()),
+const JOIN_ARGUMENTS: [(&str, fn(&Sign<'_>, &mut Cmd)); 2] = [
+    ("gateway", |sign, command| {
+        command.arg(sign.gateway);
+    }),
     // The time in milliseconds after which a gateway has left.
-    ("gone", |sign| sign.gone.to_string()),
+    ("gone", |sign, command| {
+        command.arg(sign.gone);
+    }),
 ];
 
 static ORDER: LazyLock<Source> =
@@ -122,15 +135,30 @@ impl Source {
         Self { hash: Script::new(&text).get_hash().to_owned(), text }
     }
 
-    /// Returns the command that runs the script.
-    fn command<const N: usize>(&self, key: &str, arguments: [String; N]) -> Cmd {
-        cmd("EVALSHA").arg(&self.hash).arg(1).arg(key).arg(&arguments).to_owned()
+    /// Returns the command that runs the script. `write` adds the arguments. The memory is taken at once, because a gateway
+    /// may send thousands of commands in a second.
+    fn command(&self, key: &[u8], write: impl FnOnce(&mut Cmd)) -> Cmd {
+        let mut command = Cmd::with_capacity(4 + ORDER_ARGUMENTS.len(), 128 + key.len() + ARGUMENTS_BYTES);
+        command.arg("EVALSHA").arg(&self.hash).arg(1).arg(key);
+        write(&mut command);
+        command
     }
 }
 
-/// Writes a time in microseconds.
-fn micros(nanos: u64) -> String {
-    format!("{}.{:03}", nanos / 1000, nanos % 1000)
+/// The usual length of all arguments.
+const ARGUMENTS_BYTES: usize = 96;
+
+/// Adds a time in microseconds, with three decimals.
+fn micros(nanos: u64, command: &mut Cmd) {
+    let mut text = [0; 24];
+    let mut buffer = itoa::Buffer::new();
+    let whole = buffer.format(nanos / 1000).as_bytes();
+    // The remainder has three digits.
+    let digit = |power: u64| b'0' + (nanos / power % 10) as u8;
+    let (start, rest) = text.split_at_mut(whole.len());
+    start.copy_from_slice(whole);
+    rest[..4].copy_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
+    command.arg(&text[..whole.len() + 4]);
 }
 
 /// A gateway's sign of life.
@@ -142,34 +170,35 @@ struct Sign<'s> {
 /// An order about one bucket.
 #[derive(Clone, Debug)]
 pub(in crate::limit) struct Call {
-    key: String,
-    field: String,
+    key: Vec<u8>,
+    field: [u8; 16],
     terms: Terms,
     order: Order,
     ahead_max: u64,
 }
 
 impl Call {
-    /// Creates a call. `ahead_max`: the maximum distance of the bucket's arrival time from now, in nanoseconds.
+    /// Creates a call. `prefix` begins the names of the keys of all limits. `ahead_max`: the maximum distance of the
+    /// bucket's arrival time from now, in nanoseconds.
     pub(in crate::limit) fn new(
-        link: &Link,
+        prefix: &str,
         limit: u64,
         terms: Terms,
         bucket: u64,
         order: Order,
         ahead_max: u64,
     ) -> Self {
-        Self {
-            key: link.key("limit", &format!("{limit:016x}:{:04x}", bucket % SETS)),
-            field: format!("{bucket:016x}"),
-            terms,
-            order,
-            ahead_max,
-        }
+        let key = [prefix.as_bytes(), &digits_of(limit), b":", &digits_of(bucket % SETS)[12..]].concat();
+        Self { key, field: digits_of(bucket), terms, order, ahead_max }
+    }
+
+    /// Returns the first part of the names of the keys of all limits.
+    pub(in crate::limit) fn prefix(link: &Link) -> String {
+        link.key("limit", "")
     }
 
     fn command(&self) -> Cmd {
-        ORDER.command(&self.key, ORDER_ARGUMENTS.map(|(_, value)| value(self)))
+        ORDER.command(&self.key, |command| ORDER_ARGUMENTS.iter().for_each(|(_, write)| write(self, command)))
     }
 }
 
@@ -207,8 +236,7 @@ pub(in crate::limit) async fn send(
     link: &Link,
     calls: &[Call],
 ) -> Result<Vec<RedisResult<Reply>>, Unanswered> {
-    let commands: Vec<Cmd> = calls.iter().map(Call::command).collect();
-    let values = link.call(|connection| send_and_load(connection, commands)).await?;
+    let values = link.call(|connection| send_and_load(connection, calls)).await?;
     let replies = values.into_iter().zip(calls).map(|(value, call)| Reply::of(&value?, call));
     let note = |reply: &RedisResult<Reply>| {
         if let Err(error) = reply {
@@ -226,7 +254,8 @@ pub(in crate::limit) async fn send_one(link: &Link, call: &Call) -> Result<Reply
 /// Says that this gateway is in the fleet. Returns the number of gateways.
 pub(super) async fn join(link: &Link, key: &str, gateway: &str, gone: u64) -> Result<u32, Unanswered> {
     let sign = Sign { gateway, gone };
-    let command = JOIN.command(key, JOIN_ARGUMENTS.map(|(_, value)| value(&sign)));
+    let write = |command: &mut Cmd| JOIN_ARGUMENTS.iter().for_each(|(_, write)| write(&sign, command));
+    let command = JOIN.command(key.as_bytes(), write);
     run(link, &JOIN, command, |value| unsigned(redis::from_redis_value_ref(value)?)).await
 }
 
@@ -256,14 +285,15 @@ async fn load(connection: &mut Connection, script: &Source) -> Result<(), Comman
 
 async fn send_and_load(
     mut connection: Connection,
-    commands: Vec<Cmd>,
+    calls: &[Call],
 ) -> Result<Vec<RedisResult<Value>>, CommandError> {
-    let mut values = send_all(&mut connection, &commands).await?;
+    let mut values = send_all(&mut connection, calls.iter()).await?;
     let missing: Vec<usize> = (0..values.len()).filter(|at| is_unknown_script(&values[*at])).collect();
     if !missing.is_empty() {
         load(&mut connection, &ORDER).await?;
-        let again: Vec<Cmd> = missing.iter().map(|at| commands[*at].clone()).collect();
-        for (at, value) in missing.into_iter().zip(send_all(&mut connection, &again).await?) {
+        let again = missing.iter().filter_map(|at| calls.get(*at));
+        let again = send_all(&mut connection, again).await?;
+        for (at, value) in missing.into_iter().zip(again) {
             values[at] = value;
         }
     }
@@ -275,28 +305,31 @@ async fn send_and_load(
 
 async fn send_all(
     connection: &mut Connection,
-    commands: &[Cmd],
+    calls: impl Iterator<Item = &Call>,
 ) -> Result<Vec<RedisResult<Value>>, CommandError> {
     match connection {
         Connection::One(connection) => {
-            let mut pipeline = Pipeline::with_capacity(commands.len());
-            for command in commands {
-                pipeline.add_command(command.clone());
+            let mut pipeline = Pipeline::with_capacity(calls.size_hint().1.unwrap_or_default());
+            for call in calls {
+                pipeline.add_command(call.command());
             }
             let answer = pipeline.ignore_errors().query_async(connection).await;
             answer.map_err(|error| Command::EvalSha.failed(error))
         }
         // The keys belong to different nodes.
-        Connection::Cluster(connection) => Ok(send_apart(connection, commands).await),
+        Connection::Cluster(connection) => Ok(send_apart(connection, calls).await),
     }
 }
 
-async fn send_apart(connection: &ClusterConnection<Node>, commands: &[Cmd]) -> Vec<RedisResult<Value>> {
-    let mut values: Vec<_> =
-        commands.iter().map(|_| Err(RedisError::from((ErrorKind::Client, "no answer")))).collect();
+async fn send_apart(
+    connection: &ClusterConnection<Node>,
+    calls: impl Iterator<Item = &Call>,
+) -> Vec<RedisResult<Value>> {
+    let mut values = Vec::new();
     let mut sent = JoinSet::new();
-    for (at, command) in commands.iter().cloned().enumerate() {
-        let mut connection = connection.clone();
+    for (at, call) in calls.enumerate() {
+        values.push(Err(RedisError::from((ErrorKind::Client, "no answer"))));
+        let (mut connection, command) = (connection.clone(), call.command());
         sent.spawn(async move { (at, command.query_async::<Value>(&mut connection).await) });
     }
     while let Some(answered) = sent.join_next().await {
@@ -320,7 +353,7 @@ mod tests {
         let terms = Terms { interval: 1_000_000, burst: 10 };
         let order = Order { debt: 0, want: 3, ahead: 0 };
         let ahead_max = terms.ahead_max(2);
-        let call = Call { key: String::new(), field: String::new(), terms, order, ahead_max };
+        let call = Call { key: Vec::new(), field: [0; 16], terms, order, ahead_max };
         let answer = |tokens: i64, ahead: i64| {
             let parts = [tokens, ahead, 0].map(Value::Int);
             Reply::of(&Value::Array(parts.into()), &call).ok().map(|reply| reply.granted)
@@ -343,9 +376,24 @@ mod tests {
         );
         let terms = Terms { interval: 1_500, burst: 10 };
         let order = Order { debt: -2, want: 3, ahead: 4_000 };
-        let call = Call { key: "k".into(), field: "f".into(), terms, order, ahead_max: 50_000 };
+        let call = Call::new("p:limit:", 0x1f, terms, 0xabc_def0, order, 50_000);
         let sent = String::from_utf8(call.command().get_packed_command()).unwrap();
         let words: Vec<_> = sent.split("\r\n").skip(2).step_by(2).collect();
-        assert_eq!(words[2..], ["1", "k", "f", "1.500", "10", "-2", "3", "4.000", "50.000"]);
+        let (key, field) = ("p:limit:000000000000001f:def0", "000000000abcdef0");
+        assert_eq!(words[2..], ["1", key, field, "1.500", "10", "-2", "3", "4.000", "50.000"]);
+    }
+
+    #[test]
+    fn a_time_has_all_its_digits() {
+        let written = |nanos: u64| {
+            let mut command = Cmd::new();
+            micros(nanos, &mut command);
+            let sent = String::from_utf8(command.get_packed_command()).unwrap();
+            sent.split("\r\n").nth(2).unwrap().to_owned()
+        };
+        for (nanos, text) in [(0, "0.000"), (7, "0.007"), (1_090, "1.090"), (999_999, "999.999")] {
+            assert_eq!(written(nanos), text);
+        }
+        assert_eq!(written(u64::MAX), "18446744073709551.615");
     }
 }

@@ -109,10 +109,11 @@ async fn report(link: &Link, fleet: &Fleet, listed: &mut Vec<Due>) -> bool {
         }
     });
     let mut is_answered = true;
+    let prefix = Call::prefix(link);
     for batch in orders.chunks(BATCH) {
         let calls = batch.iter().map(|((table, key), order)| {
             let ahead_max = table.terms.ahead_max(fleet.gateways());
-            Call::new(link, table.identity, table.terms, key.key, *order, ahead_max)
+            Call::new(&prefix, table.identity, table.terms, key.key, *order, ahead_max)
         });
         let calls: Vec<Call> = calls.collect();
         // After one failure, the other batches would only wait for the same deadline.
