@@ -93,7 +93,10 @@ pub(super) async fn answer(
         if let Err(denial) = waiting::turn(worker).await {
             return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record));
         }
-        request.inspected = inspected(endpoint, token, policy, request.now);
+        request.inspected = match inspected(endpoint, token, policy, request.now) {
+            Ok(claims) => claims,
+            Err(denial) => return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record)),
+        };
     }
     // A logout request may contain an access token or a refresh token. If it contains a refresh token, the access token
     // may have expired. Otherwise the access token must be valid.
@@ -216,10 +219,21 @@ fn record_refusal(
 
 /// Verifies the token of an introspection or revocation request, and returns its claims. Returns `None` for a token that
 /// the gateway does not accept, and for a token to revoke that the authority has not signed.
-fn inspected(endpoint: Endpoint, token: &str, policy: &Policy, now: Now) -> Option<Map<String, Value>> {
+///
+/// # Errors
+/// Returns why the gateway cannot state whether a token to introspect is valid.
+fn inspected(
+    endpoint: Endpoint,
+    token: &str,
+    policy: &Policy,
+    now: Now,
+) -> Result<Option<Map<String, Value>>, Denial> {
     if endpoint == Endpoint::Revoke {
-        return revocable(token.as_bytes(), &policy.trust);
+        return Ok(revocable(token.as_bytes(), &policy.trust));
     }
-    examine(token.as_bytes(), &policy.trust, now).ok()?;
-    claims_of(token)
+    match examine(token.as_bytes(), &policy.trust, now) {
+        Ok(_) => Ok(claims_of(token)),
+        Err(error) if error.denial.status().is_server_error() => Err(error.denial),
+        Err(_) => Ok(None),
+    }
 }

@@ -301,7 +301,7 @@ fn a_token_is_revoked_also_where_it_is_not_valid_now() {
 
 /// A gateway that cannot read the store refuses the authority's tokens. When it can, it accepts them again.
 #[test]
-fn a_revocation_is_confirmed_when_it_is_stored_and_not_before() {
+fn without_the_store_no_revocation_is_confirmed_and_no_token_is_called_inactive() {
     let gateway = start();
     let address = gateway.http();
     let own = granted(&by(BILLING, "/auth/token", &[GRANT]).to(address));
@@ -320,8 +320,11 @@ fn a_revocation_is_confirmed_when_it_is_stored_and_not_before() {
     sql("ALTER TABLE marks RENAME TO hidden");
     eventually("the gateway knows that it misses revocations", || ask().status == 503);
     is_error(&revoke(), 503, "temporarily_unavailable");
+    let introspect = || by(BILLING, "/auth/introspect", &[("token", &own)]).to(address);
+    is_error(&introspect(), 503, "temporarily_unavailable");
     sql("ALTER TABLE hidden RENAME TO marks");
     eventually("the gateway knows all revocations", || ask().status == 200);
+    assert_eq!(introspect().is(200).json()["active"], true);
     revoke().is(200);
     ask().is_refusal(401, "revoked_token");
 }
