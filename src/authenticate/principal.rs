@@ -20,7 +20,7 @@ const ALLOCATION: usize = 16;
 #[derive(Debug)]
 #[repr(C)]
 pub struct Principal {
-    /// The start of validity in seconds since 1970, with the issuer's leeway subtracted.
+    /// The start of validity in seconds since 1970, less the tolerated difference of clocks.
     pub not_before: u64,
     /// The end of validity (exclusive) in seconds since 1970, with the issuer's leeway added.
     pub expires: u64,
@@ -55,8 +55,8 @@ pub struct Principal {
     pub claims: Box<[Option<ClaimValue>]>,
     /// The time of the user's login in seconds since 1970, from `auth_time` (RFC 9068 section 2.2.1).
     pub authenticated: Option<u64>,
-    /// The tolerated clock difference of the issuer, in seconds.
-    pub leeway: u64,
+    /// How far in the future `authenticated` may be, in seconds.
+    pub lead_max: u64,
     /// The digest of the API key, if the credential is one.
     pub api_key: Option<Box<Digest>>,
     /// Assertions of this identity that were made for upstreams and can be reused.
@@ -177,7 +177,7 @@ impl Principal {
             not_before: 0,
             expires: u64::MAX,
             authenticated: None,
-            leeway: 0,
+            lead_max: 0,
             fresh: false,
             confirmation: None,
             local: None,

@@ -20,6 +20,9 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// How far the clocks of gateways that share the local authority may differ, in seconds, without a refusal of new tokens.
+const GATEWAYS_LEAD: u64 = 5;
+
 /// An issuer of tokens.
 #[derive(Clone, Debug)]
 pub struct Issuer {
@@ -55,6 +58,12 @@ pub struct Issuer {
 }
 
 impl Issuer {
+    /// Returns how far in the future a token's `iat`, `nbf` and `auth_time` may be, in seconds. The local authority has no
+    /// leeway, so that none of its tokens outlives its `exp`, but it runs on several gateways, whose clocks differ.
+    pub fn lead_max(&self) -> u64 {
+        if self.local { self.leeway.max(GATEWAYS_LEAD) } else { self.leeway }
+    }
+
     /// Returns whether the issuer signs tokens with this `iss`.
     pub fn is_named(&self, iss: &str) -> bool {
         self.profile.tenants.name_in(&self.name, iss).is_some()

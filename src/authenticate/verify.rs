@@ -213,7 +213,7 @@ fn principal(
         expires,
         api_key: None,
         authenticated: claims.get("auth_time").and_then(numeric_date).map(|time| time.floor() as u64),
-        leeway: issuer.leeway,
+        lead_max: issuer.lead_max(),
         fresh: claims.get("fresh") == Some(&Value::Bool(true)),
         confirmation,
         local,
@@ -387,9 +387,10 @@ fn check_times(
         let detail = format!("exp is {expires}, {} s ago; leeway is {leeway} s", now.unix - expires);
         return Err(CredentialError::because(Denial::ExpiredToken, detail));
     }
-    let not_before = begins.saturating_sub(leeway);
+    let lead = issuer.lead_max();
+    let not_before = begins.saturating_sub(lead);
     if now.unix < not_before {
-        let detail = format!("{by} is {begins}, {} s ahead; leeway is {leeway} s", begins - now.unix);
+        let detail = format!("{by} is {begins}, {} s ahead; leeway is {lead} s", begins - now.unix);
         return Err(CredentialError::because(Denial::TokenNotYetValid, detail));
     }
     Ok((not_before, expires.saturating_add(leeway)))

@@ -80,10 +80,10 @@ impl Check {
             }
             Self::Fresh { max_age } => {
                 let (max_age, now) = (*max_age, request.now);
-                // A refreshed token has the time of the original login. A login time in the future, beyond the leeway,
-                // is rejected.
+                // A refreshed token has the time of the original login. A login time in the future, beyond the
+                // tolerated difference of clocks, is rejected.
                 let recent = |time: u64| {
-                    time <= now.unix.saturating_add(principal.leeway)
+                    time <= now.unix.saturating_add(principal.lead_max)
                         && now.unix.saturating_sub(time) <= u64::from(max_age)
                 };
                 let fresh = match max_age {
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn a_login_that_is_yet_to_come_is_not_fresh_beyond_what_clocks_may_differ() {
         // RFC 9068, section 2.2.1: `auth_time` is the time of the authentication, so a time in the future is invalid.
-        for (authenticated, leeway, fresh) in [
+        for (authenticated, lead_max, fresh) in [
             (Some(1000), 0, true),
             (Some(940), 0, true),
             (Some(939), 0, false),
@@ -263,9 +263,9 @@ mod tests {
             (Some(253_402_300_799), 30, false),
             (None, 30, false),
         ] {
-            let principal = Principal { authenticated, leeway, ..principal(Shape::List) };
+            let principal = Principal { authenticated, lead_max, ..principal(Shape::List) };
             let verdict = at(1000, |request| Check::Fresh { max_age: 60 }.verdict(&principal, request));
-            assert_eq!(verdict.is_ok(), fresh, "{authenticated:?} {leeway}");
+            assert_eq!(verdict.is_ok(), fresh, "{authenticated:?} {lead_max}");
         }
     }
 

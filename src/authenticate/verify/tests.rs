@@ -242,6 +242,31 @@ fn a_token_of_the_authority_is_accepted_for_no_longer_than_any_life_on_record() 
 }
 
 #[test]
+fn a_token_of_the_authority_may_come_from_a_gateway_whose_clock_is_ahead() {
+    let mut local = issuer("https://a", SECRET);
+    (local.local, local.leeway) = (true, 0);
+    let trust = Trust::new(vec![local], Vec::new(), IdentityHeaders::default());
+    trust.revoked().set_lives(900, std::iter::empty());
+    for (name, ahead, accepted) in [("iat", 5, true), ("iat", 6, false), ("nbf", 5, true), ("nbf", 6, false)]
+    {
+        let token = signed(&header().to_string(), &with(name, json!(NOW + ahead)).to_string());
+        let outcome = verify(&token, &trust, Now::at(NOW));
+        assert_eq!(
+            outcome.as_ref().map(|principal| principal.lead_max).ok(),
+            accepted.then_some(5),
+            "{name} {ahead}"
+        );
+        if let Err(refused) = outcome {
+            assert_eq!(refused.denial, Denial::TokenNotYetValid);
+        }
+    }
+    // By its own clock, a gateway accepts no token after its end.
+    let token = signed(&header().to_string(), &with("exp", json!(NOW + 1)).to_string());
+    assert!(verify(&token, &trust, Now::at(NOW)).is_ok());
+    assert_eq!(verify(&token, &trust, Now::at(NOW + 1)).unwrap_err().denial, Denial::ExpiredToken);
+}
+
+#[test]
 fn the_signature_of_a_public_key_takes_a_turn_and_a_mac_takes_none() {
     let (trust, turns) = (trust(), Turns::default());
     let outcome = |alg: &str| {
