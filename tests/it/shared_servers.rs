@@ -3,7 +3,7 @@
 use crate::kit::dir::Dir;
 use crate::kit::pki::Authority;
 use crate::kit::portcullis::command;
-use crate::kit::redis::{FalseRedis, Redis};
+use crate::kit::redis::{FalseRedis, Redis, free_port};
 use crate::kit::{ISSUER, Portcullis, eventually};
 use crate::shared::{call, policy, revoke};
 use crate::signals::SIGNALS;
@@ -145,6 +145,59 @@ fn the_nodes_of_a_cluster_serve_as_one_server_does() {
         let are_shared = || gateway.metric("portcullis_shared_gateways") == Some(2);
         eventually("the nodes run the scripts of the limits", are_shared);
     }
+}
+
+/// The gateway opens the connections to nodes itself: with its authorities, and with the permissions in docs/shared.md.
+#[test]
+fn the_nodes_of_a_cluster_are_verified_and_know_the_user() {
+    let (authority, stranger) = (Authority::new("Fleet"), Authority::new("Other"));
+    let identity = authority.issue(&["localhost"]);
+    let redis = Redis::at_port(|dir: &Dir, port| {
+        dir.write("certificate.pem", &identity.pem);
+        dir.write("key.pem", &identity.key);
+        dir.write("authority.pem", &authority.pem);
+        dir.write(
+            "users.acl",
+            "user default on nopass ~* &* +@all\n\
+             user gateway on >secret ~portcullis:* -@all +ping +role +select +xadd +xrange +xread +set \
+             +cluster|slots +cluster|nodes +info +evalsha +script|load +time +hgetall +hset +hdel +pexpire +zadd \
+             +zremrangebyscore +zcard\n",
+        );
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let pairs = [
+            // The kit uses the port without TLS. The node announces the other one.
+            ("--port", port.to_string()),
+            ("--tls-port", free_port().to_string()),
+            ("--tls-cluster", "yes".to_owned()),
+            ("--tls-ca-cert-file", path("authority.pem")),
+            ("--tls-cert-file", path("certificate.pem")),
+            ("--tls-key-file", path("key.pem")),
+            ("--tls-auth-clients", "no".to_owned()),
+            ("--aclfile", path("users.acl")),
+            ("--cluster-enabled", "yes".to_owned()),
+            ("--cluster-port", free_port().to_string()),
+        ];
+        pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    });
+    redis.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    let text = |authority: &Authority| {
+        redis.dir().write("ca.pem", &authority.pem);
+        let (node, ca) = (redis.argument("--tls-port"), redis.dir().path().join("ca.pem"));
+        shared(&format!(
+            "cluster = [\"rediss://localhost:{node}\"]\nca = \"{}\"\nuser = \"gateway\"\npassword = \"secret\"\n\
+             answer_timeout = \"500ms\"\n",
+            ca.display()
+        ))
+    };
+    let (one, _two) = share(&text(&authority), "ada");
+    eventually("the user may run the scripts of the limits", || {
+        one.metric("portcullis_shared_gateways") == Some(2)
+    });
+    assert!(!redis.ask(&["ACL", "LOG"]).contains("command"), "{}", redis.ask(&["ACL", "LOG"]));
+    let gateway = Portcullis::with(&text(&stranger)).start();
+    let event = gateway.wait_log("the outage", |line| line["message"] == "the shared state cannot be used");
+    assert!(event["error"].as_str().is_some_and(|why| why.contains("UnknownIssuer")), "{event}");
+    call(gateway.http(), "ada").is_refusal(503, "check_unavailable");
 }
 
 #[test]

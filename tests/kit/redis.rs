@@ -197,7 +197,8 @@ impl Redis {
 
     /// Returns a client; `None` for a server whose only port needs TLS.
     fn client(&self) -> Option<redis::Client> {
-        if self.arguments.iter().any(|argument| argument == "--tls-port") {
+        let has_tls = self.arguments.iter().any(|argument| argument == "--tls-port");
+        if has_tls && self.argument("--port") == 0 {
             return None;
         }
         let url = self.url.replace("unix:", "redis+unix://");
@@ -208,7 +209,8 @@ impl Redis {
         self.url.split_once("://").is_some_and(|(_, at)| std::net::TcpStream::connect(at).is_ok())
     }
 
-    fn argument(&self, name: &str) -> u16 {
+    /// Returns the port in an argument.
+    pub fn argument(&self, name: &str) -> u16 {
         let at = self.arguments.iter().position(|argument| argument == name).expect("it is there");
         self.arguments[at + 1].parse().expect("a port")
     }
