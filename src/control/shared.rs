@@ -2,7 +2,7 @@
 
 use crate::authenticate::digest_of;
 use crate::journal::Journal;
-use crate::limit::Fleet;
+use crate::limit::FleetState;
 use crate::metrics::{Exposition, Kind};
 use crate::policy::Policy;
 use crate::shared::{Followed, Link, ProofUse};
@@ -69,8 +69,8 @@ pub(super) fn lines(policy: &Policy) -> String {
     let settings = link.settings();
     let marks = if link.knows_marks() { "known" } else { "unknown" };
     let waiting = link.marks_waiting();
-    let limits = policy.fleet.as_ref().map_or(String::new(), |fleet| match fleet.is_up() {
-        true => format!("shared: limits of {} gateways\n", fleet.gateways()),
+    let limits = policy.fleet.as_ref().map_or(String::new(), |fleet| match fleet.state().is_up() {
+        true => format!("shared: limits of {} gateways\n", fleet.state().gateways()),
         false => "shared: limits of this gateway alone\n".to_owned(),
     });
     format!(
@@ -124,7 +124,7 @@ pub(super) fn write_metrics(out: &mut Exposition, policy: &Policy) {
         outcomes.for_each(|(outcome, count)| out.sample(&[("outcome", outcome)], count));
     }
     if let Some(fleet) = &policy.fleet {
-        write_limits(out, fleet);
+        write_limits(out, fleet.state());
     }
     let help = "Whether a use of the shared state refuses what it cannot check (1) or not (0).";
     out.family("portcullis_shared_denies_on_error", help, Kind::Gauge);
@@ -134,7 +134,7 @@ pub(super) fn write_metrics(out: &mut Exposition, policy: &Policy) {
 }
 
 /// Writes the metrics of the limits that gateways share.
-fn write_limits(out: &mut Exposition, fleet: &Fleet) {
+fn write_limits(out: &mut Exposition, fleet: &FleetState) {
     let help = "Gateways that share their limits with this one, itself included.";
     out.family("portcullis_shared_gateways", help, Kind::Gauge);
     out.sample(&[], u64::from(fleet.gateways()));

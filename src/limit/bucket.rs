@@ -2,22 +2,22 @@
 //!
 //! The quota holds for a key while the key has an entry in the table; see `store` for evictions. The memory is bounded.
 
-use super::LimitKey;
+use super::charge::{Charge, whole_seconds};
 use super::fleet::exact;
+use super::key::{By, LimitKey};
 use super::lease::table::LeaseTable;
 use super::sharing::Sharing;
 use super::store::BucketStore;
 use super::tiers::Tiers;
-use crate::authenticate::{ClaimId, ClaimValue, Principal};
+use crate::authenticate::{ClaimId, Principal};
 use crate::counter::CoreValue;
 use crate::shared::Link;
 use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::StateInformationMiddleware;
 use governor::{Quota, RateLimiter};
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,44 +33,6 @@ const FILL_MAX: u128 = 100 * 365 * 24 * 3600 * 1_000_000_000;
 /// The maximum length of a limit's name in a header field, in characters. A longer name is truncated.
 const NAME_MAX: usize = 64;
 
-/// The key by which a limit groups requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum By {
-    /// The client's address. IPv6 addresses are grouped by /64, the usual allocation of one subscriber.
-    ClientIp,
-    /// The caller, identified by issuer and subject.
-    Subject,
-    /// The route: all its requests share one bucket.
-    Route,
-    /// The value of a header field. Requests without the field, or with a repeated field, share one bucket.
-    ///
-    /// Clients choose the value. This key is useful only if another component verifies the value.
-    Header(HeaderName),
-    /// The value of a claim, separately for each issuer. A caller without the claim is identified by issuer and
-    /// subject.
-    Claim(ClaimId),
-}
-
-impl By {
-    /// Returns whether the key depends on the caller. Such a limit is charged after authentication, because anyone can
-    /// write any subject into an unverified token.
-    pub const fn needs_caller(&self) -> bool {
-        match self {
-            Self::Subject | Self::Claim(_) => true,
-            Self::ClientIp | Self::Route | Self::Header(_) => false,
-        }
-    }
-
-    /// Returns the limit's rank. Lower ranks are charged first: limits per client before shared limits.
-    pub(super) const fn rank(&self) -> u8 {
-        match self {
-            Self::ClientIp | Self::Subject => 0,
-            Self::Header(_) | Self::Claim(_) => 1,
-            Self::Route => 2,
-        }
-    }
-}
-
 /// A limit and its buckets, shared by all cores. Tests replace the clock `C`.
 pub struct Limit<C: Clock = MonotonicClock> {
     name: Arc<str>,
@@ -82,7 +44,7 @@ pub struct Limit<C: Clock = MonotonicClock> {
     /// The fixed beginning of `RateLimit`: `"name";r=`.
     prefix: Box<[u8]>,
     /// Other limits for some values of a claim.
-    tiers: Option<Box<Tiers<C>>>,
+    tiers: Option<Box<Tiers<Self>>>,
     /// The fleet's share of the limit; `None` if each gateway counts for itself.
     sharing: Option<Sharing>,
 }
@@ -114,18 +76,6 @@ impl<C: Clock> fmt::Debug for Limit<C> {
     }
 }
 
-/// The result of charging one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Charge {
-    /// The request is admitted. A client may send `remaining` further requests at once, and one more after at most
-    /// `next`.
-    Admitted { remaining: u32, next: Duration },
-    /// The request is refused. Exactly one request is admitted after `wait`.
-    Refused { wait: Duration },
-    /// The request is refused, because the fleet cannot be asked.
-    Unavailable,
-}
-
 impl Limit {
     /// Creates a limit of `count` requests per `per`, with up to `burst` requests at once.
     ///
@@ -142,7 +92,8 @@ impl Limit {
     pub fn shared(self, sharing: &Sharing, tier: Option<&str>) -> Self {
         let clock = MonotonicClock;
         let (terms, identity) = sharing.terms(&self.name, tier, self.quota);
-        let table = LeaseTable::new(terms, identity, CAPACITY, sharing.fleet.clone());
+        let table = LeaseTable::new(terms, identity, CAPACITY, sharing.fleet.state().clone());
+        sharing.fleet.register(&table);
         let displaced = table.displaced().clone();
         let buckets = Buckets::Leased { table, start: clock.now(), clock };
         let counts =
@@ -196,7 +147,7 @@ impl<C: Clock> Limit<C> {
 
     /// Adds limits for some values of a claim. This limit then applies to all other callers.
     #[must_use]
-    pub fn with_tiers(self, tiers: Tiers<C>) -> Self {
+    pub fn with_tiers(self, tiers: Tiers<Self>) -> Self {
         Self { tiers: Some(Box::new(tiers)), ..self }
     }
 
@@ -352,8 +303,7 @@ impl<C: Clock> Limit<C> {
         charge
     }
 
-    /// Returns the fingerprint of the request's key. The first hashed byte is the kind of key, so a claim and an
-    /// address never have the same hash input. The hash of a caller is computed once, with another secret.
+    /// Returns the fingerprint of the request's key. The hash of a caller is computed once, with another secret.
     ///
     /// Two keys with the same fingerprint share a bucket. The chance is 1 in 2^64 per pair. A collision can only cause
     /// additional refusals.
@@ -361,45 +311,14 @@ impl<C: Clock> Limit<C> {
         match &self.sharing {
             None => {
                 let hasher = self.counts.fingerprints.build_hasher();
-                self.hash(key, hasher, |principal, _| principal.caller_hash())
+                self.by.hash(key, hasher, |principal, _| principal.caller_hash())
             }
             // All gateways have the same fingerprints, so the process's secret cannot be part of them.
-            Some(sharing) => self.hash(key, sharing.hasher(), |principal, mut hasher| {
+            Some(sharing) => self.by.hash(key, sharing.hasher(), |principal, mut hasher| {
                 (6_u8, &principal.issuer, &principal.subject).hash(&mut hasher);
                 hasher.finish()
             }),
         }
-    }
-
-    #[inline]
-    fn hash<H: Hasher>(
-        &self,
-        key: &LimitKey<'_>,
-        mut hasher: H,
-        of_caller: impl Fn(&Principal, H) -> u64,
-    ) -> u64 {
-        match (&self.by, key.principal) {
-            (By::ClientIp, _) | (By::Subject | By::Claim(_), None) => hash_address(key.address, &mut hasher),
-            (By::Subject, Some(principal)) => return of_caller(principal, hasher),
-            (By::Route, _) => (2_u8, key.route).hash(&mut hasher),
-            (By::Header(name), _) => {
-                let mut values = key.headers.get_all(name).iter();
-                match (values.next(), values.next()) {
-                    (Some(value), None) => (3_u8, value.as_bytes()).hash(&mut hasher),
-                    // Otherwise a client could repeat the field and vary one value to change its bucket.
-                    (None, _) | (Some(_), Some(_)) => hasher.write_u8(4),
-                }
-            }
-            (By::Claim(id), Some(principal)) => match principal.claim(*id) {
-                Some(value) => {
-                    (5_u8, &principal.issuer).hash(&mut hasher);
-                    hash_claim(value, &mut hasher);
-                }
-                // If callers without the claim shared a bucket, they could lock each other out.
-                None => return of_caller(principal, hasher),
-            },
-        }
-        hasher.finish()
     }
 }
 
@@ -422,33 +341,6 @@ fn quota(count: NonZeroU32, per: Duration, burst: NonZeroU32) -> Quota {
 /// Returns the time that an empty bucket takes to fill.
 fn fill(quota: &Quota) -> Duration {
     quota.replenish_interval().saturating_mul(quota.burst_size().get())
-}
-
-/// Rounds up to whole seconds. A client must not receive a wait that is too short.
-pub(super) fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
-}
-
-fn hash_address(address: IpAddr, hasher: &mut impl Hasher) {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => (0_u8, 4_u8, v4.to_bits()).hash(hasher),
-        IpAddr::V6(v6) => (0_u8, 6_u8, v6.to_bits() >> 64).hash(hasher),
-    }
-}
-
-fn hash_claim(value: &ClaimValue, hasher: &mut impl Hasher) {
-    match value {
-        ClaimValue::Text(text) => (0_u8, text).hash(hasher),
-        ClaimValue::Number(number) => (1_u8, number).hash(hasher),
-        ClaimValue::Bool(bool) => (2_u8, bool).hash(hasher),
-        ClaimValue::List(values) => {
-            (3_u8, values.len()).hash(hasher);
-            for value in values {
-                hash_claim(value, hasher);
-            }
-        }
-        ClaimValue::Other => hasher.write_u8(4),
-    }
 }
 
 #[cfg(test)]

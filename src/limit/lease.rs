@@ -10,7 +10,7 @@
 
 pub(super) mod table;
 
-use super::bucket::Charge;
+use super::charge::Charge;
 use std::time::Duration;
 
 /// Number of requests that a gateway may admit before it has asked the fleet about an idle key. A browser that opens a

@@ -2,25 +2,23 @@
 //!
 //! Each claim value in the policy has a separate limit with separate buckets. All other callers have the default limit.
 
-use super::bucket::Limit;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
-use governor::clock::{Clock, MonotonicClock};
 
-/// The limits of a claim's values.
+/// The limits of a claim's values, each of which is an `L`.
 #[derive(Debug)]
-pub struct Tiers<C: Clock = MonotonicClock> {
+pub struct Tiers<L> {
     /// The claim that selects the rate.
     pub claim: ClaimId,
     /// The values of the claim, and the limit for each value.
-    pub tiers: Box<[(Box<str>, Limit<C>)]>,
+    pub tiers: Box<[(Box<str>, L)]>,
 }
 
-impl<C: Clock> Tiers<C> {
+impl<L> Tiers<L> {
     /// Returns the limit that applies to a caller, and the claim value that selects it. Returns `None` if the default
     /// applies.
     ///
     /// Only a text selects a limit. If the claim is a list, two services could choose different elements.
-    pub(super) fn of(&self, principal: Option<&Principal>) -> Option<&(Box<str>, Limit<C>)> {
+    pub(super) fn of(&self, principal: Option<&Principal>) -> Option<&(Box<str>, L)> {
         match principal?.claim(self.claim)? {
             ClaimValue::Text(text) => self.tiers.iter().find(|(value, _)| *value == *text),
             ClaimValue::Number(_) | ClaimValue::Bool(_) | ClaimValue::List(_) | ClaimValue::Other => None,
@@ -28,14 +26,14 @@ impl<C: Clock> Tiers<C> {
     }
 
     /// Returns the limit of a value.
-    pub(super) fn named(&self, value: &str) -> Option<&Limit<C>> {
+    pub(super) fn named(&self, value: &str) -> Option<&L> {
         self.tiers.iter().find(|(known, _)| **known == *value).map(|(_, limit)| limit)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{By, LimitKey, Standing, admit};
+    use super::super::{By, Limit, LimitKey, Standing, admit};
     use super::*;
     use crate::denial::Denial;
     use governor::clock::FakeRelativeClock;

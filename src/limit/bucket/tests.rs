@@ -1,6 +1,7 @@
 use super::*;
+use crate::authenticate::ClaimValue;
 use governor::clock::FakeRelativeClock;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use proptest::prelude::*;
 
 fn n(value: u32) -> NonZeroU32 {

@@ -1,7 +1,7 @@
 //! Asks the fleet about one request, for limits that are exact.
 
 use super::script::{self, Call};
-use crate::limit::bucket::Charge;
+use crate::limit::charge::Charge;
 use crate::limit::lease::table::LeaseTable;
 use crate::limit::lease::{Granted, Order};
 use crate::shared::{Link, Unanswered};

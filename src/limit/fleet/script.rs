@@ -3,8 +3,8 @@
 //! A key in Redis holds up to eight buckets of a limit, so a limit has at most 65,536 keys, whatever clients send. A key
 //! expires when its last bucket is full. The names of keys and fields are keyed hashes of the clients' data.
 
-use super::super::lease::{Granted, Order, Terms};
 use crate::hex::digits_of;
+use crate::limit::lease::{Granted, Order, Terms};
 use crate::shared::{Command, CommandError, Connection, Link, Node, Unanswered};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value, cmd};

@@ -24,13 +24,19 @@ const GONE: u64 = 5_000;
 /// The pause after a call that was not answered. It doubles with each further one, up to [`JOINS`].
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Starts the task. It ends with the link. Returns once the fleet has answered for the first time, at the latest after
-/// the deadline of a call, so that the first requests find the limits in force.
-pub(super) fn start(link: &Arc<Link>, fleet: Arc<Fleet>) {
-    let (asked, is_asked) = mpsc::channel();
-    link.spawn(run(Arc::downgrade(link), fleet, asked));
-    // The task sends nothing: it drops the sender.
-    let _ = is_asked.recv_timeout(link.settings().answer_timeout);
+impl Fleet {
+    /// Starts the task that reports to the fleet, unless it was started before. The task ends with the link. Returns once
+    /// the fleet has answered for the first time, at the latest after the deadline of a call, so that the first requests
+    /// find the limits in force.
+    pub(crate) fn start(self: &Arc<Self>, link: &Arc<Link>) {
+        if self.has_task.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (asked, is_asked) = mpsc::channel();
+        link.spawn(run(Arc::downgrade(link), self.clone(), asked));
+        // The task sends nothing: it drops the sender.
+        let _ = is_asked.recv_timeout(link.settings().answer_timeout);
+    }
 }
 
 /// A key on the list, with the table of its limit.
@@ -45,9 +51,9 @@ async fn run(link: Weak<Link>, fleet: Arc<Fleet>, asked: mpsc::Sender<()>) {
     let mut joined: Option<Instant> = None;
     let mut pause = PAUSE;
     loop {
-        let Some(link) = link.upgrade() else { return fleet.set_up(false) };
+        let Some(link) = link.upgrade() else { return fleet.state().set_up(false) };
         if !link.is_up() {
-            fleet.set_up(false);
+            fleet.state().set_up(false);
             drop(asked.take());
             // The time-out lets the task end with the link.
             let _ = timeout(JOINS, link.until_up()).await;
@@ -56,21 +62,21 @@ async fn run(link: Weak<Link>, fleet: Arc<Fleet>, asked: mpsc::Sender<()>) {
         if joined.is_none_or(|joined| joined.elapsed() >= JOINS) {
             let key = link.key("limit", "gateways");
             let Ok(gateways) = script::join(&link, &key, &gateway, GONE).await else {
-                fleet.set_up(false);
+                fleet.state().set_up(false);
                 drop(asked.take());
                 drop(link);
                 sleep(pause).await;
                 pause = (pause * 2).min(JOINS);
                 continue;
             };
-            fleet.set_gateways(gateways);
-            fleet.set_up(true);
+            fleet.state().set_gateways(gateways);
+            fleet.state().set_up(true);
             drop(asked.take());
             joined = Some(MonotonicClock.now());
         }
         collect(&fleet, &mut listed);
         if !report(&link, &fleet, &mut listed).await {
-            fleet.set_up(false);
+            fleet.state().set_up(false);
             joined = None;
             drop(link);
             sleep(pause).await;
@@ -82,7 +88,7 @@ async fn run(link: Weak<Link>, fleet: Arc<Fleet>, asked: mpsc::Sender<()>) {
         match listed.is_empty() {
             true => rest(&fleet, joined).await,
             // Gateways that report in step would leave the same one without tokens each time.
-            false => sleep(period(fleet.gateways()).mul_f64(0.75 + 0.5 * fraction(&random))).await,
+            false => sleep(period(fleet.state().gateways()).mul_f64(0.75 + 0.5 * fraction(&random))).await,
         }
     }
 }
@@ -112,7 +118,7 @@ async fn report(link: &Link, fleet: &Fleet, listed: &mut Vec<Due>) -> bool {
     let prefix = Call::prefix(link);
     for batch in orders.chunks(BATCH) {
         let calls = batch.iter().map(|((table, key), order)| {
-            let ahead_max = table.terms.ahead_max(fleet.gateways());
+            let ahead_max = table.terms.ahead_max(fleet.state().gateways());
             Call::new(&prefix, table.identity, table.terms, key.key, *order, ahead_max)
         });
         let calls: Vec<Call> = calls.collect();
@@ -134,24 +140,20 @@ async fn report(link: &Link, fleet: &Fleet, listed: &mut Vec<Due>) -> bool {
 
 fn count(fleet: &Fleet, reply: Option<Reply>) {
     let counter = match reply {
-        Some(_) => &fleet.counts.reports,
-        None => &fleet.counts.failed,
+        Some(_) => &fleet.state().counts.reports,
+        None => &fleet.state().counts.failed,
     };
     counter.fetch_add(1, Ordering::Relaxed);
     if reply.is_some_and(|reply| reply.has_evicted) {
-        fleet.counts.displaced.fetch_add(1, Ordering::Relaxed);
+        fleet.state().counts.displaced.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// Waits for a request that needs a report, or for the time of the next sign of life.
 async fn rest(fleet: &Fleet, joined: Option<Instant>) {
-    fleet.is_asleep.store(true, Ordering::SeqCst);
-    // A request that came before the line above has woken nobody.
-    if !fleet.tables().iter().any(|table| table.has_listed()) {
-        let left = joined.map_or(Duration::ZERO, |joined| JOINS.saturating_sub(joined.elapsed()));
-        let _ = timeout(left, fleet.wake.notified()).await;
-    }
-    fleet.is_asleep.store(false, Ordering::SeqCst);
+    let is_needed = || fleet.tables().iter().any(|table| table.has_listed());
+    let left = joined.map_or(Duration::ZERO, |joined| JOINS.saturating_sub(joined.elapsed()));
+    fleet.state().rest(is_needed, left).await;
 }
 
 /// Returns a random number from 0 to 1.

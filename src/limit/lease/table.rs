@@ -2,9 +2,9 @@
 //!
 //! A request locks one of 16 shards for the look-up, as for a limit of one gateway. The list is under the same lock.
 
-use super::super::bucket::Charge;
-use super::super::fleet::Fleet;
 use super::{Account, Granted, Order, Step, Terms};
+use crate::limit::charge::Charge;
+use crate::limit::fleet_state::FleetState;
 use governor::clock::{Clock, MonotonicClock};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -25,7 +25,7 @@ pub(in crate::limit) struct LeaseTable {
     pub(in crate::limit) terms: Terms,
     /// The identity of the limit in the fleet: the same on all gateways with the same limit.
     pub(in crate::limit) identity: u64,
-    fleet: Arc<Fleet>,
+    fleet: Arc<FleetState>,
     epoch: Instant,
     shards: Box<[Mutex<Shard>]>,
     sets_a_shard: u64,
@@ -72,10 +72,10 @@ impl LeaseTable {
         terms: Terms,
         identity: u64,
         capacity: usize,
-        fleet: Arc<Fleet>,
+        fleet: Arc<FleetState>,
     ) -> Arc<Self> {
         let random = RandomState::new();
-        let table = Arc::new(Self {
+        Arc::new(Self {
             terms,
             identity,
             fleet,
@@ -85,9 +85,7 @@ impl LeaseTable {
             spread: (random.hash_one(0), random.hash_one(1) | 1),
             has_new: AtomicBool::new(false),
             displaced: Arc::default(),
-        });
-        table.fleet.register(&table);
-        table
+        })
     }
 
     /// Returns the counter of active keys that were evicted from a full set.
@@ -95,8 +93,8 @@ impl LeaseTable {
         &self.displaced
     }
 
-    /// Returns the fleet of the table.
-    pub(in crate::limit) fn fleet(&self) -> &Arc<Fleet> {
+    /// Returns the state of the table's fleet.
+    pub(in crate::limit) fn fleet(&self) -> &Arc<FleetState> {
         &self.fleet
     }
 

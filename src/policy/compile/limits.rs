@@ -182,7 +182,7 @@ fn tiers(
     (by, sharing): (&By, Option<&Sharing>),
     claims: &mut Claims,
     faults: &mut Faults<'_>,
-) -> Option<Option<Tiers>> {
+) -> Option<Option<Tiers<Limit>>> {
     let (claim_key, rates_key) = (format!("{key}.rate_claim"), format!("{key}.rates"));
     let path = match (&table.rate_claim, table.rates.is_empty()) {
         (None, true) => return Some(None),
