@@ -2,7 +2,7 @@
 """Measures the memory of client connections: idle ones, closed ones, and those of slow readers.
 
     cargo build --release
-    benches/memory.py [--connections 10000] [--readers 500] [--rows idle,tls,...] [BINARY ...]
+    benches/memory.py [--connections 10000] [--readers 500] [--size 16] [--rows idle,tls,...] [BINARY ...]
 
 Needs nginx, which is the upstream; the client is this script. Without BINARY, it measures
 target/release/portcullis. Each row starts a gateway with one worker, sends a hundred requests over connections of their own, and
@@ -13,10 +13,10 @@ it.
 - closed, closedtls: the same connections, five seconds after they were closed. Memory against memory before.
 - websocket, websockettls: WebSockets, each after one message and its echo, then five seconds without any. KiB for each, with its
   connection to the upstream (benches/compare/sockets.py).
-- slow, slowtls, slowh2, slowh2tls: clients that read an answer of 16 MiB from the upstream at 1 KiB/s, with a receive buffer of 16
-  KiB. KiB for each, after 20 s. (The kernel would take a whole answer of 1 MiB from the gateway.) Over HTTP/2 the client's windows are
+- slow, slowtls, slowh2, slowh2tls: clients that read an answer of --size MiB from the upstream at 1 KiB/s, with a receive buffer of
+  16 KiB. KiB for each, after 20 s. (The kernel takes a whole answer of 1 MiB from the gateway.) Over HTTP/2 the client's windows are
   as wide as possible, so TCP alone slows the answer.
-- file, filetls, fileh2, fileh2tls: the same with a file of 16 MiB. Most of it are huge pages that the allocator touches for the
+- file, filetls, fileh2, fileh2tls: the same with a file of --size MiB. Most of it are huge pages that the allocator touches for the
   threads that read files: MIMALLOC_ALLOW_THP=0 shows the rest.
 - slowwindow, filewindow: the same over HTTP/2 with windows of 64 KiB that the client never opens again.
 
@@ -256,6 +256,7 @@ def main():
     parser.add_argument("binaries", nargs="*", metavar="BINARY", default=[str(ROOT / "target/release/portcullis")])
     parser.add_argument("--connections", type=int, default=10_000)
     parser.add_argument("--readers", type=int, default=500)
+    parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--rows", default=",".join(ROWS))
     arguments = parser.parse_args()
     # The gateway reserves two files for each connection.
@@ -266,7 +267,7 @@ def main():
         print(f"only {arguments.connections} connections, because of the limit of open files ({most})")
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        Path(folder, "large").write_bytes(os.urandom(16 << 20))
+        Path(folder, "large").write_bytes(os.urandom(arguments.size << 20))
         upstream = free_port()
         Path(folder, "nginx.conf").write_text(NGINX.format(folder=folder, port=upstream))
         nginx = subprocess.Popen(["nginx", "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"])

@@ -17,10 +17,10 @@ use crate::denial::Denial;
 use crate::route::Head;
 use crate::route::path::decoded;
 use bytes::Bytes;
-use disk::{DiskFault, OneFile, PIECE};
+use disk::{DiskFault, OneFile, OpenFile, PIECE, Reading};
 use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -35,7 +35,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tower_http::services::ServeDir;
-use tower_http::services::fs::ServeFileSystemResponseBody;
 
 /// The file that stands for its folder.
 const INDEX: &str = "index.html";
@@ -46,9 +45,12 @@ const SINGLE: [HeaderName; 2] = [IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
 
 /// The body of an answer with a file. It has the announced length, or ends with an error.
 pub(crate) struct FileBody {
-    body: ServeFileSystemResponseBody,
+    file: Arc<OpenFile>,
+    /// The position of the next byte in the file.
+    position: u64,
     /// The number of bytes that are missing.
     left: u64,
+    reading: Option<Reading>,
 }
 
 impl fmt::Debug for FileBody {
@@ -58,14 +60,21 @@ impl fmt::Debug for FileBody {
 }
 
 impl FileBody {
-    /// Wraps the body of an answer to a request with this method.
-    fn of(response: Response<ServeFileSystemResponseBody>, method: &Method) -> Response<Self> {
-        let length =
-            response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    /// Creates the body of an answer with these fields to a request with this method. Returns `None` if the answer has a
+    /// part of the file and does not state which one.
+    fn of<B>(response: &Response<B>, method: &Method, file: Arc<OpenFile>) -> Option<Self> {
+        let field = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let position = match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                field(CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()?
+            }
+            _ => 0,
+        };
         let has_body = *method == Method::GET
             && matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+        let length = field(CONTENT_LENGTH).and_then(|length| length.parse().ok());
         let left = length.filter(|_| has_body).unwrap_or(0);
-        response.map(|body| Self { body, left })
+        Some(Self { file, position, left, reading: None })
     }
 }
 
@@ -81,18 +90,17 @@ impl Body for FileBody {
         if this.left == 0 {
             return Poll::Ready(None);
         }
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
-        let end = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file ended before its length");
-        let read = match frame {
-            Some(Ok(frame)) => frame.into_data().map_err(|_trailers| end()),
-            Some(Err(error)) => Err(error),
-            None => Err(end()),
-        };
+        let reading = this.reading.get_or_insert_with(|| {
+            let length = usize::try_from(this.left).unwrap_or(PIECE).min(PIECE);
+            Box::pin(this.file.clone().read(this.position, length))
+        });
+        let read = std::task::ready!(reading.as_mut().poll(cx));
+        this.reading = None;
         Poll::Ready(Some(match read {
-            Ok(mut data) => {
-                data.truncate(usize::try_from(this.left).unwrap_or(usize::MAX));
-                this.left -= data.len() as u64;
-                Ok(Frame::data(data))
+            Ok(bytes) => {
+                this.position += bytes.len() as u64;
+                this.left -= bytes.len() as u64;
+                Ok(Frame::data(bytes.into()))
             }
             Err(error) => Err(ResponseError::File(error)),
         }))
@@ -297,11 +305,11 @@ async fn serve(
     *request.headers_mut() = fields;
     // RFC 9110 section 14.2 allows a server to ignore ranges. Many small ranges would cost more than the file. The path
     // of the request is `/`, so `path` only determines the media type.
-    let mut service = ServeDir::with_backend(path, file.clone())
-        .ignore_multi_range_requests(true)
-        .with_buf_chunk_size(PIECE);
+    let mut service = ServeDir::with_backend(path, file.clone()).ignore_multi_range_requests(true);
     let response = service.try_call(request).await.map_err(FileFault::of)?;
-    Ok(FileBody::of(response, method))
+    let body = FileBody::of(&response, method, file.open_file());
+    let body = body.ok_or_else(|| FileFault::Unreadable(io::Error::other("no range of the file")))?;
+    Ok(response.map(|_| body))
 }
 
 /// Returns the range that a request asks for. The library would refuse ranges that a server ignores: those in other

@@ -32,12 +32,14 @@ struct Input {
     ask: usize,
     /// Whether the last read was much smaller than the space for it.
     was_small: bool,
+    /// The greatest size of the block of memory that the buffer shares with the pieces of bodies that were taken from it.
+    block: usize,
 }
 
 impl Connection {
     pub(in crate::forward) fn new(stream: Stream) -> Self {
         let known = KnownHead::default();
-        let input = Input { buffer: BytesMut::new(), known, ask: READ_MIN, was_small: false };
+        let input = Input { buffer: BytesMut::new(), known, ask: READ_MIN, was_small: false, block: 0 };
         Self { stream: RefCell::new(stream), input: RefCell::new(input) }
     }
 
@@ -113,8 +115,8 @@ impl Connection {
     /// Releases the memory of a large answer.
     pub(in crate::forward) fn trim(&self) {
         let mut input = self.input.borrow_mut();
-        if input.buffer.capacity() > 2 * READ_MIN {
-            (input.buffer, input.ask, input.was_small) = (BytesMut::new(), READ_MIN, false);
+        if input.block > 2 * READ_MIN {
+            (input.buffer, input.block, input.ask, input.was_small) = (BytesMut::new(), 0, READ_MIN, false);
         }
     }
 
@@ -163,6 +165,7 @@ impl Input {
         if space < least {
             self.buffer.reserve(self.ask);
             space = self.buffer.capacity() - self.buffer.len();
+            self.block = self.block.max(self.buffer.capacity());
         }
         let count = std::task::ready!(pin!(stream.read_buf(&mut self.buffer)).poll(cx))?;
         if count == space {
@@ -177,5 +180,47 @@ impl Input {
             self.was_small = false;
         }
         Poll::Ready(Ok(count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::thread;
+    use tokio::net::TcpStream;
+
+    /// Reads until the connection has bytes in a large block.
+    async fn fill(connection: &Connection) {
+        loop {
+            poll_fn(|cx| connection.poll_fill(cx)).await.unwrap();
+            if connection.input.borrow().block > 2 * READ_MIN {
+                return;
+            }
+            connection.arrived(BytesMut::clear);
+        }
+    }
+
+    #[test]
+    fn a_large_block_of_memory_lives_no_longer_than_its_pieces() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // The thread ends once the connection is closed.
+        thread::spawn(move || {
+            let (mut server, _) = listener.accept().unwrap();
+            while server.write_all(&[7; READ_MAX]).is_ok() {}
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let connection = Connection::new(Stream::Plain(TcpStream::connect(address).await.unwrap()));
+
+            fill(&connection).await;
+            let piece = connection.arrived(|buffer| buffer.split().freeze());
+            assert!(!piece.is_unique(), "the connection keeps the block");
+            connection.trim();
+            assert!(piece.is_unique(), "an idle connection has no large block");
+        });
     }
 }

@@ -170,13 +170,29 @@ impl FolderTasks {
 
 /// An open file. It is closed on another thread.
 #[derive(Debug)]
-struct OpenFile {
+pub(super) struct OpenFile {
     /// `None` only while it is dropped.
     file: Option<File>,
     tasks: FolderTasks,
 }
 
 impl OpenFile {
+    /// Reads the bytes at a position, all of which the file had when it was opened. A file that became shorter meanwhile
+    /// causes an error.
+    pub(super) async fn read(self: Arc<Self>, position: u64, length: usize) -> io::Result<Vec<u8>> {
+        let tasks = self.tasks.clone();
+        // The core's allocator uses the memory again. Each of the other threads would keep some of its own.
+        let mut bytes = vec![0; length];
+        let work = move || self.read_exact_at(&mut bytes, position).map(|()| bytes);
+        match tasks.run(work).await {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter meanwhile"))
+            }
+            Ok(read) => read,
+            Err(fault) => Err(io::Error::new(io::ErrorKind::TimedOut, fault.to_string())),
+        }
+    }
+
     fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> io::Result<()> {
         match &self.file {
             Some(file) => file.read_exact_at(bytes, position),
@@ -211,16 +227,23 @@ impl OneFile {
     pub(super) fn len(&self) -> u64 {
         self.metadata.len()
     }
+
+    pub(super) fn open_file(&self) -> Arc<OpenFile> {
+        self.file.clone()
+    }
 }
 
+/// A read of a piece of a file.
+pub(super) type Reading = Pin<Box<dyn Future<Output = io::Result<Vec<u8>>>>>;
+
 impl Backend for OneFile {
-    type File = Reader;
+    type File = Unread;
     type Metadata = Metadata;
-    type OpenFuture = Ready<io::Result<Reader>>;
+    type OpenFuture = Ready<io::Result<Unread>>;
     type MetadataFuture = Ready<io::Result<Metadata>>;
 
     fn open(&self, _path: PathBuf) -> Self::OpenFuture {
-        ready(Ok(Reader { source: self.clone(), position: 0, reading: None }))
+        ready(Ok(Unread(self.metadata.clone())))
     }
 
     fn metadata(&self, _path: PathBuf) -> Self::MetadataFuture {
@@ -228,75 +251,36 @@ impl Backend for OneFile {
     }
 }
 
-type Reading = Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + Send + Sync>>;
+/// The file for the library, which determines the head of the answer from its metadata. The library would read each piece
+/// into a buffer of its own, so the gateway reads the file itself.
+pub(super) struct Unread(Metadata);
 
-/// Reads the bytes that the file had when it was opened. A file that shrinks meanwhile causes an error. Bytes that are
-/// appended meanwhile are not read, because the answer states the length.
-pub(super) struct Reader {
-    source: OneFile,
-    position: u64,
-    reading: Option<Reading>,
-}
-
-impl library::File for Reader {
+impl library::File for Unread {
     type Metadata = Metadata;
     type MetadataFuture<'a> = Ready<io::Result<Metadata>>;
 
     fn metadata(&self) -> Self::MetadataFuture<'_> {
-        ready(Ok(self.source.metadata.clone()))
+        ready(Ok(self.0.clone()))
     }
 }
 
-impl AsyncSeek for Reader {
-    fn start_seek(mut self: Pin<&mut Self>, position: SeekFrom) -> io::Result<()> {
-        let SeekFrom::Start(position) = position else {
-            return Err(io::Error::from(io::ErrorKind::Unsupported));
-        };
-        self.position = position;
+impl AsyncSeek for Unread {
+    fn start_seek(self: Pin<&mut Self>, _position: SeekFrom) -> io::Result<()> {
         Ok(())
     }
 
     fn poll_complete(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        Poll::Ready(Ok(self.position))
+        Poll::Ready(Ok(0))
     }
 }
 
-impl AsyncRead for Reader {
+impl AsyncRead for Unread {
     fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let left = this.source.len().saturating_sub(this.position);
-        let length = usize::try_from(left).unwrap_or(PIECE).min(PIECE).min(buffer.remaining());
-        if length == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        let reading =
-            this.reading.get_or_insert_with(|| Box::pin(read(this.source.clone(), this.position, length)));
-        let read = std::task::ready!(reading.as_mut().poll(cx));
-        this.reading = None;
-        let bytes = read?;
-        // The library asks for at least as many bytes as before.
-        buffer.put_slice(&bytes[..bytes.len().min(buffer.remaining())]);
-        this.position += bytes.len() as u64;
-        Poll::Ready(Ok(()))
-    }
-}
-
-async fn read(source: OneFile, position: u64, length: usize) -> io::Result<Vec<u8>> {
-    let file = source.file;
-    let tasks = file.tasks.clone();
-    // The core's allocator uses the memory again. Each of the other threads would keep some of its own.
-    let mut bytes = vec![0; length];
-    let work = move || file.read_exact_at(&mut bytes, position).map(|()| bytes);
-    match tasks.run(work).await {
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter meanwhile"))
-        }
-        Ok(read) => read,
-        Err(fault) => Err(io::Error::new(io::ErrorKind::TimedOut, fault.to_string())),
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }
 
