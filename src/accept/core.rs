@@ -308,8 +308,6 @@ fn http1_settings(settings: &WorkerSettings) -> http1::Builder {
         // The sweep enforces the deadline of a head. Unlike hyper, it distinguishes a slow head from an idle
         // connection.
         .header_read_timeout(None)
-        // One `send` of a head and a small body costs less than a `writev` of both.
-        .writev(false)
         .max_buf_size((header_bytes + header_bytes / 4).max(8192 + 512));
     // hyper parses heads of up to 100 fields without an allocation, unless another bound is set.
     if header_count > 100 {

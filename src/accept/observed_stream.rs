@@ -5,6 +5,7 @@ use crate::peer::{Connection, Protocol};
 use bytes::{Buf, Bytes};
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,9 @@ use tokio::time::Sleep;
 /// How long a closed HTTP/2 connection waits for its client to close it too.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Up to this number of bytes, a head and a body are joined before they are written. TLS would allocate a list of both.
+const JOINED_MAX: usize = 4096;
+
 /// A client's byte stream that reports reads and writes to the connection.
 #[derive(Debug)]
 pub(super) struct ObservedStream<S> {
@@ -22,6 +26,9 @@ pub(super) struct ObservedStream<S> {
     connection: Rc<Connection>,
     /// The bytes that were read before the bytes of `stream`.
     unread: Bytes,
+    /// The bytes that the HTTP library has written and the client's socket does not accept yet. They precede all further
+    /// output. The library then keeps no piece of a body, whose block of memory may be much larger than the rest of it.
+    unsent: Bytes,
     /// Scans the HTTP/2 frames. `None` over HTTP/1.1.
     frames: Option<Box<FrameScanner>>,
     has_suppressed_output: bool,
@@ -32,7 +39,8 @@ pub(super) struct ObservedStream<S> {
 impl<S> ObservedStream<S> {
     pub(super) fn new(stream: S, connection: Rc<Connection>, protocol: Protocol) -> Self {
         let frames = (protocol == Protocol::Http2).then(|| Box::new(FrameScanner::new()));
-        Self { stream, connection, unread: Bytes::new(), frames, has_suppressed_output: false, linger: None }
+        let (unread, unsent) = (Bytes::new(), Bytes::new());
+        Self { stream, connection, unread, unsent, frames, has_suppressed_output: false, linger: None }
     }
 
     /// Continues an HTTP/1.1 connection. `unread` precedes the bytes of `stream`.
@@ -94,9 +102,18 @@ impl<S> ObservedStream<S> {
         is_library_output
     }
 
-    fn observe_write(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Records that the client does not read. The task runs once more, so that the body of the answer releases memory.
+    fn observe_blocked(&self, cx: &Context<'_>) {
+        let activity = &self.connection.activity;
+        if !activity.is_blocked() && self.connection.queues_pieces() {
+            cx.waker().wake_by_ref();
+        }
+        activity.record_blocked_write(self.connection.coarse_now());
+    }
+
+    fn observe_write(&self, cx: &Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
-            Poll::Pending => self.connection.activity.record_blocked_write(self.connection.coarse_now()),
+            Poll::Pending => self.observe_blocked(cx),
             Poll::Ready(written) => {
                 let written = written.as_ref().map_or(0, |written| *written);
                 self.connection.activity.record_write(written, || self.connection.coarse_now());
@@ -128,20 +145,39 @@ impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> ObservedStream<S> {
+    /// Writes the output that was kept.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let result = Pin::new(&mut self.stream).poll_write(cx, &self.unsent);
+            match ready!(self.observe_write(cx, result))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.unsent.advance(written),
+            }
+            if self.unsent.is_empty() {
+                self.unsent = Bytes::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.suppress_library_output() {
             return Poll::Ready(Ok(buf.len()));
         }
+        ready!(self.poll_unsent(cx))?;
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.observe_write(result)
+        self.observe_write(cx, result)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_unsent(cx))?;
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         let activity = &self.connection.activity;
         match &result {
-            Poll::Pending => activity.record_blocked_write(self.connection.coarse_now()),
+            Poll::Pending => self.observe_blocked(cx),
             Poll::Ready(_) => {
                 activity.record_write(0, || self.connection.coarse_now());
                 activity.record_flush();
@@ -156,6 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
             return Poll::Ready(Ok(()));
         }
         if self.linger.is_none() {
+            ready!(self.poll_unsent(cx))?;
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         }
         if self.frames.is_some() { self.poll_linger(cx).map(Ok) } else { Poll::Ready(Ok(())) }
@@ -166,14 +203,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
         if self.suppress_library_output() {
-            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+            return Poll::Ready(Ok(length));
         }
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.observe_write(result)
+        ready!(self.poll_unsent(cx))?;
+        let stream = Pin::new(&mut self.stream);
+        let result = match bufs {
+            [one] => stream.poll_write(cx, one),
+            _ if length <= JOINED_MAX => {
+                let mut space = [MaybeUninit::uninit(); JOINED_MAX];
+                let mut joined = ReadBuf::uninit(&mut space);
+                bufs.iter().for_each(|buf| joined.put_slice(buf));
+                stream.poll_write(cx, joined.filled())
+            }
+            _ => stream.poll_write_vectored(cx, bufs),
+        };
+        match self.observe_write(cx, result) {
+            // The task is woken once the socket accepts more.
+            Poll::Pending if self.connection.queues_pieces() => {
+                let mut unsent = Vec::with_capacity(length);
+                bufs.iter().for_each(|buf| unsent.extend_from_slice(buf));
+                self.unsent = unsent.into();
+                Poll::Ready(Ok(length))
+            }
+            result => result,
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        // Over HTTP/1.1, the answer decides whether the HTTP library queues the pieces of a body.
+        if self.frames.is_some() { self.stream.is_write_vectored() } else { self.connection.queues_pieces() }
     }
 }

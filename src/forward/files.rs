@@ -76,6 +76,11 @@ impl FileBody {
         let left = length.filter(|_| has_body).unwrap_or(0);
         Some(Self { file, position, left, reading: None })
     }
+
+    /// Returns whether a read is in progress. It may hold one of the places of its folder.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
 }
 
 impl Body for FileBody {

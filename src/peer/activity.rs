@@ -192,6 +192,11 @@ impl Activity {
         }
     }
 
+    /// Returns whether the last write was blocked. The client's socket wakes the connection's task once it accepts more.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.get().is_some()
+    }
+
     /// Records that the client accepted `bytes` bytes of output.
     pub(crate) fn record_write(&self, bytes: usize, now: impl FnOnce() -> CoarseMillis) {
         self.written.set(self.written.get() + bytes as u64);

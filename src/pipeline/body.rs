@@ -209,6 +209,21 @@ impl Source {
         }
     }
 
+    /// Releases memory that the unread rest of the body does not use. Returns false if the body must be polled on.
+    #[cold]
+    pub(super) fn pause(&mut self) -> bool {
+        match self {
+            Self::Streamed(body) => {
+                body.compact();
+                true
+            }
+            Self::Compressed(body) => body.pause(),
+            // A read waits for a place that other reads of the folder need.
+            Self::File(body) => !body.is_reading(),
+            Self::Multiplexed(_) | Self::Whole(_) | Self::Tunnel(_) | Self::Ended => true,
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
@@ -246,7 +261,15 @@ impl HttpBody for Body {
         {
             return this.end(cx, end);
         }
-        let polled = if this.paced.is_none() { this.source.poll_frame(cx) } else { this.poll_paced(cx) };
+        let is_blocked = this.record.as_ref().is_some_and(|record| record.is_client_blocked());
+        let polled = if is_blocked && this.source.pause() {
+            // The HTTP library polls the body again once the client's socket has accepted all output.
+            Poll::Pending
+        } else if this.paced.is_none() {
+            this.source.poll_frame(cx)
+        } else {
+            this.poll_paced(cx)
+        };
         if let Poll::Ready(Some(Err(error))) = &polled
             && this.is_grpc()
         {

@@ -85,6 +85,11 @@ impl Compressed {
         self.is_ended && !self.is_held && self.trailers.is_none()
     }
 
+    /// Releases memory that the unread rest of the answer does not use. Returns false if the answer must be polled on.
+    pub(super) fn pause(&mut self) -> bool {
+        self.source.pause()
+    }
+
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,

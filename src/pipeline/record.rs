@@ -273,6 +273,12 @@ impl Record {
         self.bytes_out > 0
     }
 
+    /// Returns whether the client does not read the output that waits for it, so that the body must not add to it.
+    #[inline]
+    pub(super) fn is_client_blocked(&self) -> bool {
+        self.connection.activity.is_blocked() && self.connection.queues_pieces()
+    }
+
     /// Counts body bytes that were passed to the client's connection.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;

@@ -109,6 +109,7 @@ mod shared_replay;
 mod shared_servers;
 mod signal_keys;
 mod signals;
+mod slow_readers;
 mod sources;
 mod splits;
 mod stopping;

@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::task::Waker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 use tokio::io::ReadBuf;
 
@@ -24,6 +26,39 @@ struct Ends {
     output: Vec<u8>,
     /// The number of bytes that the client accepts.
     room: usize,
+    /// The task whose write was blocked.
+    writer: Option<Waker>,
+    /// The bytes that a TLS session holds, and their maximum number. 0 stands for cleartext.
+    held: Vec<u8>,
+    held_max: usize,
+}
+
+impl Ends {
+    /// Accepts some of these bytes.
+    fn accept(&mut self, cx: &Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let count = self.room.min(buf.len());
+        if count == 0 && !buf.is_empty() {
+            self.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        self.output.extend_from_slice(&buf[..count]);
+        self.room -= count;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Passes on what is held.
+    fn send_held(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            let sent = self.accept(cx, &held);
+            let Poll::Ready(Ok(count)) = sent else {
+                self.held = held;
+                return Poll::Pending;
+            };
+            self.held = held[count..].to_vec();
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl AsyncRead for Wire {
@@ -39,23 +74,29 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut ends = self.0.borrow_mut();
-        let count = ends.room.min(buf.len());
-        if count == 0 {
-            return Poll::Pending;
+        if ends.held_max == 0 {
+            return ends.accept(cx, buf);
         }
-        ends.output.extend_from_slice(&buf[..count]);
-        ends.room -= count;
-        Poll::Ready(Ok(count))
+        // A TLS session accepts bytes although the socket does not.
+        loop {
+            let count = buf.len().min(ends.held_max - ends.held.len());
+            ends.held.extend_from_slice(&buf[..count]);
+            match ends.send_held(cx) {
+                Poll::Pending if count == 0 => return Poll::Pending,
+                Poll::Ready(_) if count == 0 && !buf.is_empty() => {}
+                Poll::Pending | Poll::Ready(_) => return Poll::Ready(Ok(count)),
+            }
+        }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().send_held(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().send_held(cx)
     }
 }
 
@@ -65,7 +106,8 @@ impl Parkable for Wire {
     }
 }
 
-/// A response in pieces. Like the gateway's own, it ends its request with its last piece.
+/// A response in pieces. Like the gateway's own, it ends its request with its last piece, and gives nothing to a client
+/// that does not read.
 struct Pieces(VecDeque<Bytes>, Option<Rc<Connection>>);
 
 impl Body for Pieces {
@@ -76,6 +118,11 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let is_blocked =
+            |connection: &Rc<Connection>| connection.queues_pieces() && connection.activity.is_blocked();
+        if self.1.as_ref().is_some_and(is_blocked) {
+            return Poll::Pending;
+        }
         let piece = self.0.pop_front();
         if self.0.is_empty() {
             self.end();
@@ -154,11 +201,15 @@ struct Outcome {
     parked: usize,
 }
 
-/// Serves the requests `sent`. If `parks`, the connection is parked whenever it is idle.
+/// Serves the requests `sent` in cleartext. If `parks`, the connection is parked whenever it is idle.
 fn serve_steps(sent: &[u8], steps: &[Step], parks: bool) -> Outcome {
+    serve_steps_over(Scheme::Http, sent, steps, parks)
+}
+
+fn serve_steps_over(scheme: Scheme, sent: &[u8], steps: &[Step], parks: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), scheme: Scheme::Http };
+        let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), scheme };
         let core = Rc::new(CoreState::new(Duration::from_secs(30)));
         let connection = Rc::new(Connection::new(core, peer, None));
         connection.begin_serving(Protocol::Http1);
@@ -242,12 +293,13 @@ proptest! {
     /// A connection that is parked at every opportunity answers byte for byte like one that is never parked.
     #[test]
     fn parking_neither_loses_nor_misreads_a_byte(
+        scheme in prop::sample::select(vec![Scheme::Http, Scheme::Https]),
         requests in prop::collection::vec((0..4_u8, prop::sample::select(vec!["/a", "/refuse"])), 1..8),
         steps in steps(),
     ) {
         let sent: String = requests.iter().map(|(kind, path)| request(*kind, path)).collect();
-        let parked = serve_steps(sent.as_bytes(), &steps, true);
-        let kept = serve_steps(sent.as_bytes(), &steps, false);
+        let parked = serve_steps_over(scheme, sent.as_bytes(), &steps, true);
+        let kept = serve_steps_over(scheme, sent.as_bytes(), &steps, false);
         prop_assert_eq!((&parked.output, parked.closed), (&kept.output, kept.closed));
         prop_assert!(!parked.output.contains("\r\n\r\nGET /smuggled"), "{}", parked.output);
         prop_assert_eq!(kept.parked, 0);
@@ -281,5 +333,73 @@ fn the_rest_of_a_refused_body_is_never_parsed_as_a_request() {
             serve_steps(sent.as_bytes(), &[Step::Accept(1 << 20), Step::Send(head), Step::Send(0)], true);
         assert_eq!(outcome.output.matches("HTTP/1.1 ").count(), 1, "{outcome:?}");
         assert!(outcome.output.ends_with("POST /refuse "), "{outcome:?}");
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Answers one request with pieces of these sizes. The client accepts `rooms` one after the other, each once nothing wakes
+/// the connection's task any more. Returns the output.
+fn serve_woken(scheme: Scheme, sizes: &[usize], rooms: &[usize], held_max: usize) -> Vec<u8> {
+    let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), scheme };
+    let connection = Rc::new(Connection::new(Rc::new(CoreState::new(Duration::from_secs(30))), peer, None));
+    connection.begin_serving(Protocol::Http1);
+    let wire = Wire::default();
+    wire.0.borrow_mut().held_max = held_max;
+    wire.0.borrow_mut().input.extend(request(0, "/a").bytes());
+    let io = TokioIo::new(ObservedStream::resumed(wire.clone(), Bytes::new(), connection.clone()));
+    let service = |_: Request<Incoming>| {
+        connection.activity.begin_request();
+        let pieces = sizes.iter().zip(0..).map(|(size, number)| Bytes::from(vec![number; *size])).collect();
+        let response = Response::new(Pieces(pieces, Some(connection.clone())));
+        std::future::ready(Ok::<_, Infallible>(response))
+    };
+    let mut settings = http1::Builder::new();
+    let mut http =
+        settings.auto_date_header(false).max_buf_size(8192).serve_connection(io, service_fn(service));
+    let woken = Arc::<Woken>::default();
+    let waker = Waker::from(woken.clone());
+    woken.0.store(true, Ordering::Relaxed);
+    for room in rooms.iter().chain(&[1 << 30]) {
+        while woken.0.swap(false, Ordering::Relaxed) {
+            let polled = Pin::new(&mut http).poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending(), "the client has not closed the connection");
+        }
+        let mut ends = wire.0.borrow_mut();
+        ends.room += room;
+        if *room > 0
+            && let Some(writer) = ends.writer.take()
+        {
+            writer.wake();
+        }
+    }
+    while woken.0.swap(false, Ordering::Relaxed) {
+        let _ = Pin::new(&mut http).poll(&mut Context::from_waker(&waker));
+    }
+    let is_idle = connection.activity.is_idle();
+    let output = std::mem::take(&mut wire.0.borrow_mut().output);
+    assert!(is_idle, "all output was written: {} bytes so far", output.len());
+    output
+}
+
+proptest! {
+    #[test]
+    fn an_answer_arrives_whole_however_the_client_reads_it(
+        scheme in prop::sample::select(vec![Scheme::Http, Scheme::Https]),
+        sizes in prop::collection::vec(prop_oneof![1..9_usize, 1..5000_usize, 1..70_000_usize], 1..12),
+        rooms in prop::collection::vec(prop_oneof![0..9_usize, 0..5000_usize, 0..70_000_usize], 0..12),
+        held_max in prop_oneof![Just(0_usize), Just(1), 1..70_000_usize],
+    ) {
+        let output = serve_woken(scheme, &sizes, &rooms, held_max);
+        let head = output.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+        let body: Vec<u8> = sizes.iter().zip(0..).flat_map(|(size, number)| vec![number; *size]).collect();
+        prop_assert!(output[head..] == body, "{} bytes", output.len());
     }
 }

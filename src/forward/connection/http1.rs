@@ -120,6 +120,15 @@ impl Connection {
         }
     }
 
+    /// Releases the memory of bytes that were used.
+    pub(in crate::forward) fn compact(&self) {
+        let mut input = self.input.borrow_mut();
+        if input.block > input.buffer.len() {
+            input.block = input.buffer.len();
+            input.buffer = BytesMut::from(&input.buffer[..]);
+        }
+    }
+
     /// Returns the state of a connection that no request uses.
     pub(in crate::forward) fn idle_state(&self) -> IdleState {
         let mut byte = [0];
@@ -217,8 +226,14 @@ mod tests {
             let connection = Connection::new(Stream::Plain(TcpStream::connect(address).await.unwrap()));
 
             fill(&connection).await;
-            let piece = connection.arrived(|buffer| buffer.split().freeze());
+            let piece = connection.arrived(|buffer| buffer.split_to(buffer.len() - 9).freeze());
             assert!(!piece.is_unique(), "the connection keeps the block");
+            connection.compact();
+            assert!(piece.is_unique(), "the connection has a copy of the rest");
+            assert_eq!(connection.arrived(|buffer| buffer.to_vec()), [7; 9]);
+
+            fill(&connection).await;
+            let piece = connection.arrived(|buffer| buffer.split().freeze());
             connection.trim();
             assert!(piece.is_unique(), "an idle connection has no large block");
         });

@@ -55,6 +55,13 @@ impl ResponseBody {
         }
     }
 
+    /// Releases memory that the bytes that have arrived do not use.
+    pub(crate) fn compact(&self) {
+        if let Some(lease) = &self.lease {
+            lease.connection.compact();
+        }
+    }
+
     /// Returns the next piece of the body, or `None` after its end.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, ResponseError>> {
         let Some(lease) = &self.lease else { return Poll::Ready(Ok(None)) };
