@@ -38,7 +38,8 @@ impl<'t> Jws<'t> {
         else {
             let count = token.split('.').count();
             let kind = if count == 5 { ": it is encrypted (JWE), which is not supported" } else { "" };
-            let detail = format!("the token has {count} parts, and a JWS has three{kind}");
+            let parts = if count == 1 { "part" } else { "parts" };
+            let detail = format!("the token has {count} {parts}, and a JWS has three{kind}");
             return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Shape), detail));
         };
         if header.is_empty() || payload.is_empty() {

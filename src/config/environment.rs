@@ -87,7 +87,13 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
             continue;
         }
         let parts: Vec<String> = rest.split(NESTING).map(str::to_ascii_lowercase).collect();
-        let value = layer::of_variable(&value);
+        let value = match layer::of_variable(&value) {
+            Ok(value) => value,
+            Err((found, hint)) => {
+                environment.faults.push(fault(&name, "bad_value", found.to_owned(), hint));
+                continue;
+            }
+        };
         match set(&mut layer, Some(&under), &parts, value.clone(), String::new()) {
             Ok(key) => match seen.insert(key.clone(), name.clone()) {
                 None => {

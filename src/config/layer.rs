@@ -170,7 +170,11 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
 
 /// Parses the value of an environment variable. Lists, tables and quoted text are TOML. Digits are a number only if the
 /// number formats to the same text: `007` is text.
-pub(super) fn of_variable(text: &str) -> Value {
+///
+/// # Errors
+/// Returns the problem and its correction if the text begins like a list or a quoted text, and is none. As one name, such as
+/// `[suspended]` in `not_roles`, it would match nothing. It is not shown, because it may be a secret.
+pub(super) fn of_variable(text: &str) -> Result<Value, (&'static str, &'static str)> {
     if text.starts_with(['[', '{', '"', '\'']) {
         let document = format!("v={text}");
         let parsed = toml_edit::ImDocument::parse(document.as_str()).ok();
@@ -178,17 +182,33 @@ pub(super) fn of_variable(text: &str) -> Value {
         let only = parsed.as_ref().filter(|document| document.len() == 1);
         let value = only.and_then(|document| document.get("v")?.as_value());
         if let Some(value) = value.and_then(|value| of_value(value, &document, 0).ok()) {
-            return value;
+            return Ok(value);
+        }
+        if text.starts_with('[') && !begins_with_address(text) {
+            return Err((
+                "a list that is not a TOML value",
+                "write [\"a\", \"b\"], with each text in quotes",
+            ));
+        }
+        if text.starts_with(['"', '\'']) {
+            let hint = "write text without quotes, or with one quote at each end; a list is [\"a\", \"b\"]";
+            return Err(("a text in quotes that is not a TOML value", hint));
         }
     }
-    match text.parse::<i64>() {
+    Ok(match text.parse::<i64>() {
         Ok(number) if number.to_string() == text => Value::from(number),
         _ => match text {
             "true" => Value::from(true),
             "false" => Value::from(false),
             _ => Value::from(text),
         },
-    }
+    })
+}
+
+/// Returns whether a text begins with an IPv6 address in brackets, as in `[::1]:8443`.
+fn begins_with_address(text: &str) -> bool {
+    let address = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(address, _)| address);
+    address.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
 /// Returns a name as it appears in the path of a key. A name that is not a bare key is quoted.
@@ -314,9 +334,14 @@ mod tests {
             ("[::1]:8443", Value::from("[::1]:8443")),
             ("[\"a\", 1]", Value::from(vec![Value::from("a"), Value::from(1_i64)])),
             ("\"7\"", Value::from("7")),
-            ("[1]\nv2 = 3", Value::from("[1]\nv2 = 3")),
+            ("{tenant}", Value::from("{tenant}")),
         ] {
-            assert_eq!(of_variable(text), value, "{text:?}");
+            assert_eq!(of_variable(text), Ok(value), "{text:?}");
+        }
+        for text in
+            ["[1]\nv2 = 3", "[suspended]", "[\"a\"", "[]]", "[10.0.0.0/8]", "\"a\", \"b\"", "\"a", "'a"]
+        {
+            assert!(of_variable(text).is_err(), "{text:?}");
         }
     }
 }

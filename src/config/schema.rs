@@ -144,7 +144,7 @@ impl<'r> Described<'r> {
             }
             let example =
                 facts.split(" · ").find_map(|fact| fact.strip_prefix("example `")?.strip_suffix('`'));
-            let example = example.and_then(|text| serde_json::to_value(layer::of_variable(text)).ok());
+            let example = example.and_then(|text| serde_json::to_value(layer::of_variable(text).ok()?).ok());
             object.extend(example.map(|example| ("examples".to_owned(), json!([example]))));
             return;
         }

@@ -45,7 +45,13 @@ impl fmt::Display for Unreadable {
 
 impl From<io::Error> for Unreadable {
     fn from(error: io::Error) -> Self {
-        Self { found: error.to_string(), hint: "make the file readable, or name another with --config FILE" }
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => {
+                "name another file with --config FILE; portcullis init writes one to begin with"
+            }
+            _ => "make the file readable, or name another with --config FILE",
+        };
+        Self { found: error.to_string(), hint }
     }
 }
 

@@ -48,6 +48,13 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
         return syntax(stopped, "a backslash that does not begin an escape sequence", hint);
     }
     if let Some(list) = open_list(text, stopped) {
+        if let Some(bare) = bare_element(text, list, stopped) {
+            return syntax(
+                bare,
+                "text without quotes in a list",
+                "put each text in quotes: KEY = [\"text\", \"text\"]",
+            );
+        }
         let first = Line::around(text, list);
         return match Line::rest(text, stopped).chars().next() {
             Some(next) if begins_value(next) && !is_assignment(Line::rest(text, stopped)) => syntax(
@@ -244,6 +251,22 @@ fn open_list(text: &str, at: usize) -> Option<usize> {
     }
 }
 
+/// Returns the offset of the list's element at which the parser stopped, if it is text without quotes, such as `GET` or
+/// `10.0.0.0/8`.
+fn bare_element(text: &str, list: usize, stopped: usize) -> Option<usize> {
+    let stop = text.get(stopped..)?.chars().next()?;
+    if stop.is_whitespace() || matches!(stop, '"' | '\'' | '{' | '}' | '[' | ']' | ',' | '=' | '#') {
+        return None;
+    }
+    let inside = text.get(list + 1..stopped)?;
+    let ends = |c: char| c.is_whitespace() || matches!(c, ',' | '[' | '"' | '\'' | '}' | ']');
+    let begin = inside.char_indices().rev().find(|(_, c)| ends(*c)).map_or(0, |(at, c)| at + c.len_utf8());
+    let before = inside[..begin].trim_end();
+    let is_first = before.is_empty() || before.ends_with(',');
+    let begin = list + 1 + begin;
+    (is_first && !is_assignment(Line::rest(text, begin))).then_some(begin)
+}
+
 /// Explains a duplicate key, and names the line of its first occurrence.
 fn duplicate(text: &str, stopped: usize, message: &str) -> Option<Syntax> {
     let (_, rest) = message.split_once("duplicate key `")?;
@@ -258,7 +281,12 @@ fn duplicate(text: &str, stopped: usize, message: &str) -> Option<Syntax> {
         }
         None => format!("\"{}\" appears a second time", Shortened(name)),
     };
+    let is_element = |line: &Line<'_>| line.text.trim_start().starts_with("[[");
+    let first = first.map(|first| Line::around(text, first));
     let hint = match line.shape() {
+        Shape::Header if first.is_some_and(|first| is_element(&first)) && !is_element(&line) => {
+            format!("write [[{}]] for another element of the list", Shortened(name))
+        }
         Shape::Header => "write one header for the table, with all its keys below it".to_owned(),
         Shape::OpenText(_) | Shape::OpenHeader | Shape::Other => "keep one of the two".to_owned(),
     };
@@ -335,6 +363,27 @@ mod tests {
                 4,
                 "\"state\" appears a second time; the first is on line 1",
                 "one header",
+            ),
+            (
+                "[[route]]\npath = \"/\"\n[route]\npath = \"/a\"\n",
+                3,
+                "\"route\" appears a second time; the first is on line 1",
+                "write [[route]]",
+            ),
+            ("[[route]]\nroles = [clerk]\n", 2, "text without quotes in a list", "in quotes"),
+            ("[[route]]\nroles = [\"a\", clerk]\n", 2, "text without quotes in a list", "in quotes"),
+            (
+                "[[route]]\nroles = [\n  \"a\",\n  true_ish,\n]\n",
+                4,
+                "text without quotes in a list",
+                "in quotes",
+            ),
+            ("[server]\ntrusted_proxies = [10.0.0.0/8]\n", 2, "text without quotes in a list", "in quotes"),
+            (
+                "[[route]]\nmethods = [\"GET\",\npath = \"/\"\n",
+                2,
+                "without its closing bracket",
+                "line 2 with ]",
             ),
             (
                 "[state]\ndir = \"a\"\ndir = \"b\"\n",

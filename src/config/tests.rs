@@ -69,6 +69,20 @@ fn a_variable_that_names_nothing_is_a_fault_of_its_own() {
 }
 
 #[test]
+fn a_variable_with_half_a_list_is_a_fault_and_not_one_name() {
+    let text = "[[route]]\npath = \"/\"\nroles = [\"a\"]\n";
+    for value in ["[suspended]", "[\"suspended\", \"left]", "\"suspended\", \"left\""] {
+        let found = faults(text, &[("PORTCULLIS_ROUTE__0__NOT_ROLES", value)]);
+        let is_clear = |fault: &String| {
+            fault.starts_with("environment variable PORTCULLIS_ROUTE__0__NOT_ROLES: fault: ")
+                && fault.contains("[\"a\", \"b\"]")
+                && !fault.contains("suspended")
+        };
+        assert!(found.len() == 1 && is_clear(&found[0]), "{value}: {found:?}");
+    }
+}
+
+#[test]
 fn a_variable_sets_one_element_of_a_list_and_leaves_the_others() {
     let text = "[[issuer]]\nissuer = \"a\"\nkid = \"k\"\n[[issuer]]\nissuer = \"b\"\n";
     let loaded = read(

@@ -126,6 +126,12 @@ impl<'l> Faults<'l> {
         self.unwatched_path(&self.loaded.file.state.dir)
     }
 
+    /// Returns the place of another key, for the message of a fault.
+    pub(crate) fn place_of(&self, key: &str) -> String {
+        // Finding a place is slow.
+        if self.is_full() { String::new() } else { self.loaded.places.of(key).to_string() }
+    }
+
     /// Whether further faults are only counted.
     const fn is_full(&self) -> bool {
         self.fault_count >= REPORTED_MAX

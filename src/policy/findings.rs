@@ -61,6 +61,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("introspection_in_cleartext", Kind::Weakness),
     ("issuer_in_cleartext", Kind::Weakness),
     ("issuer_not_told", Kind::Weakness),
+    ("joined_names", Kind::Weakness),
     ("keys_in_cleartext", Kind::Weakness),
     ("late_revocation", Kind::Weakness),
     ("lax_cookies", Kind::Weakness),

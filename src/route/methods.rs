@@ -158,10 +158,14 @@ impl Methods {
 
 fn parse_method(text: &str) -> Result<Method, PatternFault> {
     let method = Method::from_bytes(text.as_bytes()).map_err(|_| {
-        PatternFault::new(
-            format!("`{text}`, which is not a method"),
-            "a method is a token (RFC 9110 section 9.1), such as `GET`",
-        )
+        let names: Vec<_> = text.split([',', ' ', '|']).filter(|name| !name.is_empty()).collect();
+        let is_list = names.len() > 1 && names.iter().all(|name| Method::from_bytes(name.as_bytes()).is_ok());
+        let hint = if is_list && names.len() <= 10 {
+            format!("write a list: {names:?}")
+        } else {
+            "a method is a token (RFC 9110 section 9.1), such as `GET`".to_owned()
+        };
+        PatternFault::new(format!("`{text}`, which is not a method"), hint)
     })?;
     let upper = text.to_ascii_uppercase();
     match upper.as_str() {

@@ -1,7 +1,7 @@
 //! Reads a certificate chain and its key from files. Errors contain a remedy, often as a command.
 
 use super::Files;
-use super::facts::{Facts, OcspAnswer};
+use super::facts::{Facts, OcspAnswer, version};
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
 use crate::pem;
@@ -98,6 +98,7 @@ pub(crate) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
         )
     })?;
     let pair = CertifiedKey { ocsp, ..CertifiedKey::new(certificates, key) };
+    let old = pair.cert.first().and_then(version).filter(|version| *version != 3);
     match pair.keys_match() {
         // If the public key cannot be derived, the pair is accepted, because a mismatch cannot be proven.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
@@ -126,6 +127,16 @@ pub(crate) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
                 ),
             })
         }
+        Err(_) if old.is_some() => Err(Unusable {
+            part: Part::Certificate,
+            found: format!(
+                "{}: the first certificate has X.509 version {}, and clients expect version 3, which has the names",
+                files.certificate.display(),
+                old.unwrap_or_default()
+            ),
+            hint: "a certificate with subjectAltName: openssl x509 -req needs -extfile for it, openssl req -x509 needs -addext"
+                .to_owned(),
+        }),
         Err(error) => Err(Unusable {
             part: Part::Certificate,
             found: format!("{}: the first certificate cannot be read ({error})", files.certificate.display()),

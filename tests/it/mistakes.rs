@@ -525,6 +525,47 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
             9,
             &["`:id`", "`{id}`"],
         ),
+        // One name that looks like several.
+        (
+            format!("{}{ECHO}{ROUTE}roles = \"a\"\nnot_roles = \"suspended, left\"\n", issuer("")),
+            "warning",
+            "joined_names",
+            12,
+            &["\"suspended, left\" is one name", "[\"suspended\", \"left\"]"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}methods = \"GET, POST\"\n", issuer("")),
+            "fault",
+            "bad_method",
+            11,
+            &["`GET, POST`", "[\"GET\", \"POST\"]"],
+        ),
+        // Two routes with one path, or one name.
+        (
+            format!("{}{ECHO}{ROUTE}{}", issuer(""), ROUTE.replace("/x", "/{a}").repeat(2)),
+            "fault",
+            "same_route",
+            15,
+            &["the other is at gateway.toml:11:"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}name = \"a\"\n{}name = \"a\"\n", issuer(""), ROUTE.replace("/x", "/y")),
+            "fault",
+            "same_name",
+            15,
+            &["the route at gateway.toml:8:"],
+        ),
+        // Origins as an address bar shows them.
+        (
+            format!(
+                "[cors.app]\norigins = [\"https://App.example.com/\"]\n{}{route}cors = \"app\"\n",
+                issuer("")
+            ),
+            "fault",
+            "bad_value",
+            2,
+            &["write \"https://app.example.com\""],
+        ),
         // Invisible white space.
         (
             format!("{}{route}", issuer("").replace(".com/", ".com/ ")),
@@ -722,6 +763,7 @@ fn correct_keys_beside_a_mistake_are_not_reported() {
         (format!("{}{ECHO}{ROUTE}", issuer("")), "empty_list"),
         (format!("{}{ECHO}{ROUTE}methods = [\"PROPFIND\", \"PURGE\"]\n", issuer("")), "unknown_method"),
         (format!("{}{ECHO}{ROUTE}roles = [\"shop admin\"]\n", issuer("")), "white_space"),
+        (format!("{}{ECHO}{ROUTE}roles = [\"CN=a,OU=b\", \"a b\"]\n", issuer("")), "joined_names"),
         (
             format!("{}{ECHO}[[route]]\npath = \"/v1/things:batch\"\nupstream = \"echo\"\n", issuer("")),
             "colon_parameter",
@@ -942,6 +984,10 @@ fn a_file_without_a_certificate_or_key_is_reported_by_its_content() {
     let dir = certified(&certificate, &key, ROUTE);
     std::fs::remove_file(dir.path().join("key.pem")).unwrap();
     has(&checked(&dir), "fault", "bad_certificate", 3, &["key.pem", "No such file"]);
+    // `openssl x509 -req` without extensions makes a certificate of version 1.
+    let old = crate::kit::pki::Authority::new("old").issue(&["a.test"]).of_version_1();
+    let found = checked(&certified(&old.pem, &old.key, ROUTE));
+    has(&found, "fault", "bad_certificate", 2, &["version 1", "version 3", "-extfile"]);
     // The certificates of the chain are in the wrong order.
     let (authority, _) = pair(&["ca.test"], 2000, 2046);
     let found = checked(&certified(format!("{authority}{certificate}"), &key, ROUTE));

@@ -1,5 +1,7 @@
 //! A certificate authority.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, IsCa,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
@@ -50,7 +52,10 @@ impl Identity {
         let mut parts = elements(&self.certificate);
         let is_old = |element: &Vec<u8>| !matches!(element.first(), Some(0xa0 | 0xa3));
         parts[0] = sequence(&elements(&parts[0]).into_iter().filter(is_old).collect::<Vec<_>>());
-        Self { certificate: CertificateDer::from(sequence(&parts)), ..self.clone() }
+        let certificate = CertificateDer::from(sequence(&parts));
+        let text = STANDARD.encode(&certificate);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        Self { certificate, pem, ..self.clone() }
     }
 
     /// Returns the thumbprint of the certificate, as in `cnf.x5t#S256`.

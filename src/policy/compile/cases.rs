@@ -32,7 +32,8 @@ pub(super) fn compile(
         if table.name.is_empty() {
             faults.fault("missing_key", &name_key, "nothing", "name = \"a clerk reads an order\"");
         } else if let Some(first) = names.insert(&table.name, index) {
-            let found = format!("\"{}\" is also the name of test {}", table.name, first + 1);
+            let there = faults.place_of(&format!("test[{first}]"));
+            let found = format!("\"{}\" is also the name of the test at {there}", table.name);
             faults.fault("same_name", &name_key, found, "a unique name: it identifies a failed test");
         }
         let before = faults.found.len();

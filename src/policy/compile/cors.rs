@@ -99,7 +99,10 @@ fn origins(key: &str, table: &CorsSection, faults: &mut Faults<'_>) -> Option<Or
         match OriginPattern::parse(text) {
             Some(origin) => list.push(origin),
             None => {
-                let hint = format!("scheme, host and port as a browser sends them in Origin, {example}");
+                let hint = match OriginPattern::corrected(text) {
+                    Some(origin) => format!("write \"{origin}\", as a browser sends it in Origin"),
+                    None => format!("scheme, host and port as a browser sends them in Origin, {example}"),
+                };
                 faults.fault("bad_value", &format!("{at}[{index}]"), format!("\"{text}\""), hint);
             }
         }

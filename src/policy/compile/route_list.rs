@@ -138,6 +138,7 @@ fn report(conflict: &Conflict, places: &[(Option<usize>, &str)], faults: &mut Fa
             );
         }
     };
+    let there = faults.place_of(&format!("route[{one}]"));
     if conflict.by_fields {
         return faults.fault(
             "same_route",
@@ -146,9 +147,8 @@ fn report(conflict: &Conflict, places: &[(Option<usize>, &str)], faults: &mut Fa
                 "a request may have these headers and those of route \"{named}\", and neither route is more specific"
             ),
             format!(
-                "let one of them require all headers of the other, or different values of one header (the other is \
-                 route {})",
-                one + 1
+                "let one of them require all headers of the other, or different values of one header (the other is at \
+                 {there})"
             ),
         );
     }
@@ -156,7 +156,7 @@ fn report(conflict: &Conflict, places: &[(Option<usize>, &str)], faults: &mut Fa
         "same_route",
         &format!("route[{other}].path"),
         format!("matches the same host, path and method as route \"{named}\""),
-        format!("remove one of them, or give them different methods (the other is route {})", one + 1),
+        format!("remove one of them, or give them different methods (the other is at {there})"),
     );
 }
 

@@ -82,10 +82,11 @@ pub(super) fn compile(
         let key = format!("route[{index}]");
         let name = name(&key, table, faults);
         if let Some(first) = names.insert(name, index) {
+            let there = faults.place_of(&format!("route[{first}]"));
             faults.fault(
                 "same_name",
                 &format!("{key}.name"),
-                format!("\"{name}\" is also the name of route {}", first + 1),
+                format!("\"{name}\" is also the name of the route at {there}"),
                 "a unique name: logs and metrics identify routes by it",
             );
         }

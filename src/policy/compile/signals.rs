@@ -224,7 +224,7 @@ fn keys<'f>(
         Ok((keys, _skipped)) => Some(SignalKeys::Fixed(keys)),
         Err(why) => {
             let found = format!("{}: {why}", path.display());
-            faults.fault("bad_key", &at, found, "use a JSON Web Key Set (RFC 7517 section 5)");
+            faults.fault("bad_key", &at, found, "a file with a JSON Web Key Set (RFC 7517 section 5), by its path from the folder of the policy file");
             None
         }
     }

@@ -488,7 +488,7 @@ fn keys(
             Some(set)
         }
         Err(why) => {
-            faults.fault("bad_key", &at("jwks"), why, "use a JSON Web Key Set (RFC 7517 section 5)");
+            faults.fault("bad_key", &at("jwks"), why, "a file with a JSON Web Key Set (RFC 7517 section 5), by its path from the folder of the policy file");
             None
         }
     }

@@ -14,6 +14,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
+/// The maximum number of characters of a client's text that operators see.
+const SHOWN_MAX: usize = 64;
 
 /// A compiled `[cors.NAME]`.
 #[derive(Debug)]
@@ -55,6 +57,16 @@ pub(crate) enum OriginPattern {
 }
 
 impl OriginPattern {
+    /// Returns the origin or the pattern that the text probably means: without a path, in lower case, without the default
+    /// port.
+    pub(crate) fn corrected(text: &str) -> Option<String> {
+        let (scheme, rest) = text.trim().split_once("://")?;
+        let (scheme, host) = (scheme.to_ascii_lowercase(), rest.split('/').next()?.to_ascii_lowercase());
+        let default = if scheme == "https" { ":443" } else { ":80" };
+        let meant = format!("{scheme}://{}", host.strip_suffix(default).unwrap_or(&host));
+        Self::parse(&meant).map(|_| meant)
+    }
+
     /// Parses an origin or a pattern. Returns `None` for text that no browser sends as an origin, for a pattern below a
     /// top-level domain, and for a pattern of addresses.
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -182,6 +194,18 @@ impl Cors {
         }
     }
 
+    /// Returns the reason for which a preflight is refused, for the operator.
+    #[cold]
+    pub(crate) fn unlisted(&self, method: &Method, asked: &HeaderMap) -> String {
+        let origin = origin(asked);
+        let (what, text) = match self.allowed(origin) {
+            None => ("origin", origin.and_then(|origin| origin.to_str().ok()).unwrap_or("of this request")),
+            Some(_) => ("method", method.as_str()),
+        };
+        let shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+        format!("[cors.{}] does not list the {what} {shown}", self.name)
+    }
+
     /// Returns the answer to a preflight for this method, without the fields of [`Cors::share`]. The status is 403 if
     /// the origin or the method is not listed: a browser does not send the request after a status outside 2xx. It would
     /// send GET, HEAD and POST whatever `Access-Control-Allow-Methods` says (Fetch Standard, section 4.8).
@@ -224,6 +248,22 @@ mod tests {
 
     fn pattern(text: &str) -> OriginPattern {
         OriginPattern::parse(text).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    #[test]
+    fn the_origin_that_a_text_means_is_proposed() {
+        for (text, meant) in [
+            ("https://app.example.com/", Some("https://app.example.com")),
+            ("https://App.example.com:443/start", Some("https://app.example.com")),
+            ("http://localhost:80", Some("http://localhost")),
+            ("https://*.example.com/", Some("https://*.example.com")),
+            ("https://*.com", None),
+            ("app.example.com", None),
+            ("ftp://app.example.com", None),
+            ("https:///", None),
+        ] {
+            assert_eq!(OriginPattern::corrected(text).as_deref(), meant, "{text}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     methods(file, faults);
     colons(file, faults);
     white_space(file, faults);
+    joined_names(file, faults);
     nonces(file, faults);
 }
 
@@ -97,6 +98,28 @@ fn nonces(file: &File, faults: &mut Faults<'_>) {
             "nothing, beside [shared]: each gateway refuses the DPoP nonces of the others",
             "the same secret for all gateways: openssl rand -hex 32",
         );
+    }
+}
+
+/// Reports a name that looks like several. As one name it matches no token: `not_roles = "suspended, left"` would exclude
+/// nobody. The name of a directory's group has commas too, but an equals sign before them.
+fn joined_names(file: &File, faults: &mut Faults<'_>) {
+    for (table, requirements) in file.requirements() {
+        for (name, list) in requirements.lists() {
+            for (nth, text) in list.iter().enumerate() {
+                let is_joined = name != "issuers" && text.contains([',', ';']) && !text.contains('=');
+                if is_joined {
+                    let names: Vec<_> =
+                        text.split([',', ';']).map(str::trim).filter(|name| !name.is_empty()).collect();
+                    faults.warn(
+                        "joined_names",
+                        &format!("{table}.{name}[{nth}]"),
+                        format!("{text:?} is one name, which contains a comma or a semicolon"),
+                        format!("write {names:?}, or waive this, if tokens contain the name as it is"),
+                    );
+                }
+            }
+        }
     }
 }
 
