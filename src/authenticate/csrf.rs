@@ -7,13 +7,13 @@
 
 use super::Credentials;
 use super::credential::CookieNames;
-use super::error::CredentialError;
+use super::error::{CredentialError, Quoted};
 use super::principal::Local;
 use crate::denial::Denial;
 use crate::peer::Relayed;
 use crate::route::upgrade;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 /// `Sec-Fetch-Site`, in which a browser states how the initiating site is related to the requested site (W3C Fetch
 /// Metadata, section 2.4).
@@ -39,11 +39,44 @@ pub(super) fn check(
     if !is_unsafe(head.method) {
         return check_handshake(credentials, origins);
     }
-    same_site(credentials, origins)?;
-    let token = token_shown(head.headers, names, credentials.csrf_field)?.ok_or(Denial::CsrfMissing)?;
+    same_site(credentials, origins).map_err(|denial| {
+        of_another_site(
+            denial,
+            "the token is in a cookie, and the request",
+            head.headers,
+            "[authority] origins",
+        )
+    })?;
+    let because = |detail| CredentialError::because(Denial::CsrfMismatch, detail);
+    let token = token_shown(head.headers, names, credentials.csrf_field)
+        .map_err(|_| because("the request has several CSRF tokens"))?
+        .ok_or(Denial::CsrfMissing)?;
     // A token without the `csrf` claim was not issued for use in a cookie.
-    let expected = local.and_then(|local| local.csrf.as_deref()).ok_or(Denial::CsrfMismatch)?;
-    Ok(verify_slices_are_equal(token, expected.as_bytes()).map_err(|_| Denial::CsrfMismatch)?)
+    let expected = local
+        .and_then(|local| local.csrf.as_deref())
+        .ok_or_else(|| because("the token in the cookie has no claim csrf: it was not issued as a cookie"))?;
+    verify_slices_are_equal(token, expected.as_bytes())
+        .map_err(|_| because("the request has a CSRF token that is not that of the session of its cookie"))
+}
+
+/// Describes a request that comes from a page of another site. `key` lists the origins whose pages may send it.
+#[cold]
+fn of_another_site(denial: Denial, request: &str, headers: &HeaderMap, key: &str) -> CredentialError {
+    let shown = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next().map(HeaderValue::to_str), values.next()) {
+            (None, _) => "absent".to_owned(),
+            (Some(Ok(value)), None) => Quoted(value).to_string(),
+            (Some(Err(_)), None) => "not ASCII".to_owned(),
+            (Some(_), Some(_)) => "there twice".to_owned(),
+        }
+    };
+    let (origin, site) = (shown(&header::ORIGIN), shown(&SEC_FETCH_SITE));
+    let detail = format!(
+        "{request} comes from a page of another site: Origin is {origin}, Sec-Fetch-Site is {site}; {key} lists the sites \
+         whose pages may send it"
+    );
+    CredentialError::because(denial, detail)
 }
 
 /// Checks a request whose credential is in a cookie that another program sets. The gateway issues no CSRF token for
@@ -66,7 +99,10 @@ pub(super) fn check_foreign(
                       Sec-Fetch-Site: a client that is not a browser sends its token in a header";
         return Err(CredentialError::because(Denial::CsrfMismatch, detail));
     }
-    Ok(same_site(credentials, origins)?)
+    same_site(credentials, origins).map_err(|denial| {
+        let request = "the token is in a cookie of another program, and the request";
+        of_another_site(denial, request, head.headers, "[policy] origins")
+    })
 }
 
 /// Checks a request whose credential is a client certificate. A browser sends the certificate of its user with requests
@@ -83,9 +119,8 @@ pub(super) fn check_certificate(
         return Ok(());
     }
     same_site(credentials, origins).map_err(|denial| {
-        let detail = "the caller has a client certificate, and the request comes from a page of another site \
-                      (Origin, Sec-Fetch-Site): [policy] origins lists the sites whose pages may send it";
-        CredentialError::because(denial, detail)
+        let request = "the caller has a client certificate, and the request";
+        of_another_site(denial, request, head.headers, "[policy] origins")
     })
 }
 
@@ -104,9 +139,8 @@ fn check_handshake(credentials: &Credentials<'_>, origins: &[Box<str>]) -> Resul
         return Err(CredentialError::because(Denial::CsrfMismatch, detail));
     }
     same_site(credentials, origins).map_err(|denial| {
-        let detail = "a WebSocket handshake, or another upgrade, with a cookie and from a page of another site \
-                      (Origin, Sec-Fetch-Site)";
-        CredentialError::because(denial, detail)
+        let request = "the token is in a cookie, and the WebSocket handshake, or another upgrade,";
+        of_another_site(denial, request, head.headers, "[authority] origins or [policy] origins")
     })
 }
 

@@ -185,6 +185,9 @@ pub fn authenticate(
     Ok(Some((principal, place)))
 }
 
+/// The field of a query that may contain a token (RFC 6750 section 2.3).
+const TOKEN_FIELD: &str = "access_token";
+
 /// Builds the error for a request without a credential in the places of its route. If the request has a credential in
 /// another place, the error describes that credential to the operator.
 #[cold]
@@ -215,6 +218,11 @@ fn absent(
         ),
         Some(_) | None if credentials.certificate.is_some() => {
             let detail = "the connection has a client certificate, which the route does not take";
+            CredentialError::because(denial, detail)
+        }
+        Some(_) | None if sources::query_field(head.query, TOKEN_FIELD) != Ok(None) => {
+            let detail =
+                format!("the query has {TOKEN_FIELD}, and the route takes no token from there (sources)");
             CredentialError::because(denial, detail)
         }
         Some(_) | None => denial.into(),

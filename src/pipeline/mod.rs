@@ -47,7 +47,7 @@ use crate::worker::Worker;
 use exchange::{Exchange, OriginalRequest, VerdictStyle};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use progress::{Admitted, Progress};
 use record::Record;
@@ -183,6 +183,11 @@ async fn serve<'p>(
         && let Some((route, answer)) = preflight::preflight(policy, &head)
     {
         progress.routed(route, record);
+        if answer.status() == StatusCode::FORBIDDEN
+            && let Some(detail) = preflight::refusal(policy, route, &head)
+        {
+            record.explained(detail);
+        }
         return Ok(answer.map(Body::whole));
     }
     // The certificate of a trusted proxy is not that of its client.

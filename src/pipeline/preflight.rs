@@ -30,6 +30,13 @@ pub(crate) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Resp
     Some((entry, answer))
 }
 
+/// Returns the reason for which this route refuses a preflight, for the operator.
+#[cold]
+pub(crate) fn refusal(policy: &Policy, route: usize, head: &Head<'_>) -> Option<String> {
+    let cors = policy.routes[route].cors.as_ref()?;
+    Some(cors.unlisted(&cors::asked_by_browser(head.method, head.headers)?, head.headers))
+}
+
 /// Returns the head of the request that a preflight asks about.
 pub(crate) fn asked<'h>(preflight: &Head<'h>, method: &'h Method) -> Head<'h> {
     Head {

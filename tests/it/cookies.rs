@@ -288,6 +288,28 @@ fn csrf_on_routes_each_method_credential_token_origin_and_site() {
 }
 
 #[test]
+fn the_log_says_whether_the_token_or_the_site_is_wrong() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "");
+    let (own, other) = (login(gateway.http()), login(gateway.http()));
+    for (csrf, origin, words) in [
+        (Csrf::Right, Some("http://evil.test"), "Origin is 'http://evil.test', Sec-Fetch-Site is absent"),
+        (Csrf::Wrong, None, "a CSRF token that is not that of the session"),
+        (Csrf::OfAnother, Some("http://localhost"), "a CSRF token that is not that of the session"),
+    ] {
+        let request = showing(Request::new("POST", "/api/cookie"), csrf, &own, &other, origin, None);
+        let answer = own.on(request).to(gateway.http());
+        answer.is_refusal(403, "csrf_mismatch");
+        let line = gateway.access_line(&answer);
+        let detail = line["detail"].as_str().unwrap_or_default();
+        assert!(
+            detail.contains(words) && !detail.contains(own.csrf()) && !detail.contains(other.csrf()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn csrf_on_endpoints_each_token_origin_and_site() {
     let upstream = Upstream::start();
     let gateway = with(&upstream, "");

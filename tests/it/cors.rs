@@ -255,6 +255,9 @@ fn a_route_with_cors_answers_preflights_before_authentication() {
         assert_eq!(answer.status, 403, "{method} {origin}: {answer:#?}");
         assert_eq!(answer.header("access-control-allow-methods"), None, "{answer:#?}");
         assert!(varies_by_origin(&answer), "{answer:#?}");
+        let unlisted = if origin == APP { format!("method {method}") } else { format!("origin {origin}") };
+        let line = gateway.access_line(&answer);
+        assert!(line["detail"].as_str().is_some_and(|it| it.ends_with(&*unlisted)), "{unlisted}: {line}");
     }
     let answer = preflight("/open", "PATCH", "https://any.test").to(gateway.http());
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (204, Some("*")));

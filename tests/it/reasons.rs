@@ -170,6 +170,10 @@ fn a_missing_token_says_what_came_in_its_place() {
         answer.is_refusal(401, "missing_token");
         assert_eq!(gateway.access_line(&answer)["detail"], words, "{field}");
     }
+    let answer = Request::get("/guarded?access_token=s3cret&a=b").to(gateway.http());
+    answer.is_refusal(401, "missing_token");
+    let words = json!("the query has access_token, and the route takes no token from there (sources)");
+    assert_eq!(gateway.access_line(&answer)["detail"], words);
     let answer = Request::get("/guarded").to(gateway.http());
     assert_eq!(gateway.access_line(&answer)["detail"], Value::Null);
     assert!(!gateway.stop().contains("s3cret"));
