@@ -152,7 +152,14 @@ pub fn authenticate(
             principal
         }
         None => {
-            let verified = verify_for(Recipient::Gateway, token(credential)?, trust, now, &mut turns)?;
+            let verified = verify_for(Recipient::Gateway, token(credential)?, trust, now, &mut turns);
+            let verified = verified.inspect_err(|refused| {
+                if let (Some(known), Some(Pending::Turn(_))) =
+                    (credentials.known_token, refused.pending.as_deref())
+                {
+                    known.remember(credential, digest);
+                }
+            })?;
             let principal = Rc::new(verified);
             tokens.insert(digest, principal.clone());
             principal
@@ -248,8 +255,9 @@ pub fn revocable(text: &[u8], trust: &Trust) -> Option<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::Scheme;
+    use crate::peer::{KnownToken, Scheme};
     use crate::route::Head;
+    use crate::turns::Turns;
     use http::HeaderMap;
     use std::sync::Arc;
 
@@ -362,6 +370,40 @@ mod tests {
             assert_eq!(outcome(&mut TokenCache::new(4)), expected, "{time}, never seen");
         }
         assert!(tokens.hits() > 0);
+    }
+
+    #[test]
+    fn a_token_that_waits_for_its_turn_is_hashed_once() {
+        let token = format!("{}.{}.AAAA", b64(br#"{"alg":"RS256"}"#), b64(br#"{"iss":"i"}"#));
+        let headers = fields(&[&format!("Bearer {token}")]);
+        let head = Head {
+            method: &http::Method::GET,
+            host: Some("h".into()),
+            port: None,
+            path: "/".into(),
+            query: None,
+            headers: &headers,
+        };
+        let (known, turns) = (KnownToken::default(), Turns::default());
+        let credentials = Credentials {
+            known_token: Some(&known),
+            turns: Some(&turns),
+            ..Credentials::new(&head, Scheme::Https)
+        };
+        let policy = CredentialPolicy::from(Access::Authenticated);
+        let mut tokens = TokenCache::new(4);
+        let refused =
+            authenticate(&policy, &trust(SECRET), &credentials, Now::at(150), &mut tokens).unwrap_err();
+        assert_eq!(refused.pending, None, "the first one has its turn at once");
+        assert_eq!(known.digest(token.as_bytes()), None, "a refused token is not remembered");
+        let refused =
+            authenticate(&policy, &trust(SECRET), &credentials, Now::at(150), &mut tokens).unwrap_err();
+        assert_eq!(refused.pending, Some(Box::new(Pending::Turn(turns.clone()))));
+        assert_eq!(known.digest(token.as_bytes()), Some(digest_of(&token)));
+    }
+
+    fn b64(bytes: &[u8]) -> String {
+        base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, bytes)
     }
 
     #[test]

@@ -73,6 +73,11 @@ pub(super) fn verify_for(
         return by_answer(token, (issuer, seen), introspector, trust, now);
     }
     let jws = Jws::read(token)?;
+    // The check of a MAC takes less time than a turn. A token that has to wait is parsed again after its wait, so its claims
+    // are not parsed before.
+    if !jws.names_mac() {
+        take_turn(turns)?;
+    }
     let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
     let no_issuer = || missing(RequiredClaim::Issuer, "iss", &claims, &[]);
     let (issuer, name, seen) = match claims.get("iss") {
@@ -90,10 +95,6 @@ pub(super) fn verify_for(
         let principal = by_answer(token, (issuer, seen), introspector, trust, now)?;
         check_same_binding(&claims, &principal)?;
         return Ok(principal);
-    }
-    // The check of a MAC takes less time than a turn.
-    if !jws.names_mac() {
-        take_turn(turns)?;
     }
     let key = jws.verify(&issuer.keys, &issuer.algorithms).map_err(|refused| {
         let is_current = check_times(&claims, issuer, None, now).is_ok();

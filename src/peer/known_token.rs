@@ -1,5 +1,5 @@
 //! Remembers the last verified token of a connection with its digest. A client that repeats its token then costs no
-//! digest.
+//! digest. Nor does a new token that has to wait for its turn: it is remembered when its wait begins.
 //!
 //! Only the same bytes get the remembered digest, so the token cache still identifies tokens by SHA-256 alone. The
 //! comparison takes the same time wherever the bytes differ, because clients behind a proxy share connections, and none
@@ -15,7 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 /// The maximum size of a remembered token, in bytes.
 const BYTES_MAX: usize = 4096;
 
-/// The last verified token of a connection.
+/// The last token of a connection that was verified or began to wait for its turn.
 #[derive(Default)]
 pub(crate) struct KnownToken(RefCell<Known>);
 

@@ -281,11 +281,13 @@ fn the_signature_of_a_public_key_takes_a_turn_and_a_mac_takes_none() {
     assert_eq!(outcome("ES256"), Err(false), "judged in the first turn");
     assert_eq!(outcome("ES256"), Err(true), "waits for the next turn");
     assert_eq!(outcome("HS256"), Ok(()));
-    // Without a known issuer, there is nothing to check.
+    // The claims, and with them the issuer, are read only in the turn.
     let stranger =
         signed(&json!({ "alg": "ES256", "typ": "JWT" }).to_string(), &with("iss", json!("x")).to_string());
-    let refused = verify_for(Recipient::Gateway, &stranger, &trust, Now::at(NOW), &mut Some(&turns));
-    assert_eq!(refused.unwrap_err().pending, None);
+    let in_turn = |turns| verify_for(Recipient::Gateway, &stranger, &trust, Now::at(NOW), &mut Some(turns));
+    assert!(matches!(in_turn(&turns).unwrap_err().pending.as_deref(), Some(Pending::Turn(_))));
+    let refused = in_turn(&Turns::default()).unwrap_err();
+    assert_eq!((refused.denial, refused.pending), (Denial::UnknownIssuer, None));
 }
 
 #[test]
