@@ -60,8 +60,13 @@ pub(super) fn check(
 }
 
 /// Describes a request that comes from a page of another site. `key` lists the origins whose pages may send it.
-#[cold]
 fn of_another_site(denial: Denial, request: &str, headers: &HeaderMap, key: &str) -> CredentialError {
+    CredentialError::because(denial, another_site(request, headers, key))
+}
+
+/// Describes a request that comes from a page of another site, for the operator.
+#[cold]
+pub(crate) fn another_site(request: &str, headers: &HeaderMap, key: &str) -> String {
     let shown = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();
         match (values.next().map(HeaderValue::to_str), values.next()) {
@@ -72,11 +77,10 @@ fn of_another_site(denial: Denial, request: &str, headers: &HeaderMap, key: &str
         }
     };
     let (origin, site) = (shown(&header::ORIGIN), shown(&SEC_FETCH_SITE));
-    let detail = format!(
+    format!(
         "{request} comes from a page of another site: Origin is {origin}, Sec-Fetch-Site is {site}; {key} lists the sites \
          whose pages may send it"
-    );
-    CredentialError::because(denial, detail)
+    )
 }
 
 /// Checks a request whose credential is in a cookie that another program sets. The gateway issues no CSRF token for

@@ -6,7 +6,7 @@ use super::progress::Admitted;
 use super::record::Record;
 use super::rejection::{DeadCookies, Guidance, Rejection};
 use super::waiting;
-use crate::authenticate::csrf::same_site;
+use crate::authenticate::csrf::{another_site, same_site};
 use crate::authenticate::dpop::{DPOP, DPOP_NONCE};
 use crate::authenticate::{
     Access, CredentialError, CredentialPolicy, Credentials, Pending, Place, Principal, authenticate,
@@ -125,9 +125,18 @@ pub(super) async fn answer(
     }
     // A rejected refresh cookie is useless. The response deletes all cookies of its session.
     let by_cookie = endpoint == Endpoint::Refresh && matches!(request.refresh_token(), Ok(Some((_, true))));
+    let is_own_site = request.own_site;
     match authority.answer(request).await {
-        Ok(response) => Ok(record_refusal(response, policy, exchange, record)),
+        Ok(response) => {
+            if let Some(Refused(Denial::CsrfMismatch)) = response.extensions().get() {
+                record.explained(mismatch(is_own_site, head));
+            }
+            Ok(record_refusal(response, policy, exchange, record))
+        }
         Err(denial) => {
+            if denial == Denial::CsrfMismatch {
+                record.explained(mismatch(is_own_site, head));
+            }
             if endpoint == Endpoint::Login && denial == Denial::CsrfMissing {
                 record.explained(LOGIN_FORM.to_owned());
             }
@@ -136,6 +145,17 @@ pub(super) async fn answer(
                 ends_session.then(|| Guidance { deletes: Some(DeadCookies::Session), ..Guidance::default() });
             Err(Rejection::guided(denial, guidance))
         }
+    }
+}
+
+/// Describes a CSRF mismatch at an endpoint for the operator.
+#[cold]
+fn mismatch(is_own_site: bool, head: &Head<'_>) -> String {
+    if is_own_site {
+        "the request has a CSRF token that is not that of the session or the login page of its cookie"
+            .to_owned()
+    } else {
+        another_site("the request", head.headers, "[authority] origins")
     }
 }
 

@@ -310,6 +310,31 @@ fn the_log_says_whether_the_token_or_the_site_is_wrong() {
 }
 
 #[test]
+fn the_log_says_whether_the_token_or_the_site_is_wrong_at_an_endpoint() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "");
+    let (own, other) = (login(gateway.http()), login(gateway.http()));
+    let (token, site) = ("a CSRF token that is not that of the session", "Origin is 'http://evil.test'");
+    for (path, csrf, origin, words) in [
+        ("/auth/refresh", Csrf::Right, Some("http://evil.test"), site),
+        ("/auth/refresh", Csrf::OfAnother, None, token),
+        ("/auth/logout", Csrf::Right, Some("http://evil.test"), site),
+        ("/auth/logout", Csrf::Wrong, None, token),
+    ] {
+        let request = showing(Request::new("POST", path), csrf, &own, &other, origin, None);
+        let answer = own.on(request).to(gateway.http());
+        answer.is_refusal(403, "csrf_mismatch");
+        let line = gateway.access_line(&answer);
+        let detail = line["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(words) && !detail.contains(own.csrf()), "{path}: {line}");
+    }
+    let answer = login_request("ada", PASSWORD).header("origin", "http://evil.test").to(gateway.http());
+    answer.is_refusal(403, "csrf_mismatch");
+    let line = gateway.access_line(&answer);
+    assert!(line["detail"].as_str().is_some_and(|it| it.contains(site)), "{line}");
+}
+
+#[test]
 fn csrf_on_endpoints_each_token_origin_and_site() {
     let upstream = Upstream::start();
     let gateway = with(&upstream, "");
