@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -87,6 +87,8 @@ pub(super) struct Opened {
     pub(super) passed_over: Option<String>,
     /// Ends the task of the connection.
     _driver: Option<Driver>,
+    /// The settings of a cluster, with which the library opens connections to its nodes.
+    _cluster: Option<Arc<SharedSettings>>,
 }
 
 /// The task of a connection. It ends with this value.
@@ -259,7 +261,12 @@ async fn open_one(
         .set_pipeline_buffer_size(CALLS_MAX);
     let (connection, driver) =
         log_in(stream, login, database, config).await.map_err(|error| Unopened::of(&error, settings))?;
-    Ok(Opened { connection: Connection::One(connection), passed_over: None, _driver: Some(driver) })
+    Ok(Opened {
+        connection: Connection::One(connection),
+        passed_over: None,
+        _driver: Some(driver),
+        _cluster: None,
+    })
 }
 
 /// Opens a stream to a server, with TLS if the address says so.
@@ -326,25 +333,57 @@ async fn open_cluster(
     });
     let infos: Result<Vec<_>, RedisError> = infos.map(IntoConnectionInfo::into_connection_info).collect();
     let infos = infos.map_err(|error| Unopened::of(&error, settings))?;
+    let settings = Arc::new(settings.clone());
     let client = ClusterClient::builder(infos)
+        .username(register(&settings))
         .connection_timeout(settings.connect_timeout)
         .response_timeout(patience.unwrap_or(settings.answer_timeout))
         .retries(1)
         .connection_concurrency_limit(CALLS_MAX)
         .build()
-        .map_err(|error| Unopened::of(&error, settings))?;
-    CLUSTER.set(Some(Arc::new(settings.clone())));
+        .map_err(|error| Unopened::of(&error, &settings))?;
     let connection = client
         .get_async_generic_connection::<Node>()
         .await
-        .map_err(|error| Unopened::of(&error, settings))?;
-    Ok(Opened { connection: Connection::Cluster(connection), passed_over: None, _driver: None })
+        .map_err(|error| Unopened::of(&error, &settings))?;
+    Ok(Opened {
+        connection: Connection::Cluster(connection),
+        passed_over: None,
+        _driver: None,
+        _cluster: Some(settings),
+    })
 }
 
 thread_local! {
-    /// The settings of the cluster to which the link of this thread connects. The library opens the connections to the
-    /// nodes, on the same thread, and hands no settings of ours on.
-    static CLUSTER: RefCell<Option<Arc<SharedSettings>>> = const { RefCell::new(None) };
+    /// The settings of the clusters to which the link of this thread connects, by a number. The library opens the
+    /// connections to the nodes, on the same thread, and hands no settings on but a user name. The number takes its place,
+    /// so that a cluster never gets the login of the next one, which a reload names.
+    static CLUSTERS: RefCell<Clusters> = const { RefCell::new(Clusters { known: Vec::new(), next: 0 }) };
+}
+
+struct Clusters {
+    known: Vec<(u64, Weak<SharedSettings>)>,
+    next: u64,
+}
+
+/// Keeps the settings of a cluster for its nodes until the connection to the cluster is dropped. Returns their number.
+fn register(settings: &Arc<SharedSettings>) -> String {
+    CLUSTERS.with_borrow_mut(|clusters| {
+        clusters.known.retain(|(_, known)| known.strong_count() > 0);
+        let number = clusters.next;
+        clusters.next += 1;
+        clusters.known.push((number, Arc::downgrade(settings)));
+        number.to_string()
+    })
+}
+
+/// Returns the settings with this number.
+fn registered(number: Option<&str>) -> Option<Arc<SharedSettings>> {
+    let number: u64 = number?.parse().ok()?;
+    CLUSTERS.with_borrow(|clusters| {
+        let (_, settings) = clusters.known.iter().find(|(known, _)| *known == number)?;
+        settings.upgrade()
+    })
 }
 
 /// A connection to a node of a cluster. The gateway opens its stream as it does to a single server.
@@ -361,7 +400,11 @@ impl Connect for Node {
         T: IntoConnectionInfo + Send + 'a,
     {
         Box::pin(async move {
-            let address = match info.into_connection_info()?.addr() {
+            let info = info.into_connection_info()?;
+            let Some(settings) = registered(info.redis_settings().username()) else {
+                return Err(io::Error::other("the connection to the cluster has ended").into());
+            };
+            let address = match info.addr() {
                 ConnectionAddr::Tcp(host, port) => {
                     Address::Tcp { host: host.as_str().into(), port: *port, is_tls: false }
                 }
@@ -369,9 +412,6 @@ impl Connect for Node {
                     Address::Tcp { host: host.as_str().into(), port: *port, is_tls: true }
                 }
                 _ => return Err(io::Error::other("a node of a cluster has a host and a port").into()),
-            };
-            let Some(settings) = CLUSTER.with_borrow(Clone::clone) else {
-                return Err(io::Error::other("the link of this thread has no cluster").into());
             };
             let opening = async {
                 let stream = stream_to(&settings, &address)

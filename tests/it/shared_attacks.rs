@@ -4,10 +4,11 @@ use crate::kit::portcullis::completed;
 use crate::kit::redis::{FalseRedis, Redis};
 use crate::kit::{Portcullis, Request, eventually};
 use crate::shared::{call, policy, revoke};
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 const STREAM: &str = "portcullis:marks:stream";
@@ -107,29 +108,19 @@ fn a_server_that_sends_without_end_takes_no_memory() {
 /// The library connects to the nodes of a cluster, and the gateway bounds their answers all the same.
 #[test]
 fn a_node_of_a_cluster_that_sends_without_end_takes_no_memory() {
-    let (sent, port) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::<String>::new()));
-    let server = FalseRedis::streaming({
-        let (sent, port) = (sent.clone(), port.clone());
-        move |words, stream| {
-            let port = port.get().map_or("1", String::as_str);
-            let node = format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n");
-            match words[0].as_str() {
-                "PING" => stream.write_all(b"+PONG\r\n"),
-                "CLUSTER" => stream.write_all(node.as_bytes()),
-                _ => {
-                    stream.write_all(b"$500000000\r\n")?;
-                    (0..400).try_for_each(|_| {
-                        stream.write_all(&[b'x'; 1 << 20])?;
-                        sent.fetch_add(1, Ordering::Relaxed);
-                        Ok(())
-                    })
-                }
-            }
+    let sent = Arc::new(AtomicUsize::new(0));
+    let server = cluster_node({
+        let sent = sent.clone();
+        move |_, stream| {
+            stream.write_all(b"$500000000\r\n")?;
+            (0..400).try_for_each(|_| {
+                stream.write_all(&[b'x'; 1 << 20])?;
+                sent.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
         }
     });
-    port.set(server.url().rsplit_once(':').unwrap().1.to_owned()).unwrap();
-    let text = policy(server.url(), "")
-        .replace(&format!("url = \"{}\"", server.url()), &format!("cluster = [\"{}\"]", server.url()));
+    let text = cluster_policy(&server, "");
     let redis = Redis::start();
     let gateway = Portcullis::with(&policy(redis.url(), "")).start();
     reload(&gateway, &text);
@@ -139,6 +130,68 @@ fn a_node_of_a_cluster_that_sends_without_end_takes_no_memory() {
     // A single answer would have grown to 400 MiB.
     reload(&gateway, &policy(redis.url(), ""));
     eventually("the gateway knows the marks", || call(gateway.http(), "ada").status == 200);
+}
+
+/// A reload names another cluster while a call to the old one is in flight. The library connects to the old one again.
+#[test]
+fn a_cluster_never_gets_the_password_of_the_next_one() {
+    let (passwords, reads) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+    let is_next_asked = Arc::new((Mutex::new(false), Condvar::new()));
+    let old = cluster_node({
+        let (passwords, is_next_asked) = (passwords.clone(), is_next_asked.clone());
+        move |words, stream| {
+            if words[0] == "AUTH" {
+                passwords.lock().unwrap().extend(words.last().cloned());
+                return stream.write_all(b"+OK\r\n");
+            }
+            let (is_asked, changed) = &*is_next_asked;
+            drop(changed.wait_while(is_asked.lock().unwrap(), |is_asked| !*is_asked).unwrap());
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+    });
+    let next = cluster_node({
+        let reads = reads.clone();
+        move |words, stream| {
+            if words[0] == "AUTH" {
+                let (is_asked, changed) = &*is_next_asked;
+                *is_asked.lock().unwrap() = true;
+                changed.notify_all();
+                return stream.write_all(b"+OK\r\n");
+            }
+            reads.fetch_add(usize::from(words[0].starts_with('X')), Ordering::Relaxed);
+            stream.write_all(b"-ERR not now\r\n")
+        }
+    });
+    let gateway = Portcullis::with(&cluster_policy(&old, "password = \"of the old one\"\n")).start();
+    reload(&gateway, &cluster_policy(&next, "password = \"of the next one\"\n"));
+    // The task that reads has then given the old cluster up.
+    eventually("the next cluster is asked for marks", || reads.load(Ordering::Relaxed) > 0);
+    let passwords = passwords.lock().unwrap();
+    assert!(
+        !passwords.is_empty() && passwords.iter().all(|known| known == "of the old one"),
+        "{passwords:?}"
+    );
+}
+
+/// Starts the only node of a cluster. `answer` gets the commands that the library does not send by itself.
+fn cluster_node(
+    answer: impl Fn(&[String], &mut TcpStream) -> io::Result<()> + Clone + Send + 'static,
+) -> FalseRedis {
+    FalseRedis::streaming(move |words, stream| match words[0].as_str() {
+        "PING" => stream.write_all(b"+PONG\r\n"),
+        "CLUSTER" => {
+            let port = stream.local_addr()?.port();
+            let slots = format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n");
+            stream.write_all(slots.as_bytes())
+        }
+        _ => answer(words, stream),
+    })
+}
+
+/// The policy of a gateway that shares its state in the cluster of this node.
+fn cluster_policy(node: &FalseRedis, more: &str) -> String {
+    let url = node.url();
+    policy(url, more).replace(&format!("url = \"{url}\""), &format!("cluster = [\"{url}\"]"))
 }
 
 /// Gives a gateway another policy.
@@ -235,26 +288,17 @@ fn a_stream_without_end_keeps_no_gateway_from_the_next_server() {
 /// A node of a cluster that redirects each command to itself.
 #[test]
 fn a_cluster_that_redirects_without_end_gets_few_commands() {
-    let (commands, port) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::<String>::new()));
-    let server = FalseRedis::start({
-        let (commands, port) = (commands.clone(), port.clone());
-        move |words: &[String]| {
-            let port = port.get().map_or("1", String::as_str);
-            let place = format!("$9\r\n127.0.0.1\r\n:{port}\r\n");
-            match (words[0].as_str(), commands.load(Ordering::Relaxed) % 2) {
-                ("PING", _) => b"+PONG\r\n".to_vec(),
-                ("CLUSTER", _) => format!("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n{place}").into_bytes(),
-                (_, kind) => {
-                    commands.fetch_add(1, Ordering::Relaxed);
-                    let word = if kind == 0 { "MOVED" } else { "ASK" };
-                    format!("-{word} 1 127.0.0.1:{port}\r\n").into_bytes()
-                }
-            }
+    let commands = Arc::new(AtomicUsize::new(0));
+    let server = cluster_node({
+        let commands = commands.clone();
+        move |_, stream| {
+            let is_even = commands.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+            let word = if is_even { "MOVED" } else { "ASK" };
+            let port = stream.local_addr()?.port();
+            stream.write_all(format!("-{word} 1 127.0.0.1:{port}\r\n").as_bytes())
         }
     });
-    port.set(server.url().rsplit_once(':').unwrap().1.to_owned()).unwrap();
-    let text = policy(server.url(), "")
-        .replace(&format!("url = \"{}\"", server.url()), &format!("cluster = [\"{}\"]", server.url()));
+    let text = cluster_policy(&server, "");
     let redis = Redis::start();
     let gateway = Portcullis::with(&policy(redis.url(), "")).start();
     reload(&gateway, &text);
