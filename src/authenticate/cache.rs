@@ -67,7 +67,10 @@ pub struct TokenCache {
     hand: usize,
     /// The index after which the next call of [`TokenCache::weigh`] continues.
     scale: usize,
+    /// The newest trust epoch of a look-up.
     epoch: u64,
+    /// Whether the last look-up was in an older trust epoch.
+    is_outdated: bool,
     hits: u64,
     misses: u64,
     api_keys: [u64; ApiKeyOutcome::ALL.len()],
@@ -118,19 +121,19 @@ impl TokenCache {
             hand: 0,
             scale: 0,
             epoch: 0,
+            is_outdated: false,
             hits: 0,
             misses: 0,
             api_keys: [0; ApiKeyOutcome::ALL.len()],
         }
     }
 
-    /// Returns the principal of a token if the token was verified in the same trust epoch and is valid now.
+    /// Returns the principal of a token if the token was verified in the same trust epoch and is valid now. A newer epoch
+    /// evicts everything. An older epoch, of a request that waits while the policy changes, evicts nothing.
     pub fn get(&mut self, digest: &Digest, epoch: u64, now: Now) -> Option<Rc<Principal>> {
-        if self.epoch != epoch {
-            self.slots.clear();
-            self.entries.clear();
-            (self.bytes, self.hand, self.scale) = (0, 0, 0);
-            self.epoch = epoch;
+        if self.epoch != epoch && !self.advance(epoch) {
+            self.misses += 1;
+            return None;
         }
         match self.slots.get(digest) {
             // An expired token counts as a miss: the caller verifies it again, which yields the reason for the refusal.
@@ -141,15 +144,33 @@ impl TokenCache {
                 Some(principal.clone())
             }
             Some(_) | None => {
+                self.is_outdated = false;
                 self.misses += 1;
                 None
             }
         }
     }
 
-    /// Inserts a token that was verified in the trust epoch of the last [`TokenCache::get`]. A token whose entry alone
-    /// exceeds the bound in bytes is not inserted.
+    /// Evicts everything for a newer trust epoch. Returns `false` for an older epoch.
+    #[cold]
+    fn advance(&mut self, epoch: u64) -> bool {
+        self.is_outdated = epoch < self.epoch;
+        if self.is_outdated {
+            return false;
+        }
+        self.slots.clear();
+        self.entries.clear();
+        (self.bytes, self.hand, self.scale) = (0, 0, 0);
+        self.epoch = epoch;
+        true
+    }
+
+    /// Inserts a token that the last [`TokenCache::get`] did not find, and that was then verified in the same trust epoch. A
+    /// token of an older epoch is not inserted, and neither is one whose entry alone exceeds the bound in bytes.
     pub fn insert(&mut self, digest: Digest, principal: Rc<Principal>) {
+        if self.is_outdated {
+            return;
+        }
         if let Some(place) = self.slots.get(&digest).map(|slot| slot.place) {
             self.remove(place);
         }
@@ -273,6 +294,23 @@ mod tests {
         assert!(cache.get(&digest_of("b"), 1, Now::at(100)).is_none());
     }
 
+    /// A request that waits is judged by the policy under which it arrived.
+    #[test]
+    fn an_older_epoch_evicts_nothing_and_inserts_nothing() {
+        let (mut cache, now) = (TokenCache::new(4), Now::at(0));
+        let (old, new) = (digest_of("old"), digest_of("new"));
+        assert!(cache.get(&new, 2, now).is_none());
+        cache.insert(new, principal(0, 10));
+        assert!(cache.get(&new, 1, now).is_none());
+        assert!(cache.get(&old, 1, now).is_none());
+        cache.insert(old, principal(0, 10));
+        assert!(cache.get(&new, 2, now).is_some());
+        assert!(cache.get(&old, 2, now).is_none());
+        cache.insert(old, principal(0, 10));
+        assert!(cache.get(&old, 2, now).is_some());
+        assert!(cache.get(&new, 3, now).is_none() && cache.is_empty());
+    }
+
     #[test]
     fn a_recently_used_entry_stays() {
         let mut cache = TokenCache::new(3);
@@ -348,15 +386,20 @@ mod tests {
             steps in proptest::collection::vec((0..20u8, 1..4u64, 0..50u64, 0..50u64), 1..200),
         ) {
             let mut cache = TokenCache::bounded(capacity, bytes_max);
-            let mut verified = std::collections::HashMap::new();
+            let (mut verified, mut newest) = (std::collections::HashMap::new(), 0);
             for (token, epoch, time, expires) in steps {
                 let digest = digest_of(token.to_string());
                 if let Some(found) = cache.get(&digest, epoch, Now::at(time)) {
                     prop_assert!(time < found.expires);
+                    prop_assert!(epoch >= newest);
                     prop_assert_eq!(verified.get(&(token, epoch)), Some(&found.expires));
+                } else {
+                    cache.insert(digest, principal(0, expires));
+                    if epoch >= newest {
+                        verified.insert((token, epoch), expires);
+                    }
                 }
-                cache.insert(digest, principal(0, expires));
-                verified.insert((token, epoch), expires);
+                newest = newest.max(epoch);
                 prop_assert!(cache.len() <= capacity && cache.bytes() <= bytes_max);
                 prop_assert_eq!(cache.bytes(), cache.entries.iter().map(|entry| entry.bytes + entry.proofs).sum::<usize>());
                 for (digest, slot) in &cache.slots {

@@ -235,18 +235,50 @@ impl Trust {
                 issuer.keys = issuer.keys.keeping(&known.keys);
             }
         }
-        let is_same = |(ours, theirs): (&Issuer, &Issuer)| ours.verifies_like(theirs);
-        if self.claims == before.claims
-            && self.identity == before.identity
-            && self.signalled == before.signalled
-            // API keys reserve subjects of tokens.
-            && self.api_keys.is_some() == before.api_keys.is_some()
-            && self.issuers.len() == before.issuers.len()
-            && self.issuers.iter().zip(&before.issuers).all(is_same)
-        {
+        if self.verifies_like(before) {
             self.epoch = before.epoch;
         }
         self
+    }
+
+    /// Returns this trust, in an epoch that is not older than that of `before`, which it replaces. The keys of `before` may
+    /// have changed since this trust was created.
+    #[must_use]
+    pub fn succeeding(mut self, before: &Self) -> Self {
+        if self.epoch < before.epoch {
+            self.epoch = next_epoch();
+        }
+        self
+    }
+
+    /// Returns whether both trusts produce the same result for every token.
+    fn verifies_like(&self, other: &Self) -> bool {
+        // The pattern lists all fields, so that a new field cannot be forgotten here.
+        let Self {
+            issuers,
+            claims,
+            identity,
+            signalled,
+            api_keys,
+            // Every request is checked against these, also with a cached token.
+            cookies: _,
+            origins: _,
+            foreign_origins: _,
+            revoked: _,
+            certificate_callers: _,
+            dpop: _,
+            // These verify nothing.
+            seen: _,
+            epoch: _,
+        } = self;
+        let is_same = |(ours, theirs): (&Issuer, &Issuer)| ours.verifies_like(theirs);
+        *claims == other.claims
+            && *identity == other.identity
+            && *signalled == other.signalled
+            // API keys reserve subjects of tokens. Every request looks its own key up.
+            && api_keys.is_some() == other.api_keys.is_some()
+            && issuers.len() == other.issuers.len()
+            && issuers.iter().zip(&other.issuers).all(is_same)
     }
 
     /// Returns this trust with separate statistics, so that tokens verified for explanations are not counted.
@@ -441,8 +473,9 @@ impl Trust {
         &self.identity
     }
 
-    /// Returns the epoch. The epoch changes when a key is removed, and when the issuers, their settings, the claims in
-    /// use or the names of the identity headers change, and when API keys begin or cease to be used.
+    /// Returns the epoch, which only grows from one trust in force to the next. The epoch changes when a key is removed, when
+    /// the issuers, their settings, the claims in use, the names of the identity headers or the senders of signals change,
+    /// and when API keys begin or cease to be used.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -510,5 +543,15 @@ mod tests {
             assert_eq!(counts, [set.len(), 2], "{name}");
         }
         assert_eq!(trust.with_keys("c", &keys(&[])).epoch(), trust.epoch(), "nobody of that name");
+    }
+
+    #[test]
+    fn the_epoch_of_a_trust_that_replaces_another_is_not_older() {
+        let trust = || Trust::new(Vec::new(), Vec::new(), IdentityHeaders::default());
+        // A key was removed while the policy of the first one was compiled.
+        let (compiled, current) = (trust(), trust());
+        let succeeding = compiled.clone().succeeding(&current);
+        assert!(compiled.epoch() < current.epoch() && current.epoch() < succeeding.epoch());
+        assert_eq!(current.clone().succeeding(&compiled).epoch(), current.epoch());
     }
 }

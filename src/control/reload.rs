@@ -276,7 +276,8 @@ impl Reloader {
         super::shared::follow(&policy);
         let now = Now::read();
         self.shared.policy.update(|current| {
-            issuer_keys::with_fetched_keys(keys::with_current_keys(policy.clone(), current), now)
+            let policy = policy.clone().succeeding(current);
+            issuer_keys::with_fetched_keys(keys::with_current_keys(policy, current), now)
         });
         super::shared::end(&before, &policy);
         if !policy.front.keeps_decisions {

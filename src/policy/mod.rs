@@ -128,6 +128,13 @@ impl Policy {
         Self { trust: Arc::new(self.trust.with_api_keys(keys)), ..self.clone() }
     }
 
+    /// Returns this policy with a trust that replaces that of `before`.
+    #[must_use]
+    pub(crate) fn succeeding(self, before: &Self) -> Self {
+        let trust = Trust::clone(&self.trust).succeeding(&before.trust);
+        Self { trust: Arc::new(trust), ..self }
+    }
+
     /// Returns a copy of this policy with new keys for one issuer.
     #[must_use]
     pub fn with_keys(&self, issuer: &str, keys: &KeySet) -> Self {
