@@ -15,7 +15,7 @@ use super::settings::{Client, ClientSecret, IssuerSettings};
 use super::token::{AccessClaims, confirmation, mint};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
 use crate::authenticate::dpop::algorithms;
-use crate::authenticate::{MARK_MARGIN, digest_of};
+use crate::authenticate::{MARK_MARGIN, digest_of, numeric_date};
 use crate::denial::Denial;
 use crate::journal::Level;
 use crate::keyring::JWKS_MAX_AGE;
@@ -184,7 +184,7 @@ pub(super) async fn revoke(
         if owner.is_some_and(|owner| owner != id) {
             return Err(Denial::UnauthorizedClient);
         }
-        let expires = claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
+        let expires = claims.get("exp").and_then(numeric_date).map_or(u64::MAX, |time| time.floor() as u64);
         // A gateway whose clock is behind accepts a token for longer than this one.
         let may_be_valid = request.now.unix < expires.saturating_add(MARK_MARGIN.as_secs());
         if let Some(token_id) = claims.get("jti").and_then(Value::as_str)
