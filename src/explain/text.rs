@@ -87,7 +87,7 @@ impl fmt::Display for Explanation {
         let preflight = self.cross_origin.as_ref().filter(|known| known.is_preflight);
         match (&self.outcome, self.shadow) {
             (Outcome::Passed, _) if preflight.is_some_and(|known| known.is_allowed != Some(true)) => {
-                writeln!(f, "verdict: the gateway answers the preflight, and allows nothing")?;
+                writeln!(f, "verdict: the gateway answers the preflight, and does not allow the request")?;
             }
             (Outcome::Passed, _) if preflight.is_some() => {
                 writeln!(f, "verdict: passes: the gateway answers the preflight, without a token")?;

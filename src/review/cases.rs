@@ -137,11 +137,12 @@ impl TestFailure {
             differ(&mut differences, "cors", wanted.to_string(), found);
         }
         if let Some(wanted) = &expected.rate_limits {
-            // A preflight is answered before any limit.
+            // A preflight is answered before any limit. A refused request has no caller to charge.
             let charged = route.filter(|_| !cross_origin().is_some_and(|found| found.is_preflight));
-            let limits = charged.map(|route| route.limits.by_address.iter().chain(&route.limits.by_caller));
-            let limits = limits.into_iter().flatten();
-            let found = limits.map(|limit| limit.name().to_string()).collect();
+            let by_address = charged.map_or(&[][..], |route| &route.limits.by_address);
+            let by_caller =
+                charged.filter(|_| verdict.reaches()).map_or(&[][..], |route| &route.limits.by_caller);
+            let found = by_address.iter().chain(by_caller).map(|limit| limit.name().to_string()).collect();
             differ(&mut differences, "rate_limits", names(wanted.clone()), names(found));
         }
         if let Some(wanted) = expected.maintenance {

@@ -296,14 +296,14 @@ fn an_explanation_has_the_cors_fields_of_the_answer() {
         let mut arguments = vec!["--format", "json", "explain", method, &url];
         arguments.extend(headers.iter().map(String::as_str));
         let run = command(gateway.dir(), &arguments);
-        let told: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("{}", run.text()));
-        let told = &told["cross_origin"];
-        let mut shown: Vec<(String, String)> = serde_json::from_value(told["fields"].clone()).unwrap();
+        let explained: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("{}", run.text()));
+        let found = &explained["cross_origin"];
+        let mut shown: Vec<(String, String)> = serde_json::from_value(found["fields"].clone()).unwrap();
         let mut sent = shared(&answer);
         shown.sort();
         sent.sort();
         assert_eq!(shown, sent, "{method} {path} {origin}: {answer:#?}");
-        assert_eq!((&told["is_allowed"], &told["origin"]), (&is_allowed, &json!(origin)), "{told}");
+        assert_eq!((&found["is_allowed"], &found["origin"]), (&is_allowed, &json!(origin)), "{found}");
         if method == "OPTIONS" {
             assert_eq!(run.code, Some(i32::from(is_allowed != json!(true))), "{}", run.text());
         }

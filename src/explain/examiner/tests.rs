@@ -278,10 +278,8 @@ fn scripts_of_listed_origins_may_send_and_read_what_cors_allows() {
                 assert_eq!(verdict.outcome, Outcome::Passed);
                 let outgoing = long.outgoing.unwrap();
                 assert_eq!(outgoing.responder, crate::explain::Responder::Preflight);
-                assert!(
-                    shown.contains("the preflight is answered with 2") == is_allowed || !is_allowed,
-                    "{shown}"
-                );
+                assert!(shown.contains("the preflight is answered with "), "{shown}");
+                assert_eq!(shown.contains("verdict: passes: "), is_allowed, "{shown}");
                 assert!(long.checks.is_empty(), "{shown}");
             }
             // No route covers the method.

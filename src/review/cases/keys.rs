@@ -330,6 +330,14 @@ fn a_preflight_is_charged_to_no_limit_and_reaches_no_upstream() {
 }
 
 #[test]
+fn a_refused_request_is_charged_to_no_limit_of_its_caller() {
+    let each = "[rate_limit.each]\nby = \"subject\"\nrate = \"1/s\"\n";
+    let tables = format!("{TABLES}{each}[[route]]\n{BASE}\nrate_limits = [\"slow\", \"each\"]\n");
+    assert_eq!(failure(&tables, GET, "rate_limits = [\"each\", \"slow\"]"), None);
+    assert_eq!(failure(&tables, ANONYMOUS, "deny = \"missing_token\", rate_limits = \"slow\""), None);
+}
+
+#[test]
 fn a_server_that_the_request_does_not_decide_cannot_be_expected() {
     let two = TABLES.replace(ONE, "servers = [\"http://127.0.0.1:9\", \"http://127.0.0.1:19\"]");
     let tables = format!("{two}[[route]]\n{BASE}\n");
