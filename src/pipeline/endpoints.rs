@@ -93,7 +93,7 @@ pub(super) async fn answer(
         if let Err(denial) = waiting::turn(worker).await {
             return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record));
         }
-        request.inspected = match inspected(endpoint, token, policy, request.now) {
+        request.inspected = match inspected(endpoint, token, policy, worker.now()) {
             Ok(claims) => claims,
             Err(denial) => return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record)),
         };
@@ -175,12 +175,12 @@ async fn caller_of(
         return found;
     }
     waiting::turn(worker).await?;
-    authenticate(credential_policy, &policy.trust, credentials, now, &mut worker.tokens())
+    authenticate(credential_policy, &policy.trust, credentials, worker.now(), &mut worker.tokens())
 }
 
 /// Whether the endpoint uses the proof of this request. The proof of a logout with an access token is for that token,
-/// and is verified with it. A request of an unknown service is refused without a look at its proof. So is a login from a
-/// page of another site, to which no limit applies.
+/// and is verified with it. A request of an unknown service is refused, and its proof is not verified. The same holds for a
+/// login from a page of another site, to which no limit applies.
 fn uses_proof(request: &EndpointRequest) -> Result<bool, Denial> {
     Ok(match request.endpoint {
         Endpoint::Login => request.own_site,

@@ -211,7 +211,7 @@ fn a_proof_without_valid_credentials_takes_no_memory() {
     attempt(PASSWORD).is_refusal(401, "replayed_dpop_proof");
 }
 
-/// A client could otherwise buy any number of signature checks: a login from another site counts against no limit.
+/// A client could otherwise cause any number of signature checks: a login from another site counts against no limit.
 #[test]
 fn a_request_that_is_refused_in_any_case_has_no_proof_checked() {
     let tables = "[rate_limit.one]\nby = \"client_ip\"\nrate = \"1/h\"\n";
