@@ -376,7 +376,7 @@ mod tests {
             (
                 with("[[test]]\nname = \"t\"\nrequest = \"https://h/open\"\nexpect = { allow = true }"),
                 "test[1].name",
-                "also the name of test 1",
+                "also the name of the test at gateway.toml:8:1",
             ),
             (
                 with("[[test]]\nrequest = \"https://h/open\"\nexpect = { allow = true }"),
