@@ -149,7 +149,7 @@ fn the_nodes_of_a_cluster_serve_as_one_server_does() {
 
 /// The gateway opens the connections to nodes itself: with its authorities, and with the permissions in docs/shared.md.
 #[test]
-fn the_nodes_of_a_cluster_are_verified_and_know_the_user() {
+fn a_cluster_with_tls_is_verified_and_knows_the_user() {
     let (authority, stranger) = (Authority::new("Fleet"), Authority::new("Other"));
     let identity = authority.issue(&["localhost"]);
     let redis = Redis::at_port(|dir: &Dir, port| {
