@@ -293,6 +293,17 @@ mod tests {
         format!("Bearer {}", jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap())
     }
 
+    fn head(headers: &HeaderMap) -> Head<'_> {
+        Head {
+            method: &http::Method::GET,
+            host: Some("h".into()),
+            port: None,
+            path: "/".into(),
+            query: None,
+            headers,
+        }
+    }
+
     fn ask(
         access: Access,
         trust: &Trust,
@@ -300,14 +311,7 @@ mod tests {
         now: u64,
         tokens: &mut TokenCache,
     ) -> Result<Option<(Rc<Principal>, Place)>, Denial> {
-        let head = Head {
-            method: &http::Method::GET,
-            host: Some("h".into()),
-            port: None,
-            path: "/".into(),
-            query: None,
-            headers,
-        };
+        let head = head(headers);
         let credentials = Credentials::new(&head, Scheme::Https);
         authenticate(&access.into(), trust, &credentials, Now::at(now), tokens)
             .map_err(|refused| refused.denial)
@@ -376,14 +380,7 @@ mod tests {
     fn a_token_that_waits_for_its_turn_is_hashed_once() {
         let token = format!("{}.{}.AAAA", b64(br#"{"alg":"RS256"}"#), b64(br#"{"iss":"i"}"#));
         let headers = fields(&[&format!("Bearer {token}")]);
-        let head = Head {
-            method: &http::Method::GET,
-            host: Some("h".into()),
-            port: None,
-            path: "/".into(),
-            query: None,
-            headers: &headers,
-        };
+        let head = head(&headers);
         let (known, turns) = (KnownToken::default(), Turns::default());
         let credentials = Credentials {
             known_token: Some(&known),

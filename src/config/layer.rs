@@ -172,8 +172,9 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
 /// number formats to the same text: `007` is text.
 ///
 /// # Errors
-/// Returns the problem and its correction if the text begins like a list or a quoted text, and is none. As one name, such as
-/// `[suspended]` in `not_roles`, it would match nothing. It is not shown, because it may be a secret.
+/// Returns the problem and its correction if the text begins with `[` or a quote, and is neither a list, an address nor a
+/// quoted text. A rule would take `[suspended]` for one role, which nobody has. The error omits the text, because it may be
+/// a secret.
 pub(super) fn of_variable(text: &str) -> Result<Value, (&'static str, &'static str)> {
     if text.starts_with(['[', '{', '"', '\'']) {
         let document = format!("v={text}");

@@ -72,30 +72,24 @@ pub(super) async fn answer(
         now: exchange.now,
     };
     if head.headers.contains_key(DPOP) && uses_proof(&request)? {
-        if let Err(denial) = waiting::turn(worker).await {
-            return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record));
+        if let Err(untimely) = waiting::turn(worker).await {
+            return unverified(endpoint, untimely, policy, exchange, record);
         }
         request.proof = match policy.trust.dpop().check_token_request(&credentials, request.now) {
             Ok(proof) => proof,
-            Err(unproven) => {
-                if let Some(detail) = unproven.detail {
-                    record.explained(detail.into());
-                }
-                let answer = refused(endpoint, unproven.denial)?;
-                return Ok(record_refusal(answer, policy, exchange, record));
-            }
+            Err(unproven) => return unverified(endpoint, unproven, policy, exchange, record),
         };
     }
     if matches!(endpoint, Endpoint::Introspect | Endpoint::Revoke)
         && let Ok(Some(token)) = request.fields.optional("token")
         && is_client_known(&request)
     {
-        if let Err(denial) = waiting::turn(worker).await {
-            return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record));
+        if let Err(untimely) = waiting::turn(worker).await {
+            return unverified(endpoint, untimely, policy, exchange, record);
         }
         request.inspected = match inspected(endpoint, token, policy, worker.now()) {
             Ok(claims) => claims,
-            Err(denial) => return Ok(record_refusal(refused(endpoint, denial)?, policy, exchange, record)),
+            Err(undecided) => return unverified(endpoint, undecided, policy, exchange, record),
         };
     }
     // A logout request may contain an access token or a refresh token. If it contains a refresh token, the access token
@@ -146,6 +140,21 @@ pub(super) async fn answer(
             Err(Rejection::guided(denial, guidance))
         }
     }
+}
+
+/// Answers a request whose proof or token could not be verified, and records why.
+#[cold]
+fn unverified(
+    endpoint: Endpoint,
+    error: CredentialError,
+    policy: &Policy,
+    exchange: &Exchange,
+    record: &mut Record,
+) -> Result<Response<Bytes>, Rejection> {
+    if let Some(detail) = error.detail {
+        record.explained(detail.into());
+    }
+    Ok(record_refusal(refused(endpoint, error.denial)?, policy, exchange, record))
 }
 
 /// Describes a CSRF mismatch at an endpoint for the operator.
@@ -247,13 +256,13 @@ fn inspected(
     token: &str,
     policy: &Policy,
     now: Now,
-) -> Result<Option<Map<String, Value>>, Denial> {
+) -> Result<Option<Map<String, Value>>, CredentialError> {
     if endpoint == Endpoint::Revoke {
         return Ok(revocable(token.as_bytes(), &policy.trust));
     }
     match examine(token.as_bytes(), &policy.trust, now) {
         Ok(_) => Ok(claims_of(token)),
-        Err(error) if error.denial.status().is_server_error() => Err(error.denial),
+        Err(error) if error.denial.status().is_server_error() => Err(error),
         Err(_) => Ok(None),
     }
 }

@@ -6,7 +6,6 @@ use super::progress::Admitted;
 use super::record::Record;
 use super::rejection::Rejection;
 use super::waiting;
-use crate::authenticate::CredentialError;
 use crate::authority::Fields;
 use crate::denial::Denial;
 use crate::policy::Policy;
@@ -54,7 +53,7 @@ pub(super) async fn answer(
                 Ok(()) => {
                     receiver.accept(kind, &token, issuer, &recorder, worker.journal(), exchange.now).await
                 }
-                Err(denial) => Err(CredentialError::from(denial).into()),
+                Err(untimely) => Err(untimely.into()),
             }
         }
         Err(error) => Err(error),

@@ -2,7 +2,7 @@
 //! decides about the request again.
 
 use super::stages::Routed;
-use crate::authenticate::{Credentials, InVain, Pending, TokenCache, Trust};
+use crate::authenticate::{CredentialError, Credentials, InVain, Pending, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal};
 use crate::denial::Denial;
 use crate::key_source::{Owner, WAIT_MAX};
@@ -92,8 +92,14 @@ fn current_trust(worker: &Worker, policy: &Policy, pending: &Pending) -> Option<
 ///
 /// # Errors
 /// Returns [`Denial::CheckUnavailable`] if the core has no time for the signature.
-pub(super) async fn turn(worker: &Worker) -> Result<(), Denial> {
-    let deadline = worker.now().steady + WAIT_MAX;
-    let taken = tokio::time::timeout_at(deadline.into(), worker.turns().take()).await;
-    taken.map_err(|_elapsed| Denial::CheckUnavailable)
+pub(super) async fn turn(worker: &Worker) -> Result<(), CredentialError> {
+    let now = worker.now();
+    let taken = Pending::Turn(worker.turns().clone()).wait(now.steady + WAIT_MAX, now).await;
+    taken.map_err(|in_vain| {
+        let detail = match in_vain {
+            InVain::Unavailable(why) => why,
+            InVain::Absent => None,
+        };
+        CredentialError { denial: Denial::CheckUnavailable, detail, pending: None }
+    })
 }

@@ -46,8 +46,8 @@ use crate::route::{Head, KnownHost, Matcher, RouteTable};
 use crate::shared::{Link, SharedSettings};
 use crate::signals::{FileWriter, Receiver, Recorder, SignalKind};
 use crate::tls::{ClientRule, HostMap};
-use http::HeaderName;
 use http::request::Parts;
+use http::{HeaderName, StatusCode};
 use std::sync::Arc;
 
 /// A compiled policy. Clones are cheap, because they share their parts.
@@ -229,6 +229,16 @@ pub enum Handler {
 }
 
 impl Handler {
+    /// Returns the status of a redirect. `None` if the handler does not redirect.
+    pub(crate) fn redirect_status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Redirect(redirect) => Some(redirect.status()),
+            Self::Forward(_) | Self::Files(_) | Self::Answer(_) | Self::Publish(_) | Self::Receive(..) => {
+                None
+            }
+        }
+    }
+
     /// Whether an endpoint of the gateway answers the request, and not a `[[route]]` of the file.
     pub const fn is_own(&self) -> bool {
         match self {

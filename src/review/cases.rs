@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::explain::text::Line;
 use crate::explain::{Examiner, Explanation, Outcome, Responder, UpstreamRequest, Verdict};
 use crate::forward::edits::AnswerFields;
-use crate::policy::{Case, Expectation, ExpectedVerdict, Handler, Policy, Route};
+use crate::policy::{Case, Expectation, ExpectedVerdict, Policy, Route};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use std::fmt::{self, Display};
@@ -178,14 +178,7 @@ fn differ<T: Display + PartialEq>(differences: &mut Vec<Discrepancy>, what: &str
 
 fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&Route>) -> Vec<Discrepancy> {
     let mut differences = Vec::new();
-    let of_route = route.and_then(|route| match &route.handler {
-        Handler::Redirect(redirect) => Some(redirect.status().as_u16()),
-        Handler::Forward(_)
-        | Handler::Files(_)
-        | Handler::Answer(_)
-        | Handler::Publish(_)
-        | Handler::Receive(..) => None,
-    });
+    let of_route = route.and_then(|route| route.handler.redirect_status()).map(|status| status.as_u16());
     let route = route.map(|route| &*route.name);
     let mut differs = |what: &str, expected: String, found: String| {
         differences.push(Discrepancy { what: what.to_owned(), expected, found });

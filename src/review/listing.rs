@@ -187,14 +187,7 @@ impl RouteDetails {
             sources: if *access == Access::Public { Vec::new() } else { places(sources) },
             login_page: route.login_page,
             csrf_field: route.csrf_field.as_deref().map(str::to_owned),
-            redirect_status: match &route.handler {
-                Handler::Redirect(redirect) => Some(redirect.status().as_u16()),
-                Handler::Forward(_)
-                | Handler::Files(_)
-                | Handler::Answer(_)
-                | Handler::Publish(_)
-                | Handler::Receive(..) => None,
-            },
+            redirect_status: route.handler.redirect_status().map(|status| status.as_u16()),
             maintenance_wait: route.maintenance.map(|seconds| duration(Duration::from_secs(seconds.into()))),
         }
     }

@@ -105,7 +105,7 @@ fn a_server_that_sends_without_end_takes_no_memory() {
     call(gateway.http(), "ada").is_refusal(503, "check_unavailable");
 }
 
-/// The library connects to the nodes of a cluster, and the gateway bounds their answers all the same.
+/// The gateway bounds the answers of every node, although the library opens the connections to the nodes of a cluster.
 #[test]
 fn a_node_of_a_cluster_that_sends_without_end_takes_no_memory() {
     let sent = Arc::new(AtomicUsize::new(0));
