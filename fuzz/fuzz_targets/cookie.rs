@@ -1,8 +1,9 @@
 //! The parser of `Cookie` never panics, and a returned cookie occurs exactly once. Stripping removes all of the
-//! gateway's cookies, and keeps every other cookie unchanged and in order.
+//! gateway's cookies, and keeps every other cookie unchanged and in order. No `Set-Cookie` of an upstream can set one of
+//! the gateway's cookies in a browser.
 #![no_main]
 
-use http::{HeaderMap, HeaderValue, header::COOKIE};
+use http::{HeaderMap, HeaderValue, header::COOKIE, header::SET_COOKIE};
 use libfuzzer_sys::fuzz_target;
 use portcullis::authenticate::CookieNames;
 use portcullis::authenticate::credential::cookie;
@@ -16,6 +17,14 @@ fn pairs(headers: &HeaderMap) -> Vec<&[u8]> {
 
 fn name(pair: &[u8]) -> &[u8] {
     pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
+}
+
+/// Returns the names under which servers may read the cookie that a browser stores for a `Set-Cookie`: the text before
+/// each `=` at the start, since some browsers store `=NAME=VALUE` without a name and send `NAME=VALUE`.
+fn stored_names(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let pair = field.split(|byte| *byte == b';').next().unwrap_or_default();
+    let begins = pair.iter().take_while(|byte| **byte == b'=' || byte.is_ascii_whitespace()).count();
+    (0..=begins).map(|at| name(&pair[at..]))
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -40,4 +49,16 @@ fuzz_target!(|data: &[u8]| {
     strip::cookies(&mut left, &names);
     let others: Vec<_> = pairs(&headers).into_iter().filter(|pair| !names.includes(name(pair))).collect();
     assert_eq!(pairs(&left), others);
+    let mut set = HeaderMap::new();
+    for field in headers.get_all(COOKIE) {
+        set.append(SET_COOKIE, field.clone());
+    }
+    let mut kept = set.clone();
+    let removed = strip::set_cookies(&mut kept, &names);
+    let mut rest = set.get_all(SET_COOKIE).iter();
+    for field in kept.get_all(SET_COOKIE) {
+        assert!(rest.any(|sent| sent == field), "a field that the upstream did not send");
+        assert!(!stored_names(field.as_bytes()).any(|name| names.includes(name)), "{field:?}");
+    }
+    assert_eq!(removed as usize, set.len() - kept.len());
 });
