@@ -16,7 +16,8 @@ use tokio::time::Sleep;
 /// How long a closed HTTP/2 connection waits for its client to close it too.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Up to this number of bytes, a head and a body are joined before they are written. TLS would allocate a list of both.
+/// Up to this number of bytes, a head and a body are joined before they are written. TLS would allocate a list of both, and
+/// in cleartext, one `send` costs less than a `writev`.
 const JOINED_MAX: usize = 4096;
 
 /// A client's byte stream that reports reads and writes to the connection.
@@ -105,7 +106,7 @@ impl<S> ObservedStream<S> {
     /// Records that the client does not read. The task runs once more, so that the body of the answer releases memory.
     fn observe_blocked(&self, cx: &Context<'_>) {
         let activity = &self.connection.activity;
-        if !activity.is_blocked() && self.connection.queues_pieces() {
+        if !activity.is_blocked() && self.frames.is_none() {
             cx.waker().wake_by_ref();
         }
         activity.record_blocked_write(self.connection.coarse_now());
@@ -221,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
         };
         match self.observe_write(cx, result) {
             // The task is woken once the socket accepts more.
-            Poll::Pending if self.connection.queues_pieces() => {
+            Poll::Pending if self.frames.is_none() => {
                 let mut unsent = Vec::with_capacity(length);
                 bufs.iter().for_each(|buf| unsent.extend_from_slice(buf));
                 self.unsent = unsent.into();
@@ -232,7 +233,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        // Over HTTP/1.1, the answer decides whether the HTTP library queues the pieces of a body.
-        if self.frames.is_some() { self.stream.is_write_vectored() } else { self.connection.queues_pieces() }
+        // Over HTTP/1.1, the HTTP library then queues the pieces of a body, which leave memory once they are written.
+        // Otherwise it would copy them behind the head, and keep the space for the copy as long as it serves the connection.
+        self.frames.is_none() || self.stream.is_write_vectored()
     }
 }

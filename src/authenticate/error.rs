@@ -53,6 +53,11 @@ pub(super) struct Quoted<'t>(pub(super) &'t str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Most texts need no escape, and each forged token of a flood causes such a text.
+        let is_plain = |byte| matches!(byte, b' '..=b'~') && byte != b'\'' && byte != b'\\';
+        if self.0.len() <= SHOWN_MAX && self.0.bytes().all(is_plain) {
+            return write!(f, "'{}'", self.0);
+        }
         f.write_char('\'')?;
         let mut characters = self.0.chars();
         for c in characters.by_ref().take(SHOWN_MAX) {
@@ -152,6 +157,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_quoted_text_is_escaped_and_bounded(text in "[ -~]{0,80}|[a-z'\"\\\\\\n\u{202e}é]{0,80}") {
+            let escaped = |c: char| if c == '"' { c.to_string() } else { c.escape_debug().to_string() };
+            let shown: String = text.chars().take(SHOWN_MAX).map(escaped).collect();
+            let end = if text.chars().count() > SHOWN_MAX { "…" } else { "" };
+            prop_assert_eq!(Quoted(&text).to_string(), format!("'{shown}{end}'"));
+        }
+
         #[test]
         fn no_text_of_a_token_is_shown_at_length_or_with_control_characters(
             texts in proptest::collection::vec("\\PC{0,80}|[\\x00-\\x1f\\u{202e}\\u{9b}]{0,80}", 0..10)

@@ -163,7 +163,7 @@ fn signed(
 ) -> Result<Claims, CredentialError> {
     let text = std::str::from_utf8(answer).map_err(|_| Denial::MalformedToken(TokenPart::Shape))?;
     let jws = Jws::read(text.trim_ascii_end())?;
-    let mut claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
+    let mut claims = jws.claims()?;
     let key = jws.verify(&issuer.keys, &issuer.algorithms)?;
     let typ = jws.header().get("typ");
     if typ.and_then(Value::as_str).is_none_or(|typ| canonical_type(typ) != SIGNED_TYPE) {

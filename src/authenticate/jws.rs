@@ -12,17 +12,18 @@ use serde_json::{Map, Value};
 /// The maximum length of a token in bytes.
 pub(super) const TOKEN_MAX: usize = 16 * 1024;
 
-/// The parts of a token, parsed but not yet verified.
+/// The parts of a token, not yet verified. Only the header is parsed, because a token that waits for its turn is read again
+/// after the wait.
 #[derive(Debug)]
 pub(super) struct Jws<'t> {
     message: &'t str,
+    payload: &'t str,
     signature: &'t str,
     header: Map<String, Value>,
-    payload: Vec<u8>,
 }
 
 impl<'t> Jws<'t> {
-    /// Splits a token into its parts.
+    /// Splits a token into its parts, and parses the header.
     ///
     /// # Errors
     /// [`Denial::MalformedToken`] with the part that cannot be parsed.
@@ -46,7 +47,7 @@ impl<'t> Jws<'t> {
             return Err(malformed(TokenPart::Shape));
         }
         let message = &token[..header.len() + 1 + payload.len()];
-        let header = decode(header, TokenPart::Header)?;
+        let header = decode(header).ok_or_else(|| malformed(TokenPart::Header))?;
         let header = json::object(&header).map_err(|_| malformed(TokenPart::Header))?;
         // A recipient must reject a token whose `crit` names an extension that the recipient does not support (RFC 7515
         // section 4.1.11). The gateway supports no extension.
@@ -58,7 +59,7 @@ impl<'t> Jws<'t> {
         if header.contains_key("zip") {
             return Err(malformed(TokenPart::Header));
         }
-        Ok(Self { message, signature, header, payload: decode(payload, TokenPart::Claims)? })
+        Ok(Self { message, payload, signature, header })
     }
 
     /// Returns the JOSE header. Its members `jku`, `x5u`, `jwk` and `x5c` are never used (RFC 8725 section 3.10).
@@ -73,9 +74,14 @@ impl<'t> Jws<'t> {
         named.is_some_and(|algorithm: Algorithm| algorithm.has_secret())
     }
 
-    /// Returns the payload.
-    pub(super) fn payload(&self) -> &[u8] {
-        &self.payload
+    /// Parses the payload as claims.
+    ///
+    /// # Errors
+    /// [`Denial::MalformedToken`] if the payload is not a JSON object in base64url.
+    pub(super) fn claims(&self) -> Result<Map<String, Value>, Denial> {
+        let malformed = Denial::MalformedToken(TokenPart::Claims);
+        let payload = decode(self.payload).ok_or(malformed.clone())?;
+        json::object(&payload).map_err(|_| malformed)
     }
 
     /// Returns the part that is signed, and the signature in base64url.
@@ -148,8 +154,8 @@ impl<'t> Jws<'t> {
     ) -> Result<&'k Key, CredentialError> {
         // A signature of the wrong length is rejected before it is verified. For example, an ES256 signature consists
         // of two numbers of 32 bytes (RFC 7518 section 3.4), so a signature in DER is rejected.
-        let part = TokenPart::Signature;
-        let signature = decode(self.signature, part)?;
+        let malformed = Denial::MalformedToken(TokenPart::Signature);
+        let signature = decode(self.signature).ok_or(malformed.clone())?;
         let length = signature.len();
         let mut tried = 0;
         for key in keys.iter().flatten().filter(|key| key.signature_bytes() == length) {
@@ -162,7 +168,7 @@ impl<'t> Jws<'t> {
         if tried == 0 {
             let wanted = Listed(all().map(|key| key.signature_bytes()));
             let detail = format!("the signature has {length} bytes; a signature of the key has {wanted}");
-            return Err(CredentialError::because(Denial::MalformedToken(part), detail));
+            return Err(CredentialError::because(malformed, detail));
         }
         let detail = match (all().next(), tried) {
             (Some(key), 1) => match key.id() {
@@ -190,8 +196,8 @@ pub(super) fn canonical_type(text: &str) -> String {
 }
 
 /// Decodes base64url without padding and accepts only the canonical spelling (RFC 7515 section 2).
-fn decode(text: &str, part: TokenPart) -> Result<Vec<u8>, CredentialError> {
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| Denial::MalformedToken(part).into())
+fn decode(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 #[cfg(test)]

@@ -2,11 +2,9 @@
 //! Back-Channel Logout). `signals` checks their claims.
 
 use super::error::CredentialError;
-use super::json;
 use super::jws::{Jws, canonical_type};
 use super::keys::{Algorithm, KeySet};
 use super::postponed::until_keys;
-use crate::denial::{Denial, TokenPart};
 use crate::key_source::KeySource;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -22,10 +20,10 @@ impl<'t> Statement<'t> {
     /// Parses a statement.
     ///
     /// # Errors
-    /// [`Denial::MalformedToken`] with the part that cannot be parsed.
+    /// [`Denial::MalformedToken`](crate::denial::Denial::MalformedToken) with the part that cannot be parsed.
     pub fn read(text: &'t str) -> Result<Self, CredentialError> {
         let jws = Jws::read(text)?;
-        let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
+        let claims = jws.claims()?;
         Ok(Self { jws, claims })
     }
 

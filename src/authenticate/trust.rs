@@ -433,7 +433,7 @@ impl Trust {
     /// Returns the issuer that is asked about a token without a signature: the issuer with a prefix of the token,
     /// otherwise the only issuer without prefixes. A token in the form of a JWS needs a prefix.
     pub(super) fn issuer_of_opaque(&self, token: &str) -> Option<(&Issuer, &TokenStats, &Arc<Introspector>)> {
-        let is_jws = token.split('.').count() == 3;
+        let is_jws = || token.split('.').count() == 3;
         let mut general = None;
         for (issuer, seen) in self.issuers.iter().zip(&self.seen) {
             let Some(introspector) = &issuer.introspector else { continue };
@@ -441,7 +441,7 @@ impl Trust {
             if prefixes.iter().any(|prefix| token.starts_with(&**prefix)) {
                 return Some((issuer, &**seen, introspector));
             }
-            if prefixes.is_empty() && !is_jws {
+            if prefixes.is_empty() && !is_jws() {
                 general = Some((issuer, &**seen, introspector));
             }
         }

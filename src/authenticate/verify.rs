@@ -10,7 +10,6 @@ use super::claims::{ClaimPath, ClaimValue, DATE_MAX, LOGOUT_EVENT, numeric_date}
 use super::credential::REFRESH_TOKEN_PREFIX;
 use super::error::{ClaimText, CredentialError, Quoted, beside, quoted};
 use super::introspected::{self, ActiveToken};
-use super::json;
 use super::jws::{Jws, canonical_type};
 use super::keys::Algorithm;
 use super::mark::Signalled;
@@ -78,7 +77,7 @@ pub(super) fn verify_for(
     if !jws.names_mac() {
         take_turn(turns)?;
     }
-    let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
+    let claims = jws.claims()?;
     let no_issuer = || missing(RequiredClaim::Issuer, "iss", &claims, &[]);
     let (issuer, name, seen) = match claims.get("iss") {
         Some(Value::String(name)) => trust.issuer(name).ok_or_else(|| unknown_issuer(name, trust))?,
@@ -259,7 +258,7 @@ fn unknown_issuer(name: &str, trust: &Trust) -> CredentialError {
 /// Returns the first check that failed: form, issuer, signature or type.
 pub(super) fn own_claims(token: &str, trust: &Trust) -> Result<Claims, CredentialError> {
     let jws = Jws::read(token)?;
-    let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
+    let claims = jws.claims()?;
     let name = claims.get("iss").and_then(Value::as_str);
     let found = name.and_then(|name| trust.issuer(name)).filter(|(issuer, ..)| issuer.local);
     let Some((issuer, ..)) = found else { return Err(Denial::UnknownIssuer.into()) };
@@ -271,7 +270,7 @@ pub(super) fn own_claims(token: &str, trust: &Trust) -> Result<Claims, Credentia
 
 /// Returns the claims of a token without verifying it.
 pub fn claims_of(token: &str) -> Option<Map<String, Value>> {
-    json::object(Jws::read(token).ok()?.payload()).ok()
+    Jws::read(token).ok()?.claims().ok()
 }
 
 /// Parses the claims that only the local authority's tokens have. A token in which one of these claims has the wrong

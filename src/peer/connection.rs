@@ -5,7 +5,7 @@ use super::coarse::{CoarseMillis, CoreState};
 use super::known_token::KnownToken;
 use super::streams::Streams;
 use super::takeover::Takeover;
-use super::{Peer, Protocol, Scheme};
+use super::{Peer, Protocol};
 use crate::route::KnownHost;
 use crate::tls::{ClientCertificate, TlsSession};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -138,13 +138,6 @@ impl Connection {
     /// Returns whether the connection speaks HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         self.http2.get()
-    }
-
-    /// Returns whether the HTTP library queues the pieces of a body, which then leave memory once they are written: over
-    /// HTTP/1.1 and TLS. In cleartext, the library copies them behind the head, because one `send` of both takes 560
-    /// instructions less for a small answer. It keeps the space for the copy as long as it serves the connection.
-    pub(crate) fn queues_pieces(&self) -> bool {
-        self.peer.scheme == Scheme::Https && !self.is_http2()
     }
 
     /// Records that the connection is ready for requests in this protocol.

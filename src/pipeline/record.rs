@@ -276,7 +276,7 @@ impl Record {
     /// Returns whether the client does not read the output that waits for it, so that the body must not add to it.
     #[inline]
     pub(super) fn is_client_blocked(&self) -> bool {
-        self.connection.activity.is_blocked() && self.connection.queues_pieces()
+        self.connection.activity.is_blocked() && !self.connection.is_http2()
     }
 
     /// Counts body bytes that were passed to the client's connection.

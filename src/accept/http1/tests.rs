@@ -118,8 +118,7 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let is_blocked =
-            |connection: &Rc<Connection>| connection.queues_pieces() && connection.activity.is_blocked();
+        let is_blocked = |connection: &Rc<Connection>| connection.activity.is_blocked();
         if self.1.as_ref().is_some_and(is_blocked) {
             return Poll::Pending;
         }

@@ -3,10 +3,10 @@
 use super::key::{KeyFault, ProofKey};
 use super::target::{self, Target};
 use super::{Thumbprint, algorithms};
+use crate::authenticate::Credentials;
 use crate::authenticate::digest::Digest;
 use crate::authenticate::error::{ClaimText, CredentialError, Quoted};
 use crate::authenticate::jws::{Jws, canonical_type};
-use crate::authenticate::{Credentials, json};
 use crate::denial::{Denial, ProofFault};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -58,7 +58,7 @@ impl<'p> Proof<'p> {
             }
             KeyFault::Key(why) => invalid(ProofFault::Key, why),
         })?;
-        let claims = json::object(jws.payload()).map_err(|_| malformed())?;
+        let claims = jws.claims().map_err(|_| malformed())?;
         for name in ["jti", "htm", "htu"] {
             if !matches!(claims.get(name), Some(Value::String(text)) if !text.is_empty()) {
                 let detail = format!("{name} is {}", ClaimText(claims.get(name)));
