@@ -38,7 +38,8 @@ cd "$folder"
 # Prints a port that nothing listens on.
 free_port() {
     local port
-    while port=$((20000 + RANDOM % 12000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+    # A connection to a listener whose queue is full waits.
+    while port=$((20000 + RANDOM % 12000)); timeout 1 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port" 2>/dev/null; do :; done
     echo $port
 }
 upstream=$(free_port)

@@ -1,4 +1,4 @@
-//! Splits fields whose value is a list (RFC 9110 section 5.6.1), and tells quickly which fields are absent.
+//! Splits fields whose value is a list (RFC 9110 section 5.6.1), and finds quickly which fields are absent.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

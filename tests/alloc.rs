@@ -228,8 +228,8 @@ fn an_assertion_that_is_given_again_allocates_nothing() {
         let ((), allocations) = counted(|| proof.write(&mut headers, &caller));
         (headers.len(), allocations)
     };
-    let (told, allocations) = write();
-    assert!(told == 1 && allocations > 0, "the first time it is made");
+    let (reported, allocations) = write();
+    assert!(reported == 1 && allocations > 0, "the first time it is made");
     assert_eq!(write(), (1, 0));
 }
 

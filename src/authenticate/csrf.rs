@@ -73,7 +73,7 @@ pub(crate) fn another_site(request: &str, headers: &HeaderMap, key: &str) -> Str
             (None, _) => "absent".to_owned(),
             (Some(Ok(value)), None) => Quoted(value).to_string(),
             (Some(Err(_)), None) => "not ASCII".to_owned(),
-            (Some(_), Some(_)) => "there twice".to_owned(),
+            (Some(_), Some(_)) => "repeated".to_owned(),
         }
     };
     let (origin, site) = (shown(&header::ORIGIN), shown(&SEC_FETCH_SITE));

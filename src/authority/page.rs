@@ -40,7 +40,7 @@ pub const PROMPT: &str = "prompt";
 pub const PROMPT_LOGIN: &str = "login";
 /// The query parameter that marks the second request for the login page. The first request came from another site.
 const AGAIN: &str = "again";
-/// The query parameter that tells the page to show the logout notice.
+/// The query parameter that makes the page show the logout notice.
 const LOGGED_OUT: &str = "logged_out";
 
 /// Whether the request is a form from a browser. The response must then be a page.

@@ -146,7 +146,7 @@ async fn refresh_token(
     let state = authority.store.token_state(&hash, millis(request.now)).await;
     let state = state.map_err(|error| authority.unavailable(&error))?;
     Ok(state.map(|(session, account, issued, expires)| {
-        let mut told = json!({
+        let mut body = json!({
             "active": true,
             "token_type": "refresh_token",
             "iss": request.settings.issuer,
@@ -157,9 +157,9 @@ async fn refresh_token(
             "exp": expires / 1000,
         });
         if let Some(key) = session.key {
-            told["cnf"] = confirmation(key);
+            body["cnf"] = confirmation(key);
         }
-        told
+        body
     }))
 }
 

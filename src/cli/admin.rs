@@ -75,9 +75,19 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn exchange(address: SocketAddr, request: &str) -> Result<(u16, String), String> {
-    let answer =
-        ask(address, request).map_err(|error| format!("the admin listener at {address}: {error}"))?;
+    let answer = ask(address, request).map_err(|error| failed(address, &error))?;
     read(&answer).ok_or_else(|| format!("the admin listener at {address}: incomplete HTTP/1.1 response"))
+}
+
+/// Describes a request that failed, for the operator.
+fn failed(address: SocketAddr, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "; nothing listens there: the gateway does not run, or runs with another address in [server] admin"
+        }
+        _ => "",
+    };
+    format!("the admin listener at {address}: {error}{hint}")
 }
 
 fn ask(address: SocketAddr, request: &str) -> io::Result<Vec<u8>> {

@@ -108,12 +108,13 @@ impl Report<'_> {
             .tests
             .iter()
             .map(|TestRun { case, failed }| {
-                let mut told = json!({ "name": case.name, "place": case.place, "passed": failed.is_none() });
+                let mut reported =
+                    json!({ "name": case.name, "place": case.place, "passed": failed.is_none() });
                 if let Some(failed) = failed {
-                    told["differences"] = json!(failed.differences);
-                    told["explanation"] = json!(failed.explanation);
+                    reported["differences"] = json!(failed.differences);
+                    reported["explanation"] = json!(failed.explanation);
                 }
-                told
+                reported
             })
             .collect();
         json!({

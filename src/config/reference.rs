@@ -54,7 +54,7 @@ fn keys(around: &str, name: &str, found: &mut BTreeSet<Key>) {
 fn all_keys() -> BTreeSet<Key> {
     let mut found = BTreeSet::new();
     keys("@", "", &mut found);
-    assert!(found.len() > 60, "the tables tell their keys: {found:#?}");
+    assert!(found.len() > 60, "the tables list their keys: {found:#?}");
     found
 }
 

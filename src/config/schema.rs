@@ -27,7 +27,7 @@ pub(crate) fn schema() -> Value {
     let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
     tidy(&mut schema);
     let described = Described::read(REFERENCE);
-    described.tell(&mut schema, "");
+    described.annotate(&mut schema, "");
     schema["title"] = json!("gateway.toml");
     schema["description"] =
         json!("A policy of Portcullis. Every key has a default; docs/reference.md explains them.");
@@ -131,7 +131,7 @@ impl<'r> Described<'r> {
     }
 
     /// Adds descriptions and examples to the schema of a table and to everything in the table.
-    fn tell(&self, schema: &mut Value, name: &str) {
+    fn annotate(&self, schema: &mut Value, name: &str) {
         let Value::Object(object) = schema else { return };
         let table = self.tables.get(name).or_else(|| self.tables.get(&format!("{name}.NAME")));
         if let Some(text) = table {
@@ -150,11 +150,11 @@ impl<'r> Described<'r> {
         }
         if let Some(Value::Object(properties)) = object.get_mut("properties") {
             for (key, property) in properties {
-                self.tell(property, &if name.is_empty() { key.clone() } else { format!("{name}.{key}") });
+                self.annotate(property, &if name.is_empty() { key.clone() } else { format!("{name}.{key}") });
             }
         }
         if let Some(items) = object.get_mut("items") {
-            self.tell(items, name);
+            self.annotate(items, name);
         }
         let description = object.get("description").cloned();
         if let Some(named @ Value::Object(_)) = object.get_mut("additionalProperties") {
@@ -162,7 +162,7 @@ impl<'r> Described<'r> {
             if let Some(description) = description {
                 named["description"] = description;
             }
-            self.tell(named, &format!("{name}.NAME"));
+            self.annotate(named, &format!("{name}.NAME"));
         }
     }
 }

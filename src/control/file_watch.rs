@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(changes(&mut watched), 1, "come back");
 
         fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
-        assert_eq!(changes(&mut watched), 1, "touched: whether it says anything else, reading it tells");
+        assert_eq!(changes(&mut watched), 1, "touched: whether it says anything else, reading it shows");
     }
 
     #[test]

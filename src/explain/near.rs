@@ -29,6 +29,8 @@ pub enum NearReason {
     TrailingSlash,
     /// The route would match if the letter case of the path were different.
     Case,
+    /// The route matches paths below this path.
+    Below,
 }
 
 impl NearReason {
@@ -41,6 +43,7 @@ impl NearReason {
             Self::Header => "does not match the header fields",
             Self::TrailingSlash => "differs by a trailing slash, which makes a different path",
             Self::Case => "differs by upper and lower case, which makes a different path",
+            Self::Below => "matches only paths below this one",
         }
     }
 }
@@ -138,7 +141,12 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
         .split('/')
         .map(|segment| is_same_word((words.next().unwrap_or_default(), segment)))
         .collect();
-    alone(any_method, &with_path(recased.join("/"))).is_ok().then_some(NearReason::Case)
+    if alone(any_method.clone(), &with_path(recased.join("/"))).is_ok() {
+        return Some(NearReason::Case);
+    }
+    // Any word stands for a parameter of the pattern.
+    let below = format!("{}/word", head.path.trim_end_matches('/'));
+    alone(any_method, &with_path(below)).is_ok().then_some(NearReason::Below)
 }
 
 /// Matches a request head against a table that contains only this matcher.

@@ -6,6 +6,7 @@ use super::progress::Admitted;
 use super::record::Record;
 use super::rejection::{DeadCookies, Guidance, Rejection};
 use super::waiting;
+use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
 use crate::authenticate::csrf::{another_site, same_site};
 use crate::authenticate::dpop::{DPOP, DPOP_NONCE};
 use crate::authenticate::{
@@ -82,6 +83,8 @@ pub(super) async fn answer(
     }
     if matches!(endpoint, Endpoint::Introspect | Endpoint::Revoke)
         && let Ok(Some(token)) = request.fields.optional("token")
+        // The authority knows its refresh tokens by their hashes.
+        && !token.starts_with(REFRESH_TOKEN_PREFIX)
         && is_client_known(&request)
     {
         if let Err(untimely) = waiting::turn(worker).await {

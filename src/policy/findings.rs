@@ -60,7 +60,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("impossible_test", Kind::Fault),
     ("introspection_in_cleartext", Kind::Weakness),
     ("issuer_in_cleartext", Kind::Weakness),
-    ("issuer_not_told", Kind::Weakness),
+    ("issuer_not_forwarded", Kind::Weakness),
     ("joined_names", Kind::Weakness),
     ("keys_in_cleartext", Kind::Weakness),
     ("late_revocation", Kind::Weakness),

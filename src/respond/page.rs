@@ -247,19 +247,19 @@ mod tests {
 
     #[test]
     fn each_refusal_offers_the_ways_on_that_help() {
-        let told = |denial: &Denial, ways: &PageLinks| {
+        let reported = |denial: &Denial, ways: &PageLinks| {
             let links = links(&page(denial, denial.status(), b"id", ways));
             links.iter().map(|(_, words)| words.clone()).collect::<Vec<_>>()
         };
         let nobody = PageLinks { account: None, ..ways() };
-        assert_eq!(told(&Denial::MissingToken, &nobody), ["Log in", "Go to the start page"]);
+        assert_eq!(reported(&Denial::MissingToken, &nobody), ["Log in", "Go to the start page"]);
         let guest = PageLinks { without_login: true, ..nobody.clone() };
         assert_eq!(
-            told(&Denial::RevokedToken, &guest),
+            reported(&Denial::RevokedToken, &guest),
             ["Log in", "Continue without logging in", "Go to the start page"]
         );
         assert_eq!(
-            told(&Denial::InsufficientRole, &ways()),
+            reported(&Denial::InsufficientRole, &ways()),
             ["Use another account", "Log out", "Go to the start page"]
         );
         let plain = PageLinks { login: None, ..nobody };
@@ -273,9 +273,9 @@ mod tests {
         ] {
             let expected: &[&str] =
                 if again { &["Try again", "Go to the start page"] } else { &["Go to the start page"] };
-            assert_eq!(told(&denial, &plain), expected, "{denial:?}");
+            assert_eq!(reported(&denial, &plain), expected, "{denial:?}");
         }
-        assert_eq!(told(&Denial::NoRoute, &PageLinks::default()), [""; 0]);
+        assert_eq!(reported(&Denial::NoRoute, &PageLinks::default()), [""; 0]);
         let wait = page(&Denial::RateLimited { wait: 7 }, StatusCode::TOO_MANY_REQUESTS, b"id", &plain);
         assert!(wait.contains("Try again in 7 seconds."), "{wait}");
     }

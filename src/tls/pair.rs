@@ -271,8 +271,8 @@ mod tests {
             assert_eq!(names_other(certificate.der(), name), None, "{name}");
         }
         for name in ["example.com", "b.example.com", "y.x.b.example.com", "127.0.0.2"] {
-            let told = names_other(certificate.der(), name).unwrap_or_else(|| panic!("{name}"));
-            assert!(told.iter().any(|name| name == "a.example.com"), "{name}: {told:?}");
+            let reported = names_other(certificate.der(), name).unwrap_or_else(|| panic!("{name}"));
+            assert!(reported.iter().any(|name| name == "a.example.com"), "{name}: {reported:?}");
         }
     }
 }

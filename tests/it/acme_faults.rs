@@ -90,7 +90,7 @@ fn a_rate_limit_is_respected_even_by_the_next_start() {
 }
 
 #[test]
-fn a_failed_validation_is_told_with_its_domain_and_what_the_server_saw() {
+fn a_failed_validation_is_reported_with_its_domain_and_what_the_server_saw() {
     let (server, upstream) = (Pebble::default().start(), Upstream::start());
     let gateway =
         Portcullis::with(&ordering(&server, &upstream, &["a.example.com", "b.example.com"], "")).start();
@@ -105,7 +105,7 @@ fn a_failed_validation_is_told_with_its_domain_and_what_the_server_saw() {
 }
 
 #[test]
-fn an_order_that_expired_is_told_and_a_later_one_succeeds() {
+fn an_order_that_expired_is_reported_and_a_later_one_succeeds() {
     let (server, upstream) = (Pebble::default().start(), Upstream::start());
     server.answers(|asked| match asked.path.starts_with("/my-order/") {
         true => Verdict::Changed(Box::new(|body| {

@@ -136,8 +136,8 @@ fn a_key_works_from_its_creation_to_its_revocation_on_open_connections_too() {
     ] {
         request.over(&mut connection).is(200);
         let seen = upstream.last_request();
-        let told = format!("{seen:?}");
-        assert!(!told.contains(&key), "{told}");
+        let reported = format!("{seen:?}");
+        assert!(!reported.contains(&key), "{reported}");
         for (name, value) in [
             ("x-auth-subject", "apikey:ci"),
             ("x-auth-issuer", "urn:portcullis:api-key"),
@@ -145,7 +145,7 @@ fn a_key_works_from_its_creation_to_its_revocation_on_open_connections_too() {
             ("x-auth-scopes", "a:b"),
             ("x-tenant", "acme"),
         ] {
-            assert_eq!(seen.header(name), Some(value), "{told}");
+            assert_eq!(seen.header(name), Some(value), "{reported}");
         }
     }
     assert!(!gateway.log_text().contains(&key), "the log holds no key");

@@ -222,9 +222,9 @@ fn the_log_names_the_missing_role_and_the_answer_does_not() {
     let gateway = gateway(&upstream, ROUTES);
     let answer = Request::get("/any").bearer(token("ada").role("guest")).to(gateway.http());
     answer.is_refusal(403, "insufficient_role");
-    let told = format!("{:?}{}", answer.headers, answer.text());
+    let reported = format!("{:?}{}", answer.headers, answer.text());
     for secret in ["admin", "clerk", "guest"] {
-        assert!(!told.contains(secret), "{secret} is not told: {told}");
+        assert!(!reported.contains(secret), "{secret} is not reported: {reported}");
     }
     let line = gateway.access_line(&answer);
     let detail = line["detail"].as_str().unwrap();

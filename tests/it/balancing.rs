@@ -127,9 +127,9 @@ fn an_explanation_has_the_servers_in_the_order_of_the_request() {
         let at = asked(&servers, &gateway, Request::get("/private").bearer(&token));
         let url = format!("http://{}/private", gateway.http());
         let arguments = ["--format", "json", "explain", "GET", &url, "--token", &token];
-        let told: Value = serde_json::from_str(&command(gateway.dir(), &arguments).stdout).unwrap();
-        let named = &told["outgoing"]["servers"];
-        assert_eq!(named[0], servers[at].to_string(), "{told:#}");
+        let reported: Value = serde_json::from_str(&command(gateway.dir(), &arguments).stdout).unwrap();
+        let named = &reported["outgoing"]["servers"];
+        assert_eq!(named[0], servers[at].to_string(), "{reported:#}");
         assert_eq!(named.as_array().map(Vec::len), Some(4));
     }
 }

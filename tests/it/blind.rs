@@ -43,8 +43,8 @@ fn a_store_whose_marks_cannot_be_read_is_reported_as_lost_and_once() {
     sql("ALTER TABLE hidden RENAME TO marks");
     eventually("the store answers", || metric(&gateway, "portcullis_store_up") == 1);
     gateway.wait_log("the recovery", |line| line["message"] == "the store answers again");
-    let told = gateway.log().iter().filter(|line| line["message"] == "the store cannot be used").count();
-    assert_eq!(told, 1, "the first fault is logged, the others are counted");
+    let reported = gateway.log().iter().filter(|line| line["message"] == "the store cannot be used").count();
+    assert_eq!(reported, 1, "the first fault is logged, the others are counted");
 }
 
 /// A standby without the last commits takes over. It assigns numbers that the gateway has already read to new marks.

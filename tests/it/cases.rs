@@ -80,9 +80,9 @@ fn check(tests: &str, format: &str) -> Finished {
 
 #[test]
 fn tests_that_hold_are_counted() {
-    let told = check(GOOD, "text");
-    assert_eq!(told.code, Some(0), "{}", told.text());
-    assert!(told.stdout.contains("6 tests: 6 passed"), "{}", told.stdout);
+    let reported = check(GOOD, "text");
+    assert_eq!(reported.code, Some(0), "{}", reported.text());
+    assert!(reported.stdout.contains("6 tests: 6 passed"), "{}", reported.stdout);
 }
 
 #[test]
@@ -97,14 +97,14 @@ fn each_difference_is_reported_with_the_expected_and_the_found_value() {
         (r#"{ headers = { X-Auth-Subject = "" } }"#, "x-auth-subject", "absent", "\"u1\""),
         (r#"{ headers = { X-Other = "1" } }"#, "x-other", "\"1\"", "absent"),
     ] {
-        let told = check(&case(expect), "text");
-        assert_eq!(told.code, Some(1), "{expect}: {}", told.text());
+        let reported = check(&case(expect), "text");
+        assert_eq!(reported.code, Some(1), "{expect}: {}", reported.text());
         let diff = format!("{what}:\n    - {expected}\n    + {found}\n");
         for line in [&*diff, "  | verdict: passes"] {
-            assert!(told.stdout.contains(line), "{expect}: {line}\n{}", told.stdout);
+            assert!(reported.stdout.contains(line), "{expect}: {line}\n{}", reported.stdout);
         }
-        assert!(told.stdout.contains("the test \"t\" fails"), "{}", told.stdout);
-        assert!(told.stdout.contains("1 test: 0 passed, 1 failed"), "{}", told.stdout);
+        assert!(reported.stdout.contains("the test \"t\" fails"), "{}", reported.stdout);
+        assert!(reported.stdout.contains("1 test: 0 passed, 1 failed"), "{}", reported.stdout);
     }
 }
 
@@ -120,8 +120,8 @@ fn a_token_in_a_test_is_verified() {
     };
     let tests = test("token", "{ allow = true }") + &test("bad", "{ deny = \"expired_token\" }");
     write_policy(&dir, &policy(&Upstream::start(), &format!("{ROUTES}{tests}")));
-    let told = command(&dir, &["check"]);
-    assert_eq!(told.code, Some(0), "{}", told.text());
+    let reported = command(&dir, &["check"]);
+    assert_eq!(reported.code, Some(0), "{}", reported.text());
 }
 
 #[test]
@@ -134,10 +134,10 @@ fn a_token_is_not_shown_even_where_it_passes_on() {
     write_policy(&dir, &policy(&Upstream::start(), &format!("{ROUTES}{test}")));
     for arguments in [&["check"][..], &["check", "--format", "json"], &["check", "--format", "tap"], &["run"]]
     {
-        let told = command(&dir, arguments);
-        assert_eq!(told.code, Some(1), "{}", told.text());
-        assert!(told.text().contains("Bearer <the caller's token>"), "{}", told.text());
-        assert!(!told.text().contains(&secret[..20]), "{}", told.text());
+        let reported = command(&dir, arguments);
+        assert_eq!(reported.code, Some(1), "{}", reported.text());
+        assert!(reported.text().contains("Bearer <the caller's token>"), "{}", reported.text());
+        assert!(!reported.text().contains(&secret[..20]), "{}", reported.text());
     }
 }
 
@@ -146,21 +146,21 @@ fn many_failing_tests_are_all_listed_and_the_first_is_explained() {
     let tests: String =
         (0..25).map(|n| case("{ allow = false }").replace("\"t\"", &format!("\"t{n}\""))).collect();
     let dir = written(&tests);
-    let told = command(&dir, &["check"]);
-    assert_eq!(told.stdout.matches("fails:").count(), 25, "{}", told.stdout);
-    assert_eq!(told.stdout.matches("  | verdict: passes").count(), 20, "{}", told.stdout);
-    let told = command(&dir, &["run"]);
-    assert_eq!(told.stderr.matches("fails:").count(), 20, "{}", told.stderr);
-    assert!(told.stderr.contains("5 more failed tests"), "{}", told.stderr);
+    let reported = command(&dir, &["check"]);
+    assert_eq!(reported.stdout.matches("fails:").count(), 25, "{}", reported.stdout);
+    assert_eq!(reported.stdout.matches("  | verdict: passes").count(), 20, "{}", reported.stdout);
+    let reported = command(&dir, &["run"]);
+    assert_eq!(reported.stderr.matches("fails:").count(), 20, "{}", reported.stderr);
+    assert!(reported.stderr.contains("5 more failed tests"), "{}", reported.stderr);
 }
 
 #[test]
 fn a_policy_whose_tests_fail_is_not_served_unless_it_says_so() {
     let failing = case("{ allow = false }");
     let dir = written(&failing);
-    let told = command(&dir, &["run"]);
-    assert_eq!(told.code, Some(1), "{}", told.text());
-    assert!(told.stderr.contains("the test \"t\" fails: verdict"), "{}", told.stderr);
+    let reported = command(&dir, &["run"]);
+    assert_eq!(reported.code, Some(1), "{}", reported.text());
+    assert!(reported.stderr.contains("the test \"t\" fails: verdict"), "{}", reported.stderr);
 
     let upstream = Upstream::start();
     let lenient = policy(&upstream, &format!("[policy]\ntests = \"warn\"\n{ROUTES}{failing}"));

@@ -231,6 +231,7 @@ fn containers_can_ask_for_health() {
     gateway.exit_code();
     let gone = ask(&address);
     assert_eq!(gone.code, Some(1), "{gone:?}");
+    assert!(gone.stderr.contains("nothing listens there"), "{gone:?}");
 }
 
 #[test]

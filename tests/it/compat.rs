@@ -164,7 +164,7 @@ refresh_grace = \"0s\"
 #[track_caller]
 fn compare(what: &str, answers: &[Answer; 2]) {
     let [before, after] = answers;
-    let told = |answer: &Answer| {
+    let reported = |answer: &Answer| {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         match body["msg"].as_str() {
             Some(words) if answer.status != 200 => format!("{} {words}", answer.status),
@@ -172,7 +172,7 @@ fn compare(what: &str, answers: &[Answer; 2]) {
         }
     };
     if let Some((_, theirs, ours)) = DIFFERENCES.iter().find(|(known, ..)| *known == what) {
-        assert_eq!((&*told(before), &*told(after)), (*theirs, *ours), "{what}: {answers:#?}");
+        assert_eq!((&*reported(before), &*reported(after)), (*theirs, *ours), "{what}: {answers:#?}");
         return;
     }
     assert_eq!(before.status, after.status, "{what}: {answers:#?}");

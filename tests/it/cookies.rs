@@ -507,14 +507,14 @@ fn a_form_may_carry_the_token_where_the_route_says_so_and_reaches_the_upstream_b
         &json!({ "username": "ada", "password": PASSWORD, "deliver": "body" }),
     ));
     let forged = |request: Request| request.header("x-auth-csrf", "forged").header("X_Auth_Csrf", "forged");
-    for (request, told) in [
+    for (request, reported) in [
         (jar.on(forged(Request::get("/app/x"))), Some(jar.csrf())),
         (jar.on(forged(Request::get("/api/x"))), None),
         (forged(Request::get("/app/x")).host(HERE).bearer(&pair.access), None),
     ] {
         request.to(address).is(200);
         let seen = upstream.last_request();
-        assert_eq!(seen.header("x-auth-csrf"), told, "{seen:?}");
+        assert_eq!(seen.header("x-auth-csrf"), reported, "{seen:?}");
         assert!(!seen.mentions("forged"), "{seen:?}");
     }
 }
@@ -672,8 +672,8 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
 
     // If the browser discards the new access token's cookie, the page asks for the password and states the reason.
     let stuck = jar.without("__Host-portcullis");
-    let told = stuck.on(html(page)).to(address);
-    assert!(told.is(200).text().contains("did not keep the session"), "{told:#?}");
+    let reported = stuck.on(html(page)).to(address);
+    assert!(reported.is(200).text().contains("did not keep the session"), "{reported:#?}");
     is_alive(address, &jar);
 
     // A route that requires a fresh login shows the login page. A refresh does not suffice, and there is no redirect

@@ -71,7 +71,7 @@ fn kept_decisions_contain_only_the_facts_that_decided() {
     Request::get("//").to(gateway.http()).is_refusal(400, "bad_request");
 
     let kept = decisions(&gateway);
-    let told = |path: &str, name: &str| {
+    let reported = |path: &str, name: &str| {
         kept.iter().find(|line| line["path"] == path).unwrap_or_else(|| panic!("{path}: {kept:#?}"))[name]
             .clone()
     };
@@ -84,12 +84,15 @@ fn kept_decisions_contain_only_the_facts_that_decided() {
         ("/open", "unexamined", json!("open"), json!(null)),
         ("/nowhere/A", "none", json!(null), json!("no_route")),
     ] {
-        assert_eq!(told(path, "credential"), credential, "{path}");
-        assert_eq!((told(path, "route"), told(path, "code")), (route, code), "{path}");
+        assert_eq!(reported(path, "credential"), credential, "{path}");
+        assert_eq!((reported(path, "route"), reported(path, "code")), (route, code), "{path}");
     }
-    assert_eq!((told("/orders/7", "roles"), told("/orders/7", "method")), (json!(["clerk"]), json!("POST")));
     assert_eq!(
-        told("/orders/7", "claims"),
+        (reported("/orders/7", "roles"), reported("/orders/7", "method")),
+        (json!(["clerk"]), json!("POST"))
+    );
+    assert_eq!(
+        reported("/orders/7", "claims"),
         json!({ "tenant": "acme" }),
         "what the policy uses, but for who it was"
     );
@@ -155,7 +158,7 @@ fn both_gateways_decide_as_the_diff_says() {
     write_both(&old, |_| policy(&upstream, &later));
     let found = report(old.dir(), &[]);
     let found = &found["difference"];
-    let told = |list: &str, caller: &str, covers: &str| {
+    let reported = |list: &str, caller: &str, covers: &str| {
         let list = found[list].as_array().unwrap();
         list.iter().any(|change| change["caller"] == caller && change["covers"] == covers)
     };
@@ -174,8 +177,8 @@ fn both_gateways_decide_as_the_diff_says() {
             ask.to(gateway.http()).status == 200
         };
         let (before, after) = (passes(&old), passes(&new));
-        assert_eq!(told("gains", caller, covers), !before && after, "{caller} {path}: {found:#}");
-        assert_eq!(told("losses", caller, covers), before && !after, "{caller} {path}: {found:#}");
+        assert_eq!(reported("gains", caller, covers), !before && after, "{caller} {path}: {found:#}");
+        assert_eq!(reported("losses", caller, covers), before && !after, "{caller} {path}: {found:#}");
     }
 }
 
@@ -245,11 +248,14 @@ fn the_running_gateway_explains_a_request_to_operators_and_to_no_page() {
             .header("Content-Type", "application/json")
     };
     let asked = json!({ "request": "GET https://gateway.test/orders/7", "claims": { "sub": "u1", "roles": ["user"] } });
-    let told = ask(&asked).to(gateway.admin()).is(200).json();
-    assert_eq!((&told["route"]["name"], &told["outcome"]), (&json!("orders"), &json!("insufficient_role")));
+    let reported = ask(&asked).to(gateway.admin()).is(200).json();
+    assert_eq!(
+        (&reported["route"]["name"], &reported["outcome"]),
+        (&json!("orders"), &json!("insufficient_role"))
+    );
     let shown = token("ada").role("clerk").sign();
-    let told = ask(&json!({ "request": "GET https://gateway.test/orders/7", "token": shown }));
-    assert_eq!(told.to(gateway.admin()).is(200).json()["outcome"], "passed");
+    let reported = ask(&json!({ "request": "GET https://gateway.test/orders/7", "token": shown }));
+    assert_eq!(reported.to(gateway.admin()).is(200).json()["outcome"], "passed");
 
     let text = asked.to_string();
     let plain = Request::post("/explain", &text).host("127.0.0.1");

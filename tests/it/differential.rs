@@ -26,7 +26,7 @@ const BOTH: &[&str] = &["joserfc", "jose"];
 /// The changes that only the gateway rejects, the libraries that accept them, and the reason.
 const STRICTER: &[Difference] = &[
     ("typ of another kind", BOTH, "a token of another kind with the same key (RFC 8725 section 3.11)"),
-    ("typ is a number", &["jose"], "typ is text (RFC 7515 section 4.1.9); jose looks at it only if told to"),
+    ("typ is a number", &["jose"], "typ is text (RFC 7515 section 4.1.9); jose looks at it only on request"),
     ("crit is empty", &["joserfc"], "crit must not be empty (RFC 7515 section 4.1.11)"),
     ("zip", &["jose"], "compression is not defined for a JWS, and a service behind may know no better"),
     ("aud in a list with a number", &["jose"], "aud is a list of text (RFC 7519 section 4.1.3)"),

@@ -76,9 +76,9 @@ fn each_token_on_each_route_gets_the_explained_verdict() {
             let before = upstream.requests().len();
             let answer = request.host("h.example").to(gateway.http());
             let url = format!("http://h.example{path}");
-            let (told, code) = explained(gateway.dir(), &["GET", &url, "--token", token]);
+            let (reported, code) = explained(gateway.dir(), &["GET", &url, "--token", token]);
             let word = if answer.status == 200 { "passed".to_owned() } else { answer.code() };
-            assert_eq!(told["outcome"], json!(word), "{path}, {name}: {told:#}");
+            assert_eq!(reported["outcome"], json!(word), "{path}, {name}: {reported:#}");
             assert_eq!(code, i32::from(answer.status != 200), "{path}, {name}");
             assert_eq!(upstream.requests().len() - before, usize::from(code == 0), "{path}, {name}");
         }
@@ -116,8 +116,8 @@ fn the_upstream_gets_exactly_the_head_that_is_explained() {
         "--client",
         "127.0.0.1",
     ];
-    let (told, _) = explained(gateway.dir(), &arguments);
-    let outgoing = &told["outgoing"];
+    let (reported, _) = explained(gateway.dir(), &arguments);
+    let outgoing = &reported["outgoing"];
     assert_eq!(outgoing["path"], json!(seen.target), "{outgoing:#}");
     let mut sent: Vec<(String, String)> =
         seen.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
@@ -138,8 +138,8 @@ fn claims_stand_for_a_token_that_holds_them() {
     let dir = Dir::new();
     write_policy(&dir, &policy(&Upstream::start(), ROUTES));
     let ask = |claims: Value| {
-        let (told, _) = explained(&dir, &["https://h/orders/7", "--claims", &claims.to_string()]);
-        told["outcome"].as_str().unwrap().to_owned()
+        let (reported, _) = explained(&dir, &["https://h/orders/7", "--claims", &claims.to_string()]);
+        reported["outcome"].as_str().unwrap().to_owned()
     };
     let good = json!({ "sub": "u1", "roles": ["clerk"], "scope": "orders:read", "tenant": "acme" });
     let with = |name: &str, value: Value| {
@@ -163,8 +163,8 @@ fn the_text_names_the_route_its_neighbours_the_checks_and_the_limits() {
     let dir = Dir::new();
     write_policy(&dir, &policy(&Upstream::start(), ROUTES));
     let claims = r#"{"sub":"u1","roles":["guest"],"scope":"orders:read","tenant":"acme"}"#;
-    let told = command(&dir, &["explain", "https://h/orders/7", "--claims", claims]);
-    assert_eq!(told.code, Some(1));
+    let reported = command(&dir, &["explain", "https://h/orders/7", "--claims", claims]);
+    assert_eq!(reported.code, Some(1));
     for line in [
         "read as   GET h/orders/7",
         "route     orders: matches GET,HEAD /orders/{id}",
@@ -177,17 +177,27 @@ fn the_text_names_the_route_its_neighbours_the_checks_and_the_limits() {
         "limit     per-caller: 100 at once, then one each 10ms, by subject u1 of",
         "verdict: refused with 403 insufficient_role",
     ] {
-        assert!(told.stdout.contains(line), "{line}\n{}", told.stdout);
+        assert!(reported.stdout.contains(line), "{line}\n{}", reported.stdout);
     }
-    assert!(!told.stdout.contains("receives:"), "what is refused is not sent: {}", told.stdout);
-    let told = command(&dir, &["explain", "DELETE", "https://h/orders/7"]);
+    assert!(!reported.stdout.contains("receives:"), "what is refused is not sent: {}", reported.stdout);
+    let reported = command(&dir, &["explain", "DELETE", "https://h/orders/7"]);
     assert!(
-        told.stdout.contains("orders (GET,HEAD /orders/{id}): does not match the method"),
+        reported.stdout.contains("orders (GET,HEAD /orders/{id}): does not match the method"),
         "{}",
-        told.stdout
+        reported.stdout
     );
-    let told = command(&dir, &["explain", "https://h/Guests"]);
-    assert!(told.stdout.contains("guests (/guests): differs by upper and lower case"), "{}", told.stdout);
+    let reported = command(&dir, &["explain", "https://h/Guests"]);
+    assert!(
+        reported.stdout.contains("guests (/guests): differs by upper and lower case"),
+        "{}",
+        reported.stdout
+    );
+    let reported = command(&dir, &["explain", "https://h/orders"]);
+    assert!(
+        reported.stdout.contains("orders (GET,HEAD /orders/{id}): matches only paths below this one"),
+        "{}",
+        reported.stdout
+    );
 }
 
 #[test]
@@ -196,12 +206,13 @@ fn a_token_comes_from_a_file_and_is_not_shown() {
     write_policy(&dir, &policy(&Upstream::start(), ROUTES));
     let token = good().sign();
     dir.write("token", format!("{token}\n"));
-    let told = command(&dir, &["explain", "https://h/orders/7", "--token-file", "token"]);
-    assert_eq!(told.code, Some(0), "{}", told.text());
-    assert!(!told.text().contains(&token[..40]), "{}", told.text());
-    let told = command(&dir, &["--format", "json", "explain", "https://h/by-query", "--token-file", "token"]);
-    assert_eq!(told.code, Some(0), "{}", told.text());
-    assert!(!told.text().contains(&token[..40]), "{}", told.text());
+    let reported = command(&dir, &["explain", "https://h/orders/7", "--token-file", "token"]);
+    assert_eq!(reported.code, Some(0), "{}", reported.text());
+    assert!(!reported.text().contains(&token[..40]), "{}", reported.text());
+    let reported =
+        command(&dir, &["--format", "json", "explain", "https://h/by-query", "--token-file", "token"]);
+    assert_eq!(reported.code, Some(0), "{}", reported.text());
+    assert!(!reported.text().contains(&token[..40]), "{}", reported.text());
 }
 
 #[test]

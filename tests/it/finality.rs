@@ -106,19 +106,19 @@ fn tokens_for_another_audience_are_described_and_revoked() {
         let given = by(client, "/auth/token", "grant_type=client_credentials").to(address).is(200).json();
         given["access_token"].as_str().unwrap().to_owned()
     };
-    let told =
+    let reported =
         |token: &str| by("billing", "/auth/introspect", &format!("token={token}")).to(address).is(200).json();
     let (own, other) = (token("billing"), token("reports"));
-    assert_eq!((&told(&own)["active"], &told(&own)["aud"]), (&json!(true), &json!("orders")));
-    assert_eq!(told(&other)["active"], json!(true));
+    assert_eq!((&reported(&own)["active"], &reported(&own)["aud"]), (&json!(true), &json!("orders")));
+    assert_eq!(reported(&other)["active"], json!(true));
     any(address, &own).is_refusal(401, "wrong_audience");
     let revoke =
         |client: &str, token: &str| by(client, "/auth/revoke", &format!("token={token}")).to(address);
     revoke("reports", &own).is(403);
-    assert_eq!(told(&own)["active"], json!(true), "it is another's");
+    assert_eq!(reported(&own)["active"], json!(true), "it is another's");
     revoke("billing", &own).is(200);
-    assert_eq!(told(&own), json!({ "active": false }));
-    assert_eq!(told(&other)["active"], json!(true));
+    assert_eq!(reported(&own), json!({ "active": false }));
+    assert_eq!(reported(&other)["active"], json!(true));
 }
 
 #[test]

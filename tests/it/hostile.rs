@@ -167,7 +167,7 @@ fn of_thousands_of_faults_a_hundred_are_reported() {
     let wrong_route = |index: usize| format!("[[route]]\npath = \"/{index}\"\nupstraem = \"echo\"\n");
     let unnamed = |index: usize| route(&format!("/{index}")).replace("\"echo\"", "\"none\"");
     let all = |one: &dyn Fn(usize) -> String| (0..20_000).map(one).collect::<String>();
-    for (name, text, told) in [
+    for (name, text, reported) in [
         ("unknown keys of one table", format!("[server]\n{}", all(&|index| format!("k{index} = 1\n"))), 1),
         ("an unknown key of each route", all(&wrong_route), 1),
         (
@@ -185,7 +185,8 @@ fn of_thousands_of_faults_a_hundred_are_reported() {
         assert_eq!(said.len(), 101, "{name}: {:#?}", &said[..said.len().min(3)]);
         let (last, rest) = said.split_last().unwrap();
         assert!(rest.iter().all(|line| line.starts_with("gateway.toml:")), "{name}: {rest:#?}");
-        let more = if told == 1 { "more than 100 faults".to_owned() } else { format!("{told} more faults") };
+        let more =
+            if reported == 1 { "more than 100 faults".to_owned() } else { format!("{reported} more faults") };
         assert!(last.starts_with(&format!("gateway.toml: {more}; ")), "{name}: {last}");
     }
 }
@@ -276,9 +277,9 @@ fn a_file_that_never_rests_is_refused_and_one_that_does_is_read() {
         // On a busy machine, the writer may pause for as long as two reads take.
         eventually("a reading meets the writer", || {
             let check = command_bounded(&dir, &["check"], &[]);
-            let is_told = check.stdout.contains("gateway.toml: fault: changes while it is read");
-            assert_eq!(check.code, Some(i32::from(is_told)), "{check:?}");
-            is_told
+            let is_reported = check.stdout.contains("gateway.toml: fault: changes while it is read");
+            assert_eq!(check.code, Some(i32::from(is_reported)), "{check:?}");
+            is_reported
         });
     });
     assert_eq!(command_bounded(&dir, &["check"], &[]).code, Some(0));
@@ -348,8 +349,8 @@ fn serving_continues_when_another_kind_of_file_replaces_the_policy() {
         std::fs::rename(at("link"), at("gateway.toml")).unwrap();
         let answer = Request::new("POST", "/reload").host("localhost").to(gateway.admin());
         assert_eq!(answer.status, 422, "{target}: {answer:#?}");
-        let told = answer.json()["diagnostics"].to_string();
-        assert!(told.contains(says), "{target}: {}", &told[..told.len().min(2000)]);
+        let reported = answer.json()["diagnostics"].to_string();
+        assert!(reported.contains(says), "{target}: {}", &reported[..reported.len().min(2000)]);
         Request::get("/served").to(gateway.http()).is(200);
     }
     assert!(gateway.peak_memory() < 1 << 30, "{} bytes", gateway.peak_memory());

@@ -207,8 +207,8 @@ fn a_broken_file_is_reported_once_and_the_last_good_keys_stay_in_use() {
     let is_fault = |line: &Value| {
         line["message"].as_str().is_some_and(|message| message.starts_with("cannot read some signing keys"))
     };
-    let told = gateway.wait_log("the fault is logged", is_fault);
-    assert!(told["why"].as_str().unwrap().contains("20300101T000000Z"), "{told}");
+    let reported = gateway.wait_log("the fault is logged", is_fault);
+    assert!(reported["why"].as_str().unwrap().contains("20300101T000000Z"), "{reported}");
     assert_eq!(status(&gateway, &token), 200);
     let refused = command(&dir, &["key", "list"]);
     assert_eq!(refused.code, Some(1), "{refused:?}");

@@ -122,14 +122,14 @@ fn a_route_waives_for_itself_and_not_for_its_neighbour() {
 
 #[test]
 fn a_waiver_without_reason_or_of_no_finding_or_of_a_fault_is_a_fault() {
-    for (waiver, id, told) in [
+    for (waiver, id, reported) in [
         ("no_test = \"\"", "bad_value", "no reason"),
         ("no_tset = \"x\"", "unknown_name", "\"no_test\""),
         ("no_audience = \"x\"", "unknown_name", "cannot be waived"),
     ] {
         let run = check(&format!("{}{WEAK}", waiving(waiver)), &[]);
         assert_eq!(run.code, Some(1), "{run:?}");
-        assert!(run.text().contains(told) && run.text().contains(&format!("help {id}]")), "{run:?}");
+        assert!(run.text().contains(reported) && run.text().contains(&format!("help {id}]")), "{run:?}");
     }
 }
 
@@ -150,9 +150,9 @@ fn a_start_logs_weaknesses_but_neither_advice_nor_accepted_findings() {
         gateway.stop()
     };
     let log = start(WEAK);
-    let told: Vec<_> = log.lines().filter(|line| line.contains("policy warning")).collect();
-    assert_eq!(told.len(), 1, "{log}");
-    assert!(told[0].contains("portcullis help long_leeway"), "{log}");
+    let reported: Vec<_> = log.lines().filter(|line| line.contains("policy warning")).collect();
+    assert_eq!(reported.len(), 1, "{log}");
+    assert!(reported[0].contains("portcullis help long_leeway"), "{log}");
     let log = start(&format!("{}{WEAK}", waiving("long_leeway = \"their clock\"")));
     assert!(!log.contains("policy warning"), "{log}");
 }

@@ -745,7 +745,7 @@ fn each_mistake_in_the_file_is_reported_at_its_line_with_a_correction() {
         (
             format!("[identity]\nissuer = \"\"\n{}{}{route}", issuer(""), issuer("").replace("id.", "id2.")),
             "warning",
-            "issuer_not_told",
+            "issuer_not_forwarded",
             2,
             &["2 issuers"],
         ),
@@ -776,7 +776,7 @@ fn correct_keys_beside_a_mistake_are_not_reported() {
             format!("{two}{ECHO}{ROUTE}roles = [\"a\"]\nclaims = {{ iss = \"https://id.example.com/\" }}\n"),
             "shared_roles",
         ),
-        (format!("{two}{ECHO}{ROUTE}"), "issuer_not_told"),
+        (format!("{two}{ECHO}{ROUTE}"), "issuer_not_forwarded"),
         (
             format!("{}[upstream.a]\nservers = [\"http://127.0.0.1:1/\"]\n{ECHO}{ROUTE}", issuer("")),
             "bad_server",
@@ -791,7 +791,7 @@ fn correct_keys_beside_a_mistake_are_not_reported() {
 #[test]
 fn a_secret_with_white_space_at_an_end_is_reported_and_one_newline_is_not() {
     let policy = format!("{}{ECHO}{ROUTE}", issuer(""));
-    for (secret, is_told) in [
+    for (secret, is_reported) in [
         (SECRET.to_owned(), false),
         (format!("{SECRET}\n"), false),
         (format!("{SECRET}\r\n"), false),
@@ -803,9 +803,9 @@ fn a_secret_with_white_space_at_an_end_is_reported_and_one_newline_is_not() {
         dir.write("secret", &secret);
         let checked = command(&dir, &["check", "--format", "json"]);
         let found = findings(&checked);
-        let told = found.iter().filter(|one| one["id"] == "white_space").collect::<Vec<_>>();
-        assert_eq!(!told.is_empty(), is_told, "{secret:?}: {found:#?}");
-        assert!(told.iter().all(|one| one["place"]["line"] == 5), "{found:#?}");
+        let reported = found.iter().filter(|one| one["id"] == "white_space").collect::<Vec<_>>();
+        assert_eq!(!reported.is_empty(), is_reported, "{secret:?}: {found:#?}");
+        assert!(reported.iter().all(|one| one["place"]["line"] == 5), "{found:#?}");
         assert!(!checked.text().contains(SECRET), "the secret is not shown");
     }
 }
@@ -822,7 +822,7 @@ fn a_secret_file_that_others_may_read_or_change_is_reported() {
     dir.write("k.pem", key.serialize_pem());
     dir.set_mode("c.pem", 0o644);
     for (file, line) in [("secret", 8), ("k.pem", 3)] {
-        for (mode, told) in [
+        for (mode, reported) in [
             (0o600, None),
             (0o640, None),
             (0o400, None),
@@ -832,7 +832,7 @@ fn a_secret_file_that_others_may_read_or_change_is_reported() {
         ] {
             dir.set_mode(file, mode);
             let found = checked(&dir);
-            match told {
+            match reported {
                 Some((severity, id)) => {
                     has(&found, severity, id, line, &[file, &format!("{mode:o}"), "chmod 600"])
                 }
@@ -857,7 +857,7 @@ fn a_state_folder_that_others_may_write_to_or_its_owner_may_not_is_reported() {
     let authority = "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"a\"]\n";
     let dir = in_dir(&format!("[state]\ndir = \"state\"\n{authority}{ECHO}{ROUTE}"));
     std::fs::create_dir(dir.path().join("state")).unwrap();
-    for (mode, told) in [
+    for (mode, reported) in [
         (0o700, None),
         (0o750, None),
         (0o770, Some(("fault", "no_signing_key", "chmod 700"))),
@@ -866,7 +866,7 @@ fn a_state_folder_that_others_may_write_to_or_its_owner_may_not_is_reported() {
     ] {
         dir.set_mode("state", mode);
         let found = checked(&dir);
-        match told {
+        match reported {
             Some((severity, id, word)) => has(&found, severity, id, 2, &["state", word, "chown"]),
             None => assert!(
                 !found.iter().any(
@@ -906,7 +906,7 @@ fn a_certificate_that_clients_will_refuse_is_a_finding() {
     let hosts = "[[route]]\nhost = \"api.test\"\npath = \"/\"\nupstream = \"echo\"\n[[route]]\nhost = \"*.shop.test\"\npath = \"/\"\nupstream = \"echo\"\n";
     let rest = format!("{ROUTE}{hosts}{authority}");
     let all = ["id.test", "api.test", "*.shop.test"];
-    for (names, from, to, told) in [
+    for (names, from, to, reported) in [
         (&all[..], 2000, 2046, None),
         (&all, 2000, 2020, Some(("certificate_expired", &["expired on 2020-01-01T00:00:00Z"][..]))),
         (&all, 2046, 2047, Some(("certificate_not_yet_valid", &["before 2046-01-01T00:00:00Z"]))),
@@ -931,7 +931,7 @@ fn a_certificate_that_clients_will_refuse_is_a_finding() {
     ] {
         let (certificate, key) = pair(names, from, to);
         let found = checked(&certified(certificate, key, &rest));
-        match told {
+        match reported {
             Some((id, words)) => has(&found, "warning", id, 2, words),
             None => assert!(
                 !found.iter().any(|one| one["id"].as_str().unwrap().starts_with("certificate_")),
@@ -1083,7 +1083,7 @@ fn a_guard_by_host_that_another_host_walks_around_is_a_finding() {
     let public = |rest: &str| {
         format!("[[route]]\nname = \"open\"\npath = \"/{{*rest}}\"\naccess = \"public\"\n{rest}\n")
     };
-    for (weaker, is_told) in [
+    for (weaker, is_reported) in [
         (public("upstream = \"echo\""), true),
         (public("upstream = \"echo\"\nhost = \"*.example.com\""), true),
         (public("upstream = \"site\""), false),
@@ -1093,7 +1093,7 @@ fn a_guard_by_host_that_another_host_walks_around_is_a_finding() {
     ] {
         let dir = in_dir(&routes(&weaker));
         let found = checked(&dir);
-        if is_told {
+        if is_reported {
             has(&found, "warning", "open_by_another_host", 13, &["another.", "/report", "route \"open\""]);
         } else {
             assert!(!found.iter().any(|one| one["id"] == "open_by_another_host"), "{weaker}: {found:#?}");
@@ -1196,11 +1196,11 @@ upstream = "app"
         let of = found.iter().filter(|one| one["id"] == "shadowed_route");
         of.map(|one| one["found"].as_str().unwrap().to_owned()).collect()
     };
-    let told = shadowed(&found);
+    let reported = shadowed(&found);
     assert!(
-        !told.is_empty()
-            && told.iter().all(|found| found.contains(": POST, PATCH, OPTIONS are refused there")),
-        "{told:?}"
+        !reported.is_empty()
+            && reported.iter().all(|found| found.contains(": POST, PATCH, OPTIONS are refused there")),
+        "{reported:?}"
     );
     let all = routes.replace("\"GET\", \"PUT\"", "\"GET\", \"PUT\", \"POST\", \"PATCH\", \"OPTIONS\"");
     write_policy(&dir, &policy(&upstream, &all));

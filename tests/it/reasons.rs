@@ -1,4 +1,4 @@
-//! A refusal tells the operator what arrived and what was expected. The client gets only the code and one sentence.
+//! The log of a refusal states what arrived and what was expected. The client gets only the code and one sentence.
 
 use crate::kit::client::send;
 use crate::kit::forge::{self, now};
@@ -134,8 +134,8 @@ fn the_log_explain_and_inspect_say_what_came_and_what_was_expected() {
         if index % 4 == 0 || status == 403 {
             let url = "http://gateway.test/guarded";
             let arguments = ["--format", "json", "explain", "GET", url, "--token", &token];
-            let told: Value = serde_json::from_str(&command(gateway.dir(), &arguments).stdout).unwrap();
-            assert_eq!(numbers_out(told["reason"].as_str().unwrap_or_default()), words, "{told}");
+            let reported: Value = serde_json::from_str(&command(gateway.dir(), &arguments).stdout).unwrap();
+            assert_eq!(numbers_out(reported["reason"].as_str().unwrap_or_default()), words, "{reported}");
             // Sends the query of `explain --live`.
             let asked = json!({ "request": format!("GET {url}"), "token": token }).to_string();
             let live = Request::post("/explain", asked)
@@ -146,10 +146,10 @@ fn the_log_explain_and_inspect_say_what_came_and_what_was_expected() {
             assert_eq!(numbers_out(live["reason"].as_str().unwrap_or_default()), words, "{live}");
         }
         if index % 4 == 0 && status == 401 {
-            let told = command(gateway.dir(), &["--format", "json", "token", "inspect", &token]);
-            let told: Value = serde_json::from_str(&told.stdout).unwrap();
-            assert_eq!(numbers_out(told["reason"].as_str().unwrap_or_default()), words, "{told}");
-            assert_eq!(told["code"], code);
+            let reported = command(gateway.dir(), &["--format", "json", "token", "inspect", &token]);
+            let reported: Value = serde_json::from_str(&reported.stdout).unwrap();
+            assert_eq!(numbers_out(reported["reason"].as_str().unwrap_or_default()), words, "{reported}");
+            assert_eq!(reported["code"], code);
         }
     }
 }
@@ -206,12 +206,12 @@ expect  = { allow = true }
     let gateway = gateway(&upstream, ROUTES);
     let text = policy(&upstream, &format!("{ROUTES}{test}"));
     crate::kit::portcullis::write_policy(gateway.dir(), &text);
-    let told = command(gateway.dir(), &["check"]);
+    let reported = command(gateway.dir(), &["check"]);
     assert!(
-        told.text().contains("+ deny \"wrong_audience\"")
-            && told.text().contains("because aud is 'other'; wanted: 'orders'"),
+        reported.text().contains("+ deny \"wrong_audience\"")
+            && reported.text().contains("because aud is 'other'; wanted: 'orders'"),
         "{}",
-        told.text()
+        reported.text()
     );
 }
 
@@ -326,8 +326,8 @@ fn keys_as_issuers_publish_them_verify_their_tokens() {
     let rs_token = token("ada").algorithm(forge::Algorithm::Rs256).sign();
     let gateway = with_keys(&upstream, "[\"RS256\"]", &json!({ "keys": [twin, rsa] }));
     Request::get("/guarded").bearer(&rs_token).to(gateway.http()).is(200);
-    let told = command(gateway.dir(), &["check", "--strict"]);
-    assert!(!told.text().contains("skipped_key"), "{}", told.text());
+    let reported = command(gateway.dir(), &["check", "--strict"]);
+    assert!(!reported.text().contains("skipped_key"), "{}", reported.text());
 
     let bare = [with(stranger, "kid", Value::Null), with(es, "kid", Value::Null)];
     let gateway = with_keys(&upstream, "[\"ES256\"]", &json!({ "keys": bare }));

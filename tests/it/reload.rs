@@ -50,7 +50,7 @@ fn verbose(gateway: &Portcullis) -> String {
     Request::get("/readyz?verbose").to(gateway.admin()).is(200).text()
 }
 
-fn told(gateway: &Portcullis, message: &str) -> usize {
+fn reported(gateway: &Portcullis, message: &str) -> usize {
     gateway.log().iter().filter(|line| line["message"] == message).count()
 }
 
@@ -517,8 +517,8 @@ fn a_storm_of_signals_and_calls_ends_with_the_newest_file_in_force() {
     serves_only(&gateway, "/last", "/59");
     // The log agrees with the metrics.
     eventually("each reload is logged once", || {
-        told(&gateway, RELOADED) as u64 == reloads(&gateway, "reloaded")
-            && told(&gateway, REFUSED) as u64 == reloads(&gateway, "refused")
+        reported(&gateway, RELOADED) as u64 == reloads(&gateway, "reloaded")
+            && reported(&gateway, REFUSED) as u64 == reloads(&gateway, "refused")
     });
     assert_eq!(generation(&gateway), reloads(&gateway, "reloaded") + 1);
     assert_eq!(sample(&gateway, "portcullis_policy_last_reload_ok"), 1);

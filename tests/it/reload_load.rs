@@ -99,28 +99,28 @@ fn telling(name: &'static str, gate: &Gate) -> Upstream {
         if !wire.read_body() {
             return After::Close;
         }
-        let told = told(name, seen);
+        let reported = reported(name, seen);
         if seen.target.ends_with("/held") {
-            stream(wire, &told, || gate.wait());
+            stream(wire, &reported, || gate.wait());
         } else if seen.target.ends_with("/stream") {
-            stream(wire, &told, || {});
+            stream(wire, &reported, || {});
         } else {
-            wire.answer("200 OK", "", told);
+            wire.answer("200 OK", "", reported);
         }
         After::Keep
     })
 }
 
-fn told(name: &str, seen: &Seen) -> String {
+fn reported(name: &str, seen: &Seen) -> String {
     let subject = |header| seen.header(header).unwrap_or("-");
     let length = seen.header("content-length").unwrap_or("-");
     let (red, blue) = (subject("x-red-subject"), subject("x-blue-subject"));
     format!("{name} {} red={red} blue={blue} body={length}\n", seen.target)
 }
 
-fn stream(wire: &mut Wire, told: &str, pause: impl Fn()) {
+fn stream(wire: &mut Wire, reported: &str, pause: impl Fn()) {
     wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
-    wire.send(format!("{:x}\r\n{told}\r\n", told.len()));
+    wire.send(format!("{:x}\r\n{reported}\r\n", reported.len()));
     pause();
     for _ in 0..PIECES {
         wire.send(format!("{PIECE:x}\r\n{}\r\n", "s".repeat(PIECE)));

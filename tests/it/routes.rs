@@ -251,8 +251,8 @@ fn a_spelling_that_bypasses_a_route_fails_the_check_and_is_logged_at_start() {
     let upstream = Upstream::start();
     let guarded = "[[route]]\nname = \"admin\"\npath = \"/admin\"\nupstream = \"app\"\nroles = [\"admin\"]\n";
     let gateway = gateway(&upstream, &format!("{guarded}{}", below()));
-    let told = json_of(gateway.dir(), &["check"]);
-    let holes: Vec<(&str, &str)> = told["diagnostics"]
+    let reported = json_of(gateway.dir(), &["check"]);
+    let holes: Vec<(&str, &str)> = reported["diagnostics"]
         .as_array()
         .unwrap()
         .iter()
@@ -260,8 +260,8 @@ fn a_spelling_that_bypasses_a_route_fails_the_check_and_is_logged_at_start() {
         .map(|found| (found["id"].as_str().unwrap(), found["found"].as_str().unwrap()))
         .collect();
     let ids: Vec<_> = holes.iter().map(|(id, _)| *id).collect();
-    assert_eq!(ids, ["spelling_slash"], "{told:#}");
-    assert_eq!(told["ok"], json!(false));
+    assert_eq!(ids, ["spelling_slash"], "{reported:#}");
+    assert_eq!(reported["ok"], json!(false));
     assert_eq!(command(gateway.dir(), &["check"]).code, Some(1));
     // The finding is right: the gateway refuses the plain spelling and forwards the reported one.
     for (id, found) in holes {
@@ -278,7 +278,7 @@ fn a_spelling_that_bypasses_a_route_fails_the_check_and_is_logged_at_start() {
 #[test]
 fn a_spelling_that_is_waived_or_leads_to_another_service_is_no_fault() {
     let guarded = "[[route]]\npath = \"/admin\"\nupstream = \"app\"\nroles = [\"admin\"]\n";
-    let waived = "waive = { spelling_slash = \"told apart\" }\n";
+    let waived = "waive = { spelling_slash = \"the application distinguishes them\" }\n";
     for (tables, code) in [
         (format!("{guarded}{waived}{}", below()), 0),
         (format!("{guarded}{}", below()), 1),

@@ -105,7 +105,7 @@ fn the_fields_speak_of_the_fleet_and_redis_learns_no_address() {
         let field = answer.is(200).header("ratelimit").expect("a field").to_owned();
         field.split(&['=', ';'][..]).nth(2).and_then(|left| left.parse::<u32>().ok()).expect("a number")
     };
-    // The first request tells the gateway how much is left.
+    // The answer to the first request states how much is left.
     left(&gateways[1]);
     eventually("the other gateway knows the requests", || left(&gateways[1]) < 12);
     let keys = redis.ask(&["KEYS", "portcullis:limit:*"]);

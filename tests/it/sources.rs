@@ -104,9 +104,9 @@ fn nothing_of_the_token_reaches_the_upstream_and_the_rest_does() {
         assert_eq!(seen.target, sent);
     }
     for seen in upstream.requests() {
-        let told = format!("{seen:?}");
-        assert!(!told.contains(&good), "{told}");
-        assert!(told.contains("ada"), "{told}");
+        let reported = format!("{seen:?}");
+        assert!(!reported.contains(&good), "{reported}");
+        assert!(reported.contains("ada"), "{reported}");
     }
 }
 
@@ -215,9 +215,9 @@ fn a_foreign_cookie_a_scheme_a_prefix_and_a_subprotocol_carry_a_token_and_are_re
     ] {
         request.to(gateway.http()).is(200);
         let seen = upstream.last_request();
-        let told = format!("{seen:?}");
-        assert!(!told.contains(&good), "{told}");
-        assert_eq!(seen.header("x-auth-subject"), Some("ada"), "{told}");
+        let reported = format!("{seen:?}");
+        assert!(!reported.contains(&good), "{reported}");
+        assert_eq!(seen.header("x-auth-subject"), Some("ada"), "{reported}");
     }
     let seen = upstream.last_request();
     assert_eq!(seen.header("sec-websocket-protocol"), Some("graphql-ws"));

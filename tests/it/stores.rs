@@ -88,7 +88,7 @@ fn a_missing_database_is_reported_without_the_password() {
     for arguments in [&["user", "list"][..], &["run"]] {
         let finished = command(&dir, arguments);
         assert_ne!(finished.code, Some(0), "{finished:?}");
-        let told = format!("{finished:?}");
-        assert!(told.contains("Connection refused") && !told.contains("hunter2"), "{told}");
+        let reported = format!("{finished:?}");
+        assert!(reported.contains("Connection refused") && !reported.contains("hunter2"), "{reported}");
     }
 }

@@ -176,7 +176,10 @@ fn failed_connections_are_counted_by_reason_and_named_in_the_log() {
         let answer = Request::get("/").to(gateway.http());
         answer.is_refusal(503, "upstream_unavailable");
         let line = gateway.access_line(&answer);
-        assert!(line["detail"].as_str().is_some_and(|told| told.contains(detail)), "{server}: {line}");
+        assert!(
+            line["detail"].as_str().is_some_and(|reported| reported.contains(detail)),
+            "{server}: {line}"
+        );
         let label = format!("reason=\"{reason}\"");
         let failures = |labels: &[&str]| app(&gateway, "portcullis_upstream_connect_failures_total", labels);
         assert_eq!((failures(&[&label]), failures(&[])), (1.0, 1.0), "{server}");
@@ -250,7 +253,10 @@ fn connections_to_a_server_are_bounded_and_requests_beyond_wait_their_turn() {
     let answer = Request::get("/hasty").to(gateway.http());
     answer.is_refusal(503, "overloaded");
     let line = gateway.access_line(&answer);
-    assert!(line["detail"].as_str().is_some_and(|told| told.contains("upstream.app.connections")), "{line}");
+    assert!(
+        line["detail"].as_str().is_some_and(|reported| reported.contains("upstream.app.connections")),
+        "{line}"
+    );
 
     gate.open();
     for connection in first.iter_mut().chain(&mut waiting) {

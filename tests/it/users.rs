@@ -343,9 +343,9 @@ fn a_dry_run_says_what_would_be_and_changes_nothing() {
     account::add(&dir, "ada", &["clerk"]);
     let file = "name,roles,id\nada,admin,\nbob,clerk,\nBOB,admin,\ncarol,,ada\n";
     let dry = ends(import(&dir, "users.csv", file, &["--dry-run", "--update"]), 1);
-    let told = summary(&dry);
-    assert_eq!((&told["added"], &told["updated"]), (&json!(1), &json!(1)), "{told}");
-    assert_eq!((&told["skipped"], &told["faulty"]), (&json!(1), &json!(1)), "{told}");
+    let reported = summary(&dry);
+    assert_eq!((&reported["added"], &reported["updated"]), (&json!(1), &json!(1)), "{reported}");
+    assert_eq!((&reported["skipped"], &reported["faulty"]), (&json!(1), &json!(1)), "{reported}");
     assert_eq!(names(&dir), ["ada"]);
     assert_eq!(list(&dir)[0]["roles"], json!(["clerk"]));
 }

@@ -108,7 +108,7 @@ fn proxied(answer: &Answer) -> Outcome {
     (200, String::new(), identity)
 }
 
-fn told(answer: &Answer) -> Outcome {
+fn reported(answer: &Answer) -> Outcome {
     let identity = answer.headers.iter().filter(|(name, _)| name.to_lowercase().starts_with("x-auth-"));
     let mut identity: Vec<_> = identity.map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
     identity.sort();
@@ -226,7 +226,7 @@ fn agree(gateway: &Portcullis, method: &str, host: &str, target: &str, fields: &
     let mut expected = as_verdict(proxied(&direct));
     for form in FORMS {
         let request = with(question(form, method, host, target));
-        let mut verdict = told(&request.to(gateway.http()));
+        let mut verdict = reported(&request.to(gateway.http()));
         if method == "HEAD" || (direct.body.is_empty() && direct.status == 400) {
             // Without a body, the code and the identity at the upstream are unknown.
             (expected.1, expected.2) = (String::new(), Vec::new());

@@ -56,12 +56,12 @@ fn ended(gateway: &Portcullis, kind: &str, reason: &str) -> Option<u64> {
 #[test]
 fn a_websocket_ends_with_its_token_and_both_ends_get_the_reason() {
     let gate = Gate::new();
-    let told = gate.clone();
+    let reported = gate.clone();
     let service = scripted(move |_, wire| {
         // The client's message, and then the gateway's close frame: masked, with the code and the reason.
         let _ = wire.take(masked(0x81, b"hello").len());
         if wire.take(TOLD).is_ok_and(|frame| frame.starts_with(&[0x88, 0x80 | 15])) {
-            told.open();
+            reported.open();
         }
         After::Close
     });

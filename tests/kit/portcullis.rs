@@ -334,7 +334,7 @@ impl Portcullis {
     #[track_caller]
     pub fn stop(mut self) -> String {
         self.signal("TERM");
-        assert_eq!(self.exit_code(), Some(0), "a gateway that was told to stop ends well");
+        assert_eq!(self.exit_code(), Some(0), "a gateway that is asked to stop ends well");
         self.log.wait_for_end();
         self.log_text()
     }

@@ -48,9 +48,9 @@ for (const algorithm of ['ES256', 'Ed25519', 'PS256', 'RS256']) {
   assert.equal(nonces, 1, 'each answer carries the next nonce');
 
   const asked = await oauth.introspectionRequest(issuer, client, authentication, token.access_token, plain);
-  const told = await oauth.processIntrospectionResponse(issuer, client, asked);
-  assert.equal(told.token_type, 'DPoP');
-  assert.equal(told.cnf.jkt, await DPoP.calculateThumbprint());
+  const reported = await oauth.processIntrospectionResponse(issuer, client, asked);
+  assert.equal(reported.token_type, 'DPoP');
+  assert.equal(reported.cnf.jkt, await DPoP.calculateThumbprint());
 
   // Another client's key, with the same token.
   const other = oauth.DPoP(client, await oauth.generateKeyPair(algorithm));

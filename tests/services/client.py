@@ -21,7 +21,7 @@ assert way in metadata["token_endpoint_auth_methods_supported"]
 
 
 def at(name):
-    """An endpoint: told as a URL of the issuer, which the gateway under test is not reached by."""
+    """An endpoint. The metadata states it as a URL of the issuer, at which the gateway under test is not reachable."""
     return gateway + urlsplit(metadata[name]).path
 
 
@@ -43,7 +43,7 @@ assert token["token_type"] == "Bearer" and token["scope"] == "orders:read", toke
 assert service.get(gateway + "/orders").status_code == 200
 
 
-def told():
+def reported():
     asked = service.introspect_token(
         at("introspection_endpoint"), token=token["access_token"], token_type_hint="access_token"
     )
@@ -51,12 +51,12 @@ def told():
     return asked.json()
 
 
-assert told()["active"] is True and told()["client_id"] == client, told()
+assert reported()["active"] is True and reported()["client_id"] == client, reported()
 revoked = service.revoke_token(
     at("revocation_endpoint"), token=token["access_token"], token_type_hint="access_token"
 )
 assert revoked.status_code == 200, revoked.text
-assert told() == {"active": False}, told()
+assert reported() == {"active": False}, reported()
 assert service.get(gateway + "/orders").status_code == 401
 
 assert refused(secret, "orders:read admin") == "invalid_scope"

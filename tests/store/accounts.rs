@@ -255,7 +255,7 @@ fn debug_output_contains_no_hash() {
         bed.store.add(std::slice::from_ref(&made), NOW).await.unwrap();
         let account = bed.store.account("ada").await.unwrap().unwrap();
         let change = AccountChange { password: Some(password(PBKDF2)), ..AccountChange::default() };
-        let told = format!("{made:?} {account:?} {change:?} {:?} {:?}", bed.store, hash("s/0"));
-        assert!(told.contains("ada") && !told.contains("pbkdf2"), "{told}");
+        let reported = format!("{made:?} {account:?} {change:?} {:?} {:?}", bed.store, hash("s/0"));
+        assert!(reported.contains("ada") && !reported.contains("pbkdf2"), "{reported}");
     });
 }

@@ -80,11 +80,11 @@ fn keys_that_must_not_be_used_are_not() {
         (with(rsa(2048), "n", json!(URL_SAFE_NO_PAD.encode([0xfe; 256]))), "even"),
         (secret.clone(), "not in algorithms"),
     ] {
-        let told = read(std::slice::from_ref(&key), &PUBLIC).expect_err(&key.to_string());
-        assert!(told.contains(why), "{key}: {told}");
+        let reported = read(std::slice::from_ref(&key), &PUBLIC).expect_err(&key.to_string());
+        assert!(reported.contains(why), "{key}: {reported}");
     }
-    let told = read(std::slice::from_ref(&secret), &[Algorithm::HS256, Algorithm::ES256]).unwrap_err();
-    assert!(told.contains("among public keys"), "{told}");
+    let reported = read(std::slice::from_ref(&secret), &[Algorithm::HS256, Algorithm::ES256]).unwrap_err();
+    assert!(reported.contains("among public keys"), "{reported}");
     assert!(read(&[secret], &[Algorithm::HS256]).is_ok());
     assert!(read(&[ec()], &[Algorithm::RS256]).unwrap_err().contains("not in algorithms"));
     assert!(read(&[ec(), with(ec(), "x", ec()["y"].clone())], &PUBLIC).unwrap_err().contains("same kid"));
@@ -127,8 +127,8 @@ fn a_public_key_in_pem_is_of_the_kind_that_it_says() {
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "not known here"),
         ("nothing", "no public key in PEM"),
     ] {
-        let told = KeySet::default().add_pem(None, pem.as_bytes(), &PUBLIC).expect_err(pem);
-        assert!(told.contains(why), "{pem}: {told}");
+        let reported = KeySet::default().add_pem(None, pem.as_bytes(), &PUBLIC).expect_err(pem);
+        assert!(reported.contains(why), "{pem}: {reported}");
     }
 }
 
@@ -151,13 +151,13 @@ fn a_key_is_found_by_its_id_and_algorithm_and_in_no_other_way() {
 
 #[test]
 fn only_the_faults_of_a_key_set_are_reported() {
-    let told = read(&[], &PUBLIC).unwrap_err();
-    assert!(told.contains("empty"), "{told}");
-    let told = read(&[with(ec(), "use", json!("enc"))], &PUBLIC).unwrap_err();
-    assert!(told.contains("use") && !told.contains("algorithms"), "{told}");
-    let told =
+    let reported = read(&[], &PUBLIC).unwrap_err();
+    assert!(reported.contains("empty"), "{reported}");
+    let reported = read(&[with(ec(), "use", json!("enc"))], &PUBLIC).unwrap_err();
+    assert!(reported.contains("use") && !reported.contains("algorithms"), "{reported}");
+    let reported =
         read(&[ec(), with(ed(), "use", json!("enc"))], &[Algorithm::RS256, Algorithm::EdDSA]).unwrap_err();
-    assert!(told.contains("use") && told.contains("algorithms"), "{told}");
+    assert!(reported.contains("use") && reported.contains("algorithms"), "{reported}");
 }
 
 #[test]
@@ -170,10 +170,10 @@ fn a_key_that_is_public_is_no_secret() {
     let ssh = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8Q a@b";
     let blank = format!("\n  {pem}");
     for secret in [pem.as_bytes(), blank.as_bytes(), &der, &rsa_der, jwk.as_bytes(), set.as_bytes(), ssh] {
-        let told = KeySet::default()
+        let reported = KeySet::default()
             .add_secret(None, Algorithm::HS256, secret)
             .expect_err(&String::from_utf8_lossy(secret));
-        assert!(told.contains("public_key") || told.contains("jwks"), "{told}");
+        assert!(reported.contains("public_key") || reported.contains("jwks"), "{reported}");
     }
     for secret in
         [&b"-----a secret with dashes at its start-----"[..], b"{\"a\":\"some JSON that is not any key\"}"]
@@ -246,8 +246,8 @@ fn a_key_that_is_no_candidate_does_not_make_another_one_ambiguous() {
     // Two keys that may both have signed a token are ambiguous, even if one of them is invalid. A key that is listed
     // twice is not ambiguous.
     assert!(read(&[signing.clone(), with(nth_rsa(2), "n", json!("AA"))], &PUBLIC).is_err());
-    let told = read(&[signing.clone(), nth_rsa(2)], &PUBLIC).unwrap_err();
-    assert!(told.contains("another key for RS256 has the same kid"), "{told}");
+    let reported = read(&[signing.clone(), nth_rsa(2)], &PUBLIC).unwrap_err();
+    assert!(reported.contains("another key for RS256 has the same kid"), "{reported}");
     let (set, skipped) = read(&[signing.clone(), signing], &PUBLIC).unwrap();
     assert_eq!((set.iter().count(), skipped.len()), (1, 0));
 }
@@ -302,13 +302,13 @@ fn the_usual_slips_come_with_their_cure() {
         (br#"{"kty":"RSA","n":"AQAB"}"#, "put it into a set"),
         (br#"{"1":"-----BEGIN CERTIFICATE-----\nAAAA"}"#, "no certificate in PEM"),
     ] {
-        let told = KeySet::from_jwks(text, &PUBLIC).expect_err(&String::from_utf8_lossy(text));
-        assert!(told.contains(cure), "{told}");
+        let reported = KeySet::from_jwks(text, &PUBLIC).expect_err(&String::from_utf8_lossy(text));
+        assert!(reported.contains(cure), "{reported}");
     }
     let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().public_key_pem();
     let marked = [&b"\xef\xbb\xbf"[..], pem.as_bytes()].concat();
     assert_eq!(KeySet::default().add_pem(None, &marked, &PUBLIC), Ok(()));
     let old = b"-----BEGIN RSA PUBLIC KEY-----\nAAAA\n-----END RSA PUBLIC KEY-----\n";
-    let told = KeySet::default().add_pem(None, old, &PUBLIC).unwrap_err();
-    assert!(told.contains("openssl rsa -RSAPublicKey_in -pubout"), "{told}");
+    let reported = KeySet::default().add_pem(None, old, &PUBLIC).unwrap_err();
+    assert!(reported.contains("openssl rsa -RSAPublicKey_in -pubout"), "{reported}");
 }

@@ -165,7 +165,7 @@ pub fn set_cookies(headers: &mut HeaderMap, ours: &CookieNames) -> u64 {
 /// Returns the name of the cookie that a `Set-Cookie` value sets.
 ///
 /// Some browsers store `=NAME=VALUE` or `NAME` as a cookie without a name. They later send the text unchanged, and
-/// servers read it as the cookie NAME. RFC 6265bis section 5.7 tells browsers to reject some of these cookies, but
+/// servers read it as the cookie NAME. RFC 6265bis section 5.7 requires browsers to reject some of these cookies, but
 /// older browsers accept them.
 fn cookie_name(field: &[u8]) -> &[u8] {
     let pair = field.split(|byte| *byte == b';').next().unwrap_or_default();

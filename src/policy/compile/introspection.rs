@@ -254,7 +254,7 @@ fn check_prefixes(key: &str, section: &IntrospectionSection, faults: &mut Faults
     }
 }
 
-/// Reports issuers of which the gateway could not tell whom to ask about an opaque token.
+/// Reports issuers of which the gateway does not know whom to ask about an opaque token.
 pub(super) fn overlapping(key: &str, issuer: &Issuer, others: &[Issuer], faults: &mut Faults<'_>) {
     let Some(introspector) = &issuer.introspector else { return };
     let prefixes = &introspector.settings().prefixes;

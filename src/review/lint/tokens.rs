@@ -228,7 +228,7 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     }
     if file.identity.issuer.is_empty() && !file.identity.subject.is_empty() {
         faults.warn(
-            "issuer_not_told",
+            "issuer_not_forwarded",
             "identity.issuer",
             format!(
                 "empty, with {count} issuers: services cannot distinguish equal subjects of different issuers"

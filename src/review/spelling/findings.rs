@@ -78,6 +78,6 @@ fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -
             "add the host to that route, use the same rule for both, or other servers for one of them"
         }
     };
-    let hint = format!("{cure}; or waive = {{ {} = \"how the service tells them apart\" }}", kind.id());
+    let hint = format!("{cure}; or waive = {{ {} = \"how the service distinguishes them\" }}", kind.id());
     Diagnostic { severity, id: kind.id(), place, key, found, hint, refers_to: None }
 }

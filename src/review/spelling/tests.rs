@@ -147,7 +147,7 @@ fn a_route_in_the_shadow_is_weak_and_no_guard_is_weaker_than_its_rule() {
 
 #[test]
 fn a_finding_is_waived_for_its_route_or_for_the_whole_file_and_no_other_is() {
-    let waive = "waive = { spelling_slash = \"the service tells them apart\" }";
+    let waive = "waive = { spelling_slash = \"the service distinguishes them\" }";
     let kinds = |text: String| findings(&text).into_iter().map(|finding| finding.id).collect::<Vec<_>>();
     let routes = |rest: &str| route("/admin", rest) + &route("/admin/{*rest}", PUBLIC);
     assert_eq!(kinds(routes(waive)), [""; 0]);

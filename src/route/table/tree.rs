@@ -205,11 +205,11 @@ impl Node {
     }
 
     /// Reports each `{*rest}` that no request reaches, together with a leaf that receives some of its requests.
-    pub(super) fn unreachable(&self, tell: &mut impl FnMut(usize, usize)) {
+    pub(super) fn unreachable(&self, report: &mut impl FnMut(usize, usize)) {
         if let (Some(lost), Some(winner)) = (self.rest, self.taken()) {
-            tell(lost, winner);
+            report(lost, winner);
         }
-        self.literals.values().chain(self.param.as_deref()).for_each(|node| node.unreachable(tell));
+        self.literals.values().chain(self.param.as_deref()).for_each(|node| node.unreachable(report));
     }
 
     /// Returns a leaf that receives requests of this node's `{*rest}`, if other leaves cover every remaining path.

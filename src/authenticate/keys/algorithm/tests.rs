@@ -178,8 +178,8 @@ fn a_secret_is_as_long_as_the_hash_at_least() {
     for (algorithm, least) in [(Algorithm::HS256, 32), (Algorithm::HS384, 48), (Algorithm::HS512, 64)] {
         let add = |length: usize| KeySet::default().add_secret(None, algorithm, &SECRET[..length]);
         assert_eq!(add(least), Ok(()));
-        let told = add(least - 1).unwrap_err();
-        assert!(told.contains(&format!("{algorithm} needs {}", least * 8)), "{told}");
+        let reported = add(least - 1).unwrap_err();
+        assert!(reported.contains(&format!("{algorithm} needs {}", least * 8)), "{reported}");
         let short = json!({ "kty": "oct", "k": URL_SAFE_NO_PAD.encode(&SECRET[1..least]) });
         assert!(read(&short, &[algorithm]).unwrap_err().contains("needs"), "{algorithm}");
     }

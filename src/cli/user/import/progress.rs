@@ -10,14 +10,14 @@ const EVERY: u64 = 10_000;
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
     /// The last reported number of lines, if there is no bar.
-    told: u64,
+    reported: u64,
 }
 
 impl Progress {
     /// Starts the display. `size` is the size of the file in bytes, if known.
     pub(super) fn start(size: Option<u64>) -> Self {
         if !std::io::stderr().is_terminal() {
-            return Self { bar: None, told: 0 };
+            return Self { bar: None, reported: 0 };
         }
         let bar = ProgressBar::with_draw_target(size, ProgressDrawTarget::stderr());
         let template = match size {
@@ -27,7 +27,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar: Some(bar), told: 0 }
+        Self { bar: Some(bar), reported: 0 }
     }
 
     /// Reports the number of imported lines and bytes.
@@ -37,9 +37,9 @@ impl Progress {
                 bar.set_message(format!("line {line}"));
                 bar.set_position(bytes);
             }
-            None if line >= self.told + EVERY => {
-                self.told = line - line % EVERY;
-                print_error(&format!("{} lines", self.told));
+            None if line >= self.reported + EVERY => {
+                self.reported = line - line % EVERY;
+                print_error(&format!("{} lines", self.reported));
             }
             None => {}
         }
