@@ -8,6 +8,7 @@ use crate::denial::{Denial, TokenPart};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// The maximum length of a token in bytes.
 pub(super) const TOKEN_MAX: usize = 16 * 1024;
@@ -98,7 +99,7 @@ impl<'t> Jws<'t> {
         &self,
         keys: &'k KeySet,
         accepted: &[Algorithm],
-    ) -> Result<&'k Key, CredentialError> {
+    ) -> Result<&'k Arc<Key>, CredentialError> {
         let malformed = Denial::MalformedToken(TokenPart::Header);
         let Some(Value::String(named)) = self.header.get("alg") else {
             return Err(CredentialError::because(
@@ -150,8 +151,8 @@ impl<'t> Jws<'t> {
     /// Verifies the signature with a few candidate keys.
     fn verify_by_any<'k>(
         &self,
-        keys: &[Option<&'k Key>; CANDIDATES_MAX],
-    ) -> Result<&'k Key, CredentialError> {
+        keys: &[Option<&'k Arc<Key>>; CANDIDATES_MAX],
+    ) -> Result<&'k Arc<Key>, CredentialError> {
         // A signature of the wrong length is rejected before it is verified. For example, an ES256 signature consists
         // of two numbers of 32 bytes (RFC 7518 section 3.4), so a signature in DER is rejected.
         let malformed = Denial::MalformedToken(TokenPart::Signature);

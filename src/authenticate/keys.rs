@@ -248,9 +248,14 @@ impl KeySet {
         self.covers(other) && other.covers(self)
     }
 
+    /// Returns whether this set contains the key.
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        self.0.iter().any(|ours| ours.is_same(key))
+    }
+
     /// Returns whether this set contains every key of the other.
     pub(super) fn covers(&self, other: &Self) -> bool {
-        other.0.iter().all(|key| self.0.iter().any(|ours| ours.is_same(key)))
+        other.0.iter().all(|key| self.contains(key))
     }
 
     /// Returns the keys that may have signed a token with this `kid` and algorithm. `kid` is optional in tokens (RFC
@@ -270,7 +275,7 @@ impl KeySet {
         let mut count = 0;
         for key in fitting {
             if let Some(place) = candidates.get_mut(count) {
-                *place = Some(&**key);
+                *place = Some(key);
             }
             count += 1;
         }
@@ -289,7 +294,7 @@ impl KeySet {
 /// The result of a search for a `kid` and an algorithm.
 pub(super) enum KeyMatch<'k> {
     /// The keys to try; there is at least one.
-    Keys([Option<&'k Key>; CANDIDATES_MAX]),
+    Keys([Option<&'k Arc<Key>>; CANDIDATES_MAX]),
     /// The keys that were found have another algorithm.
     OtherAlgorithm,
     /// The search found more than `CANDIDATES_MAX` keys; the field is their number.

@@ -4,6 +4,7 @@ use super::Confirmation;
 use super::claims::{ClaimId, ClaimValue};
 use super::digest::Digest;
 use super::identity_fields::IdentityFields;
+use super::keys::Key;
 use super::mark::Signalled;
 use http::{HeaderName, HeaderValue};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -61,6 +62,10 @@ pub struct Principal {
     pub api_key: Option<Box<Digest>>,
     /// Assertions of this identity that were made for upstreams and can be reused.
     pub proofs: RefCell<Vec<Proven>>,
+    /// The key that verified the token; `None` if no key of an issuer did.
+    pub key: Option<Arc<Key>>,
+    /// The epoch of the trust in which the key and its issuer were last found.
+    pub trusted_at: Cell<u64>,
 }
 
 /// The JSON type of the value from which roles or scopes are read. It explains to the operator why a token has fewer
@@ -187,6 +192,8 @@ impl Principal {
             headers: IdentityFields::default(),
             caller_hash: OnceCell::new(),
             is_used: Cell::new(false),
+            key: None,
+            trusted_at: Cell::new(0),
         }
     }
 

@@ -7,7 +7,7 @@ use super::credential::CookieNames;
 use super::dpop::{Dpop, DpopSettings};
 use super::identity::IdentityHeaders;
 use super::jws::canonical_type;
-use super::keys::{Algorithm, KeySet};
+use super::keys::{Algorithm, Key, KeySet};
 use super::principal::Principal;
 use super::profile::Profile;
 use super::revoked::Revoked;
@@ -393,11 +393,11 @@ impl Trust {
     }
 
     /// Checks that a caller who was admitted before would still be admitted: the token has not expired, and neither the
-    /// token nor the API key was revoked.
+    /// token, its key and its issuer, nor the API key was revoked.
     ///
     /// # Errors
     /// [`Denial::ExpiredToken`], [`Denial::RevokedToken`] or [`Denial::UnknownApiKey`]; [`Denial::CheckUnavailable`]
-    /// while marks may be missing.
+    /// while marks or keys may be missing.
     pub(crate) fn still_admits(&self, caller: &Principal, now: Now) -> Result<(), Denial> {
         if now.unix >= caller.expires {
             return Err(Denial::ExpiredToken);
@@ -407,7 +407,29 @@ impl Trust {
         {
             return Err(Denial::UnknownApiKey);
         }
+        if let Some(key) = &caller.key
+            && caller.trusted_at.get() != self.epoch
+        {
+            self.still_trusts(caller, key)?;
+            caller.trusted_at.set(self.epoch);
+        }
         self.revoked.admit_any(caller)
+    }
+
+    /// Checks that the key and the issuer of a token that was verified before are still trusted.
+    #[cold]
+    fn still_trusts(&self, caller: &Principal, key: &Key) -> Result<(), Denial> {
+        let Some((issuer, ..)) = self.issuer(&caller.issuer) else { return Err(Denial::RevokedToken) };
+        match () {
+            // The last set of keys has become too old, or the keys of another place are not fetched yet.
+            () if issuer.source.is_some() && issuer.keys.is_empty() => Err(Denial::CheckUnavailable),
+            () if !issuer.keys.contains(key) || !issuer.algorithms.contains(&key.algorithm()) => {
+                Err(Denial::RevokedToken)
+            }
+            // The facts by which signals revoke the token were not kept, because its issuer sent none.
+            () if self.is_signalled(issuer) && caller.signalled.is_none() => Err(Denial::CheckUnavailable),
+            () => Ok(()),
+        }
     }
 
     /// Returns the issuer whose tokens may have this `iss`, the `iss`, and the issuer's statistics.

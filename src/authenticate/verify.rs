@@ -112,6 +112,7 @@ pub(super) fn verify_for(
     }
     key.record_use(now.unix);
     record(seen, Some(key.algorithm()), &claims, token, now);
+    principal.key = Some(key.clone());
     Ok(principal)
 }
 
@@ -222,6 +223,8 @@ fn principal(
         headers: Default::default(),
         caller_hash: Default::default(),
         is_used: Default::default(),
+        key: None,
+        trusted_at: Default::default(),
     };
     principal.headers = trust.identity().render(&principal).ok_or_else(|| {
         let detail = "the subject, the roles or the scopes are too long for a header field";

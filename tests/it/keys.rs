@@ -40,7 +40,7 @@ fn list(dir: &Dir) -> Vec<Value> {
 
 /// Returns the id of the only key in this state.
 #[track_caller]
-fn key_in(dir: &Dir, state: &str) -> String {
+pub(crate) fn key_in(dir: &Dir, state: &str) -> String {
     let listed = list(dir);
     let found: Vec<_> = listed.iter().filter(|key| key["state"] == state).collect();
     assert_eq!(found.len(), 1, "{state}: {listed:?}");

@@ -1,14 +1,19 @@
 //! The ends of WebSockets and of long answers: the token expires or is revoked, nobody sends or reads, the gateway
 //! stops.
 
+use crate::key_urls::by_url;
+use crate::keys::key_in;
 use crate::kit::account::{AUTHORITY, add, login};
 use crate::kit::client::Connection;
-use crate::kit::forge::{issuer_without_leeway, now};
-use crate::kit::upstream::{After, Gate};
+use crate::kit::forge::{ISSUER, issuer_without_leeway, now};
+use crate::kit::key_server::{KeyServer, Signer};
+use crate::kit::portcullis::{command, write_policy};
+use crate::kit::upstream::{After, ClosedPort, Gate};
 use crate::kit::websocket::{
     accepting, close, echoed, handshake, masked, opened, scripted, service, unmasked,
 };
 use crate::kit::{Portcullis, Request, Upstream, eventually, token};
+use crate::signals::SIGNALS;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -133,6 +138,97 @@ fn a_revocation_reaches_an_open_websocket_and_a_route_may_let_it_go_on() {
     assert_eq!(ended(&gateway, "websocket", "token_revoked"), Some(1));
 }
 
+/// The rest of the token stays valid: only its key is gone.
+#[test]
+fn a_websocket_ends_with_the_key_of_its_token_and_outlives_a_rotation() {
+    let service = service();
+    let gateway = gateway(&service, AUTHORITY);
+    add(gateway.dir(), "ada", &[]);
+    let pair = login(gateway.http(), "ada");
+    let [mut bound, mut unbound, mut foreign] = std::array::from_fn(|_| Connection::open(gateway.http()));
+    opened(&mut bound, &handshake("/bound/a").bearer(&pair.access));
+    opened(&mut unbound, &handshake("/unbound/a").bearer(&pair.access));
+    opened(&mut foreign, &handshake("/bound/a").bearer(token("ada")));
+    let key = |arguments: &[&str]| {
+        let done = command(gateway.dir(), &[&["key"], arguments].concat());
+        assert_eq!(done.code, Some(0), "{done:?}");
+        done.stdout.trim().to_owned()
+    };
+    let leaked = key_in(gateway.dir(), "signing");
+    let next = key(&["rotate", "--now"]);
+    gateway.wait_log("the other key signs", |line| {
+        line["message"] == "a signing key has started to sign" && line["kid"] == *next
+    });
+    assert_eq!(echoed(&mut bound, "hello"), "hello");
+    key(&["revoke", &leaked]);
+    assert_eq!(bound.rest(), close(1008, "token_revoked"));
+    for other in [&mut unbound, &mut foreign] {
+        assert_eq!(echoed(other, "hello"), "hello");
+    }
+    assert_eq!(ended(&gateway, "websocket", "token_revoked"), Some(1));
+}
+
+#[test]
+fn a_websocket_ends_when_a_reload_removes_the_issuer_of_its_token() {
+    let service = service();
+    let gateway = gateway(&service, AUTHORITY);
+    add(gateway.dir(), "ada", &[]);
+    let [mut removed, mut kept] = std::array::from_fn(|_| Connection::open(gateway.http()));
+    opened(&mut removed, &handshake("/bound/a").bearer(token("ada")));
+    opened(&mut kept, &handshake("/bound/a").bearer(&login(gateway.http(), "ada").access));
+    let without = policy(&service, AUTHORITY).replace(&issuer_without_leeway(), "");
+    write_policy(gateway.dir(), &without);
+    gateway.signal("HUP");
+    assert_eq!(removed.rest(), close(1008, "token_revoked"));
+    assert_eq!(echoed(&mut kept, "hello"), "hello");
+    // The issuer has a second audience, so each token is verified again; none is refused.
+    write_policy(gateway.dir(), &policy(&service, AUTHORITY));
+    gateway.signal("HUP");
+    eventually("the issuer is back", || {
+        Request::get("/bound/a").bearer(token("ada")).to(gateway.http()).status == 200
+    });
+    let mut again = Connection::open(gateway.http());
+    opened(&mut again, &handshake("/bound/a").bearer(token("ada")));
+    let other = ISSUER.replace("[\"orders\"]", "[\"orders\", \"bills\"]");
+    write_policy(gateway.dir(), &policy(&service, AUTHORITY).replace(&issuer_without_leeway(), &other));
+    gateway.signal("HUP");
+    eventually("the other audience is accepted", || {
+        let bills = token("ada").claim("aud", json!("bills"));
+        Request::get("/bound/a").bearer(bills).to(gateway.http()).status == 200
+    });
+    for open in [&mut again, &mut kept] {
+        assert_eq!(echoed(open, "hello"), "hello");
+    }
+}
+
+/// Signals name tokens by facts that the gateway keeps only of issuers that send signals.
+#[test]
+fn a_websocket_that_is_older_than_the_signals_of_its_issuer_ends() {
+    let service = service();
+    let gateway = gateway(&service, "");
+    let [mut old, mut new] = std::array::from_fn(|_| Connection::open(gateway.http()));
+    opened(&mut old, &handshake("/bound/a").bearer(token("ada")));
+    write_policy(gateway.dir(), &policy(&service, SIGNALS));
+    gateway.signal("HUP");
+    assert_eq!(old.rest(), close(1013, "check_unavailable"));
+    opened(&mut new, &handshake("/bound/a").bearer(token("ada")));
+    assert_eq!(echoed(&mut new, "hello"), "hello");
+}
+
+#[test]
+fn a_websocket_ends_when_the_keys_of_its_issuer_come_from_another_place_and_are_not_there_yet() {
+    let signer = Signer::new("1");
+    let (server, nobody) = (KeyServer::of(&[&signer]), ClosedPort::new());
+    let service = service();
+    let route = format!("\n[upstream.app]\nservers = [\"{service}\"]\n{ROUTES}");
+    let gateway = Portcullis::with(&(by_url(&server) + &route)).start();
+    let mut connection = Connection::open(gateway.http());
+    opened(&mut connection, &handshake("/bound/a").bearer(signer.sign(token("ada"))));
+    write_policy(gateway.dir(), &(by_url(&nobody) + &route));
+    gateway.signal("HUP");
+    assert_eq!(connection.rest(), close(1013, "check_unavailable"));
+}
+
 #[test]
 fn a_websocket_lives_on_over_a_reload() {
     let service = service();
@@ -221,6 +317,32 @@ fn a_long_answer_ends_with_its_token_and_looks_cut_off() {
     let line = gateway.access_line(&answer);
     assert_eq!((&line["ended"], &line["complete"]), (&"token_expired".into(), &false.into()), "{line}");
     assert_eq!(ended(&gateway, "answer", "token_expired"), Some(1));
+}
+
+#[test]
+fn a_long_answer_ends_when_the_issuer_withdraws_the_key_of_its_token() {
+    let (leaked, kept, new) = (Signer::new("1"), Signer::new("2"), Signer::new("3"));
+    let server = KeyServer::of(&[&leaked, &kept]);
+    let service = events();
+    let route =
+        "\n[upstream.app]\nservers = [\"UPSTREAM\"]\n[[route]]\npath = \"/events\"\nupstream = \"app\"\n";
+    let policy = by_url(&server) + &route.replace("UPSTREAM", &service.to_string());
+    let gateway = Portcullis::with(&policy).start();
+    let [mut cut, open] = [&leaked, &kept].map(|signer| {
+        let mut connection = Connection::open(gateway.http());
+        connection.send(Request::get("/events").bearer(signer.sign(token("ada"))).bytes());
+        assert_eq!(connection.read_head().expect("a head").status, 200);
+        assert_eq!(connection.take(12), b"7\r\ndata: 1\r\n");
+        connection
+    });
+    server.publish(&[&kept, &new]);
+    eventually("the new key is fetched", || {
+        Request::get("/x").bearer(new.sign(token("ada"))).to(gateway.http()).status == 200
+    });
+    assert_eq!(cut.rest(), b"", "without the last chunk");
+    eventually("the end is counted", || ended(&gateway, "answer", "token_revoked") == Some(1));
+    assert_eq!(gateway.metric("portcullis_requests_in_progress"), Some(1), "the other answer goes on");
+    drop(open);
 }
 
 /// `timeout` bounds the wait for the head of an answer, and `silence` the pauses in its body.

@@ -120,7 +120,7 @@ fn a_signature_of_es256_is_two_numbers_of_32_bytes_in_their_range() {
         Jws::read(&token)
             .unwrap()
             .verify(&keys, &Algorithm::ALL)
-            .map(Key::algorithm)
+            .map(|key| key.algorithm())
             .map_err(|refused| refused.denial)
     };
     let integer = |number: &[u8]| {
@@ -166,7 +166,7 @@ fn an_algorithm_that_is_not_in_the_list_is_refused_though_there_is_a_key_for_it(
         Jws::read(&token)
             .unwrap()
             .verify(&keys, accepted)
-            .map(Key::algorithm)
+            .map(|key| key.algorithm())
             .map_err(|refused| refused.denial)
     };
     assert_eq!(verdict(&[Algorithm::ES256, Algorithm::HS256]), Ok(Algorithm::HS256));
@@ -196,7 +196,8 @@ fn bits_behind_the_last_byte_make_another_spelling_and_are_refused() {
         Err(Denial::MalformedToken(TokenPart::Signature)),
     ]) {
         let token = format!("{message}.{most}{}", &ALPHABET[value + bits..=value + bits]);
-        let found = Jws::read(&token).and_then(|jws| jws.verify(&keys, &Algorithm::ALL).map(Key::algorithm));
+        let found =
+            Jws::read(&token).and_then(|jws| jws.verify(&keys, &Algorithm::ALL).map(|key| key.algorithm()));
         assert_eq!(found.map_err(|refused| refused.denial), verdict, "{bits}");
     }
 }
