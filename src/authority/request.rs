@@ -48,7 +48,7 @@ pub struct EndpointRequest {
     /// The claims of the access token to introspect, if it is valid. The claims of the access token to revoke, if the
     /// authority has signed it.
     pub inspected: Option<Map<String, Value>>,
-    /// When the request arrived.
+    /// When the whole request had arrived.
     pub now: Now,
 }
 

@@ -70,13 +70,14 @@ pub(super) async fn answer(
         caller: permit.principal().zip(permit.place()).map(|(principal, place)| Holder::of(principal, place)),
         proof: None,
         inspected: None,
-        now: exchange.now,
+        // A client has up to `body_timeout` for its body, and tokens and proofs may expire meanwhile.
+        now: worker.now(),
     };
     if head.headers.contains_key(DPOP) && uses_proof(&request)? {
         if let Err(untimely) = waiting::turn(worker).await {
             return unverified(endpoint, untimely, policy, exchange, record);
         }
-        request.proof = match policy.trust.dpop().check_token_request(&credentials, request.now) {
+        request.proof = match policy.trust.dpop().check_token_request(&credentials, worker.now()) {
             Ok(proof) => proof,
             Err(unproven) => return unverified(endpoint, unproven, policy, exchange, record),
         };

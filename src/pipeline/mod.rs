@@ -250,7 +250,7 @@ async fn serve<'p>(
         }
         Handler::Receive(receiver, kind) => {
             let target = (&**receiver, *kind);
-            let answer = signals::answer(worker, policy, exchange, target, &head, admitted, record);
+            let answer = signals::answer(worker, policy, target, &head, admitted, record);
             Ok(Box::pin(answer).await?.map(Body::whole))
         }
     }
@@ -383,8 +383,10 @@ async fn judge<'p, 'h>(
     let (used_proof, turns) = (Some(&proof), Some(worker.turns()));
     let shown =
         Credentials { head, scheme, relayed, csrf_field, certificate, known_token, used_proof, turns };
+    // The token may have expired while the form arrived, or while Redis was asked about a limit.
+    let now = if route.csrf_field.is_some() || route.limits.is_exact { worker.now() } else { exchange.now };
     // This is a separate statement because the token cache must not stay borrowed during a wait.
-    let decision = routed.decide(&policy.trust, &shown, exchange.now, &mut worker.tokens());
+    let decision = routed.decide(&policy.trust, &shown, now, &mut worker.tokens());
     let decision = match decision {
         Err(refusal) if refusal.pending.is_some() => {
             Box::pin(waiting::decide_after_wait(worker, policy, &routed, &shown, refusal)).await

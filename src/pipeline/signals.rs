@@ -1,7 +1,6 @@
 //! Receives signals that a transmitter pushes: security event tokens (RFC 8935) and logout tokens (OpenID Connect
 //! Back-Channel Logout section 2.5).
 
-use super::exchange::Exchange;
 use super::progress::Admitted;
 use super::record::Record;
 use super::rejection::Rejection;
@@ -30,7 +29,6 @@ const BODY_MAX: u64 = 32 * 1024;
 pub(super) async fn answer(
     worker: &Worker,
     policy: &Policy,
-    exchange: &Exchange,
     (receiver, kind): (&Receiver, SignalKind),
     head: &Head<'_>,
     admitted: Admitted<'_, '_>,
@@ -51,7 +49,7 @@ pub(super) async fn answer(
             let recorder = policy.recorder();
             match waiting::turn(worker).await {
                 Ok(()) => {
-                    receiver.accept(kind, &token, issuer, &recorder, worker.journal(), exchange.now).await
+                    receiver.accept(kind, &token, issuer, &recorder, worker.journal(), worker.now()).await
                 }
                 Err(untimely) => Err(untimely.into()),
             }

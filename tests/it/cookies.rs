@@ -2,9 +2,10 @@
 //! receives.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair};
-use crate::kit::portcullis::command;
+use crate::kit::forge::now;
+use crate::kit::portcullis::{command, write_policy};
 use crate::kit::upstream::After;
-use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, values};
+use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, eventually, values};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -459,6 +460,38 @@ fn an_upstream_sees_no_cookie_of_ours_and_all_others_as_they_came() {
         .is_refusal(400, "ambiguous_credentials");
 }
 
+/// The token expires while the client sends the form that the gateway reads before its decision.
+#[test]
+fn a_form_that_takes_longer_than_its_token_lasts_is_refused() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "access_expires = \"2s\"");
+    let jar = login(gateway.http());
+    let body = format!("a=1&token={}", jar.csrf());
+    let request = jar.on(Request::post("/app/x", &body).header(FORM.0, FORM.1)).bytes();
+    let mut slow = Connection::open(gateway.http());
+    slow.send(&request[..request.len() - 1]);
+    eventually("the token expires", || jar.on(Request::get("/api/x")).to(gateway.http()).status == 401);
+    slow.send(&request[request.len() - 1..]);
+    slow.answer().is_refusal(401, "expired_token");
+}
+
+#[test]
+fn a_refresh_token_that_expires_while_its_request_arrives_is_refused() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "access_expires = \"1s\"\nrefresh_expires = \"2s\"");
+    let body = json!({ "username": "ada", "password": PASSWORD, "deliver": "body" });
+    let (early, late) =
+        [(); 2].map(|()| Pair::of(&account::posting("/auth/login", &body).to(gateway.http()))).into();
+    let expires = now() + 3;
+    account::refresh(gateway.http(), &early.refresh);
+    let request = account::posting("/auth/refresh", &json!({ "refresh_token": late.refresh })).bytes();
+    let mut slow = Connection::open(gateway.http());
+    slow.send(&request[..request.len() - 1]);
+    eventually("the token expires", || now() > expires);
+    slow.send(&request[request.len() - 1..]);
+    slow.answer().is_refusal(401, "expired_token");
+}
+
 #[test]
 fn a_form_may_carry_the_token_where_the_route_says_so_and_reaches_the_upstream_byte_for_byte() {
     let upstream = Upstream::start();
@@ -748,7 +781,7 @@ fn a_policy_that_would_lead_in_circles_is_refused() {
     let routes = ROUTES.replace("login    = \"page\"", "login    = \"page\"\nsources  = [\"header\"]");
     let policy = format!("{AUTHORITY}cookies = true\n{}", crate::policy(&upstream, &routes));
     let dir = crate::kit::dir::Dir::new();
-    crate::kit::portcullis::write_policy(&dir, &policy);
+    write_policy(&dir, &policy);
     let checked = command(&dir, &["check", "--config", "gateway.toml"]);
     assert_ne!(checked.code, Some(0));
     assert!(checked.text().contains("does not read cookies"), "{}", checked.text());
