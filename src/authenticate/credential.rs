@@ -28,15 +28,19 @@ pub struct CookieNames {
     pub csrf_header: HeaderName,
 }
 
+/// The names of the cookies of the access token, the refresh token, the CSRF token and the login page. Neither a subdomain
+/// nor a cleartext response can set a cookie with the `__Host-` prefix (RFC 6265bis section 4.1.3).
+const USUAL_NAMES: [&str; 4] =
+    ["__Host-portcullis", "__Host-portcullis-refresh", "__Host-portcullis-csrf", "__Host-portcullis-login"];
+
 impl Default for CookieNames {
     fn default() -> Self {
-        // Neither a subdomain nor a cleartext response can set a cookie with the `__Host-` prefix (RFC 6265bis section
-        // 4.1.3).
+        let [access, refresh, csrf, login] = USUAL_NAMES.map(Into::into);
         Self {
-            access: "__Host-portcullis".into(),
-            refresh: "__Host-portcullis-refresh".into(),
-            csrf: "__Host-portcullis-csrf".into(),
-            login: "__Host-portcullis-login".into(),
+            access,
+            refresh,
+            csrf,
+            login,
             csrf_refresh: None,
             csrf_header: HeaderName::from_static("x-csrf-token"),
         }
@@ -45,11 +49,12 @@ impl Default for CookieNames {
 
 impl CookieNames {
     /// Returns whether this is the name of a cookie of the local authority. The gateway removes such cookies from
-    /// requests to upstreams.
+    /// requests to upstreams. The usual names belong to it even if it has others: a browser keeps cookies of earlier logins.
     pub fn includes(&self, name: &[u8]) -> bool {
         let ours =
             [&self.access, &self.refresh, &self.csrf, &self.login].into_iter().chain(&self.csrf_refresh);
         ours.into_iter().any(|ours| ours.as_bytes() == name)
+            || USUAL_NAMES.iter().any(|usual| usual.as_bytes() == name)
     }
 }
 

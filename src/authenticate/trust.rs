@@ -156,6 +156,7 @@ pub struct Trust {
     claims: Box<[ClaimPath]>,
     identity: IdentityHeaders,
     cookies: Option<CookieNames>,
+    removed_cookies: Option<CookieNames>,
     origins: Box<[Box<str>]>,
     /// The additional origins from which requests with a cookie of another program are accepted.
     foreign_origins: Box<[Box<str>]>,
@@ -180,6 +181,7 @@ impl Trust {
             claims: claims.into(),
             identity,
             cookies: None,
+            removed_cookies: None,
             origins: Box::new([]),
             foreign_origins: Box::new([]),
             revoked: Arc::default(),
@@ -262,6 +264,7 @@ impl Trust {
             api_keys,
             // Every request is checked against these, also with a cached token.
             cookies: _,
+            removed_cookies: _,
             origins: _,
             foreign_origins: _,
             revoked: _,
@@ -329,6 +332,13 @@ impl Trust {
         self
     }
 
+    /// Sets the names of the cookies that no upstream receives: those of a local authority, even if it sets none now.
+    /// Browsers keep the cookies of earlier logins.
+    #[must_use]
+    pub fn removing_cookies(self, names: CookieNames) -> Self {
+        Self { removed_cookies: Some(names), ..self }
+    }
+
     /// Adds origins from which requests with a cookie of another program are accepted, besides those of the local
     /// authority.
     #[must_use]
@@ -353,6 +363,11 @@ impl Trust {
     /// Returns the names of the local authority's cookies, if it sets any.
     pub fn cookies(&self) -> Option<&CookieNames> {
         self.cookies.as_ref()
+    }
+
+    /// Returns the names of the cookies that no upstream receives, if there is a local authority.
+    pub fn removed_cookies(&self) -> Option<&CookieNames> {
+        self.removed_cookies.as_ref()
     }
 
     /// Returns the additional origins from which requests with cookies are accepted.

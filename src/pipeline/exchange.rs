@@ -126,7 +126,7 @@ impl Exchange {
             forward_token: policy.front.forward_token,
             pass_authorization: delivery.pass_authorization,
             pass: &policy.front.pass,
-            cookies: policy.trust.cookies(),
+            cookies: policy.trust.removed_cookies(),
             write_csrf: route.csrf_field.is_some(),
             sources: &route.credential_policy.sources,
             host: delivery.rewrite.as_deref().and_then(|rewrite| rewrite.host.as_ref()),

@@ -200,7 +200,9 @@ fn compile_policy(
     trust = trust.with_signals(signals::senders(&receivers), revoked);
     if let Some(issuer_settings) = &issuer_settings {
         let cookies = issuer_settings.cookies.as_ref().map(|cookies| cookies.names.clone());
-        trust = trust.with_local(cookies, issuer_settings.origins.clone(), issuer_settings.revoked.clone());
+        trust = trust
+            .with_local(cookies, issuer_settings.origins.clone(), issuer_settings.revoked.clone())
+            .removing_cookies(authority::cookie_names(issuer_settings.compat));
     }
     trust = trust.with_foreign_origins(&origins);
     if let Some(settings) = &api_keys {

@@ -6,6 +6,7 @@ use crate::kit::forge::now;
 use crate::kit::portcullis::{command, write_policy};
 use crate::kit::upstream::After;
 use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, eventually, values};
+use crate::reload::reload;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -458,6 +459,38 @@ fn an_upstream_sees_no_cookie_of_ours_and_all_others_as_they_came() {
         .header("cookie", &twice)
         .to(address)
         .is_refusal(400, "ambiguous_credentials");
+}
+
+/// A login of the time before the change is still in the browser, and its refresh token is still accepted in a body.
+#[test]
+fn no_cookie_of_the_authority_reaches_an_upstream_after_the_policy_has_stopped_to_set_it() {
+    const PUBLIC: &str =
+        "[[route]]\nname = \"public\"\npath = \"/public\"\nupstream = \"app\"\naccess = \"public\"\n";
+    const COMPAT: &str = "cookies = true\ncompat = \"flask-jwt-extended\"\n";
+    let upstream = Upstream::start();
+    let policy = |keys: &str| format!("{AUTHORITY}{keys}\n{}", crate::policy(&upstream, PUBLIC));
+    let gateway = Portcullis::with(&policy("cookies = true\n")).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let mut jars = Vec::new();
+    for keys in ["cookies = true\n", COMPAT, "", "cookies = true\n"] {
+        write_policy(gateway.dir(), &policy(keys));
+        reload(&gateway).is(200);
+        if !keys.is_empty() {
+            let jar = login(gateway.http());
+            let refresh = jar
+                .0
+                .iter()
+                .find(|(name, _)| name.contains("refresh_token_cookie") || name.contains("-refresh"));
+            jars.push((refresh.expect("a refresh token").1.clone(), jar));
+        }
+        for (refresh, jar) in &jars {
+            let cookies = format!("{}; theme=dark", jar.text());
+            Request::get("/public").host(HERE).header("cookie", &cookies).to(gateway.http()).is(200);
+            let seen = upstream.last_request();
+            assert!(seen.mentions("theme=dark"), "{seen:?}");
+            assert!(!seen.mentions(refresh) && !seen.mentions("portcullis"), "{keys:?}: {seen:?}");
+        }
+    }
 }
 
 /// The token expires while the client sends the form that the gateway reads before its decision.

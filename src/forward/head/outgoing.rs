@@ -139,7 +139,7 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) pass_authorization: bool,
     /// The fields of [`super::foreign`] that a trusted proxy may send.
     pub(crate) pass: &'a [HeaderName],
-    /// The names of the local authority's cookies. These cookies are never forwarded.
+    /// The names of the local authority's cookies, also if it sets none. These cookies are never forwarded.
     pub(crate) cookies: Option<&'a CookieNames>,
     /// Whether the route accepts the CSRF token in a form field. If so, the upstream receives the token for its forms.
     pub(crate) write_csrf: bool,

@@ -8,6 +8,7 @@
 //! `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`.
 
 use super::foreign;
+use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
 use crate::authenticate::dpop::DPOP;
 use crate::authenticate::{CookieNames, IdentityHeaders};
 use crate::field_list::members;
@@ -98,25 +99,34 @@ pub(crate) fn canonical_scheme(headers: &mut HeaderMap, scheme: &str) {
 
 /// Removes the local authority's cookies from `Cookie`. All other cookies stay unchanged and in order.
 ///
+/// A cookie with a refresh token is removed under every name. A browser keeps it for weeks, although the policy may have
+/// changed the names since.
+///
 /// An authority cookie is also removed if white space surrounds its name or if it has no value. The gateway ignores
 /// such a cookie, but an upstream might read it.
 ///
 /// An authority cookie inside quotes is removed too. Some servers read `a="x; __Host-portcullis=TOKEN; y"` as one
 /// cookie. Anyone who can read that cookie could then read the token.
 pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
-    cookies_where(headers, |name| ours.includes(name));
+    cookies_where(headers, |name, value| ours.includes(name) || is_refresh_token(value));
+}
+
+/// Returns whether the text after the name of a cookie is a refresh token of a local authority.
+fn is_refresh_token(value: &[u8]) -> bool {
+    let start = value.iter().position(|byte| !matches!(byte, b'=' | b'"' | b' ' | b'\t'));
+    start.is_some_and(|start| value[start..].starts_with(REFRESH_TOKEN_PREFIX.as_bytes()))
 }
 
 /// Removes a cookie that another program sets and in which a route looks for tokens. As in `cookies`, quotes and white
 /// space around the name do not matter.
 pub fn cookie(headers: &mut HeaderMap, name: &str) {
-    cookies_where(headers, |found| found == name.as_bytes());
+    cookies_where(headers, |found, _value| found == name.as_bytes());
 }
 
-fn cookies_where(headers: &mut HeaderMap, is_unwanted: impl Fn(&[u8]) -> bool) {
+fn cookies_where(headers: &mut HeaderMap, is_unwanted: impl Fn(&[u8], &[u8]) -> bool) {
     let is_ours = |pair: &&[u8]| {
         let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-        is_unwanted(pair[..end].trim_ascii())
+        is_unwanted(pair[..end].trim_ascii(), &pair[end..])
     };
     fn pairs(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
         field.as_bytes().split(|byte| *byte == b';')
@@ -368,6 +378,7 @@ mod tests {
                             "__Host-portcullis=SECRET", "__Host-portcullis-refresh=SECRET", "__Host-portcullis-csrf=SECRET",
                             "__Host-portcullis-login=SECRET", "__Host-portcullis = SECRET", "__Host-portcullis",
                             "\t__Host-portcullis=SECRET", "__Host-portcullis==SECRET", "__Host-portcullis\t=\"SECRET\"",
+                            "refresh_token_cookie=pcr_SECRET", "old =\"pcr_SECRET\"", "a==pcr_SECRET",
                         ]).prop_map(str::to_owned),
                         3 => "[!-:<-~]{0,3}=[!-:<-~]{0,6}",
                         1 => proptest::sample::select(vec![
@@ -393,9 +404,12 @@ mod tests {
                 pairs.filter(|pair| !pair.is_empty()).collect()
             };
             let name = |pair: &str| pair.split('=').next().unwrap_or_default().trim().to_owned();
+            let is_ours = |pair: &String| {
+                names.includes(name(pair).as_bytes()) || ["=pcr_", "=\"pcr_", "==pcr_"].iter().any(|sign| pair.contains(sign))
+            };
             let (was, is) = (all(&before), all(&headers));
-            prop_assert!(!is.iter().any(|pair| names.includes(name(pair).as_bytes()) || pair.contains("SECRET")));
-            let others: Vec<String> = was.iter().filter(|pair| !names.includes(name(pair).as_bytes())).cloned().collect();
+            prop_assert!(!is.iter().any(|pair| is_ours(pair) || pair.contains("SECRET")));
+            let others: Vec<String> = was.iter().filter(|pair| !is_ours(pair)).cloned().collect();
             prop_assert_eq!(&others, &is);
             if others.len() == was.len() {
                 prop_assert_eq!(before, headers, "not touched at all");
@@ -441,6 +455,8 @@ mod tests {
             ("a=b; __Host-portcullis=x", Some("a=b")),
             ("__Host-portcullis=x; a=b", Some("a=b")),
             ("a=\"1; __Host-portcullis=x; 2\"", Some("a=\"1; 2\"")),
+            ("a=b; refresh_token_cookie=pcr_x; old = \"pcr_x\"; c==pcr_x", Some("a=b")),
+            ("a=pcr; pcr_x=1; b=xpcr_; pcr_", Some("a=pcr; pcr_x=1; b=xpcr_; pcr_")),
             ("a=b;c=d;   e=f; __Host-portcullis-refresh=x; g=%20;", Some("a=b;c=d;   e=f; g=%20;")),
             (" a=b ;; c", Some(" a=b ;; c")),
             (

@@ -292,7 +292,8 @@ fn store(table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<StoreLocat
     }
 }
 
-fn cookie_names(compat: Option<Compat>) -> CookieNames {
+/// Returns the names of the cookies that an authority sets, if it sets any.
+pub(super) fn cookie_names(compat: Option<Compat>) -> CookieNames {
     match compat {
         None => CookieNames::default(),
         Some(Compat::FlaskJwtExtended) => CookieNames {
