@@ -185,7 +185,8 @@ fn pkcs8(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
             .map_err(failed)?
             .as_ref()
             .to_vec(),
-        PairKind::Ed25519 => Ed25519KeyPair::generate_pkcs8(&random).map_err(failed)?.as_ref().to_vec(),
+        // OpenSSL does not parse version 2 of PKCS#8 (findings/ed25519-key-that-openssl-cannot-parse.sh).
+        PairKind::Ed25519 => Ed25519KeyPair::generate_pkcs8v1(&random).map_err(failed)?.as_ref().to_vec(),
         PairKind::Rsa => {
             let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
             let der: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
@@ -243,6 +244,14 @@ kUGBxPJYzKBhac6y
             [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &seed].concat();
         let key = SigningKey::from_pkcs8(Algorithm::EdDSA, &pkcs8).unwrap();
         assert_eq!(key.id(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+
+    #[test]
+    fn a_generated_ed25519_key_has_the_version_of_pkcs8_that_openssl_parses() {
+        let (_, pkcs8) = SigningKey::generate(Algorithm::EdDSA).unwrap();
+        // RFC 8410 section 10.3: the first example has version 1, without the public key.
+        let beginning = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+        assert!(pkcs8.starts_with(&beginning) && pkcs8.len() == beginning.len() + 32);
     }
 
     #[test]

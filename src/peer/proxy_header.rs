@@ -2,7 +2,7 @@
 //!
 //! The specification is <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>. Versions 1 and 2 are accepted.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The first bytes of version 1.
 const SIGNATURE_1: &[u8] = b"PROXY ";
@@ -79,17 +79,17 @@ fn line(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderFault> {
     if !is_port(source_port) || !is_port(destination_port) {
         return malformed("a port is not a number from 0 to 65535");
     }
+    // The destination should be of the same family, but nginx behind another load balancer writes its own address
+    // (findings/proxy-header-of-nginx-with-two-families.sh). The destination is not used.
+    if destination.parse::<IpAddr>().is_err() {
+        return malformed("the destination is not an IP address");
+    }
     let client = match family {
-        "TCP4" => match (source.parse::<Ipv4Addr>(), destination.parse::<Ipv4Addr>()) {
-            (Ok(source), Ok(_)) => IpAddr::V4(source),
-            _ => return malformed("an address is not IPv4"),
-        },
-        "TCP6" => match (source.parse::<Ipv6Addr>(), destination.parse::<Ipv6Addr>()) {
-            (Ok(source), Ok(_)) => IpAddr::V6(source),
-            _ => return malformed("an address is not IPv6"),
-        },
-        _ => return malformed("the family is neither TCP4, TCP6 nor UNKNOWN"),
+        "TCP4" => source.parse().map(IpAddr::V4).map_err(|_| "the client's address is not IPv4"),
+        "TCP6" => source.parse().map(IpAddr::V6).map_err(|_| "the client's address is not IPv6"),
+        _ => Err("the family is neither TCP4, TCP6 nor UNKNOWN"),
     };
+    let client = client.map_err(ProxyHeaderFault::Malformed)?;
     header(Some(client.to_canonical()))
 }
 
@@ -134,6 +134,7 @@ fn binary(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderFault> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv6Addr;
 
     fn client(text: &str) -> Option<IpAddr> {
         Some(text.parse().unwrap())
@@ -152,6 +153,8 @@ mod tests {
             ("PROXY TCP4 0.0.0.0 255.255.255.255 0 65535", client("0.0.0.0")),
             ("PROXY TCP6 2001:db8::7 ::1 51234 443", client("2001:db8::7")),
             ("PROXY TCP6 ::ffff:192.0.2.7 ::1 51234 443", client("192.0.2.7")),
+            ("PROXY TCP6 2001:db8::7 10.0.0.1 51234 443", client("2001:db8::7")),
+            ("PROXY TCP4 192.0.2.7 ::1 51234 443", client("192.0.2.7")),
             ("PROXY UNKNOWN", None),
             ("PROXY UNKNOWN 192.0.2.7 anything at all", None),
         ] {
@@ -178,6 +181,8 @@ mod tests {
             "PROXY TCP4 192.0.2.7 10.0.0.1 01 443",
             "PROXY TCP4 192.0.2.7 10.0.0.1 1 ",
             "PROXY TCP6 192.0.2.7 10.0.0.1 51234 443",
+            "PROXY TCP6 2001:db8::7 10.0.0.1.1 51234 443",
+            "PROXY TCP4 192.0.2.7 unix: 51234 443",
             "PROXY TCP6 fe80::1%eth0 ::1 51234 443",
             "PROXY tcp4 192.0.2.7 10.0.0.1 51234 443",
             "PROXY UDP4 192.0.2.7 10.0.0.1 51234 443",

@@ -1,7 +1,9 @@
 //! Opens connections to a database, by its file or its URL, and configures each of them.
 
 use super::error::{Reason, is_busy};
-use super::place::{leaves_host_unguarded, options, place, servers, take_pool_mode, take_target};
+use super::place::{
+    leaves_host_unguarded, options, place, refuse_unknown, servers, take_pool_mode, take_target,
+};
 use super::pools::Pools;
 use super::{Store, StoreError};
 use crate::hex;
@@ -162,6 +164,7 @@ impl Store {
                 dialect = Dialect::PooledPostgres;
             }
             must_write |= take_target(options)?;
+            refuse_unknown(options)?;
         }
         let place = place(&all);
         for options in all.iter_mut().filter(|options| leaves_host_unguarded(options)) {

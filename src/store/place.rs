@@ -13,6 +13,27 @@ use std::str::FromStr;
 const POOL_MODE: &str = "pool_mode";
 /// The URL option that states which server may be used. It has the same name as in libpq.
 const TARGET: &str = "target_session_attrs";
+/// The URL options of the driver, besides `options[NAME]`.
+const OPTIONS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
 /// Maximum number of servers in a URL.
 const SERVERS_MAX: usize = 16;
 
@@ -65,6 +86,21 @@ pub(super) fn take_target(options: &mut AnyConnectOptions) -> Result<bool, Store
             Err(StoreError::trouble(Reason::Other, why.to_owned()))
         }
     }
+}
+
+/// Refuses a URL with an option that the driver does not know. The driver would ignore the option, for example
+/// `channel_binding=require` or a misspelled `sslmode`. The message does not quote the option, because it may be a part of
+/// a password with an unencoded `?`.
+pub(super) fn refuse_unknown(options: &AnyConnectOptions) -> Result<(), StoreError> {
+    let is_known = |name: &str| OPTIONS.contains(&name) || name.starts_with("options[");
+    if options.database_url.query_pairs().all(|(name, _)| is_known(&name)) {
+        return Ok(());
+    }
+    let why = format!(
+        "the store's URL has an option that would have no effect: remove it. Known are {POOL_MODE}, {TARGET}, {}",
+        OPTIONS.join(", ")
+    );
+    Err(StoreError::trouble(Reason::Other, why))
 }
 
 /// Removes an option from the URL, and returns its value.
@@ -248,6 +284,26 @@ mod tests {
         for bad in ["standby", "read-only", "", "any&target_session_attrs=any"] {
             let error = read(&format!("postgres://u:hunter2@h/p?target_session_attrs={bad}")).0.unwrap_err();
             assert!(error.contains("target_session_attrs") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_would_have_no_effect_is_refused_and_not_quoted() {
+        let check = |query: &str| {
+            let options = options(&format!("postgres://u:hunter2@h/p?{query}")).unwrap();
+            refuse_unknown(&options).map_err(|error| error.to_string())
+        };
+        for known in
+            ["", "sslmode=require&sslrootcert=a", "host=/run/postgresql", "options[a]=b", "options%5Ba%5D=b"]
+        {
+            assert_eq!(check(known), Ok(()), "{known}");
+        }
+        for unknown in
+            ["connect_timeout=3", "sslmode=require&channel_binding=require", "SSLMODE=require", "hunter2@h"]
+        {
+            let error = check(unknown).unwrap_err();
+            assert!(error.contains("option") && error.contains("sslmode"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
         }
     }
 

@@ -37,6 +37,8 @@ fn the_announced_address_is_the_client_s_over_cleartext_and_tls() {
     for (header, client) in [
         (b"PROXY TCP4 192.0.2.7 10.0.0.1 51234 443\r\n".to_vec(), "192.0.2.7"),
         (b"PROXY TCP6 2001:db8::7 ::1 51234 443\r\n".to_vec(), "2001:db8::7"),
+        // nginx writes its own address as the destination, whatever the family of the client's.
+        (b"PROXY TCP6 2001:db8::7 127.0.0.1 51234 443\r\n".to_vec(), "2001:db8::7"),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
         (v4(&[]), "192.0.2.7"),
         (v4(&facts), "192.0.2.7"),

@@ -233,11 +233,21 @@ fn a_connection_that_the_server_closed_is_replaced() {
 }
 
 #[test]
+fn an_option_without_effect_is_refused_before_the_server_is_asked() {
+    for option in ["connect_timeout=3", "channel_binding=require", "sslmod=require"] {
+        let url = format!("postgres://ada@127.0.0.1:1,127.0.0.1:2/p?sslmode=disable&{option}");
+        let error = run(Store::open(&url, Path::new(""))).unwrap_err().to_string();
+        assert!(error.contains("an option that would have no effect"), "{option}: {error}");
+    }
+}
+
+#[test]
 fn no_fault_of_a_url_contains_its_password() {
     for url in [
         "postgres://ada:hunter2@127.0.0.1:1/p",
         "postgres://ada:hunter2@127.0.0.1:1/p?sslmode=hunter2",
         "postgres://ada@127.0.0.1:1/p?password=hunter2&port=hunter2",
+        "postgres://ada:pass?hunter2=@127.0.0.1:1/p",
         "postgres://ada:hunter2@127.0.0.1:hunter2/p",
         "postgres://ada:hunter2@[::1/p",
         "postgres:/ada:hunter2@127.0.0.1",

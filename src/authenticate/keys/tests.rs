@@ -50,6 +50,15 @@ fn a_set_has_the_keys_that_can_be_used_and_says_why_not_the_others() {
 }
 
 #[test]
+fn a_public_key_may_list_the_operations_of_its_pair() {
+    // jwcrypto copies `key_ops` into the public half (findings/jwk-operations-of-the-pair.sh).
+    for operations in [json!(["sign", "verify"]), json!(["encrypt", "verify", "wrapKey"])] {
+        let (set, skipped) = read(&[with(ec(), "key_ops", operations)], &PUBLIC).unwrap();
+        assert_eq!((tried(&set, Some("e"), Algorithm::ES256), skipped.len()), (1, 0), "{skipped:?}");
+    }
+}
+
+#[test]
 fn keys_that_must_not_be_used_are_not() {
     let secret = json!({ "kty": "oct", "kid": "s", "k": URL_SAFE_NO_PAD.encode([1; 32]) });
     for (key, why) in [
