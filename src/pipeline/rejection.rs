@@ -5,14 +5,14 @@ use super::forward_auth;
 use super::progress::Progress;
 use super::record::Record;
 use crate::authenticate::dpop::DPOP_NONCE;
-use crate::authority::{expire_access_cookie, expire_session_cookies};
+use crate::authority::{expire_access_cookie, expire_session_cookies, refused};
 use crate::denial::{Denial, HandshakeFault, Malformed};
 use crate::policy::Policy;
 use crate::respond::compat::CompatRequest;
 use crate::respond::problem::{self, API_KEY};
 use crate::respond::{self, PageLinks};
 use bytes::Bytes;
-use http::header::{SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use std::borrow::Cow;
 
@@ -105,7 +105,10 @@ impl Rejection {
             (None, Some(location)) => respond::see_other(location),
             (None, None) => compat
                 .and_then(|compat| compat.refuse(&denial, format, &policy.places(progress.route), method))
-                .unwrap_or_else(|| respond::refuse_with(&denial, denial.status(), format, id, method, &ways)),
+                .unwrap_or_else(|| {
+                    let plain = respond::refuse_with(&denial, denial.status(), format, id, method, &ways);
+                    for_service(plain, policy, progress.route, &denial)
+                }),
         };
         if let Some(challenge) = challenge
             && let Some(value) = response.headers().get(WWW_AUTHENTICATE)
@@ -137,6 +140,25 @@ impl Rejection {
         record.refused(denial);
         response
     }
+}
+
+/// Renders the refusal by a limit at an endpoint for services in the form of RFC 6749 section 5.2. Some clients take any
+/// other body of a 429 for the token (findings/authlib-takes-a-refusal-for-a-token.sh).
+fn for_service(
+    plain: Response<Bytes>,
+    policy: &Policy,
+    route: Option<usize>,
+    denial: &Denial,
+) -> Response<Bytes> {
+    let is_limit = matches!(denial, Denial::RateLimited { .. } | Denial::LimitUnavailable);
+    let is_document = plain.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == problem::DOCUMENT)
+        && !plain.body().is_empty();
+    let endpoint = route.filter(|_| is_limit && is_document).and_then(|route| policy.endpoint(route));
+    let Some(Ok(answer)) = endpoint.map(|endpoint| refused(endpoint, denial.clone())) else { return plain };
+    let (mut parts, body) = (plain.into_parts().0, answer.into_body());
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    Response::from_parts(parts, body)
 }
 
 /// Offers a scheme in an answer that has a challenge for bearer tokens. `scheme` returns the challenge for the scheme,

@@ -102,18 +102,24 @@ impl Policy {
 
     /// Returns where a route looks for a token.
     pub fn places(&self, route: Option<usize>) -> SearchedPlaces<'_> {
+        let endpoint = route.and_then(|route| self.endpoint(route));
         let route = route.and_then(|route| self.routes.get(route));
-        let refresh = route.is_some_and(|route| match route.handler {
-            Handler::Answer(endpoint) => endpoint == Endpoint::Refresh,
+        let refresh = endpoint == Some(Endpoint::Refresh);
+        let cookies = self.trust.cookies();
+        let cookie = cookies.map(|names| if refresh { &*names.refresh } else { &*names.access });
+        SearchedPlaces { sources: route.map(|route| &route.credential_policy.sources), cookie, refresh }
+    }
+
+    /// Returns the endpoint of the local authority that answers the requests of a route.
+    pub(crate) fn endpoint(&self, route: usize) -> Option<Endpoint> {
+        match self.routes.get(route)?.handler {
+            Handler::Answer(endpoint) => Some(endpoint),
             Handler::Forward(_)
             | Handler::Files(_)
             | Handler::Publish(_)
             | Handler::Redirect(_)
-            | Handler::Receive(..) => false,
-        });
-        let cookies = self.trust.cookies();
-        let cookie = cookies.map(|names| if refresh { &*names.refresh } else { &*names.access });
-        SearchedPlaces { sources: route.map(|route| &route.credential_policy.sources), cookie, refresh }
+            | Handler::Receive(..) => None,
+        }
     }
 
     /// Returns the recorder of revocations by signals.

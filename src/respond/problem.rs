@@ -55,7 +55,7 @@ pub(crate) fn refuse_with(
     match format {
         Format::Json => {
             let body = document(denial, status, request_id.as_bytes());
-            answer(denial, status, "application/problem+json", body, method)
+            answer(denial, status, DOCUMENT, body, method)
         }
         Format::Html => {
             let body = page::page(denial, status, request_id.as_bytes(), ways).into_bytes();
@@ -132,6 +132,9 @@ fn document(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
     out.extend_from_slice(b"}\n");
     out
 }
+
+/// The media type of problem documents.
+pub(crate) const DOCUMENT: &str = "application/problem+json";
 
 /// The beginning of a challenge for bearer tokens.
 const BEARER: &str = "Bearer realm=\"portcullis\"";
@@ -286,6 +289,10 @@ mod tests {
             let text = denial.detail();
             assert!(text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\'), "{text}");
             assert_eq!(challenge(&denial).is_some(), denial.challenge() != Challenge::None);
+            // Clients of MCP find a parameter by the first occurrence of its name (findings/mcp-client-and-several-challenges.sh).
+            for parameter in ["error=", "scope=", "resource_metadata="] {
+                assert!(!text.contains(parameter), "{text}");
+            }
         }
     }
 

@@ -458,6 +458,27 @@ fn a_question_that_cannot_be_read_is_refused_in_the_words_of_oauth() {
     Request::get("/auth/token").to(address).is_refusal(405, "method_not_allowed");
 }
 
+/// Some clients take a body without `error` for the token, unless the status is 500 or above.
+#[test]
+fn a_service_over_its_limit_gets_an_error_of_oauth() {
+    let limited = format!(
+        "{ISSUER}{AUTHORITY}limits = {{ token = [\"one\"] }}\n{CLIENTS}
+         [rate_limit.one]\nby = \"client_ip\"\nrate = \"1/h\"\n"
+    );
+    let gateway = Portcullis::with(&limited).start();
+    granted(&by(BILLING, "/auth/token", &[GRANT]).to(gateway.http()));
+    let refused = by(BILLING, "/auth/token", &[GRANT]).to(gateway.http());
+    is_error(&refused, 429, "temporarily_unavailable");
+    let body = refused.json();
+    assert!(body["error_description"].is_string() && body.get("access_token").is_none(), "{body}");
+    let wait = refused.header("retry-after").and_then(|wait| wait.parse::<u32>().ok());
+    assert!(wait.is_some_and(|wait| (3500..=3600).contains(&wait)), "{refused:?}");
+    assert!(refused.header("ratelimit").is_some_and(|state| state.contains("r=0")), "{refused:?}");
+    eventually("the refusal is counted", || {
+        gateway.metric("portcullis_rate_limited_total{limit=\"one\"}") == Some(1)
+    });
+}
+
 #[test]
 fn a_service_is_not_the_account_that_is_named_like_it() {
     // The account existed before the service.
