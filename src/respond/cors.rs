@@ -12,9 +12,11 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 /// The response fields that a script of another origin may read, in addition to those that are always readable (Fetch
-/// Standard, section 2.2.2).
+/// Standard, section 2.2.2). A refusal of gRPC-Web has its status in the head only
+/// (findings/grpc-web-refusal-of-another-origin.sh).
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "www-authenticate, dpop-nonce, retry-after, ratelimit, ratelimit-policy, allow, x-request-id",
+    "www-authenticate, dpop-nonce, retry-after, ratelimit, ratelimit-policy, allow, x-request-id, grpc-status, \
+     grpc-message",
 );
 /// How long a browser may cache the response to a preflight, in seconds. After an origin is removed from the policy,
 /// browsers may use a cached response for this time. The gateway still checks the origin of each request.

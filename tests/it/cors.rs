@@ -70,7 +70,9 @@ fn a_listed_origin_reads_what_the_gateway_itself_answers_and_no_other_does() {
         assert_eq!(answer.header("access-control-allow-origin"), Some(APP), "{answer:#?}");
         assert_eq!(answer.header("access-control-allow-credentials"), Some("true"), "{answer:#?}");
         let exposed = answer.header("access-control-expose-headers").unwrap();
-        for name in ["www-authenticate", "retry-after", "ratelimit", "x-request-id"] {
+        for name in
+            ["www-authenticate", "retry-after", "ratelimit", "x-request-id", "grpc-status", "grpc-message"]
+        {
             assert!(exposed.split(", ").any(|known| known == name), "{name}: {exposed}");
         }
         assert!(varies_by_origin(&answer), "{answer:#?}");
