@@ -12,8 +12,7 @@
 # 413 too. The failure shows later and elsewhere, as a KeyError for "access_token". requests-oauthlib raises
 # MissingTokenError, which does not mention the status. oauth4webapi reports a wrong media type.
 #
-# Portcullis answers 429 with a problem document where a limit refuses a request before it is read; docs/services.md says
-# what to check.
+# Portcullis answers with `error` at its token endpoint, also where a limit refuses a request before it is read.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 cd "$folder"
