@@ -128,7 +128,7 @@ pub mod forward;
 pub mod http1;
 pub(crate) mod metrics;
 pub(crate) mod pipeline;
-pub(crate) mod respond;
+pub mod respond;
 pub mod websocket;
 
 pub mod acme;
@@ -148,7 +148,7 @@ pub mod review;
 pub mod shared;
 pub mod signals;
 pub mod store;
-pub(crate) mod tls;
+pub mod tls;
 pub(crate) mod worker;
 pub(crate) mod worker_settings;
 

@@ -11,7 +11,8 @@ mod shown;
 
 pub(crate) use certificates::{Certificates, Followed};
 pub(crate) use clients::{CertificateFault, ClientCertificate, ClientRule, Verifier};
-pub(crate) use facts::{Facts, Invalid, Names, Validity};
+pub use facts::{Facts, Names, OcspAnswer, next_update};
+pub(crate) use facts::{Invalid, Validity};
 pub(crate) use host_map::{Depth, HostMap};
 pub(crate) use ordered::{ORDERED_FILE, ORDERED_FOLDER, check_issued, is_usable, ordered};
 pub(crate) use pair::{Part, names_other, read as read_pair};

@@ -46,7 +46,7 @@ pub use endpoint::{Endpoint, EndpointSpec};
 pub use feed::apply_marks;
 pub use fields::{BODY_MAX, BodyKind, Fields};
 pub use minted::record_long_token;
-pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, encoded};
+pub use page::{NEXT_MAX, Next, PROMPT, PROMPT_LOGIN, encoded};
 pub use password::{
     Busy, HashFault, Hashers, PasswordCheck, check_hash, hash_password, password_hash, scheme,
 };

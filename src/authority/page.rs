@@ -26,8 +26,8 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-pub use next::NEXT_MAX;
-use next::{Next, location};
+use next::location;
+pub use next::{NEXT_MAX, Next};
 use visit::Visit;
 
 /// `Cross-Origin-Opener-Policy`. A page of another site that opens the login page gets no access to the window.

@@ -23,7 +23,7 @@ const CHAIN_MAX: usize = 32;
 /// them.
 ///
 /// If an element is not an address, reading stops there. The address to its right is then the client's.
-pub(crate) fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Option<Box<Relayed>>) {
+pub fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Option<Box<Relayed>>) {
     let mut caller = Caller { address: peer.address, scheme: peer.scheme, by_trusted_proxy: false };
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     if trusted.is_empty() || !is_trusted(peer.address) {

@@ -11,6 +11,7 @@ mod takeover;
 
 pub(crate) use coarse::{CoarseMillis, CoreState, coarse_millis};
 pub(crate) use connection::{Connection, PeerLines};
+pub use forwarded::read as read_forwarded;
 pub(crate) use known_token::KnownToken;
 pub use proxy_header::{PROXY_HEADER_MAX, ProxyHeader, ProxyHeaderFault};
 pub(crate) use takeover::{ClientStream, Session, Takeover};

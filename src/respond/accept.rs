@@ -12,7 +12,7 @@ const WHOLE: u16 = 1000;
 
 /// The format in which a client can read a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub enum Format {
     /// `application/problem+json` (RFC 9457).
     Json,
     /// A page for a browser.
@@ -26,7 +26,7 @@ pub(crate) enum Format {
 impl Format {
     /// Returns the format for a request: gRPC by the `Content-Type`, a page if `Accept` prefers `text/html` to JSON,
     /// and a problem document otherwise.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap) -> Self {
         // The length excludes nearly all names. Most requests need no look-up.
         let (mut has_kind, mut has_ranges) = (false, false);
         for name in headers.keys() {

@@ -46,17 +46,21 @@ const USUAL_TYPES: [&str; 16] = [
 
 /// A content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Coding {
+pub enum Coding {
+    /// Zstandard (RFC 8878).
     Zstd,
+    /// Brotli (RFC 7932).
     Brotli,
+    /// Gzip (RFC 1952).
     Gzip,
 }
 
 impl Coding {
-    pub(crate) const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
+    /// All codings, in the gateway's order of preference.
+    pub const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
     /// Returns the name in `Accept-Encoding` and `Content-Encoding`.
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Zstd => "zstd",
             Self::Brotli => "br",
@@ -82,7 +86,7 @@ impl Coding {
 
 /// Returns the coding that the client prefers out of those that are offered (RFC 9110 section 12.5.3). If the client
 /// has no preference, the first one wins. Returns `None` if the client accepts none, or prefers the plain answer.
-pub(crate) fn negotiate(headers: &HeaderMap, offered: &[Coding]) -> Option<Coding> {
+pub fn negotiate(headers: &HeaderMap, offered: &[Coding]) -> Option<Coding> {
     let of = |is_named: &dyn Fn(&[u8]) -> bool| {
         members(headers, &ACCEPT_ENCODING).find_map(|member| {
             let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);

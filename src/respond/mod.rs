@@ -9,7 +9,9 @@ pub(crate) mod page;
 pub(crate) mod problem;
 pub(crate) mod redirect;
 
-pub(crate) use accept::{Format, is_navigation, is_repeatable};
+pub use accept::Format;
+pub(crate) use accept::{is_navigation, is_repeatable};
+pub use coding::{Coding, negotiate};
 pub(crate) use page::PageLinks;
 pub(crate) use problem::{grpc_trailers, refuse, refuse_with, see_other};
 

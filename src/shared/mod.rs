@@ -18,7 +18,7 @@ mod settings;
 pub use address::Address;
 pub use connect::{Connection, Node};
 pub use link::{Link, Unanswered};
-pub use marks::{Followed, MarkCounts};
+pub use marks::{Followed, FoundMark, MarkCounts, read_mark, write_mark};
 pub use refusals::{Command, CommandError, Refusals};
 pub use replay::{ProofCounts, ProofUse};
 pub use settings::{Login, OnErrors, Servers, SharedSettings, Trusted};

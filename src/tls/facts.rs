@@ -76,10 +76,11 @@ pub struct Names {
 
 /// The facts of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub struct Facts {
     pub(crate) serial: Vec<u8>,
     pub(crate) validity: Validity,
-    pub(crate) names: Names,
+    /// The names.
+    pub names: Names,
     /// The identifier of the key that signed the certificate.
     pub(crate) authority_key: Option<Vec<u8>>,
 }
@@ -87,7 +88,7 @@ pub(crate) struct Facts {
 impl Facts {
     /// Parses the facts of a certificate. Returns `None` if it is malformed, or has two lists of alternative names: a
     /// certificate has each extension at most once (RFC 5280 section 4.2).
-    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let read = yasna::parse_der(certificate, |reader| {
             reader.read_sequence(|reader| {
                 let facts = reader.next().read_sequence(to_be_signed)?;
@@ -119,7 +120,7 @@ pub(crate) fn version(certificate: &CertificateDer<'_>) -> Option<u64> {
 
 /// Returns the end of a certificate revocation list's validity (`nextUpdate`) in seconds since 1970. Returns `None` if
 /// the list is malformed or names no end.
-pub(crate) fn next_update(list: &[u8]) -> Option<u64> {
+pub fn next_update(list: &[u8]) -> Option<u64> {
     let read = yasna::parse_der(list, |reader| {
         reader.read_sequence(|reader| {
             let ends = reader.next().read_sequence(|reader| {
@@ -142,7 +143,7 @@ pub(crate) fn next_update(list: &[u8]) -> Option<u64> {
 
 /// The part of an OCSP response that matters for stapling (RFC 6960 section 4.2.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct OcspAnswer {
+pub struct OcspAnswer {
     /// The serial number of the certificate that the response is about.
     pub(crate) serial: Vec<u8>,
     /// Whether the certificate is not revoked.
@@ -153,7 +154,7 @@ pub(crate) struct OcspAnswer {
 
 impl OcspAnswer {
     /// Parses a successful response about one certificate. Its signature is not verified: the clients do that.
-    pub(crate) fn of(response: &[u8]) -> Option<Self> {
+    pub fn of(response: &[u8]) -> Option<Self> {
         let basic = yasna::parse_der(response, |reader| {
             reader.read_sequence(|reader| {
                 if reader.next().read_enum()? != 0 {

@@ -5,18 +5,18 @@ use super::super::fields::Fields;
 use crate::route::path::canonical;
 use http::HeaderValue;
 
-/// Maximum length of a destination, in bytes. The URL of the login page contains the destination in percent-encoded
-/// form, and must stay below the limits of browsers and servers.
+/// Maximum length of a destination in its canonical form, in bytes. The URL of the login page contains the destination in
+/// percent-encoded form, and must stay below the limits of browsers and servers.
 pub const NEXT_MAX: usize = 2048;
 
 /// A path on this host with its query, safe in `Location`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Next(String);
+pub struct Next(String);
 
 impl Next {
     /// Parses a requested destination, and converts its path to canonical form. A browser then cannot interpret `//`,
     /// `\`, dots or control characters as another host.
-    pub(super) fn parse(asked: &str) -> Option<Self> {
+    pub fn parse(asked: &str) -> Option<Self> {
         if asked.len() > NEXT_MAX {
             return None;
         }
@@ -33,7 +33,9 @@ impl Next {
             next.push('?');
             next.push_str(query);
         }
-        (next.starts_with('/') && !next.starts_with("//")).then_some(Self(next))
+        // The canonical form of a character outside ASCII is up to three times as long.
+        let is_short = next.len() <= NEXT_MAX;
+        (is_short && next.starts_with('/') && !next.starts_with("//")).then_some(Self(next))
     }
 
     /// Returns the destination in the field `next` of a form or a query.
@@ -41,7 +43,8 @@ impl Next {
         Self::parse(fields.optional("next").ok()??)
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    /// Returns the path and query.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -115,6 +118,15 @@ mod tests {
         }
         assert!(Next::parse(&format!("/{}", "a".repeat(NEXT_MAX - 1))).is_some());
         assert!(Next::parse(&format!("/{}", "a".repeat(NEXT_MAX))).is_none());
+    }
+
+    #[test]
+    fn a_destination_is_as_short_in_its_canonical_form() {
+        // The form of the login page returns the canonical form, which is parsed again.
+        let longest = format!("/{}", "\u{e9}".repeat((NEXT_MAX - 1) / "%C3%A9".len()));
+        let next = Next::parse(&longest).unwrap();
+        assert_eq!(Next::parse(next.as_str()), Some(next));
+        assert_eq!(Next::parse(&format!("{longest}\u{e9}")), None);
     }
 
     /// Returns the address that a browser on `https://shop.example/auth/login` opens for `location`, or `None` if it is

@@ -42,7 +42,7 @@ enum Kind {
 
 /// Writes a mark. `issuer` is the digest of the local authority's name; without an authority there are no marks of its
 /// tokens, and the result is `None` for one.
-pub(super) fn write(mark: &Mark, until: u64, issuer: Option<&MarkDigest>) -> Option<String> {
+pub fn write(mark: &Mark, until: u64, issuer: Option<&MarkDigest>) -> Option<String> {
     let entry = match mark {
         Mark::Signal(mark) => Entry {
             kind: Kind::Signal,
@@ -73,7 +73,7 @@ pub(super) fn write(mark: &Mark, until: u64, issuer: Option<&MarkDigest>) -> Opt
 
 /// The content of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub enum Found {
     /// A mark, and the time until which it is kept.
     Mark(Mark, u64),
     /// A mark of another authority's tokens.
@@ -83,7 +83,7 @@ pub(super) enum Found {
 }
 
 /// Reads an entry that anybody may have written.
-pub(super) fn read(text: &str, issuer: Option<&MarkDigest>) -> Found {
+pub fn read(text: &str, issuer: Option<&MarkDigest>) -> Found {
     if text.len() > ENTRY_MAX {
         return Found::Unreadable;
     }

@@ -12,6 +12,7 @@ mod follow;
 mod publish;
 mod stream;
 
+pub use entry::{Found as FoundMark, read as read_mark, write as write_mark};
 pub(super) use follow::{UNKNOWN, follow};
 pub(super) use publish::publish;
 
