@@ -57,11 +57,13 @@ impl HeadBounds {
 
     /// Describes for the operator which bound the headers exceed.
     pub(crate) fn excess(self, headers: &HeaderMap) -> String {
+        // The bytes first: the pieces of one `Cookie`, which count as one field, can be more than the bound on fields.
         let (count, bytes) = (headers.len(), header_bytes(headers));
-        if count > self.header_count {
-            return format!("{count} header fields, and headers in [server.bounds] is {}", self.header_count);
+        if bytes > self.header_bytes {
+            let bound = self.header_bytes;
+            return format!("{bytes} bytes of header fields, and header_size in [server.bounds] is {bound}");
         }
-        format!("{bytes} bytes of header fields, and header_size in [server.bounds] is {}", self.header_bytes)
+        format!("{count} header fields, and headers in [server.bounds] is {}", self.header_count)
     }
 }
 
@@ -470,6 +472,19 @@ mod tests {
         assert_eq!(excess(1, 16), "2 header fields, and headers in [server.bounds] is 1");
         assert_eq!(excess(2, 15), "16 bytes of header fields, and header_size in [server.bounds] is 15");
         assert_eq!(read(2, 15), Err(Denial::HeadersTooLarge));
+    }
+
+    #[test]
+    fn the_pieces_of_a_cookie_are_one_field_and_each_has_its_bytes() {
+        let fields = [("host", "a"), ("cookie", "a=b"), ("cookie", "c=d"), ("cookie", "e=f")];
+        let bounds = |header_bytes| HeadBounds { header_count: 2, header_bytes };
+        let parts = |version| parts(version, "GET", "/", &fields);
+        let read = |version, bytes| Head::read(&parts(version), bounds(bytes), Slashes::Strict).map(|_| ());
+        assert_eq!(read(Version::HTTP_2, 48), Ok(()));
+        assert_eq!(read(Version::HTTP_11, 48), Err(Denial::HeadersTooLarge));
+        assert_eq!(read(Version::HTTP_2, 47), Err(Denial::HeadersTooLarge));
+        let excess = bounds(47).excess(&parts(Version::HTTP_2).headers);
+        assert_eq!(excess, "48 bytes of header fields, and header_size in [server.bounds] is 47");
     }
 
     proptest! {
