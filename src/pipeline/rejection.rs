@@ -142,18 +142,17 @@ impl Rejection {
     }
 }
 
-/// Renders the refusal by a limit at an endpoint for services in the form of RFC 6749 section 5.2. Some clients take any
-/// other body of a 429 for the token (findings/authlib-takes-a-refusal-for-a-token.sh).
+/// Renders the refusal of a request to an endpoint for services in the form of RFC 6749 section 5.2. Some clients take any
+/// other body of a refusal for the token (findings/authlib-takes-a-refusal-for-a-token.sh).
 fn for_service(
     plain: Response<Bytes>,
     policy: &Policy,
     route: Option<usize>,
     denial: &Denial,
 ) -> Response<Bytes> {
-    let is_limit = matches!(denial, Denial::RateLimited { .. } | Denial::LimitUnavailable);
     let is_document = plain.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == problem::DOCUMENT)
         && !plain.body().is_empty();
-    let endpoint = route.filter(|_| is_limit && is_document).and_then(|route| policy.endpoint(route));
+    let endpoint = route.filter(|_| is_document).and_then(|route| policy.endpoint(route));
     let Some(Ok(answer)) = endpoint.map(|endpoint| refused(endpoint, denial.clone())) else { return plain };
     let (mut parts, body) = (plain.into_parts().0, answer.into_body());
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -155,17 +155,7 @@ impl Store {
     }
 
     async fn open_server(url: &str) -> Result<Self, StoreError> {
-        let mut all = servers(url)?.iter().map(|url| options(url)).collect::<Result<Vec<_>, _>>()?;
-        let mut dialect = Dialect::Postgres;
-        // One of several servers is the primary server.
-        let mut must_write = all.len() > 1;
-        for options in &mut all {
-            if take_pool_mode(options)? {
-                dialect = Dialect::PooledPostgres;
-            }
-            must_write |= take_target(options)?;
-            refuse_unknown(options)?;
-        }
+        let (mut all, dialect, must_write) = read_url(url)?;
         let place = place(&all);
         for options in all.iter_mut().filter(|options| leaves_host_unguarded(options)) {
             options.database_url.query_pairs_mut().append_pair("sslmode", "verify-full");
@@ -191,6 +181,31 @@ impl Store {
         }
         Ok(store)
     }
+}
+
+/// Checks a `postgres://` URL without a connection.
+///
+/// # Errors
+/// Returns an error if the URL cannot be parsed, or has an option that would have no effect. The error contains no part of
+/// the URL but its host.
+pub fn check_url(url: &str) -> Result<(), StoreError> {
+    read_url(url).map(drop)
+}
+
+/// Parses a `postgres://` URL. Returns the servers, their dialect, and whether the server must accept writes.
+fn read_url(url: &str) -> Result<(Vec<AnyConnectOptions>, Dialect, bool), StoreError> {
+    let mut all = servers(url)?.iter().map(|url| options(url)).collect::<Result<Vec<_>, _>>()?;
+    let mut dialect = Dialect::Postgres;
+    // One of several servers is the primary server.
+    let mut must_write = all.len() > 1;
+    for options in &mut all {
+        if take_pool_mode(options)? {
+            dialect = Dialect::PooledPostgres;
+        }
+        must_write |= take_target(options)?;
+        refuse_unknown(options)?;
+    }
+    Ok((all, dialect, must_write))
 }
 
 /// The settings with which connections of one kind are opened.

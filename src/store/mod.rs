@@ -29,6 +29,7 @@ mod text;
 
 pub use crate::authenticate::Mark;
 pub use account::{Account, AccountChange, Added, NewAccount, PasswordHash};
+pub use connect::check_url;
 pub use error::{Reason, StoreError, TransientFault};
 pub use feed::{Feed, MARKS_MAX};
 pub use lives::{Standing, TokenLives};

@@ -92,3 +92,16 @@ fn a_missing_database_is_reported_without_the_password() {
         assert!(reported.contains("Connection refused") && !reported.contains("hunter2"), "{reported}");
     }
 }
+
+#[test]
+fn an_option_of_the_url_that_would_have_no_effect_is_a_fault_of_the_policy() {
+    let dir = Dir::new();
+    write_policy(&dir, &policy("postgres://ada:hunter2@127.0.0.1:1/portcullis?channel_binding=require"));
+    for arguments in [&["check"][..], &["run"]] {
+        let finished = command(&dir, arguments);
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        let reported = format!("{finished:?}");
+        assert!(reported.contains("authority.store") && !reported.contains("hunter2"), "{reported}");
+        assert!(reported.contains("an option that would have no effect"), "{reported}");
+    }
+}

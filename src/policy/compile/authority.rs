@@ -12,6 +12,7 @@ use crate::config::secret::Secret;
 use crate::config::values::RoleLimit;
 use crate::keyring::{KeyStorage, Keyring, MissingKey, SIGNING, Schedule, SealSecrets};
 use crate::route::PathPattern;
+use crate::store::check_url;
 use http::HeaderName;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -268,6 +269,10 @@ fn store(table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<StoreLocat
         }
     };
     if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        if let Err(wrong) = check_url(&text) {
+            faults.fault("bad_value", key, wrong.to_string(), "use postgres://USER@HOST/DATABASE");
+            return None;
+        }
         return Some(StoreLocation(text));
     }
     match text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
