@@ -101,13 +101,16 @@ fn a_credential_in_cleartext_is_refused_and_not_sent_on() {
         Request::get("/named").header("Sec-WebSocket-Protocol", "bearer, x"),
         Request::post("/auth/login", form),
         Request::post("/auth/refresh", "refresh_token=x"),
-        Request::post("/auth/token", "grant_type=client_credentials"),
     ] {
         let answer = request.to(gateway.http());
         answer.is_refusal(403, "insecure_transport");
         assert_eq!(answer.header("location"), None);
         assert_eq!(gateway.access_line(&answer)["reason"], "insecure_transport");
     }
+    // The endpoints for services refuse in the form of OAuth.
+    let answer = Request::post("/auth/token", "grant_type=client_credentials").to(gateway.http());
+    assert_eq!((answer.status, &answer.json()["error"]), (403, &"invalid_request".into()), "{answer:?}");
+    assert_eq!(gateway.access_line(&answer)["reason"], "insecure_transport");
     for request in [
         Request::get("/page").header("Cookie", "a=b"),
         Request::get("/page?key=x"),
