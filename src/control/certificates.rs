@@ -38,7 +38,11 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
                 watch = FileWatch::unread(now.paths());
                 settings = now;
             }
-            let followed = watch.poll().then(|| ours.follow(settings.clone()));
+            let mut followed = watch.poll().then(|| ours.follow(settings.clone()));
+            if let Some(followed) = followed.as_mut().filter(|_| watch.has_changed_since()) {
+                followed.faults.clear();
+                followed.verifier_faults.clear();
+            }
             (settings, watch, followed)
         });
         let Ok((back, looked, followed)) = looked.await else {

@@ -66,6 +66,12 @@ impl FileWatch {
         }
         changed
     }
+
+    /// Returns whether a file changed since the last poll. A reader may then have got files that do not go together, and the
+    /// next polls report the change.
+    pub(super) fn has_changed_since(&self) -> bool {
+        states(&self.paths) != self.last
+    }
 }
 
 fn states(paths: &[PathBuf]) -> Vec<Option<FileState>> {
@@ -186,5 +192,18 @@ mod tests {
         }
         assert!(watched.poll());
         assert!(!watched.poll(), "once");
+    }
+
+    #[test]
+    fn a_change_after_a_poll_is_known_at_once_and_reported_by_a_later_poll() {
+        let folder = folder("moved");
+        let path = folder.path().join("f");
+        fs::write(&path, "").unwrap();
+        let mut watched = FileWatch::unread(vec![path.clone()]);
+        assert!(watched.poll() && !watched.has_changed_since());
+        fs::write(&path, "x").unwrap();
+        assert!(watched.has_changed_since());
+        assert_eq!(changes(&mut watched), 1);
+        assert!(!watched.has_changed_since());
     }
 }
