@@ -8,7 +8,6 @@ use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};
 use crate::reload::reload;
 use crate::{PUBLIC, policy};
 use serde_json::Value;
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[track_caller]
@@ -94,8 +93,7 @@ fn a_failed_validation_is_reported_with_its_domain_and_what_the_server_saw() {
     let (server, upstream) = (Pebble::default().start(), Upstream::start());
     let gateway =
         Portcullis::with(&ordering(&server, &upstream, &["a.example.com", "b.example.com"], "")).start();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    server.validates(closed, None);
+    server.validates(crate::kit::port::reserve(), None);
     let line = failed(&gateway);
     let kind = line["type"].as_str().unwrap();
     assert!(kind.starts_with("urn:ietf:params:acme:error:"), "{line}");

@@ -7,7 +7,7 @@ use crate::kit::portcullis::write_policy;
 use crate::kit::websocket::service;
 use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};
 use crate::policy;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 
 const ROUTES: &str = "[[route]]\npath = \"/{*rest}\"\nupstream = \"app\"\naccess = \"public\"\n";
@@ -87,8 +87,7 @@ fn the_service_manager_gets_signs_of_life() {
 #[test]
 fn a_socket_of_systemd_is_taken_over() {
     let upstream = Upstream::start();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let address = crate::kit::port::reserve();
     let policy = format!("[server]\nhttp = \"{address}\"\n{}", policy(&upstream, ROUTES));
     // The program runs the gateway at the first connection.
     let knock = std::thread::spawn(move || {

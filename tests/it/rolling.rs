@@ -6,7 +6,7 @@ use crate::kit::load::{Client, GRPC_ROUTE, Load, fresh, grpc_fresh, grpc_kept, k
 use crate::kit::websocket::service;
 use crate::kit::{Portcullis, Request, Upstream, client, eventually};
 use crate::policy;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 const ROUTES: &str = "[[route]]\npath = \"/{*rest}\"\nupstream = \"app\"\naccess = \"public\"\n\
@@ -28,43 +28,33 @@ impl Haproxy {
             .into_iter()
             .find(|path| std::path::Path::new(path).exists())
             .expect("./test installs HAProxy");
-        // Another process may take the free port before HAProxy does.
-        for _ in 0..5 {
-            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let [first, second] = servers;
-            dir.write(
-                "haproxy.cfg",
-                format!(
-                    "global\n  log stdout format raw local0\ndefaults\n  mode http\n  log global\n  option httplog\n  \
-                     timeout connect 5s\n  timeout client 50s\n  timeout server 50s\n  \
-                     retries 15\nfrontend in\n  bind {address}\n  \
-                     default_backend gateways\nbackend gateways\n  server first {first} check {words}\n  \
-                     server second {second} check {words}\n"
-                ),
-            );
-            let output = std::fs::File::create(dir.path().join("output")).unwrap();
-            let child = Command::new(program)
-                .args(["-db", "-f", "haproxy.cfg"])
-                .current_dir(dir.path())
-                .stdin(Stdio::null())
-                .stdout(output.try_clone().unwrap())
-                .stderr(output)
-                .spawn()
-                .unwrap();
-            let mut proxy = Self { child, address, dir: Dir::new() };
-            let mut is_running = true;
-            eventually("HAProxy serves", || {
-                is_running = proxy.child.try_wait().unwrap().is_none();
-                !is_running
-                    || client::try_send(address, Request::get("/").bytes())
-                        .is_some_and(|answer| answer.status == 200)
-            });
-            if is_running {
-                proxy.dir = dir;
-                return proxy;
-            }
-        }
-        panic!("HAProxy does not start");
+        let address = crate::kit::port::reserve();
+        let [first, second] = servers;
+        dir.write(
+            "haproxy.cfg",
+            format!(
+                "global\n  log stdout format raw local0\ndefaults\n  mode http\n  log global\n  option httplog\n  \
+                 timeout connect 5s\n  timeout client 50s\n  timeout server 50s\n  \
+                 retries 15\nfrontend in\n  bind {address}\n  \
+                 default_backend gateways\nbackend gateways\n  server first {first} check {words}\n  \
+                 server second {second} check {words}\n"
+            ),
+        );
+        let output = std::fs::File::create(dir.path().join("output")).unwrap();
+        let child = Command::new(program)
+            .args(["-db", "-f", "haproxy.cfg"])
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        let mut proxy = Self { child, address, dir };
+        eventually("HAProxy serves", || {
+            assert!(proxy.child.try_wait().unwrap().is_none(), "HAProxy ended");
+            client::try_send(address, Request::get("/").bytes()).is_some_and(|answer| answer.status == 200)
+        });
+        proxy
     }
 }
 

@@ -132,7 +132,7 @@ fn a_key_of_another_type_is_named_though_other_keys_of_the_batch_are_answered() 
 #[test]
 fn a_server_that_is_a_replica_is_not_used() {
     let redis = Redis::at_port(|_, port| ["--port".to_owned(), port.to_string()].into());
-    redis.ask(&["REPLICAOF", "127.0.0.1", &crate::kit::redis::free_port().to_string()]);
+    redis.ask(&["REPLICAOF", "127.0.0.1", &crate::kit::port::reserve().port().to_string()]);
     let gateway = Portcullis::with(&policy(redis.url(), "")).start();
     let event = gateway.wait_log("the outage", |line| line["message"] == "the shared state cannot be used");
     assert_eq!(event["reason"], "connect");
@@ -143,7 +143,7 @@ fn a_server_that_is_a_replica_is_not_used() {
     redis.ask(&["REPLICAOF", "NO", "ONE"]);
     eventually("the gateway connects", || gateway.metric("portcullis_shared_up") == Some(1));
     // A server that becomes one is left, and the log has one outage.
-    redis.ask(&["REPLICAOF", "127.0.0.1", &crate::kit::redis::free_port().to_string()]);
+    redis.ask(&["REPLICAOF", "127.0.0.1", &crate::kit::port::reserve().port().to_string()]);
     revoke(gateway.http(), "ada").is(202);
     eventually("the gateway leaves it", || gateway.metric("portcullis_shared_up") == Some(0));
     eventually("several connections are refused", || {

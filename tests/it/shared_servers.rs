@@ -2,8 +2,9 @@
 
 use crate::kit::dir::Dir;
 use crate::kit::pki::Authority;
+use crate::kit::port::reserve;
 use crate::kit::portcullis::command;
-use crate::kit::redis::{FalseRedis, Redis, free_port};
+use crate::kit::redis::{FalseRedis, Redis};
 use crate::kit::{ISSUER, Portcullis, eventually};
 use crate::shared::{call, policy, revoke};
 use crate::signals::SIGNALS;
@@ -87,7 +88,7 @@ fn sentinels_name_the_server_and_its_successor() {
         sentinel.ask(&["SENTINEL", "REPLICAS", "main"]).contains("slave")
     });
     // The first Sentinel does not answer.
-    let dead = format!("redis://127.0.0.1:{}", crate::kit::redis::free_port());
+    let dead = format!("redis://{}", reserve());
     let text = shared(&format!("sentinels = [\"{dead}\", \"{}\"]\nmaster = \"main\"\n", sentinel.url()));
     let (one, two) = share(&text, "ada");
     eventually("the Sentinel begins a failover", || {
@@ -167,7 +168,7 @@ fn a_cluster_with_tls_is_verified_and_knows_the_user() {
         let pairs = [
             // The kit uses the port without TLS. The node announces the other one.
             ("--port", port.to_string()),
-            ("--tls-port", free_port().to_string()),
+            ("--tls-port", reserve().port().to_string()),
             ("--tls-cluster", "yes".to_owned()),
             ("--tls-ca-cert-file", path("authority.pem")),
             ("--tls-cert-file", path("certificate.pem")),
@@ -175,7 +176,7 @@ fn a_cluster_with_tls_is_verified_and_knows_the_user() {
             ("--tls-auth-clients", "no".to_owned()),
             ("--aclfile", path("users.acl")),
             ("--cluster-enabled", "yes".to_owned()),
-            ("--cluster-port", free_port().to_string()),
+            ("--cluster-port", reserve().port().to_string()),
         ];
         pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
     });

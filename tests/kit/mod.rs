@@ -17,6 +17,7 @@ pub mod http2;
 pub mod key_server;
 pub mod load;
 pub mod pki;
+pub mod port;
 pub mod portcullis;
 #[allow(dead_code, reason = "the store's own tests ask for more of it")]
 pub mod postgres;

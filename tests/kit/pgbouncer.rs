@@ -2,7 +2,7 @@
 
 use super::postgres::{Postgres, is_root};
 use std::fs::{self, Permissions};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,15 +25,14 @@ impl PgBouncer {
     /// If PgBouncer is not installed or does not start.
     pub fn start(server: &Postgres, pool_mode: &str, more: &str) -> Self {
         let dir = super::dir::Dir::new();
-        let free =
-            TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+        let address = super::port::reserve();
         let configuration = format!(
             "[databases]\n* = host={} port={} user=postgres\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir =\nauth_type = any\n\
              pool_mode = {pool_mode}\ndefault_pool_size = 4\nserver_round_robin = 1\n{more}\n",
             server.dir().display(),
             server.port(),
-            free.port(),
+            address.port(),
         );
         dir.write("pgbouncer.ini", configuration);
         // PgBouncer refuses to run as root, so another user must be able to read the file.
@@ -56,11 +55,11 @@ impl PgBouncer {
             .spawn()
             .expect("sh and setpriv are there");
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(free).is_err() {
+        while TcpStream::connect(address).is_err() {
             assert!(Instant::now() < deadline, "PgBouncer is installed (Debian: pgbouncer) and starts");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Self { address: free, minder, dir }
+        Self { address, minder, dir }
     }
 
     /// Returns PgBouncer's port on 127.0.0.1.

@@ -4,6 +4,7 @@
 //! A shell watches the server. When this process ends, the shell's input pipe closes. The shell then stops the server
 //! and removes the folder. The server refuses to run as root, so tests of root run it as `postgres`.
 
+use super::port::reserve;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,23 +15,21 @@ const MINDER: &str = r#"
 set -eu
 trap '' INT TERM HUP
 umask 077
-bin=$1
+bin=$1 port=$2
 dir=$(mktemp -d /tmp/portcullis-pg-XXXXXX)
 trap 'rm -rf "$dir"' EXIT
 "$bin/initdb" --pgdata "$dir/data" --auth-local trust --auth-host scram-sha-256 --username postgres --encoding UTF8 \
     --locale C.UTF-8 --no-sync >"$dir/log"
 printf %s "$CERTIFICATE" >"$dir/certificate.pem"
 printf %s "$KEY" >"$dir/key.pem"
-# Nothing here outlives the machine: no flushes. A port may be taken already; then it is another one.
-for port in $(shuf --input-range 20000-60000 --head-count 10) none; do
-    if [ "$port" = none ]; then cat "$dir/log" >&2; exit 1; fi
-    "$bin/pg_ctl" --pgdata "$dir/data" --log "$dir/log" --wait --silent start >/dev/null 2>&1 -o "\
-        -c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories='$dir' -c ssl=on \
-        -c ssl_cert_file='$dir/certificate.pem' -c ssl_key_file='$dir/key.pem' -c fsync=off -c full_page_writes=off \
-        -c shared_buffers=16MB -c max_connections=200 -c deadlock_timeout=100ms -c autovacuum=off" && break
-done
+# Nothing here outlives the machine: no flushes.
+"$bin/pg_ctl" --pgdata "$dir/data" --log "$dir/log" --wait --silent start >/dev/null 2>&1 -o "\
+    -c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories='$dir' -c ssl=on \
+    -c ssl_cert_file='$dir/certificate.pem' -c ssl_key_file='$dir/key.pem' -c fsync=off -c full_page_writes=off \
+    -c shared_buffers=16MB -c max_connections=200 -c deadlock_timeout=100ms -c autovacuum=off" \
+    || { cat "$dir/log" >&2; exit 1; }
 cp "$dir/data/postmaster.opts" "$dir/options"
-echo "$port $dir"
+echo "$dir"
 read -r _ || true
 "$bin/pg_ctl" --pgdata "$dir/data" --mode immediate --silent stop || true
 "#;
@@ -40,19 +39,16 @@ const STANDBY: &str = r#"
 set -eu
 trap '' INT TERM HUP
 umask 077
-bin=$1 host=$2 primary=$3
+bin=$1 port=$2 host=$3 primary=$4
 dir=$(mktemp -d /tmp/portcullis-pg-XXXXXX)
 trap 'rm -rf "$dir"' EXIT
 "$bin/pg_basebackup" --host "$host" --port "$primary" --username postgres --pgdata "$dir/data" --checkpoint fast \
     --write-recovery-conf --wal-method stream --no-sync >"$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
-for port in $(shuf --input-range 20000-60000 --head-count 10) none; do
-    if [ "$port" = none ]; then cat "$dir/log" >&2; exit 1; fi
-    "$bin/pg_ctl" --pgdata "$dir/data" --log "$dir/log" --wait --silent start >/dev/null 2>&1 -o "\
-        -c listen_addresses= -c port=$port -c unix_socket_directories='$dir' -c fsync=off -c full_page_writes=off \
-        -c shared_buffers=16MB -c max_connections=200 -c autovacuum=off" && break
-done
+"$bin/pg_ctl" --pgdata "$dir/data" --log "$dir/log" --wait --silent start >/dev/null 2>&1 -o "\
+    -c listen_addresses= -c port=$port -c unix_socket_directories='$dir' -c fsync=off -c full_page_writes=off \
+    -c shared_buffers=16MB -c max_connections=200 -c autovacuum=off" || { cat "$dir/log" >&2; exit 1; }
 cp "$dir/data/postmaster.opts" "$dir/options"
-echo "$port $dir"
+echo "$dir"
 read -r _ || true
 "$bin/pg_ctl" --pgdata "$dir/data" --mode immediate --silent stop || true
 "#;
@@ -85,8 +81,9 @@ impl Postgres {
         let certificate = certified.cert.pem();
         let mut command = shell();
         command.env("CERTIFICATE", &certificate).env("KEY", certified.signing_key.serialize_pem());
-        command.args(["-c", MINDER, "minder"]).arg(&bin);
-        Self::watched(command, bin, certificate)
+        let port = reserve().port();
+        command.args(["-c", MINDER, "minder"]).arg(&bin).arg(port.to_string());
+        Self::watched(command, bin, port, certificate)
     }
 
     /// Starts a standby of this server, which follows it.
@@ -95,12 +92,14 @@ impl Postgres {
     /// If the standby does not start. Its error is then on standard error.
     pub fn standby(&self) -> Self {
         let mut command = shell();
-        command.args(["-c", STANDBY, "minder"]).arg(&self.bin).arg(&self.dir).arg(self.port.to_string());
-        Self::watched(command, self.bin.clone(), self.certificate.clone())
+        let port = reserve().port();
+        command.args(["-c", STANDBY, "minder"]).arg(&self.bin).arg(port.to_string());
+        command.arg(&self.dir).arg(self.port.to_string());
+        Self::watched(command, self.bin.clone(), port, self.certificate.clone())
     }
 
     /// Runs a shell that starts a server and watches it.
-    fn watched(mut command: Command, bin: PathBuf, certificate: String) -> Self {
+    fn watched(mut command: Command, bin: PathBuf, port: u16, certificate: String) -> Self {
         let mut minder = command
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -110,8 +109,8 @@ impl Postgres {
         let mut line = String::new();
         let stdout = minder.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("a line of text");
-        let (port, dir) = line.trim_end().split_once(' ').expect("PostgreSQL started");
-        let (port, dir) = (port.parse().expect("a port"), PathBuf::from(dir));
+        assert!(!line.is_empty(), "PostgreSQL does not start");
+        let dir = PathBuf::from(line.trim_end());
         Self { bin, dir, port, certificate, minder }
     }
 

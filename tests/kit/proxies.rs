@@ -4,7 +4,7 @@
 
 use super::dir::Dir;
 use super::{PATIENCE, Portcullis, Request, Upstream, client};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -88,24 +88,14 @@ impl Proxy {
     /// Starts a proxy in front of this gateway and this service, and waits until it has asked the gateway.
     #[track_caller]
     pub fn start(kind: Kind, gateway: &Portcullis, service: &Upstream) -> Self {
-        // Another process may take the free port before the proxy does. Another port is then tried.
-        for _ in 0..5 {
-            if let Some(proxy) = Self::try_start(kind, gateway, service) {
-                return proxy;
-            }
-        }
-        panic!("{} does not start", kind.name());
-    }
-
-    fn try_start(kind: Kind, gateway: &Portcullis, service: &Upstream) -> Option<Self> {
         let dir = Dir::new();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = super::port::reserve();
         let service = service.to_string().rsplit(':').next().unwrap().to_owned();
         for name in kind.files() {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/forward-auth").join(name);
             let mut text = std::fs::read_to_string(&path).unwrap();
             let ports = [
-                ("8000", port.to_string()),
+                ("8000", address.port().to_string()),
                 ("8080", gateway.http().port().to_string()),
                 ("9000", service.clone()),
             ];
@@ -128,19 +118,16 @@ impl Proxy {
             .stderr(output)
             .spawn()
             .expect("the proxy's binary can be run");
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut proxy = Self { child, address, dir };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if proxy.child.try_wait().unwrap().is_some() {
-                eprintln!("--- {} ended\n{}\n---", kind.name(), proxy.output());
-                return None;
-            }
+            let has_ended = proxy.child.try_wait().unwrap().is_some();
+            assert!(!has_ended, "{} ended:\n{}", kind.name(), proxy.output());
             // Some proxies listen before they have read their configuration.
             if client::try_send(address, Request::get("/ready").bytes()).is_some()
                 && gateway.log().iter().any(|line| !line["verdict_for"].is_null())
             {
-                return Some(proxy);
+                return proxy;
             }
             assert!(Instant::now() < deadline, "{} does not ask", kind.name());
             std::thread::sleep(Duration::from_millis(10));

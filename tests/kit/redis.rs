@@ -3,6 +3,7 @@
 
 use super::dir::Dir;
 use super::eventually;
+use super::port::reserve;
 use redis::{ConnectionLike, cmd};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -41,7 +42,7 @@ impl Redis {
 
     /// Starts a server at a TCP port. The arguments are made from the folder and the port.
     pub fn at_port(arguments: impl Fn(&Dir, u16) -> Vec<String>) -> Self {
-        let (dir, port) = (Dir::new(), free_port());
+        let (dir, port) = (Dir::new(), reserve().port());
         let mut all: Vec<String> = ["--bind", "127.0.0.1"].map(str::to_owned).into();
         all.extend(arguments(&dir, port));
         Self::run(dir, all, format!("redis://127.0.0.1:{port}"))
@@ -49,7 +50,7 @@ impl Redis {
 
     /// Starts a Sentinel that watches a server as `main`.
     pub fn sentinel(server: &Self) -> Self {
-        let (dir, port) = (Dir::new(), free_port());
+        let (dir, port) = (Dir::new(), reserve().port());
         let (host, of_server) =
             server.url.strip_prefix("redis://").and_then(|at| at.split_once(':')).expect("a port");
         let text = format!(
@@ -72,7 +73,7 @@ impl Redis {
         let nodes: Vec<_> = (0..3)
             .map(|_| {
                 Self::at_port(|_, port| {
-                    let bus = free_port();
+                    let bus = reserve().port();
                     let text = format!(
                         "--port {port} --cluster-enabled yes --cluster-port {bus} --cluster-node-timeout 2000 \
                          --cluster-require-full-coverage no"
@@ -284,9 +285,4 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Returns a port that nobody uses.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }

@@ -25,6 +25,8 @@ mod parallel;
 mod pgbouncer;
 mod plans;
 mod pooler;
+#[path = "../kit/port.rs"]
+mod port;
 #[path = "../kit/postgres.rs"]
 mod postgres;
 mod revocation;
