@@ -6,7 +6,7 @@ use super::http1::{self, Parkable};
 use super::observed_stream::ObservedStream;
 use super::stream_executor::StreamExecutor;
 use crate::peer::activity::{Command, Timeout};
-use crate::peer::{Connection, Protocol, Session};
+use crate::peer::{CoarseMillis, Connection, Protocol, Session};
 use crate::pipeline;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -34,16 +34,54 @@ pub(super) async fn serve<S: Parkable>(
     }
 }
 
+/// How long GOAWAY waits for a moment without requests. After that, it follows the next request.
+const GOODBYE_WAIT: CoarseMillis = 1000;
+
+/// Decides when a connection that ends sends GOAWAY.
+///
+/// GOAWAY asks the client for a new connection, and must not cost an answer. Some clients fail the requests in progress
+/// when they receive it, although it includes them (httpx 0.28, undici 7), so GOAWAY waits until none is in progress. A
+/// client that never pauses gets it with a request. One without further requests needs no GOAWAY before its answer.
+#[derive(Debug, Default)]
+struct Goodbye {
+    has_request: Cell<bool>,
+    drains_since: Cell<Option<CoarseMillis>>,
+    is_overdue: Cell<bool>,
+}
+
+impl Goodbye {
+    /// Records that a request begins.
+    fn observe_request(&self, connection: &Connection) {
+        self.has_request.set(true);
+        if let Some(since) = self.drains_since.get() {
+            let wait = connection.coarse_now().saturating_sub(since);
+            self.is_overdue.set(self.is_overdue.get() || wait >= GOODBYE_WAIT);
+        }
+    }
+
+    /// Returns whether a draining connection sends GOAWAY now, after the HTTP library has done all that it could.
+    ///
+    /// A client whose connection is new may get GOAWAY before it sends its first request. HAProxy then fails the
+    /// request, although the connection would still serve it. The GOAWAY therefore waits for a request.
+    fn is_due(&self, connection: &Connection) -> bool {
+        if self.drains_since.get().is_none() {
+            self.drains_since.set(Some(connection.coarse_now()));
+        }
+        let activity = &connection.activity;
+        activity.is_retired() || self.is_overdue.get() || (self.has_request.get() && activity.is_idle())
+    }
+}
+
 async fn serve_http2<S: Parkable>(core: &Core, connection: &Rc<Connection>, stream: S) {
     let io = TokioIo::new(ObservedStream::new(stream, connection.clone(), Protocol::Http2));
-    let has_request = Rc::new(Cell::new(false));
+    let goodbye = Rc::new(Goodbye::default());
     let service = {
         let connection = connection.clone();
         let worker = core.worker.clone();
-        let has_request = has_request.clone();
+        let goodbye = goodbye.clone();
         // The HTTP library moves a stream's future several times before polling it. Moving a box is cheap.
         service_fn(move |request| {
-            has_request.set(true);
+            goodbye.observe_request(&connection);
             boxed_in_place(|| pipeline::handle(worker.clone(), connection.clone(), request))
         })
     };
@@ -55,13 +93,16 @@ async fn serve_http2<S: Parkable>(core: &Core, connection: &Rc<Connection>, stre
         if let Some(Command::Close(timeout)) = command
             && timeout != Timeout::Farewell
         {
+            if timeout == Timeout::Drain && !draining {
+                // RFC 9113 section 6.8: a server sends GOAWAY before it closes.
+                http.as_mut().graceful_shutdown();
+                let _ = http.as_mut().poll(cx);
+            }
             return Poll::Ready(Err(timeout));
         }
         let polled = http.as_mut().poll(cx);
-        // A client whose connection is new may get GOAWAY before it sends its first request. HAProxy then fails the
-        // request, although the connection would still serve it. The GOAWAY therefore waits for a request.
         let says_goodbye = match command {
-            Some(Command::Drain) => has_request.get() || connection.activity.is_retired(),
+            Some(Command::Drain) => goodbye.is_due(connection),
             Some(Command::Close(_)) => true,
             Some(Command::Park) | None => false,
         };

@@ -243,9 +243,9 @@ impl Activity {
         }
     }
 
-    /// Returns whether an HTTP/1.1 connection waits for another request, of which no byte was read, and has no unsent
-    /// output. This is exact only directly after the HTTP library has done all that it could: the library flushes the
-    /// stream when its own buffer is empty.
+    /// Returns whether a connection waits for another request, of which no byte was read, and has no unsent output. Over
+    /// HTTP/2, output that waits for the client's window does not count. This is exact only directly after the HTTP
+    /// library has done all that it could: the library flushes the stream when its own buffer is empty.
     pub(crate) fn is_idle(&self) -> bool {
         self.active.get() == 0
             && self.wait.get() == Wait::Next

@@ -150,6 +150,105 @@ fn a_frame_that_arrives_after_the_end_of_an_http_2_connection_does_not_reset_it(
     assert_eq!(gateway.exit_code(), Some(0));
 }
 
+/// A server whose answer to `/held` waits for the gate.
+fn holding(gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::with(move |seen, wire| {
+        if seen.target == "/held" {
+            gate.wait();
+        }
+        wire.answer("200 OK", "", "whole");
+        After::Keep
+    })
+}
+
+/// Sends a GET without a body.
+fn ask(frames: &mut Frames, stream: u32, path: &str) {
+    let mut head = GET;
+    head[3].1 = path;
+    frames.send(frame::HEADERS, WHOLE, stream, &block(&head)).unwrap();
+}
+
+/// Waits until the gateway stops: its cores have the order.
+fn stop_begins(gateway: &Portcullis) {
+    gateway.signal("TERM");
+    let address = gateway.http();
+    eventually("the socket is closed", || TcpStream::connect(address).is_err());
+}
+
+/// httpx 0.28 and undici 7 fail the requests in progress when they receive GOAWAY, although it includes them.
+#[test]
+fn goodbye_over_http_2_follows_the_answers_in_progress() {
+    let gate = Gate::new();
+    let upstream = holding(&gate);
+    let mut gateway = gateway(&upstream, PUBLIC);
+    let mut frames = Frames::open(gateway.http());
+    ask(&mut frames, 1, "/first");
+    assert_eq!(frames.verdict(1), Verdict::Status(200));
+    ask(&mut frames, 3, "/held");
+    eventually("the request is in progress", || upstream.requests().len() == 2);
+    stop_begins(&gateway);
+    gate.open();
+    assert_eq!(frames.verdict(3), Verdict::Status(200), "no goodbye before the last answer");
+    let mut before = std::iter::from_fn(|| frames.next()).take_while(|it| it.kind != frame::GOAWAY);
+    let is_whole = before.any(|it| it.stream == 3 && it.flags & frame::END_STREAM != 0);
+    assert!(is_whole, "no goodbye before the end of the last answer");
+    drop(frames);
+    assert_eq!(gateway.exit_code(), Some(0));
+}
+
+#[test]
+fn a_client_of_http_2_that_never_pauses_gets_goodbye_with_a_later_request() {
+    let gate = Gate::new();
+    let upstream = holding(&gate);
+    let mut gateway = gateway(&upstream, PUBLIC);
+    let mut frames = Frames::open(gateway.http());
+    ask(&mut frames, 1, "/held");
+    eventually("the request is in progress", || upstream.requests().len() == 1);
+    let begun = Instant::now();
+    stop_begins(&gateway);
+    let mut stream = 1;
+    loop {
+        stream += 2;
+        ask(&mut frames, stream, "/");
+        if frames.verdict(stream) == Verdict::Goodbye {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no goodbye");
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(700), "{:?}", begun.elapsed());
+    // All requests until then are answered.
+    gate.open();
+    let mut answered = Vec::new();
+    while answered.len() < 2 {
+        let next = frames.next().expect("the answers follow");
+        if next.kind == frame::HEADERS {
+            answered.push(next.stream);
+        }
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, [1, stream]);
+    drop(frames);
+    assert_eq!(gateway.exit_code(), Some(0));
+}
+
+/// RFC 9113 section 6.8: a server sends GOAWAY before it closes.
+#[test]
+fn goodbye_over_http_2_comes_before_the_end_of_the_drain() {
+    let gate = Gate::new();
+    let upstream = holding(&gate);
+    let policy = format!("[server]\ndrain = \"1s\"\n{}", policy(&upstream, PUBLIC));
+    let mut gateway = Portcullis::with(&policy).start();
+    let mut frames = Frames::open(gateway.http());
+    ask(&mut frames, 1, "/held");
+    eventually("the request is in progress", || upstream.requests().len() == 1);
+    gateway.signal("TERM");
+    assert_eq!(frames.verdict(1), Verdict::Goodbye);
+    assert!(std::iter::from_fn(|| frames.next()).all(|it| it.kind != frame::HEADERS));
+    gate.open();
+    assert_eq!(gateway.exit_code(), Some(0));
+}
+
 /// RFC 9112 section 9.6, RFC 9113 section 6.8.
 #[test]
 fn between_not_ready_and_closed_everything_is_served() {
