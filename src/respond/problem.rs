@@ -17,10 +17,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// How long a client should wait after a 503, in seconds. In one second, a health check can succeed again, and users
 /// hardly notice the delay.
-const RETRY_AFTER_UNAVAILABLE: HeaderValue = HeaderValue::from_static("1");
+const WAIT_UNAVAILABLE: u32 = 1;
+
+/// The longest time that a gRPC client waits before it repeats a refused call, in seconds. A client waits inside the call,
+/// so a longer time would replace the refusal by the end of the call's deadline.
+const GRPC_PUSHBACK_MAX: u32 = 5;
 
 /// Redirects a browser to another address with GET (RFC 9110 section 15.4.4).
 pub(crate) fn see_other(location: HeaderValue) -> Response<Bytes> {
@@ -97,14 +102,20 @@ pub(super) fn answer(
         let allow = HeaderValue::from_str(methods).unwrap_or_else(|_| HeaderValue::from_static(""));
         headers.insert(ALLOW, allow);
     }
+    if let Some(wait) = wait(denial) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait));
+    }
+    answer
+}
+
+/// Returns the seconds after which a client may repeat its request, if the denial depends on time.
+fn wait(denial: &Denial) -> Option<u32> {
     if let Denial::RateLimited { wait } | Denial::TooManyAttempts { wait } | Denial::Maintenance { wait } =
         denial
     {
-        headers.insert(RETRY_AFTER, HeaderValue::from(*wait));
-    } else if denial.status() == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, RETRY_AFTER_UNAVAILABLE);
+        return Some(*wait);
     }
-    answer
+    (denial.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(WAIT_UNAVAILABLE)
 }
 
 /// Renders a problem document. `type` is a stable URN, which cannot be fetched (RFC 9457 section 3.1.1 allows this).
@@ -208,6 +219,14 @@ fn grpc_answer(denial: &Denial, kind: &'static str) -> Response<Bytes> {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(GRPC_STATUS, HeaderValue::from_static(denial.spec().grpc.as_str()));
     headers.insert(GRPC_MESSAGE, HeaderValue::from_static(denial.code()));
+    if let Some(wait) = wait(denial) {
+        // Clients that repeat calls by themselves obey this field and not `Retry-After` (gRFC A6).
+        let pushback = match wait {
+            0..=GRPC_PUSHBACK_MAX => HeaderValue::from(wait * 1000),
+            _ => HeaderValue::from_static("-1"),
+        };
+        headers.insert(GRPC_RETRY_PUSHBACK, pushback);
+    }
     answer
 }
 
@@ -306,6 +325,26 @@ mod tests {
         }
         let answer = get(&Denial::RateLimited { wait: 17 }, Format::Json);
         assert_eq!(field(&answer, "retry-after").unwrap(), "17");
+    }
+
+    #[test]
+    fn a_grpc_client_gets_the_wait_in_its_own_field() {
+        for denial in Denial::every() {
+            let is_there = get(&denial, Format::Json).headers().contains_key("retry-after");
+            for format in [Format::Grpc, Format::GrpcWeb] {
+                let answer = get(&denial, format);
+                assert_eq!(answer.headers().contains_key("grpc-retry-pushback-ms"), is_there, "{denial:?}");
+            }
+        }
+        let pushback = |denial| field(&get(&denial, Format::Grpc), "grpc-retry-pushback-ms").unwrap();
+        assert_eq!(pushback(Denial::RateLimited { wait: 1 }), "1000");
+        assert_eq!(pushback(Denial::RateLimited { wait: 5 }), "5000");
+        // A longer wait means: do not repeat the call.
+        for wait in [6, u32::MAX] {
+            assert_eq!(pushback(Denial::RateLimited { wait }), "-1");
+            assert_eq!(pushback(Denial::Maintenance { wait }), "-1");
+        }
+        assert_eq!(pushback(Denial::Overloaded), "1000");
     }
 
     #[test]

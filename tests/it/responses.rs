@@ -111,6 +111,9 @@ fn a_grpc_caller_gets_a_grpc_status() {
         assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/grpc")));
         assert_eq!(answer.header("grpc-status"), Some(status), "{answer:#?}");
         assert!(answer.header("grpc-message").is_some_and(|message| message.contains(code)), "{answer:#?}");
+        // The limit's next request is due in a minute, which is longer than a client should wait inside a call.
+        let pushback = (status == "8").then_some("-1");
+        assert_eq!(answer.header("grpc-retry-pushback-ms"), pushback, "{answer:#?}");
         let line = gateway.access_line(&answer);
         assert_eq!(line["reason"], code, "{line}");
     }
