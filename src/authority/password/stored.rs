@@ -125,8 +125,8 @@ impl StoredHash {
         let output = hex(output).filter(|output| output.len() == bytes);
         let output = output
             .ok_or(HashFault::Malformed("the hash after the salt is hexadecimal, of its method's length"))?;
-        if !(1..=SALT_MAX).contains(&salt.len()) {
-            return Err(HashFault::Malformed("a salt of 1 to 64 bytes"));
+        if !(1..=SALT_MAX).contains(&salt.len()) || !salt.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(HashFault::Malformed("a salt of 1 to 64 visible ASCII characters"));
         }
         Ok(Self { parameters, salt: salt.as_bytes().to_vec(), output })
     }

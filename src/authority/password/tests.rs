@@ -176,6 +176,10 @@ fn an_invalid_hash_is_refused() {
         &format!("pbkdf2:sha256:1000$salt${}", &hex[2..]),
         &format!("pbkdf2:sha256:1000$salt${}g", &hex[1..]),
         &format!("pbkdf2:sha256:1000$${hex}"),
+        // Werkzeug makes salts of letters and digits.
+        &format!("pbkdf2:sha256:1000$sält${hex}"),
+        &format!("pbkdf2:sha256:1000$sa\tt${hex}"),
+        &format!("pbkdf2:sha256:1000$sa t${hex}"),
         &format!("pbkdf2:sha256:1000:1$salt${hex}"),
         &format!("scrypt:1000:8:1$salt${hex}{hex}"),
         &format!("scrypt:1024:0:1$salt${hex}{hex}"),
