@@ -12,7 +12,7 @@ use portcullis::review::lint;
 use std::path::PathBuf;
 
 /// The maximum number of findings of one step, including the note that there are more.
-const TOLD_MAX: usize = 202;
+const FINDINGS_MAX: usize = 202;
 
 // The text before the first NUL is the file. Each further pair of texts is a variable and its value.
 fuzz_target!(|input: &str| {
@@ -25,7 +25,7 @@ fuzz_target!(|input: &str| {
     let lines = text.split('\n').count();
     let survey = || survey_text("gateway.toml", text.clone(), PathBuf::new(), variables.clone());
     let (loaded, faults) = survey();
-    told(&faults, lines);
+    check_findings(&faults, lines);
     let Some(loaded) = loaded else {
         assert!(!faults.is_empty(), "refused without a reason");
         return;
@@ -34,13 +34,13 @@ fuzz_target!(|input: &str| {
     match compile(&loaded, MissingKey::Ephemeral) {
         Ok(compiled) => {
             let compiled = lint(&loaded, compiled);
-            told(&compiled.weaknesses(), lines);
+            check_findings(&compiled.weaknesses(), lines);
             assert!(!compiled.policy.routes.is_empty(), "a policy that serves nothing");
             answers(&compiled.policy);
         }
         Err(faults) => {
             assert!(!faults.is_empty(), "refused without a reason");
-            told(&faults, lines);
+            check_findings(&faults, lines);
         }
     }
     let again = survey().0.map(|Loaded { file, .. }| file);
@@ -48,8 +48,8 @@ fuzz_target!(|input: &str| {
 });
 
 /// Checks that each finding is one line at an existing place, and that there are not too many.
-fn told(findings: &[Diagnostic], lines: usize) {
-    assert!(findings.len() <= TOLD_MAX, "{} findings", findings.len());
+fn check_findings(findings: &[Diagnostic], lines: usize) {
+    assert!(findings.len() <= FINDINGS_MAX, "{} findings", findings.len());
     for finding in findings {
         let text = finding.to_string();
         assert!(!text.contains(char::is_control) && text.len() < 10_000, "{finding:?}");

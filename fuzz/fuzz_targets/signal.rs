@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
         leeway: 0,
         life: 3600,
         opaque: Opaque::Subject,
-        has_sid: data.len() % 2 == 0,
+        has_sid: data.len().is_multiple_of(2),
     };
     let now = Now::at(1_800_000_000);
     if let Ok(text) = std::str::from_utf8(data) {
