@@ -134,6 +134,7 @@ impl Grant<'_> {
                     (&access, expires_in),
                     (self.refresh.as_str(), refresh_in),
                     csrf,
+                    self.now.unix,
                 );
             }
             (_, _) => {

@@ -109,7 +109,7 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
     if is_over {
         cookie::expire_session_cookies(response.headers_mut(), cookies);
     }
-    visit.keep(response.headers_mut(), cookies);
+    visit.keep(response.headers_mut(), cookies, request.now.unix);
     Ok(response)
 }
 
@@ -268,7 +268,7 @@ fn refused(request: &EndpointRequest, denial: Denial, next: Option<&Next>) -> Re
     if let (Ok(visit), Some(cookies), true) =
         (visit, &request.settings.cookies, denial != Denial::InsecureTransport)
     {
-        visit.keep(response.headers_mut(), cookies);
+        visit.keep(response.headers_mut(), cookies, request.now.unix);
     }
     response.extensions_mut().insert(Refused(denial));
     response

@@ -10,6 +10,7 @@ use crate::reload::reload;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 const ROUTES: &str = "
 [[route]]
@@ -153,7 +154,11 @@ fn a_login_gives_cookies_that_live_as_long_as_their_tokens_and_nothing_else() {
         ] {
             let rest = format!("; Path=/; Secure{http_only}; SameSite={site}");
             let age = line.strip_prefix(&format!("{name}={}; Max-Age=", jar.value(name))).expect(line);
-            let age: u64 = age.strip_suffix(&rest).expect(line).parse().unwrap();
+            // Java's HttpCookie returns a cookie without `Expires` in quotation marks.
+            let (age, expires) = age.strip_suffix(&rest).expect(line).split_once("; Expires=").expect(line);
+            let age: u64 = age.parse().unwrap();
+            let left = httpdate::parse_http_date(expires).unwrap().duration_since(SystemTime::now()).unwrap();
+            assert!(left.as_secs().abs_diff(age) <= 2, "{line}");
             // One second may have passed since the login.
             assert!((seconds - 1..=seconds).contains(&age), "{line}");
         }
@@ -444,6 +449,12 @@ fn an_upstream_sees_no_cookie_of_ours_and_all_others_as_they_came() {
         ("/api/x", ours.clone(), None),
         ("/api/x", format!("a=\"b; {ours}; c\"; d=e=f;g"), Some("a=\"b; c\"; d=e=f;g")),
         ("/public", format!("x=1; {ours}"), Some("x=1")),
+        // A Java client sends a service's cookie with `Max-Age` alone in this form.
+        (
+            "/api/x",
+            format!("$Version=\"1\"; theme=\"dark\";$Path=\"/\"; {ours}"),
+            Some("$Version=\"1\"; theme=\"dark\";$Path=\"/\""),
+        ),
         ("/public", "x=1;  y=%20;".to_owned(), Some("x=1;  y=%20;")),
         ("/public", "__Host-portcullis = x; __Host-portcullis-login=y".to_owned(), None),
     ] {

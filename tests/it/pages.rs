@@ -202,7 +202,8 @@ fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
     let taken = values(&page.headers, "set-cookie");
     assert_eq!(
         taken,
-        ["__Host-portcullis=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Strict"],
+        ["__Host-portcullis=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Path=/; Secure; HttpOnly; \
+             SameSite=Strict"],
         "the access token alone: a session whose refresh token is good goes on"
     );
 

@@ -69,13 +69,13 @@ impl Visit {
     }
 
     /// Sets the visit's cookie in a response with the login page.
-    pub(super) fn keep(&self, headers: &mut HeaderMap, cookies: &Cookies) {
-        cookie::set_visit_cookie(headers, cookies, &self.value, OPEN);
+    pub(super) fn keep(&self, headers: &mut HeaderMap, cookies: &Cookies, now: u64) {
+        cookie::set_visit_cookie(headers, cookies, &self.value, OPEN, now);
     }
 
     /// Sets the visit's cookie and the time of the renewal in a response that renews the tokens.
     pub(super) fn renew(&self, headers: &mut HeaderMap, cookies: &Cookies, now: u64) {
-        cookie::set_visit_cookie(headers, cookies, &format!("{}.{now}", self.value), OPEN);
+        cookie::set_visit_cookie(headers, cookies, &format!("{}.{now}", self.value), OPEN, now);
     }
 }
 
