@@ -51,11 +51,15 @@ def talk(requests, context):
 
 def hold(request, context):
     ended = threading.Event()
-    context.add_callback(ended.set)
-    if request != b"silent":
-        yield b"begun"
-    ended.wait()
-    say(f"ended {request.decode()}")
+    # The call may have ended before this line. grpcio then keeps no callback.
+    if not context.add_callback(ended.set):
+        ended.set()
+    try:
+        if request != b"silent":
+            yield b"begun"
+        ended.wait()
+    finally:
+        say(f"ended {request.decode()}")
 
 
 def finish(request, context):

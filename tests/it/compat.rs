@@ -6,11 +6,11 @@
 
 use crate::kit::account::{self, PASSWORD, Pair, claims, posting};
 use crate::kit::forge::{self, Algorithm, SECRET, Token};
+use crate::kit::lines::Lines;
 use crate::kit::portcullis::command;
 use crate::kit::{Answer, Portcullis, Request, values};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -75,8 +75,7 @@ impl Flask {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let line = Lines::of(child.stdout.take().unwrap()).next_line();
         Self { ports: serde_json::from_str(&line).unwrap(), _child: child }
     }
 }

@@ -2,12 +2,13 @@
 
 use crate::gateway;
 use crate::kit::client::Connection;
+use crate::kit::lines::Lines;
 use crate::kit::prover::{Prover, bound};
 use crate::kit::{Answer, Request, Upstream, token};
 use serde_json::json;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 const ROUTES: &str = "
 [[route]]
@@ -242,20 +243,19 @@ fn no_proof_reaches_an_upstream_unless_the_upstream_checks_tokens_itself() {
 struct Library {
     child: Child,
     asks: ChildStdin,
-    says: BufReader<ChildStdout>,
+    says: Lines,
 }
 
 impl Library {
     fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (asks, says) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let (asks, says) = (child.stdin.take().unwrap(), Lines::of(child.stdout.take().unwrap()));
         Self { child, asks, says }
     }
 
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.says.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+    #[track_caller]
+    fn line(&self) -> String {
+        self.says.next_line()
     }
 
     fn proof(&mut self, method: &str, url: &str, token: &str, nonce: Option<&str>) -> String {

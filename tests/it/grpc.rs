@@ -2,12 +2,13 @@
 
 use crate::kit::dir::Dir;
 use crate::kit::forge::{issuer_without_leeway, now};
+use crate::kit::lines::Lines;
 use crate::kit::pki::Authority;
 use crate::kit::{Portcullis, Request, eventually, tls, token};
 use serde_json::json;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// Returns the command that runs a script of `tests/grpc`.
 pub fn script(name: &str) -> Command {
@@ -26,21 +27,21 @@ pub fn script(name: &str) -> Command {
 /// A running script, which is killed when it is dropped.
 pub(crate) struct Running {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Lines,
 }
 
 impl Running {
     /// Starts a script.
     pub fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        let lines = Lines::of(child.stdout.take().unwrap());
         Self { child, lines }
     }
 
     pub(crate) fn service(arguments: &[&Path]) -> (Self, u16) {
         let mut command = script("service.py");
         command.args(arguments);
-        let mut service = Self::start(command);
+        let service = Self::start(command);
         let port = service.line().parse().expect("a port");
         (service, port)
     }
@@ -53,10 +54,9 @@ impl Running {
     }
 
     /// Returns the next line of its output.
-    pub fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+    #[track_caller]
+    pub fn line(&self) -> String {
+        self.lines.next_line()
     }
 
     /// Writes a line to its standard input.
@@ -133,7 +133,7 @@ fn a_service_over_tls_is_verified_and_must_offer_http2() {
     all_ok(&client.rest(), 5 + 7);
     let stranger = Authority::new("strangers");
     let distrusting = Portcullis::with(&policy).file("ca.pem", &stranger.pem).start();
-    let mut client = Running::client(&distrusting, &token("ada").to_string(), &["finish"]);
+    let client = Running::client(&distrusting, &token("ada").to_string(), &["finish"]);
     assert_eq!(client.line(), "");
     let line = distrusting.wait_log("a refusal", |line| line["reason"] == "upstream_unavailable");
     assert!(
@@ -153,7 +153,7 @@ fn a_service_over_tls_is_verified_and_must_offer_http2() {
 
 #[test]
 fn deadlines_and_cancelled_calls_end_at_the_service() {
-    let (mut service, port) = Running::service(&[]);
+    let (service, port) = Running::service(&[]);
     let gateway = gateway(port);
     let client = Running::client(&gateway, &token("ada").to_string(), &["deadline", "cancel"]);
     all_ok(&client.rest(), 4);
@@ -164,7 +164,7 @@ fn deadlines_and_cancelled_calls_end_at_the_service() {
 
 #[test]
 fn a_call_ends_with_its_token_and_the_client_gets_a_status() {
-    let (mut service, port) = Running::service(&[]);
+    let (service, port) = Running::service(&[]);
     let gateway = gateway(port);
     let token = token("ada").claim("exp", json!(now() + 3)).to_string();
     let client = Running::client(&gateway, &token, &["hold"]);
@@ -179,7 +179,7 @@ fn a_service_that_stops_finishes_its_calls_and_one_that_dies_fails_them() {
     let (mut service, port) = Running::service(&[]);
     let gateway = gateway(port);
     let token = token("ada").to_string();
-    let mut client = Running::client(&gateway, &token, &["finish"]);
+    let client = Running::client(&gateway, &token, &["finish"]);
     assert_eq!(client.line(), "begun");
     service.tell("stop");
     assert_eq!(service.line(), "stopping");
@@ -187,7 +187,7 @@ fn a_service_that_stops_finishes_its_calls_and_one_that_dies_fails_them() {
 
     let (mut service, port) = Running::service(&[]);
     let gateway = self::gateway(port);
-    let mut client = Running::client(&gateway, &token, &["hold"]);
+    let client = Running::client(&gateway, &token, &["hold"]);
     assert_eq!(client.line(), "begun");
     service.kill();
     assert_eq!(client.rest(), ["hold UNAVAILABLE upstream_failed"]);

@@ -1,11 +1,11 @@
 //! Tokens of real providers with several algorithms: npm's oidc-provider, and a server made with Authlib. The gateway
 //! finds their keys by discovery.
 
+use crate::kit::lines::Lines;
 use crate::kit::{Portcullis, Request, eventually};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -59,9 +59,8 @@ impl Provider {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let port: u16 = line.trim().parse().unwrap_or_else(|_| panic!("the provider printed {line:?}"));
+        let line = Lines::of(process.stdout.take().unwrap()).next_line();
+        let port: u16 = line.parse().unwrap_or_else(|_| panic!("the provider printed {line:?}"));
         Self { process, address: SocketAddr::from(([127, 0, 0, 1], port)) }
     }
 

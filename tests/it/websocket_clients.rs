@@ -3,10 +3,10 @@
 use crate::kit::browser::{Browser, Scripts};
 use crate::kit::client::HOST;
 use crate::kit::forge::{issuer_without_leeway, now};
+use crate::kit::lines::Lines;
 use crate::kit::websocket::service;
 use crate::kit::{Portcullis, token};
 use serde_json::json;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -63,9 +63,8 @@ impl Drop for Service {
 fn start(name: &str) -> (Service, String) {
     let command = script(name).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = command.unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    (Service(child), format!("http://127.0.0.1:{}", line.trim()))
+    let port = Lines::of(child.stdout.take().unwrap()).next_line();
+    (Service(child), format!("http://127.0.0.1:{port}"))
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod forge;
 pub mod grpc;
 pub mod http2;
 pub mod key_server;
+pub mod lines;
 pub mod load;
 pub mod pki;
 pub mod port;
