@@ -17,7 +17,7 @@ pub(crate) use challenges::Challenges;
 pub(crate) use failure::Failure;
 pub(crate) use files::{Files, Kept};
 pub(crate) use order::{Order, order, renewal_window};
-pub(crate) use schedule::{Attempts, ORDERS_PER_DAY, Window, back_off, renewal, waits_again_until};
+pub(crate) use schedule::{Attempts, ORDERS_PER_DAY, Wait, Window, back_off, renewal, window_age};
 pub(crate) use status::{Report, Status};
 
 use crate::outbound::{Networks, Url};

@@ -12,6 +12,10 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::Der;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -45,7 +49,8 @@ pub(crate) async fn order(
     replaced: Option<&Kept>,
 ) -> Result<Order, Failure> {
     let transport = Transport::new(settings)?;
-    let carried_out = tokio::time::timeout(ORDER_MAX, carry_out(settings, files, acme, replaced, &transport));
+    let carrying_out = without_panic(carry_out(settings, files, acme, replaced, &transport));
+    let carried_out = tokio::time::timeout(ORDER_MAX, carrying_out);
     let outcome = match carried_out.await {
         Ok(outcome) => outcome,
         Err(_elapsed) => Err(Failure::of("timeout", "the order took more than 15 minutes")),
@@ -243,6 +248,14 @@ pub(crate) async fn renewal_window(
     files: &Files,
     kept: &Kept,
 ) -> Result<Option<(Window, u64)>, Failure> {
+    without_panic(ask_for_window(settings, files, kept)).await
+}
+
+async fn ask_for_window(
+    settings: &Settings,
+    files: &Files,
+    kept: &Kept,
+) -> Result<Option<(Window, u64)>, Failure> {
     let Some(id) = identifier(kept) else { return Ok(None) };
     let transport = Transport::new(settings)?;
     let Some(account) = account::kept(settings, files, &transport).await? else { return Ok(None) };
@@ -255,5 +268,38 @@ pub(crate) async fn renewal_window(
         }
         Err(instant_acme::Error::Unsupported(_)) => Ok(None),
         Err(error) => Err(transport.explain(error.into())),
+    }
+}
+
+/// Returns a failure if the work panics. The library reads what the server sends, and a panic in it must end this attempt
+/// and not all later ones.
+async fn without_panic<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        // The work is not polled after a panic.
+        catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))).unwrap_or_else(|_| {
+            let why = "the gateway cannot handle an answer of the server; the error output has the place";
+            Poll::Ready(Err(Failure::of("internal", why)))
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_failure_of_this_attempt() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let answer: Result<u8, Failure> = Ok("256".parse().expect("a number of the server"));
+            answer
+        };
+        let failure = runtime.block_on(without_panic(late)).unwrap_err();
+        assert_eq!(failure.kind, "internal");
+        let works = runtime.block_on(without_panic(async { Ok(7) }));
+        assert_eq!(works, Ok(7));
     }
 }

@@ -1,7 +1,9 @@
 //! Decides when the next order begins. Times are in seconds since 1970.
 
+use crate::clock::Now;
 use crate::tls::Validity;
 use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
 
 /// The maximum number of orders within 24 hours, over all starts of all gateways that share a state folder.
 pub(crate) const ORDERS_PER_DAY: usize = 20;
@@ -38,16 +40,44 @@ pub(crate) fn renewal(validity: Validity, window: Option<Window>, random: u16, o
     }
 }
 
-/// Returns the time of the next attempt after this number of failures in a row. It is up to a quarter longer than the
-/// step, so that gateways do not retry at the same moment.
-pub(crate) fn back_off(now: u64, failures: u32, random: u16) -> u64 {
+/// Returns the time to the next attempt after this number of failures in a row, in seconds. It is up to a quarter longer
+/// than the step, so that gateways do not retry at the same moment.
+pub(crate) fn back_off(failures: u32, random: u16) -> u64 {
     let step = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX).min(BACK_OFF.len() - 1);
-    now + BACK_OFF[step] + BACK_OFF[step] / 4 * u64::from(random) / (u64::from(u16::MAX) + 1)
+    BACK_OFF[step] + BACK_OFF[step] / 4 * u64::from(random) / (u64::from(u16::MAX) + 1)
 }
 
-/// Returns when to ask for the renewal window again. `delay` is the server's `Retry-After`.
-pub(crate) fn waits_again_until(now: u64, delay: u64) -> u64 {
-    now + delay.clamp(WINDOW_AGE.0, WINDOW_AGE.1)
+/// Returns the time to the next request for the renewal window, in seconds. `delay` is the server's `Retry-After`.
+pub(crate) fn window_age(delay: u64) -> u64 {
+    delay.clamp(WINDOW_AGE.0, WINDOW_AGE.1)
+}
+
+/// A wait of this process. The steady clock measures it: after the wall clock was far ahead and is set back, the wait
+/// still ends in time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wait(Option<Instant>);
+
+impl Wait {
+    /// Begins a wait of this many seconds.
+    pub(crate) fn begin(now: Now, seconds: u64) -> Self {
+        Self(now.steady.checked_add(Duration::from_secs(seconds)))
+    }
+
+    /// Returns whether the wait is over.
+    pub(crate) fn is_over(self, now: Now) -> bool {
+        self.0.is_none_or(|end| end <= now.steady)
+    }
+
+    /// Returns the end of the wait by the present wall clock, in seconds since 1970; 0 if the wait is over.
+    pub(crate) fn end(self, now: Now) -> u64 {
+        self.0.filter(|end| *end > now.steady).map_or(0, |end| now.later(end).unix)
+    }
+
+    /// Returns the longer wait of two.
+    #[must_use]
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self(self.0.max(other.0))
+    }
 }
 
 /// The recent attempts at one directory, as in their file.
@@ -62,7 +92,7 @@ pub(crate) struct Attempts {
 impl Attempts {
     /// Returns the time from which another order is allowed.
     pub(crate) fn allowed(&self, now: u64) -> u64 {
-        let recent = || self.begun.iter().filter(|begun| **begun + DAY > now && **begun <= now);
+        let recent = || self.begun.iter().filter(|begun| begun.saturating_add(DAY) > now && **begun <= now);
         let bound = match recent().count().checked_sub(ORDERS_PER_DAY) {
             Some(_) => recent().min().map_or(now, |first| first + DAY),
             None => now,
@@ -79,7 +109,7 @@ impl Attempts {
 
     /// Records the beginning of an order.
     pub(crate) fn begin(&mut self, now: u64) {
-        self.begun.retain(|begun| *begun + DAY > now && *begun <= now);
+        self.begun.retain(|begun| begun.saturating_add(DAY) > now && *begun <= now);
         self.begun.push(now);
         self.not_before = None;
     }
@@ -123,17 +153,35 @@ mod tests {
 
     #[test]
     fn failures_are_retried_at_growing_intervals() {
-        let after = |failures, random| back_off(NOW, failures, random) - NOW;
         assert_eq!(
-            [1, 2, 3, 4, 5, 6, 7, u32::MAX].map(|failures| after(failures, 0)),
+            [1, 2, 3, 4, 5, 6, 7, u32::MAX].map(|failures| back_off(failures, 0)),
             [60, 300, 900, 3600, 14_400, 28_800, 28_800, 28_800]
         );
-        assert!(after(1, u16::MAX) < 75 && after(1, 1 << 15) > 60);
+        assert!(back_off(1, u16::MAX) < 75 && back_off(1, 1 << 15) > 60);
     }
 
     #[test]
     fn the_window_is_asked_for_at_least_daily_and_at_most_every_minute() {
-        assert_eq!([0, 3600, u64::MAX].map(|delay| waits_again_until(NOW, delay) - NOW), [60, 3600, DAY]);
+        assert_eq!([0, 3600, u64::MAX].map(window_age), [60, 3600, DAY]);
+    }
+
+    #[test]
+    fn a_wait_that_began_while_the_clock_was_ahead_ends_in_time() {
+        let ahead = Now::at(NOW + 365 * DAY);
+        let wait = Wait::begin(ahead, 60);
+        assert_eq!(wait.end(ahead), NOW + 365 * DAY + 60);
+        let after = |unix: u64, seconds: u64| Now {
+            unix,
+            subsec_nanos: 0,
+            steady: ahead.steady + Duration::from_secs(seconds),
+        };
+        // The clock is set right after ten seconds.
+        assert_eq!(wait.end(after(NOW, 10)), NOW + 50);
+        assert!(!wait.is_over(after(NOW, 59)) && wait.is_over(after(NOW, 60)));
+        assert_eq!(wait.end(after(NOW, 60)), 0);
+        assert!(Wait::default().is_over(ahead));
+        let longer = Wait::begin(ahead, 90);
+        assert_eq!([wait.max(longer), longer.max(wait)].map(|wait| wait.end(after(NOW, 0))), [NOW + 90; 2]);
     }
 
     #[test]

@@ -66,11 +66,13 @@ impl Transport {
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let mut headers = parts.headers;
         headers.remove(header::USER_AGENT);
-        let answer = self.client.send(parts.method, &url, headers, body, BOUNDS).await?;
+        let mut answer = self.client.send(parts.method, &url, headers, body, BOUNDS).await?;
+        let now = Now::read().unix;
+        let not_before = retry_after(&answer.headers, now);
+        state_wait(&mut answer.headers, not_before.map(|until| until.saturating_sub(now)));
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         if answer.status.is_client_error() || answer.status.is_server_error() {
-            let now = Now::read().unix;
-            noted.not_before = retry_after(&answer.headers, now);
+            noted.not_before = not_before;
             // An error of a proxy in front of the server has no problem document.
             if !is_json(&answer.headers) {
                 return Err(Error::Status(answer.status));
@@ -78,9 +80,12 @@ impl Transport {
         } else if answer.status.is_redirection() && answer.headers.contains_key(header::LOCATION) {
             return Err(answer.ok().err().unwrap_or_else(|| Error::Protocol("a redirect".to_owned())));
         } else if url == self.directory {
-            noted.terms = serde_json::from_slice::<Value>(&answer.body)
-                .ok()
-                .and_then(|directory| directory["meta"]["termsOfService"].as_str().map(shown));
+            let directory = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
+            // The library expects that a request to this URL can be built. It checks the other URLs itself.
+            if let Some(Err(why)) = directory["newNonce"].as_str().map(Url::parse) {
+                return Err(Error::Protocol(format!("newNonce of the directory: {why}")));
+            }
+            noted.terms = directory["meta"]["termsOfService"].as_str().map(shown);
         }
         let mut response = Response::new(Full::new(answer.body));
         *response.status_mut() = answer.status;
@@ -105,6 +110,17 @@ fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
+}
+
+/// Replaces a `Retry-After` by these seconds, or removes one that cannot be read. The library adds the seconds to the
+/// system's time, which panics if the sum is too large.
+fn state_wait(headers: &mut HeaderMap, seconds: Option<u64>) {
+    if let header::Entry::Occupied(mut entry) = headers.entry(header::RETRY_AFTER) {
+        match seconds {
+            Some(seconds) => drop(entry.insert(seconds.into())),
+            None => drop(entry.remove()),
+        }
+    }
 }
 
 /// Returns the time of a `Retry-After` (RFC 9110 section 10.2.3), at most [`WAIT_MAX`] from `now`.
@@ -141,6 +157,9 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(text));
             assert_eq!(retry_after(&headers, now), at, "{text}");
+            state_wait(&mut headers, at.map(|until| until - now));
+            assert_eq!(retry_after(&headers, now), at, "{text}: as the library gets it");
+            assert_eq!(headers.contains_key(header::RETRY_AFTER), at.is_some(), "{text}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }

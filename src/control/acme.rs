@@ -2,8 +2,8 @@
 
 use super::file_watch::FileWatch;
 use crate::acme::{
-    self, Acme, Attempts, Failure, Files, Kept, ORDERS_PER_DAY, Report, Settings, Window, back_off, renewal,
-    waits_again_until,
+    self, Acme, Attempts, Failure, Files, Kept, ORDERS_PER_DAY, Report, Settings, Wait, Window, back_off,
+    renewal, window_age,
 };
 use crate::clock::Now;
 use crate::journal::{Journal, Level};
@@ -29,11 +29,11 @@ struct Keeper {
     kept: Option<Kept>,
     attempts: Attempts,
     window: Option<Window>,
-    /// When to ask for the renewal window.
-    ask_window: u64,
+    /// The wait before the next request for the renewal window.
+    ask_window: Wait,
     failures: u32,
-    /// When the next order may begin after a failure, or while another gateway orders.
-    not_before: u64,
+    /// The wait before the next order after a failure, or while another gateway orders.
+    not_before: Wait,
     /// Places the renewal within its window. Chosen anew for each certificate.
     random: u16,
 }
@@ -92,9 +92,9 @@ impl Keeper {
             kept: None,
             attempts: Attempts::default(),
             window: None,
-            ask_window: 0,
+            ask_window: Wait::default(),
             failures: 0,
-            not_before: 0,
+            not_before: Wait::default(),
             random: random(),
         }
     }
@@ -110,9 +110,9 @@ impl Keeper {
             self.look();
         }
         self.show();
-        let now = Now::read().unix;
+        let now = Now::read();
         if let Some(kept) = self.kept.clone().filter(|kept| kept.serves(&self.settings))
-            && now >= self.ask_window
+            && self.ask_window.is_over(now)
         {
             self.ask_window(&kept, now).await;
         }
@@ -122,7 +122,7 @@ impl Keeper {
             report.has_certificate = has_certificate;
             report.next = next;
         });
-        if next <= now {
+        if next <= now.unix {
             self.attempt(now).await;
         }
     }
@@ -131,7 +131,7 @@ impl Keeper {
     fn look(&mut self) {
         let kept = self.files.kept();
         if kept != self.kept {
-            (self.window, self.ask_window, self.random) = (None, 0, random());
+            (self.window, self.ask_window, self.random) = (None, Wait::default(), random());
             if kept.as_ref().is_some_and(|kept| kept.serves(&self.settings)) {
                 // Another gateway may have ordered it.
                 self.failures = 0;
@@ -153,7 +153,7 @@ impl Keeper {
     }
 
     /// Returns the time of the next order.
-    fn next(&self, now: u64) -> u64 {
+    fn next(&self, now: Now) -> u64 {
         let wanted = match &self.kept {
             Some(kept) if kept.serves(&self.settings) => {
                 // The pauses after failures are shorter.
@@ -162,11 +162,11 @@ impl Keeper {
             }
             Some(_) | None => 0,
         };
-        wanted.max(self.not_before).max(self.attempts.allowed(now))
+        wanted.max(self.not_before.end(now)).max(self.attempts.allowed(now.unix))
     }
 
-    async fn ask_window(&mut self, kept: &Kept, now: u64) {
-        self.ask_window = now + WINDOW_RETRY;
+    async fn ask_window(&mut self, kept: &Kept, now: Now) {
+        self.ask_window = Wait::begin(now, WINDOW_RETRY);
         match acme::renewal_window(&self.settings, &self.files, kept).await {
             Ok(Some((window, delay))) => {
                 if self.window != Some(window) {
@@ -175,12 +175,12 @@ impl Keeper {
                     self.journal.event(Level::Info, event, &fields);
                 }
                 self.window = Some(window);
-                self.ask_window = waits_again_until(now, delay);
+                self.ask_window = Wait::begin(now, window_age(delay));
             }
             Ok(None) => {}
             // The window that is known stays in force, and two thirds of the lifetime otherwise.
             Err(failure) => {
-                self.ask_window = self.ask_window.max(failure.not_before.unwrap_or(0));
+                self.ask_window = self.ask_window.max(demanded(&failure, Now::read()));
                 let fields = [("type", &*failure.kind), ("detail", &*failure.detail)];
                 let event = "the ACME server cannot be asked when to renew the certificate";
                 self.journal.event(Level::Info, event, &fields);
@@ -189,20 +189,20 @@ impl Keeper {
     }
 
     /// Orders a certificate, unless another gateway orders one.
-    async fn attempt(&mut self, now: u64) {
+    async fn attempt(&mut self, now: Now) {
         let outcome = match self.files.lock() {
             Ok(None) => {
-                self.not_before = now + TURN;
+                self.not_before = Wait::begin(now, TURN);
                 return;
             }
             Ok(Some(lock)) => {
                 // Another gateway may have ordered a certificate since the last look.
                 self.look();
                 self.show();
-                if self.next(now) > now {
+                if self.next(now) > now.unix {
                     return;
                 }
-                let outcome = self.order(now).await;
+                let outcome = self.order(now.unix).await;
                 drop(lock);
                 outcome
             }
@@ -236,11 +236,10 @@ impl Keeper {
             let fields = [("terms", order.terms.as_deref().unwrap_or("none"))];
             self.journal.event(Level::Info, "an account was created at the ACME server", &fields);
         }
-        (self.failures, self.not_before) = (0, 0);
+        (self.failures, self.not_before) = (0, Wait::default());
         self.look();
         self.show();
-        let now = Now::read().unix;
-        let next = self.next(now);
+        let next = self.next(Now::read());
         self.acme.status.update(|report| {
             *report = Report { has_certificate: true, next, failures: 0, last: None };
         });
@@ -251,11 +250,11 @@ impl Keeper {
 
     fn failed(&mut self, failure: Failure) {
         self.acme.status.failed.add(1);
-        let now = Now::read().unix;
+        let now = Now::read();
         self.failures = self.failures.saturating_add(1);
-        self.not_before = back_off(now, self.failures, random()).max(failure.not_before.unwrap_or(0));
+        self.not_before = Wait::begin(now, back_off(self.failures, random())).max(demanded(&failure, now));
         let next = self.next(now);
-        let is_valid = self.kept.as_ref().is_some_and(|kept| kept.validity.fault(now).is_none());
+        let is_valid = self.kept.as_ref().is_some_and(|kept| kept.validity.fault(now.unix).is_none());
         let fields = [
             ("domains", &*self.domains()),
             ("type", &*failure.kind),
@@ -268,13 +267,18 @@ impl Keeper {
         self.journal.event(level, "the ACME server issued no certificate", &fields);
         let failures = self.failures;
         self.acme.status.update(|report| {
-            (report.next, report.failures, report.last) = (next, failures, Some((now, failure)));
+            (report.next, report.failures, report.last) = (next, failures, Some((now.unix, failure)));
         });
     }
 
     fn domains(&self) -> String {
         self.settings.domains.join(",")
     }
+}
+
+/// Returns the wait that the server demands.
+fn demanded(failure: &Failure, now: Now) -> Wait {
+    Wait::begin(now, failure.not_before.unwrap_or(0).saturating_sub(now.unix))
 }
 
 fn random() -> u16 {

@@ -1,7 +1,7 @@
 //! What goes wrong at an ACME server, and the faults of `[tls] acme`.
 
 use crate::acme::{is_trusted, ordering, shown, started, verbose, wait_issued};
-use crate::kit::acme::{Asked, Pebble, Verdict};
+use crate::kit::acme::{AcmeServer, Asked, Pebble, Verdict};
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{command, command_in, completed, write_policy};
 use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};
@@ -100,6 +100,92 @@ fn a_failed_validation_is_reported_with_its_domain_and_what_the_server_saw() {
     assert!(line["detail"].as_str().unwrap().contains(".example.com: "), "{line}");
     assert!(verbose(&gateway).contains(kind));
     Request::get("/").over(&mut Connection::tls(gateway.https())).is(200);
+}
+
+/// Orders again with another policy, although the wait after a failure is not over. The file of the attempts has the
+/// wait that the server demands.
+#[track_caller]
+fn orders_again(gateway: &Portcullis, server: &AcmeServer, upstream: &Upstream) {
+    server.answers(|_| Verdict::Pass);
+    for file in std::fs::read_dir(gateway.dir().path().join("state/acme")).unwrap() {
+        let path = file.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with("attempts-") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let changed = ordering(server, upstream, &["api.example.com", "b.example.com"], "");
+    gateway.dir().replace("gateway.toml", completed(&changed));
+    reload(gateway).is(200);
+    let root = server.write_root(gateway.dir());
+    eventually("another certificate is shown", || is_trusted(gateway, "b.example.com", &root));
+}
+
+/// The library adds the seconds of a `Retry-After` to the time of the system, which panics for the largest numbers.
+#[test]
+fn a_wait_without_end_that_the_server_asks_for_ends_no_later_order() {
+    let (server, upstream) = (Pebble::default().start(), Upstream::start());
+    server.answers(|asked| match asked.path.starts_with("/my-order/") {
+        true => Verdict::Instead(
+            "403 Forbidden",
+            format!("{PROBLEM}retry-after: {}\r\n", u64::MAX),
+            problem("unauthorized", "not now"),
+        ),
+        false => Verdict::Pass,
+    });
+    let gateway = started(&server, &ordering(&server, &upstream, &["api.example.com"], ""));
+    let line = failed(&gateway);
+    assert_eq!(line["detail"], "not now", "{line}");
+    let next = gateway.metric("portcullis_acme_next_order_timestamp_seconds").unwrap();
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!(next <= now + 7 * 86_400, "{next} at {now}");
+    orders_again(&gateway, &server, &upstream);
+}
+
+/// The library builds a request to this URL, and expects that this cannot fail.
+#[test]
+fn a_directory_that_names_no_url_ends_no_later_order() {
+    for nonce in ["", "not a url", "/nonce-plz"] {
+        let (server, upstream) = (Pebble::default().start(), Upstream::start());
+        server.answers(move |asked| match &*asked.path {
+            "/dir" => Verdict::Changed(Box::new(move |body| {
+                let mut directory: Value = serde_json::from_str(body).unwrap();
+                directory["newNonce"] = nonce.into();
+                directory.to_string()
+            })),
+            _ => Verdict::Pass,
+        });
+        let gateway = started(&server, &ordering(&server, &upstream, &["api.example.com"], ""));
+        let line = failed(&gateway);
+        assert_eq!(line["type"], "protocol", "{line}");
+        assert!(line["detail"].as_str().unwrap().contains("newNonce"), "{line}");
+        orders_again(&gateway, &server, &upstream);
+    }
+}
+
+#[test]
+fn renewal_information_with_a_wait_without_end_ends_no_later_order() {
+    let (server, upstream) = (Pebble::default().start(), Upstream::start());
+    server.answers(|asked: &Asked| match &*asked.path {
+        "/dir" => Verdict::Changed(Box::new(|body| {
+            let mut directory: Value = serde_json::from_str(body).unwrap();
+            let order = directory["newOrder"].as_str().unwrap().replace("/order-plz", "/renewal-info");
+            directory["renewalInfo"] = order.into();
+            directory.to_string()
+        })),
+        path if path.starts_with("/renewal-info/") => Verdict::Instead(
+            "200 OK",
+            format!("content-type: application/json\r\nretry-after: {}\r\n", u64::MAX),
+            r#"{"suggestedWindow":{"start":"2040-01-01T00:00:00Z","end":"2040-01-02T00:00:00Z"}}"#.to_owned(),
+        ),
+        _ => Verdict::Pass,
+    });
+    let gateway = started(&server, &ordering(&server, &upstream, &["api.example.com"], ""));
+    wait_issued(&gateway);
+    eventually("the window is asked for", || !server.asked("/renewal-info/").is_empty());
+    gateway.wait_log("the window is known", |line| {
+        line["message"] == "the ACME server suggests when to renew the certificate"
+    });
+    orders_again(&gateway, &server, &upstream);
 }
 
 #[test]
