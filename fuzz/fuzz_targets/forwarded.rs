@@ -1,5 +1,5 @@
 //! Fields of an untrusted peer name no client. Behind trusted proxies, a client cannot change its own address: text to
-//! the left of the address that the proxies wrote changes nothing.
+//! the left of the address that the proxies wrote changes nothing. Beside any `X-Forwarded-*`, `Forwarded` changes nothing.
 //!
 //! Each line is a field. Its first byte selects the name.
 #![no_main]
@@ -58,6 +58,15 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(**host, *again);
     }
     assert!(relayed.port != Some(0));
+    if NAMES.iter().any(|name| *name != "forwarded" && headers.contains_key(*name)) {
+        let mut other = headers.clone();
+        other.insert("forwarded", HeaderValue::from_static("for=203.0.113.66;host=evil.example;proto=https"));
+        let (again, again_relayed) = read_forwarded(&PEER, &trusted, &other);
+        let again_relayed = again_relayed.expect("the peer is trusted");
+        assert_eq!((again.address, again.scheme), (caller.address, caller.scheme));
+        assert_eq!((&again_relayed.host, again_relayed.port), (&relayed.host, relayed.port));
+        assert_eq!(again_relayed.chain, relayed.chain);
+    }
     if !is_trusted(caller.address) {
         for text in ["203.0.113.66, ", "10.9.9.9,", "\",", "for=\"x, ", "proto=https;for=203.0.113.66, "] {
             let mut longer = headers.clone();

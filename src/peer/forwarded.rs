@@ -30,7 +30,8 @@ pub fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Opti
         return (caller, None);
     }
     caller.by_trusted_proxy = true;
-    let relayed = read_relayed(headers);
+    let source = Source::of(headers);
+    let relayed = read_relayed(headers, source);
     for address in relayed.chain.iter().rev() {
         let Some(address) = *address else { break };
         caller.address = address;
@@ -38,25 +39,60 @@ pub fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Opti
             break;
         }
     }
-    if let Some(scheme) = nearest_value(headers, &X_FORWARDED_PROTO, "proto").and_then(parse_scheme) {
+    if let Some(scheme) = source.nearest(headers, &X_FORWARDED_PROTO, "proto").and_then(parse_scheme) {
         caller.scheme = scheme;
     }
     (caller, Some(Box::new(relayed)))
 }
 
-/// Reads the facts that a trusted proxy states about a request, except the scheme. `X-Forwarded-*` takes precedence
-/// over `Forwarded`, because most proxies write `X-Forwarded-*` and forward a client's `Forwarded` unchanged.
-fn read_relayed(headers: &HeaderMap) -> Relayed {
-    let mut chain: Vec<Option<IpAddr>> = if headers.contains_key(X_FORWARDED_FOR) {
-        elements_from_the_right(headers, &X_FORWARDED_FOR).take(CHAIN_MAX).map(parse_address).collect()
-    } else {
-        elements_from_the_right(headers, &header::FORWARDED)
+/// The fields of a request that its proxy has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// `X-Forwarded-*`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl Source {
+    /// Returns `Forwarded` only for a request without any `X-Forwarded-*`. Most proxies write `X-Forwarded-*` and pass a
+    /// client's `Forwarded` on unchanged. If it completed what such a proxy leaves open, the client would choose the
+    /// scheme and the host.
+    fn of(headers: &HeaderMap) -> Self {
+        let names = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT];
+        match names.iter().any(|name| headers.contains_key(name)) {
+            true => Self::XForwarded,
+            false => Self::Forwarded,
+        }
+    }
+
+    /// Returns the value that the nearest proxy wrote: the last element of the field `name`, or the parameter in the last
+    /// element of `Forwarded`.
+    fn nearest<'h>(self, headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) -> Option<&'h str> {
+        match self {
+            Self::XForwarded => elements_from_the_right(headers, name).next(),
+            Self::Forwarded => {
+                let element = elements_from_the_right(headers, &header::FORWARDED).next()?;
+                parameter(element, parameter_name)
+            }
+        }
+    }
+}
+
+/// Reads the facts that a trusted proxy states about a request, except the scheme.
+fn read_relayed(headers: &HeaderMap, source: Source) -> Relayed {
+    let mut chain: Vec<Option<IpAddr>> = match source {
+        Source::XForwarded => {
+            elements_from_the_right(headers, &X_FORWARDED_FOR).take(CHAIN_MAX).map(parse_address).collect()
+        }
+        Source::Forwarded => elements_from_the_right(headers, &header::FORWARDED)
             .take(CHAIN_MAX)
             .map(|element| parameter(element, "for").and_then(parse_address))
-            .collect()
+            .collect(),
     };
     chain.reverse();
-    let host = nearest_value(headers, &X_FORWARDED_HOST, "host").and_then(|host| Authority::parse(host).ok());
+    let host = source.nearest(headers, &X_FORWARDED_HOST, "host");
+    let host = host.and_then(|host| Authority::parse(host).ok());
     let host = host.map(|authority| match authority.port {
         Some(port) => format!("{}:{port}", authority.host).into(),
         None => authority.host.into(),
@@ -64,17 +100,6 @@ fn read_relayed(headers: &HeaderMap) -> Relayed {
     let port = elements_from_the_right(headers, &X_FORWARDED_PORT).next();
     let port = port.and_then(|port| port.parse().ok()).filter(|port| *port != 0);
     Relayed { chain, host, port }
-}
-
-/// Returns the value that the nearest proxy wrote: the last element of the field `name`, or the parameter in the last
-/// element of `Forwarded`.
-fn nearest_value<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) -> Option<&'h str> {
-    if headers.contains_key(name) {
-        elements_from_the_right(headers, name).next()
-    } else {
-        let element = elements_from_the_right(headers, &header::FORWARDED).next()?;
-        parameter(element, parameter_name)
-    }
 }
 
 /// Parses a scheme. Traefik sends `ws` or `wss` for WebSockets (RFC 6455 section 3).
@@ -178,8 +203,27 @@ mod tests {
         assert_eq!(read("fd00::1", &[("forwarded", "for=1.1.1.1;proto=https")]).scheme, Scheme::Https);
     }
 
+    #[test]
+    fn forwarded_completes_no_other_field() {
+        // A client sends `Forwarded` to a proxy that writes some of `X-Forwarded-*` and passes on what it does not know.
+        let forwarded = ("forwarded", "for=1.1.1.1;proto=https;host=evil.example");
+        for written in [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "pub.example"),
+            ("x-forwarded-port", "80"),
+            ("x-forwarded-for", ""),
+        ] {
+            let caller = read("10.0.0.1", &[written, forwarded]);
+            assert_eq!(caller.scheme, Scheme::Http, "{written:?}");
+            let address = if written == ("x-forwarded-for", "192.0.2.1") { "192.0.2.1" } else { "10.0.0.1" };
+            assert_eq!(caller.address.to_string(), address, "{written:?}");
+        }
+    }
+
     fn relayed_of(fields: &[(&'static str, &str)]) -> Relayed {
-        read_relayed(&headers(fields))
+        let headers = headers(fields);
+        read_relayed(&headers, Source::of(&headers))
     }
 
     #[test]
@@ -222,6 +266,10 @@ mod tests {
                 None,
             ),
             (&[("x-forwarded-host", "a.example"), ("forwarded", "host=b.example")], Some("a.example"), None),
+            // The proxy writes `X-Forwarded-For` alone, and `Forwarded` is the client's.
+            (&[("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1;host=b.example")], None, None),
+            (&[("x-forwarded-port", "443"), ("forwarded", "host=b.example")], None, Some(443)),
+            (&[("x-forwarded-proto", ""), ("forwarded", "host=b.example")], None, None),
         ] {
             let relayed = relayed_of(fields);
             assert_eq!((relayed.host.as_deref(), relayed.port), (host, port), "{fields:?}");

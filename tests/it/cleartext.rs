@@ -70,6 +70,19 @@ fn a_request_that_a_trusted_proxy_calls_https_is_served() {
 }
 
 #[test]
+fn a_client_of_a_proxy_that_passes_on_forwarded_is_redirected_and_to_no_host_of_its_choice() {
+    let upstream = Upstream::start();
+    let gateway = redirecting(&upstream, "public_port = 443\ntrusted_proxies = [\"127.0.0.1\"]");
+    let answer = Request::get("/page")
+        .host("inner")
+        .header("X-Forwarded-For", "203.0.113.9")
+        .header("Forwarded", "for=203.0.113.9;host=evil.example;proto=https")
+        .to(gateway.http());
+    assert_eq!((answer.status, answer.header("location")), (308, Some("https://inner/page")), "{answer:#?}");
+    assert!(upstream.requests().is_empty());
+}
+
+#[test]
 fn a_trusted_proxy_may_ask_for_verdicts_where_clients_are_redirected() {
     let upstream = Upstream::start();
     let gateway = redirecting(&upstream, "trusted_proxies = [\"127.0.0.1\"]");

@@ -114,6 +114,32 @@ fn no_field_of_another_product_passes_from_anybody() {
     assert_eq!(seen.header("host"), Some("gateway.test"), "the request itself is not changed");
 }
 
+/// Most proxies write some of `X-Forwarded-*` and pass on a client's `Forwarded`.
+#[test]
+fn a_forwarded_of_the_client_completes_no_field_of_its_proxy() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, &format!("{TRUSTED}{PUBLIC}"));
+    let forwarded = "for=10.9.9.9;host=evil.example;proto=https";
+    let request = || Request::get("/").header("Forwarded", forwarded);
+    request().header("X-Forwarded-For", "203.0.113.9").to(gateway.http()).is(200);
+    let rendered = "for=203.0.113.9;host=gateway.test;proto=http, for=127.0.0.1;host=gateway.test;proto=http";
+    assert_eq!(
+        account(&upstream.last_request()),
+        [Some("203.0.113.9, 127.0.0.1"), Some("http"), Some("gateway.test"), None, Some(rendered)]
+    );
+    for (name, value) in
+        [("X-Forwarded-Proto", "http"), ("X-Forwarded-Host", "pub.example"), ("X-Forwarded-Port", "80")]
+    {
+        request().header(name, value).to(gateway.http()).is(200);
+        let seen = upstream.last_request();
+        assert!(!seen.mentions("evil.example") && !seen.mentions("10.9.9.9"), "{name}: {seen:#?}");
+        assert_eq!(seen.header("x-forwarded-proto"), Some("http"), "{name}");
+    }
+    // A proxy that writes `Forwarded` alone is believed.
+    request().to(gateway.http()).is(200);
+    assert_eq!(upstream.last_request().header("x-forwarded-host"), Some("evil.example"));
+}
+
 #[test]
 fn a_field_passes_from_a_trusted_proxy_that_the_policy_names() {
     let upstream = Upstream::start();

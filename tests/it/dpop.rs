@@ -220,6 +220,22 @@ fn the_target_is_the_one_that_the_client_of_a_trusted_proxy_used() {
     }
 }
 
+/// Another service that got the proof of a client sends it to the gateway, through a proxy that passes on `Forwarded`.
+#[test]
+fn a_proof_for_another_service_is_not_accepted_because_of_a_forwarded_of_the_client() {
+    let upstream = Upstream::start();
+    let prover = Prover::new();
+    let own = bound_token(&prover);
+    let gateway = gateway(&upstream, &format!("[server]\ntrusted_proxies = [\"127.0.0.1\"]\n{ROUTES}"));
+    let proof = prover.proof("GET", "/any/a").token(&own).claim("htu", "https://evil.example/any/a");
+    bound(Request::get("/any/a"), &own, &proof.sign())
+        .header("X-Forwarded-For", "203.0.113.9")
+        .header("X-Forwarded-Proto", "https")
+        .header("Forwarded", "for=203.0.113.9;host=evil.example;proto=https")
+        .to(gateway.http())
+        .is_refusal(401, "invalid_dpop_proof");
+}
+
 #[test]
 fn no_proof_reaches_an_upstream_unless_the_upstream_checks_tokens_itself() {
     let upstream = Upstream::start();
