@@ -54,11 +54,17 @@ pub(super) struct Environment {
     pub(super) faults: Vec<Diagnostic>,
 }
 
-/// Reads the variables that override `file`. A variable that `text` refers to as `env:PORTCULLIS_…` contains a secret
-/// and sets no key.
-pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) -> Environment {
+/// Reads the variables that override `file`. A variable to which a value of the file or of another variable refers as
+/// `env:PORTCULLIS_…` contains a secret and sets no key.
+pub(super) fn read(variables: Vec<(String, String)>, file: &Dict) -> Environment {
     let mut environment = Environment::default();
-    let secrets = referred_to(text);
+    let mut secrets = HashSet::new();
+    file.values().for_each(|value| note_references(value, &mut secrets));
+    for (_, value) in variables.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+        if let Ok(value) = layer::of_variable(value) {
+            note_references(&value, &mut secrets);
+        }
+    }
     let mut variables: Vec<_> = variables
         .into_iter()
         .filter(|(name, _)| name.strip_prefix(PREFIX).is_some_and(|rest| !rest.is_empty()))
@@ -154,15 +160,18 @@ pub(super) fn fault(variable: &str, id: &'static str, found: String, hint: &str)
     }
 }
 
-/// Returns the variables that the file refers to as `env:PORTCULLIS_…`. The text may be large, so it is searched only
-/// once.
-fn referred_to(text: &str) -> HashSet<&str> {
-    let is_named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    text.match_indices("env:")
-        .map(|(at, word)| &text[at + word.len()..])
-        .filter(|rest| rest.starts_with(PREFIX))
-        .map(|rest| &rest[..rest.find(|c| !is_named(c)).unwrap_or(rest.len())])
-        .collect()
+/// Notes the variables to which a value, or a value in it, refers as `env:PORTCULLIS_…`. Comments and other text refer to
+/// nothing: they would keep a variable from setting its key.
+fn note_references(value: &Value, secrets: &mut HashSet<String>) {
+    match value {
+        Value::String(_, text) => {
+            secrets
+                .extend(text.strip_prefix("env:").filter(|name| name.starts_with(PREFIX)).map(str::to_owned));
+        }
+        Value::Dict(_, table) => table.values().for_each(|value| note_references(value, secrets)),
+        Value::Array(_, list) => list.iter().for_each(|value| note_references(value, secrets)),
+        _ => {}
+    }
 }
 
 /// Returns whether a container platform set this variable. For a service named `portcullis`, Kubernetes and Docker

@@ -166,7 +166,7 @@ fn layered(
         };
         vec![too_much(place, excess)]
     })?;
-    let environment = environment::read(variables, &written, &text);
+    let environment = environment::read(variables, &written);
     // Merging copies both layers, so an empty environment is not merged.
     let merged = match environment.layer.is_empty() {
         true => written,

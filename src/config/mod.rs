@@ -31,3 +31,4 @@ pub mod values;
 pub use digest::PolicyDigest;
 pub use load::{Loaded, load, load_text, survey, survey_text};
 pub use place::Places;
+pub(crate) use shown::without_password;

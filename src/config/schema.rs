@@ -222,7 +222,7 @@ written_as! {
 /// The pattern of a secret: `env:NAME`, `file:PATH`, or a literal that does not look like a reference in another
 /// system's syntax.
 const SECRET: &str = concat!(
-    r"^(env:[^=\x00]+|file:[\s\S]+|(?!",
+    r"^(env:[A-Za-z0-9_.-]+|file:[\s\S]+|(?!",
     r"\s*([Ee][Nn][Vv]([Ii][Rr][Oo][Nn][Mm][Ee][Nn][Tt])?|[Ff][Ii][Ll][Ee]|[Pp][Aa][Tt][Hh])\s*:",
     r"|\s*\$[{(]*[A-Z0-9_]+[)}]*\s*$",
     r")[\s\S]+)$"

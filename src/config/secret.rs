@@ -65,8 +65,9 @@ impl FromStr for Secret {
         match (text.strip_prefix("env:"), text.strip_prefix("file:")) {
             (Some(""), _) => Err(error("env: without a name")),
             (_, Some("")) => Err(error("file: without a path")),
-            (Some(name), _) if name.contains(['=', '\0']) => {
-                Err(error("not the name of an environment variable"))
+            // Messages name the variable, and must not repeat a URL with a password that an operator wrote there.
+            (Some(name), _) if !name.bytes().all(is_of_variable) => {
+                Err(error("not the name of an environment variable (not shown)"))
             }
             (Some(name), _) => Ok(Self::Environment(name.to_owned())),
             (_, Some(path)) => Ok(Self::File(path.to_owned())),
@@ -78,6 +79,11 @@ impl FromStr for Secret {
             (None, None) => Ok(Self::Literal(text.to_owned())),
         }
     }
+}
+
+/// Returns whether names of environment variables have this character. Container platforms allow `-` and `.`, too.
+pub(super) const fn is_of_variable(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
 }
 
 /// Returns whether a text looks like a misspelt reference.
@@ -128,6 +134,8 @@ mod tests {
             "env:",
             "file:",
             "env:A=B",
+            "env:postgres://user:password@host",
+            "env:A B",
             "ENV:NAME",
             " env:NAME",
             "env :NAME",

@@ -74,10 +74,43 @@ pub(super) fn server<S: Serializer>(server: &Option<String>, serializer: S) -> R
     server.as_deref().map(without_password).serialize(serializer)
 }
 
-fn without_password(server: &str) -> String {
-    match server.rsplit_once('@') {
-        Some((_, host)) if !server.starts_with("unix:") => format!("{MASK}@{host}"),
-        Some(_) | None => server.to_owned(),
+/// Masks the parts of a server's URL that may have a password: the user and the query.
+pub(crate) fn without_password(server: &str) -> String {
+    if server.starts_with("unix:") {
+        return server.to_owned();
+    }
+    let shown = match server.rsplit_once('@') {
+        Some((_, host)) => format!("{MASK}@{host}"),
+        None => server.to_owned(),
+    };
+    match shown.split_once(['?', '#']) {
+        Some((before, _)) => format!("{before}?{MASK}"),
+        None => shown,
+    }
+}
+
+/// Serializes the URL of a document, with a user and a password masked. The compiler rejects such a URL, too.
+pub(super) fn url<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    url.as_deref().map(without_user).serialize(serializer)
+}
+
+/// Serializes a URL like [`url`].
+pub(super) fn set_url<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&without_user(url))
+}
+
+/// Masks the user and the password of a URL. Returns a path, which has no scheme, unchanged.
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // An `@` after the authority belongs to the path. A password with a slash ends the authority early, and stands where a
+    // port would.
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_host =
+        authority.ends_with(']') || authority.rsplit_once(':').is_none_or(|(_, port)| is_port(port));
+    match rest.rsplit_once('@') {
+        Some((_, host)) if authority.contains('@') || !is_host => format!("{scheme}://{MASK}@{host}"),
+        Some(_) | None => url.to_owned(),
     }
 }
 

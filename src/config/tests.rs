@@ -159,6 +159,23 @@ fn unrelated_variables_are_ignored() {
     assert!(read(text, &[("PORTCULLIS_AUTHORITY_KE", "x")]).is_err(), "half of its name");
     assert!(read(text, &[("PORTCULLIS_AUTHORITY_KEY", "x")]).is_ok(), "a secret that the file refers to");
     assert!(read("", &[("PORTCULLIS_AUTHORITY_KEY", "x")]).is_err());
+    let named =
+        [("PORTCULLIS_AUTHORITY__SECRET", "env:PORTCULLIS_AUTHORITY_KEY"), ("PORTCULLIS_AUTHORITY_KEY", "x")];
+    assert!(read("", &named).is_ok(), "a secret that another variable refers to");
+}
+
+#[test]
+fn only_a_value_that_is_a_reference_keeps_a_variable_from_setting_its_key() {
+    let variable = [("PORTCULLIS_SERVER__WORKERS", "7")];
+    for text in [
+        "# env:PORTCULLIS_SERVER__WORKERS sets the number\n",
+        "[server]\nworkers = 1 # or env:PORTCULLIS_SERVER__WORKERS\n",
+        "[policy]\nversion = \"by env:PORTCULLIS_SERVER__WORKERS\"\n",
+    ] {
+        assert_eq!(read(text, &variable).unwrap().file.server.workers, 7, "{text}");
+    }
+    let text = "[authority]\nsecret = \"env:PORTCULLIS_SERVER__WORKERS\"\n";
+    assert_ne!(read(text, &variable).unwrap().file.server.workers, 7, "a secret");
 }
 
 #[test]

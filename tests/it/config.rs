@@ -190,6 +190,74 @@ headers = { Authorization = \"Bearer @\", Accept = \"text/html\" }
     assert!(shown.contains("Accept = \"text/html\"") && shown.contains("127.0.0.1:1"), "{shown}");
 }
 
+/// Operators write the settings of other programs, put a secret where its reference belongs, or put a password in a URL
+/// that must not have one. The policy is refused, and no report repeats the secret.
+#[test]
+fn a_secret_at_a_wrong_place_is_shown_by_no_command() {
+    let secret = "hush-hush";
+    let authority = |store: &str| {
+        format!("[authority]\nissuer = \"https://a.test\"\naudience = \"a\"\nstore = \"{store}\"\n")
+    };
+    let issuer = "[[issuer]]\nissuer = \"https://id.test/\"\naudience = \"a\"\nalgorithms = \"ES256\"\n";
+    let in_variable = authority("env:DATABASE");
+    for (text, variable) in [
+        (authority("host=127.0.0.1 password=@ dbname=x"), ""),
+        (authority("env:postgres://portcullis:@\u{1}127.0.0.1/db"), ""),
+        (in_variable.clone(), "host=127.0.0.1 password=@ dbname=x"),
+        (in_variable.clone(), "@"),
+        (in_variable.clone(), "root;@\u{1}tcp(127.0.0.1:1)/db"),
+        (in_variable.clone(), "@:x\u{1}127.0.0.1/db"),
+        (in_variable.clone(), "mysql://root:@\u{1}127.0.0.1/db"),
+        (in_variable, "jdbc:postgresql://127.0.0.1/db?password=@"),
+        ("[shared]\nurl = \"redis://127.0.0.1:1?password=@\"\n".to_owned(), ""),
+        ("[shared]\nurl = \"redis://127.0.0.1:1/#@\"\n".to_owned(), ""),
+        ("[shared]\nurl = \"redis://127.0.0.1:1\"\npassword = \"env:redis://x:@\u{1}y\"\n".to_owned(), ""),
+        ("[upstream.app]\nservers = \"http://127.0.0.1:1?key=@\"\n".to_owned(), ""),
+        (format!("{issuer}jwks = \"https://root:@\u{1}id.test/jwks\"\n"), ""),
+        (format!("{issuer}jwks = \"https://root:/@\u{1}id.test/jwks\"\n"), ""),
+        (
+            format!(
+                "{issuer}[issuer.introspection]\nendpoint = \"https://root:@\u{1}id.test/i\"\nclient_id = \"a\"\n"
+            ),
+            "",
+        ),
+        (
+            "[signals.idp]\nissuer = \"https://id.test/\"\naudience = \"a\"\n\
+             jwks = \"https://root:@\u{1}id.test/jwks\"\npoll = \"https://root:@\u{1}id.test/poll\"\n"
+                .to_owned(),
+            "",
+        ),
+        (
+            "[server]\nhttps = \"127.0.0.1:0\"\n[tls.acme]\ndomains = \"a.test\"\n\
+             directory = \"https://root:@\u{1}ca.test/\"\n"
+                .to_owned(),
+            "",
+        ),
+    ] {
+        let filled = |text: &str| text.replace('@', secret).replace('\u{1}', "@");
+        let (text, variable) = (filled(&text), filled(variable));
+        let dir = in_dir(&text);
+        let check = command_in(&dir, &["check"], &[("DATABASE", &*variable)]);
+        assert_eq!(check.code, Some(1), "{text} {variable}: {check:?}");
+        for arguments in [
+            &["check"][..],
+            &["check", "--format", "json"],
+            &["config", "show"],
+            &["config", "show", "--format", "json"],
+            &["run"],
+        ] {
+            let shown = command_in(&dir, arguments, &[("DATABASE", &*variable)]);
+            assert!(!shown.text().contains(secret), "{arguments:?}: {text} {variable}: {shown:?}");
+        }
+    }
+    // The host and the scheme are no secrets.
+    let dir = in_dir(&authority("env:DATABASE"));
+    let check = command_in(&dir, &["check"], &[("DATABASE", "mysql://root:x@127.0.0.1/db")]);
+    assert!(check.text().contains("\"mysql:\""), "{check:?}");
+    let dir = in_dir(&format!("{issuer}jwks = \"https://[2001:db8::1]/a@b?c=d\"\n"));
+    says(&command(&dir, &["config", "show"]), "jwks = \"https://[2001:db8::1]/a@b?c=d\"", "gateway.toml:5");
+}
+
 #[test]
 fn an_unreadable_policy_is_reported_and_not_shown() {
     let dir = in_dir("[server]\nworkres = 1\nmin = \"hush-hush\"\n[[issuer]]\nsecret = \"$HUSH\"\n");

@@ -3,6 +3,7 @@
 use crate::config::network::{Cidr, networks};
 use crate::config::reading::{OneOrMany, one_or_many, optional_table, optional_text, text, word};
 use crate::config::secret::Secret;
+use crate::config::shown;
 use crate::config::units::{Duration, Rate};
 use crate::config::values::ClaimValues;
 use schemars::JsonSchema;
@@ -26,7 +27,7 @@ pub struct IssuerSection {
     #[schemars(with = "OneOrMany<String>")]
     pub algorithms: Vec<String>,
     /// The issuer's JSON Web Key Set: the path of a file, or an `https` URL.
-    #[serde(deserialize_with = "optional_text")]
+    #[serde(deserialize_with = "optional_text", serialize_with = "shown::url")]
     pub jwks: Option<String>,
     /// Whether the key set is found by the issuer's metadata (OpenID Connect Discovery, RFC 8414).
     pub discovery: bool,
@@ -141,7 +142,7 @@ impl Default for IssuerSection {
 #[serde(deny_unknown_fields, default)]
 pub struct IntrospectionSection {
     /// The URL of the introspection endpoint; if absent, the issuer's metadata name it, which needs `discovery`.
-    #[serde(deserialize_with = "optional_text")]
+    #[serde(deserialize_with = "optional_text", serialize_with = "shown::url")]
     pub endpoint: Option<String>,
     /// How the gateway proves to the issuer that it may ask.
     #[serde(deserialize_with = "word")]

@@ -5,6 +5,7 @@ use crate::config::reading::{
     OneOrMany, one_or_many, optional_one_or_many, optional_text, optional_word, text,
 };
 use crate::config::secret::Secret;
+use crate::config::shown;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ pub struct SignalsSection {
     #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
     /// Path or `https` URL of the transmitter's JSON Web Key Set, if it does not sign with the issuer's keys.
-    #[serde(deserialize_with = "optional_text")]
+    #[serde(deserialize_with = "optional_text", serialize_with = "shown::url")]
     pub jwks: Option<String>,
     /// The path of the endpoint for pushed security event tokens.
     #[serde(deserialize_with = "optional_text")]
@@ -34,7 +35,7 @@ pub struct SignalsSection {
     #[serde(deserialize_with = "optional_text")]
     pub logout: Option<String>,
     /// The URL at which the gateway polls for security event tokens.
-    #[serde(deserialize_with = "optional_text")]
+    #[serde(deserialize_with = "optional_text", serialize_with = "shown::url")]
     pub poll: Option<String>,
     /// The bearer token that the gateway presents when it polls.
     pub poll_secret: Option<Secret>,

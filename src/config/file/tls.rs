@@ -3,6 +3,7 @@
 use crate::config::network::{Cidr, networks};
 use crate::config::reading::{OneOrMany, one_or_many, optional_table, optional_text, tables, text, word};
 use crate::config::secret::Secret;
+use crate::config::shown;
 use crate::config::values::TlsVersion;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,7 +79,7 @@ pub struct AcmeSection {
     #[serde(deserialize_with = "optional_text")]
     pub email: Option<String>,
     /// The URL of the server's directory.
-    #[serde(deserialize_with = "text")]
+    #[serde(deserialize_with = "text", serialize_with = "shown::set_url")]
     pub directory: String,
     /// The challenge by which the gateway proves that it serves the domains.
     #[serde(deserialize_with = "word")]

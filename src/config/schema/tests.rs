@@ -318,7 +318,7 @@ proptest! {
 
     #[test]
     fn a_secret_fits_exactly_where_it_is_read(
-        text in texts(" ?(env|ENV|Env|file|File|path|environment|s)( ?:)?[A-Z=\u{0}/\n]{0,3}", " ?\\$[{(]?[{(]?[A-Za-z0-9_]{0,3}[})]{0,2} ?\n?")
+        text in texts(" ?(env|ENV|Env|file|File|path|environment|s)( ?:)?[A-Z=\u{0}/\n_.: -]{0,3}", " ?\\$[{(]?[{(]?[A-Za-z0-9_]{0,3}[})]{0,2} ?\n?")
     ) {
         agree::<Secret>(&SECRETS, &text, &[])?;
     }

@@ -285,13 +285,15 @@ fn store(table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<StoreLocat
             Some(StoreLocation(format!("sqlite:{}", faults.unwatched_path(path).display())))
         }
         None => {
-            let scheme = text.split(':').next().unwrap_or_default().to_owned();
-            faults.fault(
-                "bad_value",
-                key,
-                format!("\"{scheme}:\""),
-                "use sqlite:PATH or postgres://USER@HOST/DATABASE",
-            );
+            // The text may be a password, or settings of libpq with one.
+            let scheme = text.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| {
+                scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":+-.".contains(&byte))
+            });
+            let found = match scheme {
+                Some(scheme) => format!("\"{scheme}:\""),
+                None => "not a URL (not shown)".to_owned(),
+            };
+            faults.fault("bad_value", key, found, "use sqlite:PATH or postgres://USER@HOST/DATABASE");
             None
         }
     }

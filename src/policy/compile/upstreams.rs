@@ -7,13 +7,13 @@ use super::trust::{Claims, claim_path, resolve};
 use super::upstream_checks::{check_settings, panic_below};
 use super::upstream_tls::{check_use, connector, is_https};
 use crate::config::file::{self as config, File, UpstreamSection};
+use crate::config::without_password;
 use crate::forward::{
     Audience, Balance, Configured, HashBy, MemberSettings, Nameservers, Protocol, RETRY_WINDOW, RetryBudget,
     Server, Tls, Upstream, UpstreamCounters,
 };
 use ::aws_lc_rs::hmac;
 use http::{HeaderName, Uri};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
@@ -347,11 +347,6 @@ pub(super) fn hash_by(key: &str, text: &str, claims: &mut Claims, faults: &mut F
             return None;
         }
     })
-}
-
-/// Returns the URL without user information, which may contain a password.
-fn without_password(text: &str) -> Cow<'_, str> {
-    text.rsplit_once('@').map_or(Cow::Borrowed(text), |(_, host)| Cow::Owned(format!("****@{host}")))
 }
 
 /// Returns a server at a Unix socket. The socket may be created later.
