@@ -140,6 +140,7 @@ impl TokenCache {
             // The expired entry remains until it is evicted.
             Some(Slot { principal, .. }) if (principal.not_before..principal.expires).contains(&now.unix) => {
                 principal.is_used.set(true);
+                principal.preload();
                 self.hits += 1;
                 Some(principal.clone())
             }

@@ -9,10 +9,14 @@ use super::mark::Signalled;
 use http::{HeaderName, HeaderValue};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::hash::{BuildHasher, RandomState};
+use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
 /// The allocator's approximate overhead for one allocation, in bytes.
 const ALLOCATION: usize = 16;
+
+/// The size of a line of the processor's cache in bytes, on the architectures that run servers.
+const CACHE_LINE: usize = 64;
 
 /// A caller whose token this process verified. A principal contains only the parts of the token that the policy uses.
 ///
@@ -162,6 +166,17 @@ impl Local {
 }
 
 impl Principal {
+    /// Reads a byte of each line of memory that the request needs later: roles, scopes, and identity headers. These reads
+    /// do not depend on each other, so the processor waits for them side by side. Each later stage would wait for its own.
+    #[inline]
+    pub(super) fn preload(&self) {
+        let first = |names: &[Box<str>]| names.first().and_then(|name| name.as_bytes().first().copied());
+        black_box((first(&self.roles), first(&self.scopes)));
+        for line in self.headers.lines().chunks(CACHE_LINE) {
+            black_box(line.first().copied());
+        }
+    }
+
     /// Returns a principal for tests and benchmarks: `ada` of `https://id.example.com`, without roles, scopes and
     /// claims, valid at any time. Callers replace the fields that matter to them.
     #[doc(hidden)]

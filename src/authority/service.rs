@@ -337,8 +337,9 @@ pub(super) fn refusal(denial: Denial) -> Response<Bytes> {
         // RFC 9449 sections 5 and 8.
         Denial::InvalidProof(_) | Denial::ReplayedProof => "invalid_dpop_proof",
         Denial::UseDpopNonce => "use_dpop_nonce",
-        Denial::RateLimited { .. } => "temporarily_unavailable",
-        denial if denial.status().is_server_error() => "temporarily_unavailable",
+        denial if matches!(denial, Denial::RateLimited { .. }) || denial.status().is_server_error() => {
+            "temporarily_unavailable"
+        }
         // The body is unreadable, or the request has credentials in two places.
         _ => "invalid_request",
     };
