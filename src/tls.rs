@@ -1,4 +1,4 @@
-//! Provides TLS 1.2 and 1.3 for connections from clients.
+//! Provides TLS 1.2 and 1.3 for connections from clients, and describes the faults of servers' certificates.
 
 mod certificates;
 mod clients;
@@ -6,6 +6,7 @@ mod facts;
 mod host_map;
 mod ordered;
 mod pair;
+mod server_fault;
 mod session;
 mod shown;
 
@@ -16,6 +17,7 @@ pub(crate) use facts::{Invalid, Validity};
 pub(crate) use host_map::{Depth, HostMap};
 pub(crate) use ordered::{ORDERED_FILE, ORDERED_FOLDER, check_issued, is_usable, ordered};
 pub(crate) use pair::{Part, names_other, read as read_pair};
+pub(crate) use server_fault::{describe_handshake, server_certificate_fault};
 pub(crate) use session::{Misdirected, TlsSession};
 pub(crate) use shown::Shown;
 

@@ -4,6 +4,7 @@
 use super::address::Networks;
 use super::error::Error;
 use super::url::Url;
+use crate::tls::describe_handshake;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -80,7 +81,8 @@ impl Connector {
         }
         let name =
             ServerName::try_from(url.host().to_owned()).map_err(|error| Error::Tls(error.to_string()))?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| Error::Tls(error.to_string()))?;
+        let stream = self.tls.connect(name, stream).await;
+        let stream = stream.map_err(|error| Error::Tls(describe_handshake(&error)))?;
         Ok(Pipe(TokioIo::new(Box::new(stream))))
     }
 

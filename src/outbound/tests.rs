@@ -250,10 +250,11 @@ fn an_incomplete_or_encoded_answer_is_an_error() {
 
 /// Starts a TLS server with a certificate for `name`. Returns its address and the authority that signed the
 /// certificate.
-async fn tls_server(name: &str) -> (SocketAddr, RootCertStore) {
+async fn tls_server(name: &str, kind: rcgen::IsCa) -> (SocketAddr, RootCertStore) {
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate =
-        rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let mut parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    parameters.is_ca = kind;
+    let certificate = parameters.self_signed(&key).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(certificate.der().clone()).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
@@ -279,7 +280,7 @@ async fn tls_server(name: &str) -> (SocketAddr, RootCertStore) {
 #[test]
 fn only_a_server_with_a_certificate_for_its_name_by_a_known_authority_is_spoken_to() {
     run(async {
-        let (address, roots) = tls_server("localhost").await;
+        let (address, roots) = tls_server("localhost", rcgen::IsCa::NoCa).await;
         let of = |host: &str| Url::parse(&format!("https://{host}:{}/jwks", address.port())).unwrap();
         let networks = ["127.0.0.0/8", "::1"];
         let trusting = client(&networks, roots);
@@ -290,6 +291,19 @@ fn only_a_server_with_a_certificate_for_its_name_by_a_known_authority_is_spoken_
             let refused = client.get(&of(host), HeaderMap::new(), BOUNDS).await;
             assert!(matches!(refused, Err(Error::Tls(_))), "{refused:?}");
         }
+    });
+}
+
+/// `openssl req -x509` makes such a certificate, and OpenSSL accepts it as the server's.
+#[test]
+fn the_certificate_of_an_authority_is_refused_with_its_remedy() {
+    run(async {
+        let kind = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let (address, roots) = tls_server("localhost", kind).await;
+        let url = Url::parse(&format!("https://localhost:{}/jwks", address.port())).unwrap();
+        let refused = client(&["127.0.0.0/8", "::1"], roots).get(&url, HeaderMap::new(), BOUNDS).await;
+        let Err(Error::Tls(why)) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("(CA:TRUE)") && why.ends_with("basicConstraints=critical,CA:FALSE"), "{why}");
     });
 }
 

@@ -5,6 +5,7 @@
 
 use super::settings::{Login, Servers, SharedSettings};
 use super::{Address, link::CALLS_MAX, refusals};
+use crate::tls::describe_handshake;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::{ClusterConnection, Connect};
@@ -285,7 +286,7 @@ async fn stream_to(settings: &SharedSettings, address: &Address) -> Result<Bound
                     let name =
                         ServerName::try_from(host.to_string()).map_err(|error| bad(error.to_string()))?;
                     let secured = trusted.connector.connect(name, stream).await;
-                    Box::new(secured.map_err(|error| bad(error.to_string()))?)
+                    Box::new(secured.map_err(|error| bad(describe_handshake(&error)))?)
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Errors of the store, with messages for the operator. A message never contains a stored value or a credential.
 
+use crate::tls::server_certificate_fault;
 use std::fmt;
 use std::time::Duration;
 
@@ -174,6 +175,10 @@ impl From<sqlx::Error> for StoreError {
             }
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
                 Self::Broken(error.to_string())
+            }
+            sqlx::Error::Io(fault) => {
+                let fault = server_certificate_fault(fault).map(|fault| format!("TLS: {fault}"));
+                Self::trouble(Reason::Unreachable, fault.unwrap_or_else(|| error.to_string()))
             }
             _ => Self::trouble(Reason::Unreachable, error.to_string()),
         }

@@ -5,7 +5,7 @@ use crate::kit::pki::Authority;
 use crate::kit::port::reserve;
 use crate::kit::portcullis::command;
 use crate::kit::redis::{FalseRedis, Redis};
-use crate::kit::{ISSUER, Portcullis, eventually};
+use crate::kit::{ISSUER, Portcullis, eventually, tls};
 use crate::shared::{call, policy, revoke};
 use crate::signals::SIGNALS;
 use std::net::TcpListener;
@@ -69,6 +69,14 @@ fn a_server_with_tls_and_a_user_of_its_own_is_verified_and_serves() {
         assert_eq!(event["reason"], "tls", "{event}");
         call(gateway.http(), "ada").is_refusal(503, "check_unavailable");
     }
+    // Redis shows the certificate of its authority, as a self-signed one of `openssl req -x509` is.
+    let shown = authority.issue_authority(&["localhost"]);
+    let server = tls::Server::start(&shown.certificate, &rcgen::KeyPair::from_pem(&shown.key).unwrap());
+    let url = format!("rediss://localhost:{}", server.port());
+    let gateway = Portcullis::with(&text(&url, &ca(&authority))).start();
+    let event = gateway.wait_log("the outage", |line| line["message"] == "the shared state cannot be used");
+    assert_eq!(event["reason"], "tls", "{event}");
+    assert!(event["error"].as_str().is_some_and(|error| error.contains("(CA:TRUE)")), "{event}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::pins::PinFault;
 use crate::forward::faults::is_own;
+use crate::tls::server_certificate_fault;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -95,24 +96,10 @@ fn certificate_fault(error: &io::Error) -> Option<String> {
     use rustls::{CertificateError, Error};
     let inner = error.get_ref()?.downcast_ref::<Error>()?;
     let Error::InvalidCertificate(CertificateError::Other(other)) = inner else { return None };
-    if let Some(fault) = other.0.downcast_ref::<PinFault>() {
-        return Some(fault.to_string());
+    match other.0.downcast_ref::<PinFault>() {
+        Some(fault) => Some(fault.to_string()),
+        None => server_certificate_fault(error),
     }
-    Some(match &*format!("{:?}", other.0) {
-        "CaUsedAsEndEntity" => {
-            "the server shows the certificate of an authority (CA:TRUE) in place of its own".to_owned()
-        }
-        "EndEntityUsedAsCa" => {
-            "the server's certificate is signed by one that may not sign certificates (CA:FALSE)".to_owned()
-        }
-        "NameConstraintViolation" => {
-            "the server's certificate has a name that its authority may not certify".to_owned()
-        }
-        "PathLenConstraintViolated" => {
-            "the server's certificate has more intermediate authorities than its authority allows".to_owned()
-        }
-        other => format!("the server's certificate cannot be verified: {other}"),
-    })
 }
 
 #[cfg(test)]
