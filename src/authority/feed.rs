@@ -150,9 +150,13 @@ pub(super) async fn upkeep(authority: Weak<Authority>) {
         }
         if swept.elapsed() >= SWEEP_EVERY {
             swept = Instant::now();
-            let time = sweeps.time(clock);
-            settings.revoked.forget(time.unix);
-            authority.keep_up(SWEEP_MAX, authority.store.forget(millis(time))).await;
+            let time = millis(sweeps.time(clock));
+            let sweeping = async {
+                let time = authority.store.sweep_time(time).await?;
+                settings.revoked.forget(u64::try_from(time / 1000).unwrap_or(0));
+                authority.store.forget(time).await
+            };
+            authority.keep_up(SWEEP_MAX, sweeping).await;
         }
     }
 }

@@ -18,6 +18,9 @@ const BITES: u32 = 200;
 /// Tries to take the advisory lock that allows only one process to sweep.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(8098271344)";
 
+/// Returns the time of the server in milliseconds since 1970.
+const CLOCK: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+
 /// Deletes the refresh tokens of old sessions. In all statements here, `$1` is the latest time of a row to delete. The
 /// order is that of an index, and the limit is no parameter. PostgreSQL therefore reads the index and stops at the limit,
 /// whatever it assumes about `$1`.
@@ -38,6 +41,20 @@ const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
     (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 ORDER BY a.seen LIMIT 500)";
 
 impl Store {
+    /// Returns the time at which a sweep may delete rows: `now`, or the time of the server if that is earlier. The clock of
+    /// one gateway alone must not delete what all gateways share. A file is on the gateway's own machine.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be used.
+    pub async fn sweep_time(&self, now: i64) -> Result<i64, StoreError> {
+        if !self.dialect.is_server() {
+            return Ok(now);
+        }
+        let row = self.row(self.query(CLOCK)).await?;
+        let server: Option<i64> = row.map(|row| row.try_get(0)).transpose()?;
+        server.map(|server| server.min(now)).ok_or_else(|| StoreError::Broken("no time".to_owned()))
+    }
+
     /// Deletes rows that no request needs any more: expired marks, expired records of long-lived tokens, sessions that
     /// ended or expired more than a day ago, their refresh tokens, and addresses without a login for 90 days. Each call
     /// does a bounded amount of work. On a server, a call deletes nothing while another process sweeps.

@@ -3,10 +3,13 @@
 
 use crate::kit::account::{self, AUTHORITY, claims, login, refresh};
 use crate::kit::dir::Dir;
+use crate::kit::forge::now;
 use crate::kit::portcullis::{Finished, command, write_policy};
+use crate::kit::postgres::Postgres;
 use crate::kit::{Answer, Portcullis, Request, eventually};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 const CLIENTS: &str = "
 [authority.client.billing]
@@ -168,4 +171,45 @@ fn a_published_key_signs_in_place_of_one_that_leaked() {
     let usage = command(&dir, &["key", "revoke"]);
     assert_eq!(usage.code, Some(2), "{usage:?}");
     assert_eq!(command(&dir, &["key", "revoke", &new, "--all"]).code, Some(2));
+}
+
+/// A gateway that starts with a wrong clock must not delete the sessions and the revocations of all gateways.
+#[test]
+fn nothing_is_deleted_before_it_is_over_by_the_clock_of_the_server_too() {
+    let url = Postgres::shared().database();
+    let database = url.rsplit('/').next().unwrap();
+    let sql = |statement: &str| Postgres::shared().sql(database, statement).trim().to_owned();
+    // For the server, it is a year ago.
+    sql("CREATE SCHEMA late; CREATE FUNCTION late.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS
+         $$ SELECT pg_catalog.clock_timestamp() - interval '1 year' $$");
+    sql(&format!("ALTER DATABASE {database} SET search_path = late, pg_catalog, public"));
+    let gateway = Portcullis::with(&format!("{AUTHORITY}store = \"{url}\"\n{CLIENTS}")).start();
+    account::add(gateway.dir(), "ada", &[]);
+    login(gateway.http(), "ada");
+    let ago = |days: i64| (now() - days * 86_400) * 1000;
+    for (value, days) in [("over", 400), ("over by one clock", 30)] {
+        sql(&format!(
+            "INSERT INTO marks (kind, value, generation, kept, made) VALUES ('session', '{value}', 0, {}, 1)",
+            ago(days)
+        ));
+    }
+    for (id, days) in [("over", 400), ("over by one clock", 30)] {
+        sql(&format!(
+            "INSERT INTO sessions (id, account, created, used, expires, authenticated, address, agent, over)
+             SELECT '{id}', id, 1, 1, 1, 1, '', '', {} FROM accounts",
+            ago(days)
+        ));
+    }
+    let count = |table: &str, what: &str| sql(&format!("SELECT count(*) FROM {table} WHERE {what}"));
+    // A sweep begins each minute. It deletes the sessions last.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while count("sessions", "id = 'over'") != "0" {
+        assert!(Instant::now() < deadline, "no sweep");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(count("sessions", "id = 'over by one clock'"), "1");
+    assert_eq!(
+        (count("marks", "value = 'over'"), count("marks", "value = 'over by one clock'")),
+        ("0".into(), "1".into())
+    );
 }

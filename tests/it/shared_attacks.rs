@@ -255,6 +255,46 @@ fn a_server_with_wrong_answers_takes_no_memory_and_stops_no_task() {
     eventually("the gateway is ready", || call(gateway.http(), "eve").status == 200);
 }
 
+/// The positions in the stream are times of Redis. A gateway whose clock is far ahead would delete revocations that the
+/// next gateway to start needs.
+#[test]
+fn a_gateway_deletes_no_entry_that_is_recent_by_the_clock_of_redis() {
+    let added = (crate::kit::forge::now() - 30 * 86_400) * 1000;
+    let zeros = "00".repeat(16);
+    let mark = format!(r#"{{"kind":"signal","id":"{zeros}","before":1,"until":{}}}"#, added / 1000 + 60);
+    let entry = format!("*1\r\n*2\r\n+{added}-0\r\n*2\r\n+mark\r\n${}\r\n{mark}\r\n", mark.len());
+    let limits: Arc<Mutex<Vec<Option<i64>>>> = Arc::default();
+    let server = FalseRedis::start({
+        let limits = limits.clone();
+        move |words: &[String]| match words[0].as_str() {
+            "PING" => b"+PONG\r\n".to_vec(),
+            "ROLE" => b"*1\r\n+master\r\n".to_vec(),
+            "XRANGE" if words[2] == "(0-0" || words[2] == format!("{added}-0") => entry.clone().into(),
+            "XRANGE" => b"*0\r\n".to_vec(),
+            "XREAD" => {
+                std::thread::sleep(Duration::from_millis(20));
+                b"*-1\r\n".to_vec()
+            }
+            "XADD" => {
+                let limit = words.iter().position(|word| word == "MINID");
+                limits.lock().unwrap().push(limit.map(|at| words[at + 2].parse().unwrap()));
+                format!("+{}-0\r\n", added + 1).into()
+            }
+            _ => b"-ERR no\r\n".to_vec(),
+        }
+    });
+    let gateway = Portcullis::with(&policy(server.url(), "")).start();
+    eventually("the marks are known", || call(gateway.http(), "ada").status == 200);
+    revoke(gateway.http(), "ada").is(202);
+    eventually("the mark is sent", || !limits.lock().unwrap().is_empty());
+    let limits = limits.lock().unwrap();
+    let hour = 3_600_000;
+    assert!(
+        limits.iter().all(|limit| limit.is_none_or(|limit| limit <= added - hour)),
+        "{limits:?}: {added}"
+    );
+}
+
 #[test]
 fn a_stream_without_end_keeps_no_gateway_from_the_next_server() {
     let sent = Arc::new(AtomicUsize::new(0));

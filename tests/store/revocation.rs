@@ -1,6 +1,6 @@
 //! Marks: every gateway reads them in order, and a sweep deletes them only when they no longer matter.
 
-use crate::bed::{Bed, DAY, NOW, SECOND, SESSION, UNTIL, What, hash, on_both};
+use crate::bed::{Bed, DAY, NOW, SECOND, SESSION, UNTIL, What, hash, on_both, on_file, on_server};
 use portcullis::store::{AccountChange, Mark, Standing, StoreError};
 
 #[test]
@@ -165,6 +165,20 @@ fn much_is_forgotten_in_bites_and_completely() {
         for (table, left) in [("marks", 0), ("sessions", 1), ("refresh_tokens", 1), ("addresses", 1)] {
             assert_eq!(bed.number(&format!("SELECT COUNT(*) FROM {table}")).await, left, "{table}");
         }
+    });
+}
+
+#[test]
+fn a_sweep_uses_the_earlier_of_the_clocks_of_the_gateway_and_of_the_server() {
+    let real = || i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    on_server(async |bed: Bed| {
+        let before = real();
+        assert_eq!(bed.store.sweep_time(before - DAY).await.unwrap(), before - DAY);
+        let ahead = bed.store.sweep_time(before + 365 * DAY).await.unwrap();
+        assert!((before - SECOND..=real() + SECOND).contains(&ahead), "{ahead} at {before}");
+    });
+    on_file(async |bed: Bed| {
+        assert_eq!(bed.store.sweep_time(real() + 365 * DAY).await.unwrap() / DAY, real() / DAY + 365);
     });
 }
 

@@ -148,6 +148,7 @@ async fn read_on(line: Line<'_>, position: &mut Option<Position>) -> Result<(), 
 async fn compare(line: Line<'_>, key: &str) -> Result<String, String> {
     let exchange = &line.link.marks;
     let mut seen = Seen::new();
+    exchange.newest.store(0, Ordering::Relaxed);
     let without_room = exchange.without_room.load(Ordering::Relaxed);
     let mut last = read_to_end(line, key, START.to_owned(), &mut seen).await?;
     if exchange.without_room.load(Ordering::Relaxed) == without_room {
@@ -226,6 +227,9 @@ fn take(
     seen: Option<&mut Seen>,
 ) -> Result<Option<String>, String> {
     apply(exchange, &page, seen);
+    if let Some(added) = page.last().and_then(StreamEntry::added) {
+        exchange.newest.store(added, Ordering::Relaxed);
+    }
     match page.into_iter().next_back() {
         Some(last) if last.is_final() => {
             Err("the stream has the last possible entry, so it takes no more: delete it".to_owned())

@@ -54,6 +54,8 @@ pub(super) struct MarkExchange {
     followed: ArcSwap<Followed>,
     /// The longest time from a mark's entry in the stream to its end, in seconds.
     retention: AtomicU64,
+    /// The time of the last entry that was read, by the clock of Redis in seconds since 1970; 0 if the stream is empty.
+    newest: AtomicU64,
     /// Whether the whole stream has to be read again.
     must_compare: AtomicBool,
     /// Whether a mark of a signal had no room, and the whole stream was not read again since then.
@@ -84,6 +86,7 @@ impl MarkExchange {
         Self {
             followed: ArcSwap::from_pointee(followed),
             retention: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
             must_compare: AtomicBool::new(false),
             lacks_room: AtomicBool::new(false),
             without_room: AtomicU64::new(0),
@@ -200,14 +203,18 @@ impl MarkExchange {
 
     /// Returns the time before which entries of the stream are not needed, in milliseconds since 1970. `None` while
     /// entries may be unknown, because a gateway must not delete what it has not read.
+    ///
+    /// An entry must be old by the clock of this gateway and by that of Redis: its age in the stream counts from the
+    /// newest entry. A gateway whose clock is ahead would delete what others need.
     fn oldest(&self, now: u64) -> Option<u64> {
         /// For clocks that differ.
         const MARGIN: u64 = 3600;
-        if !self.is_complete() {
+        let newest = self.newest.load(Ordering::Relaxed);
+        if newest == 0 || !self.is_complete() {
             return None;
         }
         let retention = self.retention.load(Ordering::Relaxed).saturating_add(MARGIN);
-        Some(now.saturating_sub(retention).saturating_mul(1000))
+        Some(now.min(newest).saturating_sub(retention).saturating_mul(1000))
     }
 
     /// Notes for how long an entry of the stream is needed.
