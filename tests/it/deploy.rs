@@ -1,30 +1,18 @@
 //! The files in docs/deploy are valid, fit each other, and serve in the files of a pod.
 
 use crate::kit::dir::Dir;
+use crate::kit::packages::installed;
 use crate::kit::postgres::Postgres;
 use crate::kit::proxies::Kind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
-fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/deploy")
-}
-
-/// Installs what the scripts need, once, and returns the folder.
-fn installed() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy");
-    let installer = scripts().join("../peers/install.sh");
-    let made = Command::new(installer).arg(&folder).arg(scripts()).output().expect("bash is there");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    folder
-}
-
 #[track_caller]
-fn passes(folder: &Path, script: &str, arguments: &[&str]) {
+fn passes((scripts, folder): &(PathBuf, PathBuf), script: &str, arguments: &[&str]) {
     let mut command = Command::new(folder.join("venv/bin/python"));
-    let command = command.arg(scripts().join(script)).arg(BINARY).args(arguments);
+    let command = command.arg(scripts.join(script)).arg(BINARY).args(arguments);
     let output = command.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("Python was installed");
     let text =
         [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
@@ -33,13 +21,13 @@ fn passes(folder: &Path, script: &str, arguments: &[&str]) {
 
 #[test]
 fn the_files_are_valid_and_fit_each_other() {
-    let folder = installed();
-    passes(&folder, "files.py", &[folder.to_str().unwrap()]);
+    let installed = installed("deploy");
+    passes(&installed, "files.py", &[installed.1.to_str().unwrap()]);
 }
 
 #[test]
 fn the_chart_serves_in_the_files_of_a_pod() {
-    let folder = installed();
+    let installed = installed("deploy");
     let postgres = Postgres::shared();
     let url = postgres.database();
     let database = url.rsplit('/').next().unwrap();
@@ -51,11 +39,11 @@ fn the_chart_serves_in_the_files_of_a_pod() {
     let dir = Dir::new();
     dir.write("ca.crt", postgres.certificate());
     let certificate = dir.path().join("ca.crt");
-    passes(&folder, "pod.py", &[&store, certificate.to_str().unwrap()]);
+    passes(&installed, "pod.py", &[&store, certificate.to_str().unwrap()]);
 }
 
 #[test]
 fn envoy_with_the_lists_of_the_recipes_forwards_no_claim_of_a_client() {
-    let folder = installed();
-    passes(&folder, "envoy.py", &[Kind::Envoy.program().to_str().unwrap()]);
+    let installed = installed("deploy");
+    passes(&installed, "envoy.py", &[Kind::Envoy.program().to_str().unwrap()]);
 }

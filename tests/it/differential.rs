@@ -6,6 +6,7 @@
 
 use crate::ECHO_ROOT;
 use crate::kit::forge::{base64url, now};
+use crate::kit::packages::installed;
 use crate::kit::signers::{self, Signer};
 use crate::kit::{Portcullis, Request};
 use base64::Engine;
@@ -13,7 +14,6 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const PUBLIC: &str = "https://public.test/";
@@ -286,15 +286,6 @@ fn cases(keys: &[Signer]) -> Vec<Case> {
     cases
 }
 
-/// Installs the pinned packages. Returns the folder of the scripts and the folder of the packages.
-fn installed() -> (PathBuf, PathBuf) {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
-    let made = Command::new(scripts.join("install.sh")).arg(&folder).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    (scripts, folder)
-}
-
 /// Runs a script with this input, and returns the lines that it prints.
 fn ran(command: &[&str], question: &Value) -> Vec<String> {
     let mut child = Command::new(command[0])
@@ -315,7 +306,7 @@ fn ran(command: &[&str], question: &Value) -> Vec<String> {
 
 #[test]
 fn two_other_libraries_accept_every_token_that_the_gateway_accepts() {
-    let (scripts, folder) = installed();
+    let (scripts, folder) = installed("peers");
     let (public, secrets) = (signers::public(), signers::secrets());
     let set = |keys: &[Signer]| json!({ "keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>() });
     let names = |keys: &[Signer]| keys.iter().map(|key| key.algorithm).collect::<Vec<_>>();
@@ -378,7 +369,7 @@ fn two_other_libraries_accept_every_token_that_the_gateway_accepts() {
 
 #[test]
 fn tokens_of_another_implementation_of_ml_dsa_are_accepted_as_they_were_signed() {
-    let (scripts, folder) = installed();
+    let (scripts, folder) = installed("peers");
     let python = folder.join("venv/bin/python").display().to_string();
     let script = scripts.join("sign_ml_dsa.py").display().to_string();
     let claims = json!({ "iss": PUBLIC, "sub": "ada", "aud": "orders", "iat": now(), "exp": now() + 300 });

@@ -3,11 +3,11 @@
 use crate::gateway;
 use crate::kit::client::Connection;
 use crate::kit::lines::Lines;
+use crate::kit::packages::installed;
 use crate::kit::prover::{Prover, bound};
 use crate::kit::{Answer, Request, Upstream, token};
 use serde_json::json;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 const ROUTES: &str = "
@@ -290,10 +290,7 @@ impl Drop for Library {
 
 #[test]
 fn the_proofs_of_client_libraries_are_accepted() {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
-    let made = Command::new(scripts.join("install.sh")).arg(&folder).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (scripts, folder) = installed("clients");
     let node = |algorithm: &str| {
         let mut command = Command::new("node");
         command.arg(folder.join("bound.mjs")).arg(algorithm);

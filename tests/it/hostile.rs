@@ -259,14 +259,16 @@ fn an_environment_of_thousands_is_refused_in_bounded_lines() {
 fn a_file_that_never_rests_is_refused_and_one_that_does_is_read() {
     let dir = Dir::new();
     // The file is so long that two reads cannot happen between two writes.
-    dir.write("gateway.toml", format!("{ECHO}{}{}#0", route("/"), "#\n".repeat(4 << 20)));
+    let last = "0".repeat(20);
+    dir.write("gateway.toml", format!("{ECHO}{}{}#{last}", route("/"), "#\n".repeat(4 << 20)));
     let file = OpenOptions::new().write(true).open(dir.path().join("gateway.toml")).unwrap();
-    let end = file.metadata().unwrap().len() - 1;
+    let end = file.metadata().unwrap().len() - last.len() as u64;
     let (stop, stopped) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            for digit in (b'0'..=b'9').cycle() {
-                file.write_all_at(&[digit], end).unwrap();
+            // No two readings agree by chance, because no number is written twice.
+            for number in 1_u64.. {
+                file.write_all_at(format!("{number:020}").as_bytes(), end).unwrap();
                 if stopped.try_recv() == Err(mpsc::TryRecvError::Disconnected) {
                     break;
                 }

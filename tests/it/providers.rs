@@ -2,12 +2,13 @@
 //! finds their keys by discovery.
 
 use crate::kit::lines::Lines;
+use crate::kit::packages::installed;
 use crate::kit::{Portcullis, Request, eventually};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 const ROUTES: &str = r#"
@@ -36,16 +37,6 @@ impl Drop for Provider {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// Installs the pinned packages. Returns the folder of the scripts and the folder of the packages.
-fn installed() -> (PathBuf, PathBuf) {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let (scripts, folder) =
-        (tests.join("providers"), Path::new(env!("CARGO_TARGET_TMPDIR")).join("providers"));
-    let made = Command::new(tests.join("peers/install.sh")).arg(&folder).arg(&scripts).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    (scripts, folder)
 }
 
 impl Provider {
@@ -115,7 +106,7 @@ fn reads(gateway: &Portcullis, token: &str) {
 
 #[test]
 fn tokens_of_oidc_provider_are_accepted_by_every_algorithm_and_for_their_audience_alone() {
-    let (_, folder) = installed();
+    let (_, folder) = installed("providers");
     let provider = Provider::start("node".into(), folder.join("provider.mjs"));
     let algorithms = ["RS256", "RS512", "PS256", "PS384", "ES256", "ES384", "ES512", "EdDSA"];
     let token = |resource: &str| {
@@ -135,7 +126,7 @@ fn tokens_of_oidc_provider_are_accepted_by_every_algorithm_and_for_their_audienc
 
 #[test]
 fn tokens_of_authlib_are_accepted_as_the_recipe_says() {
-    let (scripts, folder) = installed();
+    let (scripts, folder) = installed("providers");
     let provider = Provider::start(folder.join("venv/bin/python"), scripts.join("provider.py"));
     let gateway = provider.gateway("orders", &["RS256", "ES256"], "");
     for algorithm in ["RS256", "ES256"] {
@@ -161,7 +152,7 @@ fn asking(provider: &Provider, audience: &str, keys: &str, introspection: &str) 
 
 #[test]
 fn opaque_tokens_of_oidc_provider_are_accepted_by_its_plain_and_by_its_signed_answers() {
-    let (_, folder) = installed();
+    let (_, folder) = installed("providers");
     let provider = Provider::start("node".into(), folder.join("provider.mjs"));
     let opaque = || provider.token("/token", "scope=read&resource=https%3A%2F%2Forders.test%2Fopaque");
     // Its answers about tokens of client credentials have no `sub`.
@@ -187,7 +178,7 @@ fn opaque_tokens_of_oidc_provider_are_accepted_by_its_plain_and_by_its_signed_an
 
 #[test]
 fn opaque_tokens_of_authlib_are_accepted_for_their_audience_alone() {
-    let (scripts, folder) = installed();
+    let (scripts, folder) = installed("providers");
     let provider = Provider::start(folder.join("venv/bin/python"), scripts.join("provider.py"));
     let introspection = format!(
         "endpoint = \"{}/introspect\"\nclient_id = \"web\"\nsecret = \"the-secret-of-a-test-client\"\nprefixes = \"opq_\"\n",

@@ -2,6 +2,7 @@
 
 use crate::kit::account::{self, AUTHORITY, Pair, claims, login, refresh};
 use crate::kit::forge::{base64url, now};
+use crate::kit::packages::installed;
 use crate::kit::prover::Prover;
 use crate::kit::{Answer, ISSUER, Portcullis, Request, eventually, token};
 use aws_lc_rs::hmac;
@@ -10,7 +11,6 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Connection, Executor};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const CLIENTS: &str = "
@@ -383,23 +383,13 @@ fn each_kind_of_token_proves_no_service() {
     }
 }
 
-/// Installs the pinned client libraries, and returns their folder.
-fn installed() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("services");
-    let script = tests.join("peers/install.sh");
-    let made = Command::new(script).arg(&folder).arg(tests.join("services")).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    folder
-}
-
 #[test]
 fn a_client_library_finds_what_it_expects() {
     let gateway = start();
-    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services/client.py");
+    let (scripts, folder) = installed("services");
     for way in ["client_secret_basic", "client_secret_post"] {
-        let ran = Command::new(installed().join("venv/bin/python"))
-            .arg(&client)
+        let ran = Command::new(folder.join("venv/bin/python"))
+            .arg(scripts.join("client.py"))
             .args([&format!("http://{}", gateway.http()), BILLING.0, BILLING.1, way])
             .output()
             .unwrap();
@@ -412,7 +402,7 @@ fn a_client_library_gets_and_uses_bound_tokens() {
     let nonces = "\n[dpop]\nnonce = \"required\"\n";
     let gateway = Portcullis::with(&format!("{ISSUER}{AUTHORITY}{CLIENTS}{nonces}")).start();
     let ran = Command::new("node")
-        .arg(installed().join("bound.mjs"))
+        .arg(installed("services").1.join("bound.mjs"))
         .args([&format!("http://{}", gateway.http()), BILLING.0, BILLING.1])
         .output()
         .unwrap();

@@ -2,10 +2,10 @@
 
 use crate::encrypted;
 use crate::kit::http2::{Frames, Verdict, block, exchange, frame, request};
+use crate::kit::packages::installed;
 use crate::kit::{Connection, Request, Upstream, token};
 use bytes::Bytes;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
 
 const MIB: usize = 1 << 20;
@@ -199,10 +199,7 @@ fn a_body_that_grows_too_large_is_named_and_not_the_upstream() {
 fn client_libraries_see_every_refusal() {
     let upstream = Upstream::start();
     let gateway = encrypted(&upstream, ROUTES);
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
-    let made = Command::new(scripts.join("install.sh")).arg(&folder).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (scripts, folder) = installed("clients");
     let url = format!("https://localhost:{}", gateway.https().port());
     for (name, command) in [
         (

@@ -4,10 +4,10 @@ use crate::kit::browser::{Browser, Scripts};
 use crate::kit::client::HOST;
 use crate::kit::forge::{issuer_without_leeway, now};
 use crate::kit::lines::Lines;
+use crate::kit::packages::installed;
 use crate::kit::websocket::service;
 use crate::kit::{Portcullis, token};
 use serde_json::json;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 const ROUTES: &str = r#"
@@ -35,10 +35,7 @@ fn policy(server: &str) -> String {
 
 /// Returns the command that runs a script of `tests/clients`.
 fn script(name: &str) -> Command {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let folder: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
-    let made = Command::new(scripts.join("install.sh")).arg(&folder).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (scripts, folder) = installed("clients");
     let (program, script) = match name {
         "websocket.py" => (folder.join("venv/bin/python"), scripts.join(name)),
         _ => ("node".into(), folder.join(name)),

@@ -17,6 +17,7 @@ pub mod http2;
 pub mod key_server;
 pub mod lines;
 pub mod load;
+pub mod packages;
 pub mod pki;
 pub mod port;
 pub mod portcullis;
