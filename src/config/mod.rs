@@ -31,4 +31,4 @@ pub mod values;
 pub use digest::PolicyDigest;
 pub use load::{Loaded, load, load_text, survey, survey_text};
 pub use place::Places;
-pub(crate) use shown::without_password;
+pub(crate) use shown::{is_secret_field, shown_value, without_password};

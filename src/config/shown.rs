@@ -119,11 +119,17 @@ pub(super) fn headers<S: Serializer>(
     headers: &BTreeMap<String, String>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(headers.iter().map(|(name, value)| {
-        // An empty value in an expectation means that the field is absent.
-        let is_secret = is_secret_name(name) && !value.is_empty() || is_token(value);
-        (name, if is_secret { MASK } else { value })
-    }))
+    serializer.collect_map(headers.iter().map(|(name, value)| (name, shown_value(name, value))))
+}
+
+/// Returns whether a header field may carry a credential. An empty value in an expectation means that the field is absent.
+pub(crate) fn is_secret_field(name: &str, value: &str) -> bool {
+    is_secret_name(name) && !value.is_empty() || is_token(value)
+}
+
+/// Returns the value of a header field for display.
+pub(crate) fn shown_value<'v>(name: &str, value: &'v str) -> &'v str {
+    if is_secret_field(name, value) { MASK } else { value }
 }
 
 /// Serializes the request line of a test. Any query field may carry a token, so every field that looks like a

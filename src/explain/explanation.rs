@@ -232,6 +232,10 @@ pub enum Responder {
     Preflight,
 }
 
+/// The text in place of a value that the policy sets and that may be a credential. An explanation has other readers than
+/// the policy, for example at the admin listener.
+pub const NOT_SHOWN: &str = "<not shown>";
+
 /// The request that the upstream would receive, or the request that the gateway answers itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct UpstreamRequest {
@@ -307,8 +311,11 @@ pub struct UpstreamRequest {
     /// The path and query, or the URL of the redirect.
     pub path: String,
     /// The header fields, with names in lower case. A description in angle brackets replaces each value that is
-    /// generated per request.
+    /// generated per request. Values that the route sets are masked if they may be credentials.
     pub headers: Vec<(String, String)>,
+    /// The masked fields with their values, for comparisons.
+    #[serde(skip)]
+    pub hidden: Vec<(String, String)>,
 }
 
 impl MatchedRoute {

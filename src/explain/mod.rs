@@ -13,8 +13,8 @@ pub use examiner::Examiner;
 #[cfg(test)]
 pub(crate) use examiner::table_keys;
 pub use explanation::{
-    AppliedLimit, CallerIdentity, CheckResult, CrossOrigin, Explanation, MatchedRoute, Outcome, Responder,
-    UpstreamRequest, Verdict,
+    AppliedLimit, CallerIdentity, CheckResult, CrossOrigin, Explanation, MatchedRoute, NOT_SHOWN, Outcome,
+    Responder, UpstreamRequest, Verdict,
 };
 pub use near::{NearReason, NearRoute};
 

@@ -4,9 +4,10 @@
 //! gateway runs all of them before it serves requests.
 
 use crate::clock::Now;
+use crate::config::is_secret_field;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::explain::text::Line;
-use crate::explain::{Examiner, Explanation, Outcome, Responder, UpstreamRequest, Verdict};
+use crate::explain::{Examiner, Explanation, NOT_SHOWN, Outcome, Responder, UpstreamRequest, Verdict};
 use crate::forward::edits::AnswerFields;
 use crate::policy::{Case, Expectation, ExpectedVerdict, Policy, Route};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -274,28 +275,34 @@ fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<D
         differ(&mut differences, "redirect", quoted(wanted), quoted(found.map_or("", String::as_str)));
     }
     for (name, wanted) in &test.headers {
-        let sent: Vec<&str> = outgoing
-            .headers
-            .iter()
-            .filter(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-            .collect();
-        differences.extend(difference_of_field(format!("header {name}"), wanted, &sent));
+        let hidden = outgoing.hidden.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let value = |value| match hidden {
+            Some(hidden) if value == NOT_SHOWN => hidden,
+            Some(_) | None => value,
+        };
+        let sent = outgoing.headers.iter().filter(|(known, _)| known == name);
+        let sent: Vec<&str> = sent.map(|(_, sent)| value(sent.as_str())).collect();
+        differences.extend(difference_of_field(format!("header {name}"), wanted, &sent, hidden.is_some()));
     }
     differences
 }
 
 /// Compares the values of a field. An empty value is expected to be absent. Several lines of a field are one list (RFC
-/// 9110 section 5.3).
-fn difference_of_field(what: String, wanted: &str, sent: &[&str]) -> Option<Discrepancy> {
+/// 9110 section 5.3). The report of a secret has no values.
+fn difference_of_field(what: String, wanted: &str, sent: &[&str], is_secret: bool) -> Option<Discrepancy> {
     let is_right = if wanted.is_empty() { sent.is_empty() } else { sent.join(", ") == wanted };
     if is_right {
         return None;
     }
     let quoted = |value: &&str| format!("{value:?}");
-    let expected = if wanted.is_empty() { "absent".to_owned() } else { quoted(&wanted) };
+    let expected = match wanted {
+        "" => "absent".to_owned(),
+        _ if is_secret => "a value that is not shown".to_owned(),
+        wanted => quoted(&wanted),
+    };
     let found = match sent {
         [] => "absent".to_owned(),
+        _ if is_secret => "another value that is not shown".to_owned(),
         sent => sent.iter().map(quoted).collect::<Vec<_>>().join(" and "),
     };
     Some(Discrepancy { what, expected, found })
@@ -319,7 +326,9 @@ fn differences_of_answer(
             changes.apply(&mut answer);
         }
         let values = answer.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
-        difference_of_field(format!("response header {name}"), wanted, &values.collect::<Vec<_>>())
+        let values: Vec<&str> = values.collect();
+        let is_secret = values.iter().any(|value| is_secret_field(name.as_str(), value));
+        difference_of_field(format!("response header {name}"), wanted, &values, is_secret)
     };
     expected.iter().filter_map(difference).collect()
 }

@@ -58,6 +58,12 @@ pub(crate) fn setting_changes(
             }
         }
     }
+    let (before, after) = (masked_headers(old.file), masked_headers(new.file));
+    for (key, value) in &after {
+        if before.get(key).is_some_and(|known| known != value) {
+            others.push(setting_change(key, Some("another value"), Some("this value")));
+        }
+    }
     for issuer in new.policy.trust.issuers().iter().filter(|issuer| !issuer.local) {
         let was = old.policy.trust.issuers().iter().find(|known| known.name == issuer.name);
         if was.is_some_and(|was| !was.keys.is_same(&issuer.keys)) {
@@ -74,6 +80,18 @@ fn setting_change(what: &str, before: Option<&str>, after: Option<&str>) -> Sett
         before: before.map(str::to_owned),
         after: after.map(str::to_owned),
     }
+}
+
+/// Returns the values of header fields that are masked in [`keys`], by their keys.
+fn masked_headers(loaded: &Loaded) -> BTreeMap<String, &str> {
+    let routes = loaded.file.route.iter().enumerate();
+    let fields = routes.flat_map(|(index, route)| {
+        route.masked_headers().map(move |(key, name, value)| {
+            let (table, _) = named(loaded, &format!("route[{index}].{key}"));
+            (format!("{table}: {key}.{name}"), value)
+        })
+    });
+    fields.collect()
 }
 
 /// The values of keys, grouped by route or issuer. Other keys have an empty group name.

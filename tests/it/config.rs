@@ -258,6 +258,59 @@ fn a_secret_at_a_wrong_place_is_shown_by_no_command() {
     says(&command(&dir, &["config", "show"]), "jwks = \"https://[2001:db8::1]/a@b?c=d\"", "gateway.toml:5");
 }
 
+/// `config show` masks such a value, so no other command shows it, and a change of it is reported all the same.
+#[test]
+fn the_value_of_a_field_that_may_be_a_credential_is_not_shown_and_its_change_is() {
+    let secret = "hush-hush";
+    let text = |value: &str| {
+        format!(
+            "[upstream.app]\nbuiltin = \"echo\"\n[[route]]\npath = \"/\"\nupstream = \"app\"\naccess = \"public\"\n\
+             set_request_headers = {{ X-Api-Key = \"{value}\", X-Version = \"3\" }}\n\
+             set_response_headers = {{ X-Session-Key = \"{value}\" }}\n"
+        )
+    };
+    let case = |expected: &str| {
+        format!(
+            "[[test]]\nname = \"t\"\nrequest = \"GET https://h/\"\n\
+             expect = {{ headers = {{ X-Api-Key = \"{expected}\" }}, response_headers = {{ X-Session-Key = \"{expected}\" }} }}\n"
+        )
+    };
+    let (good, bad) = (in_dir(&(text(secret) + &case(secret))), in_dir(&(text(secret) + &case("other"))));
+    let ends = in_dir(&text("hush-hush\\n"));
+    let check = command(&good, &["check"]);
+    assert_eq!(check.code, Some(0), "a test can expect the value: {check:?}");
+    for dir in [&good, &bad, &ends] {
+        for arguments in [
+            &["check"][..],
+            &["check", "--format", "json"],
+            &["config", "show"],
+            &["routes"],
+            &["routes", "--format", "json"],
+            &["explain", "GET", "https://h/"],
+            &["explain", "--format", "json", "GET", "https://h/"],
+        ] {
+            let shown = command(dir, arguments);
+            assert!(!shown.text().contains(secret), "{arguments:?}: {shown:?}");
+        }
+    }
+    let failed = command(&bad, &["check"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    for part in ["header x-api-key", "response header x-session-key", "another value that is not shown"] {
+        assert!(failed.text().contains(part), "{part}: {failed:?}");
+    }
+    let explained = command(&good, &["explain", "GET", "https://h/"]).text();
+    assert!(
+        explained.contains("x-api-key: <not shown>") && explained.contains("x-version: 3"),
+        "{explained}"
+    );
+
+    good.write("new.toml", text("hush-hush-2"));
+    let diff = command(&good, &["config", "diff", "gateway.toml", "new.toml"]);
+    for part in ["set_request_headers.X-Api-Key", "set_response_headers.X-Session-Key"] {
+        assert!(diff.text().contains(part) && !diff.text().contains(secret), "{part}: {diff:?}");
+    }
+}
+
 #[test]
 fn an_unreadable_policy_is_reported_and_not_shown() {
     let dir = in_dir("[server]\nworkres = 1\nmin = \"hush-hush\"\n[[issuer]]\nsecret = \"$HUSH\"\n");

@@ -186,6 +186,22 @@ pub struct RouteSection {
     pub waive: BTreeMap<String, String>,
 }
 
+impl RouteSection {
+    /// Returns the header fields whose values are masked where the policy is shown: the key, the name and the value.
+    pub(crate) fn masked_headers(&self) -> impl Iterator<Item = (&'static str, &str, &str)> {
+        let tables = [
+            ("set_request_headers", &self.set_request_headers),
+            ("add_request_headers", &self.add_request_headers),
+            ("set_response_headers", &self.set_response_headers),
+            ("add_response_headers", &self.add_response_headers),
+        ];
+        let fields = tables.into_iter().flat_map(|(key, table)| {
+            table.iter().map(move |(name, value)| (key, name.as_str(), value.as_str()))
+        });
+        fields.filter(|(_, name, value)| shown::is_secret_field(name, value))
+    }
+}
+
 /// `[[route]] split`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -5,7 +5,8 @@ use crate::authenticate::Place;
 use crate::explain::describe::{
     balance, duration, protocol, retry_budget, server_of, servers_of, split_by, streams, tls_of,
 };
-use crate::explain::explanation::{Responder, UpstreamRequest};
+use crate::explain::explanation::{NOT_SHOWN, Responder, UpstreamRequest};
+use crate::forward::edits::Edits;
 use crate::forward::outgoing::{self, OutgoingHead, X_REQUEST_ID};
 use crate::forward::{ConnectionHeaders, Destination, KeyFacts, Mirror, Proofs, Target};
 use crate::pipeline::exchange::Exchange;
@@ -142,7 +143,14 @@ impl Examiner<'_> {
         let mut headers: Vec<_> =
             headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         headers.sort();
+        let edits = delivery.request_fields.as_deref();
+        let secrets = edits.into_iter().flat_map(Edits::secrets);
+        let hidden: Vec<_> = secrets.map(|(name, value)| (name.to_string(), text(value))).collect();
+        for field in headers.iter_mut().filter(|field| hidden.contains(field)) {
+            NOT_SHOWN.clone_into(&mut field.1);
+        }
         Some(UpstreamRequest {
+            hidden,
             responder: Responder::Upstream,
             upstream: delivery.audience.name.to_string(),
             split: split.map(ToString::to_string),

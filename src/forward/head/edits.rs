@@ -2,6 +2,7 @@
 
 use super::fields::FieldSink;
 use crate::authenticate::fold_eq;
+use crate::config::{is_secret_field, shown_value};
 use http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::fmt;
@@ -33,6 +34,14 @@ impl Edits {
         self.added.iter().for_each(|(name, value)| sink.add(name, value));
     }
 
+    /// Returns the fields whose values are not shown to operators, because they may be credentials.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let fields = self.set.iter().chain(&self.added).map(|(name, value)| (name, value));
+        fields.filter(|(name, value)| {
+            is_secret_field(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))
+        })
+    }
+
     fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.removed {
             headers.remove(name);
@@ -51,11 +60,11 @@ pub(crate) struct AnswerFields {
 }
 
 impl fmt::Display for Edits {
-    /// Formats the changes for operators: `sets cache-control: private; removes server`.
+    /// Formats the changes for operators: `sets cache-control: private; removes server`. Masks credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |fields: &[(HeaderName, HeaderValue)]| {
             let field = |(name, value): &(HeaderName, HeaderValue)| {
-                format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+                format!("{name}: {}", shown_value(name.as_str(), &String::from_utf8_lossy(value.as_bytes())))
             };
             fields.iter().map(field).collect::<Vec<_>>().join(", ")
         };

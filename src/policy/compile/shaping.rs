@@ -4,6 +4,7 @@ use super::Faults;
 use super::trust::is_reserved;
 use crate::authenticate::{IdentityHeaders, fold_eq};
 use crate::config::file::{Access, File, RouteSection, SecurityHeaders, Streams};
+use crate::config::is_secret_field;
 use crate::forward::edits::{AnswerFields, Edits, Protection};
 use crate::forward::pattern::{Pattern, PatternFault};
 use crate::forward::rewrite::{PREFIX_BYTES_MAX, Rewrite};
@@ -267,7 +268,7 @@ fn edits(
         for (text, value) in table {
             let at = format!("{key}.{verb}_{end}.{text}");
             let name = name(&at, text, direction, false, identity, faults);
-            let value = field_value(&at, value, faults);
+            let value = field_value(&at, text, value, faults);
             fields.extend(name.zip(value));
         }
         fields
@@ -343,12 +344,16 @@ fn is_our_answer(name: &str) -> bool {
         )
 }
 
-fn field_value(at: &str, text: &str, faults: &mut Faults<'_>) -> Option<HeaderValue> {
+fn field_value(at: &str, name: &str, text: &str, faults: &mut Faults<'_>) -> Option<HeaderValue> {
     let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim() == text;
     let value = HeaderValue::from_str(text).ok().filter(|_| is_plain && text.len() <= VALUE_BYTES_MAX);
     if value.is_none() {
         let hint = format!("visible ASCII and inner spaces, at most {VALUE_BYTES_MAX} bytes");
-        faults.fault("bad_value", at, format!("\"{text}\""), hint);
+        let found = match is_secret_field(name, text) {
+            true => "(not shown)".to_owned(),
+            false => format!("\"{text}\""),
+        };
+        faults.fault("bad_value", at, found, hint);
     }
     value
 }
