@@ -17,7 +17,7 @@
 # GOAWAY excludes the request. After 2^31-1 the request fails, and after the PING with which libraries for servers measure
 # when requests on their way have arrived, it fails even if the last GOAWAY follows ("RECV_PING in state CLOSED").
 #
-# Portcullis sends GOAWAY once no request is in progress on the connection, or after a second with the next request. This
+# Portcullis sends GOAWAY in a pause between the requests of a connection, or after two seconds with its next request. This
 # saves the answers. docs/waits.md mentions the next request of httpx.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT

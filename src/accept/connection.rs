@@ -34,18 +34,24 @@ pub(super) async fn serve<S: Parkable>(
     }
 }
 
-/// How long GOAWAY waits for a moment without requests. After that, it follows the next request.
+/// How long a draining connection has no request before it sends GOAWAY, of which up to one sweep is the inaccuracy of the
+/// coarse clock. The client has then read its last answer.
+const GOODBYE_PAUSE: CoarseMillis = 500;
+/// How long a client may begin requests without a pause. After its next request, GOAWAY waits as long for any moment
+/// without a request, and then follows the next request.
 const GOODBYE_WAIT: CoarseMillis = 1000;
 
 /// Decides when a connection that ends sends GOAWAY.
 ///
 /// GOAWAY asks the client for a new connection, and must not cost an answer. Some clients fail the requests in progress
-/// when they receive it, although it includes them (httpx 0.28, undici 7), so GOAWAY waits until none is in progress. A
-/// client that never pauses gets it with a request. One without further requests needs no GOAWAY before its answer.
+/// when they receive it, although it includes them (httpx 0.28, undici 7), and httpx even if it reads GOAWAY together with
+/// the end of the answer. GOAWAY therefore waits for a pause. A client that never pauses gets it with a request. One
+/// without further requests needs no GOAWAY before its answer.
 #[derive(Debug, Default)]
 struct Goodbye {
     has_request: Cell<bool>,
     drains_since: Cell<Option<CoarseMillis>>,
+    needs_no_pause: Cell<bool>,
     is_overdue: Cell<bool>,
 }
 
@@ -55,7 +61,8 @@ impl Goodbye {
         self.has_request.set(true);
         if let Some(since) = self.drains_since.get() {
             let wait = connection.coarse_now().saturating_sub(since);
-            self.is_overdue.set(self.is_overdue.get() || wait >= GOODBYE_WAIT);
+            self.needs_no_pause.set(wait >= GOODBYE_WAIT);
+            self.is_overdue.set(wait >= 2 * GOODBYE_WAIT);
         }
     }
 
@@ -64,11 +71,12 @@ impl Goodbye {
     /// A client whose connection is new may get GOAWAY before it sends its first request. HAProxy then fails the
     /// request, although the connection would still serve it. The GOAWAY therefore waits for a request.
     fn is_due(&self, connection: &Connection) -> bool {
-        if self.drains_since.get().is_none() {
-            self.drains_since.set(Some(connection.coarse_now()));
-        }
-        let activity = &connection.activity;
-        activity.is_retired() || self.is_overdue.get() || (self.has_request.get() && activity.is_idle())
+        let (activity, now) = (&connection.activity, connection.coarse_now());
+        self.drains_since.set(self.drains_since.get().or(Some(now)));
+        let pause = if self.needs_no_pause.get() { 0 } else { GOODBYE_PAUSE };
+        activity.is_retired()
+            || self.is_overdue.get()
+            || (self.has_request.get() && activity.is_idle_for(pause, now))
     }
 }
 

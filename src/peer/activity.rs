@@ -253,6 +253,11 @@ impl Activity {
             && self.blocked.get().is_none()
     }
 
+    /// Returns whether the connection [is idle](Self::is_idle), and has been so for this time.
+    pub(crate) fn is_idle_for(&self, pause: CoarseMillis, now: CoarseMillis) -> bool {
+        self.is_idle() && now.saturating_sub(self.since.get()) >= pause
+    }
+
     /// Issues [`Command::Park`] now, not when the sweep does.
     #[cfg(test)]
     pub(crate) fn command_to_park(&self) {
@@ -299,6 +304,9 @@ impl Activity {
             Wait::First | Wait::Next if idle && self.closing.get() => {
                 if expired(self.since.get(), timeouts.farewell) {
                     self.issue(Command::Close(Timeout::Farewell), now);
+                } else if http2 && self.command.get() == Some(Command::Drain) {
+                    // The connection's task looks whether GOAWAY is due.
+                    self.send(Command::Drain);
                 }
             }
             Wait::First if idle && expired(self.since.get(), timeouts.head) => {

@@ -129,6 +129,32 @@ fn a_draining_connection_waits_briefly_for_a_request_in_transit() {
     assert_eq!(command_after(&activity, 91_000), Some(Command::Close(Timeout::Farewell)));
 }
 
+/// The task of a draining HTTP/2 connection looks with each sweep whether the pause is long enough for GOAWAY.
+#[test]
+fn a_draining_http_2_connection_is_woken_while_it_is_idle() {
+    let activity = served_once(true, 1_000);
+    activity.record_flush();
+    activity.issue(Command::Drain, 1_250);
+    assert!(!activity.is_idle_for(500, 1_500) && activity.is_idle_for(500, 1_750), "since the order");
+    let is_woken = |now| {
+        // `examine` takes the waker when it wakes the task.
+        assert_eq!(activity.command(&Context::from_waker(Waker::noop())), Some(Command::Drain));
+        activity.examine(now, TIMEOUTS);
+        let waker = activity.waker.take();
+        let is_woken = waker.is_none();
+        activity.waker.set(waker);
+        is_woken
+    };
+    assert!(is_woken(1_500) && is_woken(2_000));
+    activity.begin_request();
+    assert!(!is_woken(2_500) && !activity.is_idle_for(0, 9_000), "a request is in progress");
+    activity.end_request(3_000);
+    assert!(!activity.is_idle_for(500, 3_500), "the answer is not written");
+    activity.record_flush();
+    assert!(!activity.is_idle_for(500, 3_250) && activity.is_idle_for(500, 3_500));
+    assert!(is_woken(3_500));
+}
+
 /// The sweep issues the farewell, and the task of the connection sees it later.
 #[test]
 fn a_request_that_arrives_before_the_farewell_is_said_withdraws_it() {
