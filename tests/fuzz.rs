@@ -41,8 +41,9 @@ macro_rules! targets {
 }
 
 targets! {
-    account api_key certificate claim_path claims cookie destination dpop fields forwarded handshake head introspection
-    key_set mark negotiation path policy proxy_header request signal strip token upstream_answer websocket_frames
+    account acme_answer api_key certificate claim_path claims cookie destination dpop fields forwarded handshake head
+    introspection key_set mark negotiation path policy proxy_header redis_answer request sealed_key signal strip token
+    upstream_answer websocket_frames
 }
 
 /// The maximum length of an input in bytes, as in `fuzz/run`.

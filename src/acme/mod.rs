@@ -9,6 +9,7 @@ mod challenges;
 mod failure;
 mod files;
 mod order;
+mod rehearsal;
 mod schedule;
 mod status;
 mod transport;
@@ -17,6 +18,8 @@ pub(crate) use challenges::Challenges;
 pub(crate) use failure::Failure;
 pub(crate) use files::{Files, Kept};
 pub(crate) use order::{Order, order, renewal_window};
+#[doc(hidden)]
+pub use rehearsal::rehearse;
 pub(crate) use schedule::{Attempts, ORDERS_PER_DAY, Wait, Window, back_off, renewal, window_age};
 pub(crate) use status::{Report, Status};
 

@@ -173,7 +173,10 @@ async fn prove(
 }
 
 /// Returns the answers for the domains that the server has not validated yet.
-async fn answers(settings: &Settings, order: &mut instant_acme::Order) -> Result<Vec<Answer>, Failure> {
+pub(super) async fn answers(
+    settings: &Settings,
+    order: &mut instant_acme::Order,
+) -> Result<Vec<Answer>, Failure> {
     let mut answers = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {

@@ -4,7 +4,7 @@
 use super::failure::shown;
 use super::{Failure, Settings};
 use crate::clock::Now;
-use crate::outbound::{self, Bounds, Client, Error, Url};
+use crate::outbound::{self, Answer, Bounds, Client, Error, Url};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt, Full};
@@ -66,7 +66,12 @@ impl Transport {
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let mut headers = parts.headers;
         headers.remove(header::USER_AGENT);
-        let mut answer = self.client.send(parts.method, &url, headers, body, BOUNDS).await?;
+        let answer = self.client.send(parts.method, &url, headers, body, BOUNDS).await?;
+        self.admit(&url, answer)
+    }
+
+    /// Notes the facts of an answer, and refuses what the library cannot handle.
+    pub(super) fn admit(&self, url: &Url, mut answer: Answer) -> Result<BytesResponse, Error> {
         let now = Now::read().unix;
         let not_before = retry_after(&answer.headers, now);
         state_wait(&mut answer.headers, not_before.map(|until| until.saturating_sub(now)));
@@ -79,7 +84,7 @@ impl Transport {
             }
         } else if answer.status.is_redirection() && answer.headers.contains_key(header::LOCATION) {
             return Err(answer.ok().err().unwrap_or_else(|| Error::Protocol("a redirect".to_owned())));
-        } else if url == self.directory {
+        } else if *url == self.directory {
             let directory = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
             // The library expects that a request to this URL can be built. It checks the other URLs itself.
             if let Some(Err(why)) = directory["newNonce"].as_str().map(Url::parse) {

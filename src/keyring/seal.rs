@@ -87,7 +87,10 @@ impl SealSecrets {
     }
 
     /// Encrypts a private key in PKCS#8.
-    pub(super) fn seal(
+    ///
+    /// # Errors
+    /// Returns a fault if the crypto library fails.
+    pub fn seal(
         &self,
         pkcs8: &[u8],
         algorithm: Algorithm,
@@ -108,7 +111,7 @@ impl SealSecrets {
     ///
     /// # Errors
     /// Returns a fault if the key is encrypted with an unknown secret, or was changed since.
-    pub(super) fn open(
+    pub fn open(
         &self,
         sealed: &SealedKey,
         algorithm: Algorithm,

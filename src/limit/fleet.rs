@@ -6,6 +6,9 @@ pub(super) mod exact;
 mod script;
 mod sync;
 
+#[doc(hidden)]
+pub use script::read_lease;
+
 use super::fleet_state::FleetState;
 use super::lease::table::LeaseTable;
 use std::sync::atomic::AtomicBool;

@@ -16,6 +16,8 @@ mod tiers;
 
 pub use bucket::Limit;
 pub use fleet::Fleet;
+#[doc(hidden)]
+pub use fleet::read_lease;
 pub use fleet_state::FleetState;
 pub use key::{By, LimitKey};
 pub use sharing::{FleetSecret, Sharing};

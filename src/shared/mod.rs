@@ -18,6 +18,8 @@ mod settings;
 pub use address::Address;
 pub use connect::{Connection, Node};
 pub use link::{Link, Unanswered};
+#[doc(hidden)]
+pub use marks::read_page;
 pub use marks::{Followed, FoundMark, MarkCounts, read_mark, write_mark};
 pub use refusals::{Command, CommandError, Refusals};
 pub use replay::{ProofCounts, ProofUse};

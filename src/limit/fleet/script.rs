@@ -223,6 +223,17 @@ impl Reply {
     }
 }
 
+/// Reads the bytes of an answer to an order that wants this many tokens. Returns the leased tokens, and the distance of the
+/// bucket's arrival time from now in nanoseconds. For the fuzzer.
+#[doc(hidden)]
+pub fn read_lease(answer: &[u8], want: u32, ahead_max: u64) -> Option<(u32, u64)> {
+    let order = Order { debt: 0, want, ahead: 0 };
+    let terms = Terms { interval: 1, burst: 1 };
+    let call = Call { key: Vec::new(), field: [0; 16], terms, order, ahead_max };
+    let reply = Reply::of(&redis::parse_redis_value(answer).ok()?, &call).ok()?;
+    Some((reply.granted.tokens, reply.granted.ahead))
+}
+
 /// Converts a number of Redis. The library itself cuts numbers off: it would read -1 as 4,294,967,295 tokens.
 fn unsigned<T: TryFrom<i64>>(number: i64) -> RedisResult<T> {
     T::try_from(number).map_err(|_| (ErrorKind::UnexpectedReturnType, "a number out of range").into())

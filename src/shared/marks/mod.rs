@@ -15,6 +15,8 @@ mod stream;
 pub use entry::{Found as FoundMark, read as read_mark, write as write_mark};
 pub(super) use follow::{UNKNOWN, follow};
 pub(super) use publish::publish;
+#[doc(hidden)]
+pub use stream::read_page;
 
 use super::settings::SharedSettings;
 use crate::authenticate::{MarkDigest, Revoked};

@@ -153,6 +153,14 @@ fn entries_after(last: &str, value: &Value) -> Result<Vec<StreamEntry>, String> 
     Ok(found)
 }
 
+/// Reads the bytes of an answer with the entries after a position. Returns the position and the mark of each. For the
+/// fuzzer.
+#[doc(hidden)]
+pub fn read_page(answer: &[u8], last: &str) -> Option<Vec<(String, Option<String>)>> {
+    let page = entries_after(last, &redis::parse_redis_value(answer).ok()?).ok()?;
+    Some(page.into_iter().map(|entry| (entry.id, entry.text)).collect())
+}
+
 /// Reads a position: a time and a number.
 fn position(id: &str) -> Option<(u64, u64)> {
     let (millis, number) = id.split_once('-')?;
