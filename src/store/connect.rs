@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// How long an operation waits for a connection, or for a lock of another process.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a file may take to be opened. A busy disk needs seconds to flush a new one, and a lock of another process is
+/// reported after [`PATIENCE`].
+const FILE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long one of several servers may take to answer, at least.
 const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 /// Maximum number of connections to a server. Only one thread uses these connections, so eight are enough even if
@@ -240,16 +243,27 @@ impl ConnectSettings {
     /// Opens a connection outside the pools. Tries all servers, the current one first.
     pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
         let (count, first) = (self.servers.len(), self.current());
-        let patience = (PATIENCE / u32::try_from(count).unwrap_or(1)).max(SERVER_PATIENCE.min(PATIENCE));
+        let patience = match self.dialect {
+            Dialect::Sqlite => FILE_PATIENCE,
+            Dialect::Postgres | Dialect::PooledPostgres => {
+                (PATIENCE / u32::try_from(count).unwrap_or(1)).max(SERVER_PATIENCE)
+            }
+        };
         let mut fault: Option<StoreError> = None;
         for step in 0..count {
             let server = (first + step) % count;
             let connected = tokio::time::timeout(patience, self.connect_to(server)).await;
-            let late = |_| {
-                StoreError::trouble(
+            let late = |_| match self.dialect {
+                Dialect::Sqlite => StoreError::trouble(
+                    Reason::Timeout,
+                    format!(
+                        "the file cannot be opened within {patience:?}: the disk is slow or does not answer"
+                    ),
+                ),
+                Dialect::Postgres | Dialect::PooledPostgres => StoreError::trouble(
                     Reason::Unreachable,
                     format!("the database does not answer within {patience:?}"),
-                )
+                ),
             };
             match connected.map_err(late).flatten() {
                 Ok(connection) => {
