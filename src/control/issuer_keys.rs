@@ -1,14 +1,15 @@
 //! Fetches the keys of issuers, and of transmitters of signals, that publish them at a URL, with one task per source.
 
+use super::key_news::{key_name, log_changes, log_recovery, publish};
 use super::passed_keys::{Due, Fleet, PassedKeys};
 use super::tasks::Tasks;
 use crate::authenticate::{Key, KeySet};
 use crate::clock::Now;
 use crate::journal::Level;
-use crate::key_source::{Copy, FetchError, Fetched, GoodSet, KeySource, Owner, Worth, delete_old};
+use crate::key_source::{Copy, FetchError, Fetched, GoodSet, KeySource, Worth, delete_old};
 use crate::policy::Policy;
 use crate::worker::Shared;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,59 +193,10 @@ fn accept(
     Ok(good)
 }
 
-fn name(key: &Key) -> String {
-    Copy::key_name(key.id(), key.algorithm().as_str())
-}
-
 /// Returns the time at which each key was first seen: now, unless `known` contains the key.
 fn seen(keys: &KeySet, known: &BTreeMap<String, u64>, now: Now) -> BTreeMap<String, u64> {
     let at = |name: &String| known.get(name).copied().unwrap_or(now.unix);
-    keys.iter().map(name).map(|name| (name.clone(), at(&name))).collect()
-}
-
-pub(super) fn publish(shared: &Shared, source: &Arc<KeySource>, now: Now) {
-    shared.policy.update(|policy| policy.with_fetched(source, now));
-}
-
-pub(super) fn log_recovery(shared: &Shared, source: &KeySource) {
-    let fields = [source.settings().owner.label()];
-    shared.journal.event(Level::Info, "the keys of an issuer can be fetched again", &fields);
-}
-
-/// Logs the added and removed keys, and the keys that cannot be used, if the set has changed.
-pub(super) fn log_changes(
-    shared: &Shared,
-    owner: &Owner,
-    (keys, known): (&KeySet, &KeySet),
-    skipped: &[String],
-    has_before: bool,
-) {
-    let names = |keys: &KeySet| keys.iter().map(name).collect::<BTreeSet<_>>();
-    let (now, before) = (names(keys), names(known));
-    if has_before && keys.is_same(known) {
-        return;
-    }
-    let list = |names: Vec<&String>| {
-        let shown: Vec<&str> = names.iter().take(10).map(|name| name.as_str()).collect();
-        shown.join(", ")
-    };
-    let (kind, name) = owner.label();
-    shared.journal.event_with(
-        Level::Info,
-        "the keys of an issuer were fetched",
-        &[
-            (kind, name.into()),
-            ("keys", now.len().into()),
-            ("new", (&list(now.difference(&before).collect())).into()),
-            ("gone", (&list(before.difference(&now).collect())).into()),
-            ("not_used", skipped.len().into()),
-        ],
-    );
-    for why in skipped.iter().take(5) {
-        let why: String = why.chars().take(300).collect();
-        let fields = [owner.label(), ("why", &why)];
-        shared.journal.event(Level::Warn, "a key of an issuer is not used", &fields);
-    }
+    keys.iter().map(key_name).map(|name| (name.clone(), at(&name))).collect()
 }
 
 /// Writes the copy of the keys for the next start. Runs on another thread, because the disk may be slow.

@@ -9,6 +9,7 @@ mod file_watch;
 mod guard;
 pub(crate) mod introspection;
 mod issuer_keys;
+mod key_news;
 pub(crate) mod key_report;
 mod keys;
 mod metrics_page;

@@ -3,7 +3,7 @@
 //! A gateway whose fetch is due first looks for a set that another gateway has fetched since. One gateway at a time asks
 //! the issuer. Without an answer of the shared state, each gateway fetches for itself.
 
-use super::issuer_keys::{log_changes, log_recovery, publish};
+use super::key_news::{log_changes, log_recovery, publish};
 use crate::authenticate::{Algorithm, Key, KeySet};
 use crate::clock::Now;
 use crate::journal::Level;

@@ -1,9 +1,8 @@
 //! Reads the body of an answer.
 
-use super::chunks::ChunkReader;
+use super::chunks::{ChunkReader, Piece};
 use super::{AnswerFault, Framing};
-use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use bytes::BytesMut;
 
 /// Reads the body of one answer from the bytes that have arrived so far.
 #[derive(Debug)]
@@ -15,15 +14,6 @@ enum State {
     Length(u64),
     Chunked(ChunkReader),
     UntilClose,
-}
-
-/// A piece of a body.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// At least one byte of data.
-    Data(Bytes),
-    /// The trailer fields, which end the body.
-    Trailers(HeaderMap),
 }
 
 impl BodyReader {

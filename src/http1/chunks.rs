@@ -2,10 +2,18 @@
 
 use super::AnswerFault;
 use super::answer::ends_lines_with_crlf;
-use super::body::Piece;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use httparse::Status;
+
+/// A piece of a body.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// At least one byte of data.
+    Data(Bytes),
+    /// The trailer fields, which end the body.
+    Trailers(HeaderMap),
+}
 
 /// The maximum size of a line with a chunk's size, its extensions included.
 const LINE_MAX: usize = 1024;

@@ -18,7 +18,8 @@ mod request;
 mod tests;
 
 pub use answer::{AnswerHead, HeadReader};
-pub use body::{BodyReader, Piece};
+pub use body::BodyReader;
+pub use chunks::Piece;
 pub use fault::AnswerFault;
 pub use framing::Framing;
 pub use known::KnownHead;

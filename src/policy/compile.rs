@@ -7,6 +7,7 @@ mod authority;
 mod cases;
 mod certificates;
 mod claim_values;
+mod claims;
 mod client_certificates;
 mod compression;
 mod contradictions;
@@ -17,10 +18,12 @@ mod dpop;
 pub(crate) mod endpoint_limits;
 mod endpoints;
 mod files;
+mod identity;
 mod identity_choice;
 mod introspection;
 mod key_sources;
 mod limits;
+mod matcher;
 mod mirror;
 mod private;
 mod profile;
@@ -138,8 +141,8 @@ fn compile_policy(
     let marks = before.map(|before| before.trust.revoked().signals().clone()).unwrap_or_default();
     let issuer_settings =
         authority::compile(file, missing_key, settings_before, &marks, &mut faults).map(Arc::new);
-    let mut claims = trust::Claims::default();
-    let (identity, proofs) = trust::identity(file, &mut claims, issuer_settings.as_deref(), &mut faults);
+    let mut claims = claims::Claims::default();
+    let (identity, proofs) = identity::compile(file, &mut claims, issuer_settings.as_deref(), &mut faults);
     let trust_before = before.map(|before| &*before.trust);
     let mut issuers =
         trust::issuers(file, issuer_settings.as_deref(), trust_before, &mut authorities, &mut faults);
@@ -157,7 +160,8 @@ fn compile_policy(
     let fleet_before = before.and_then(|before| before.fleet.clone());
     let fleet = shared_settings.is_some().then(|| fleet_before.unwrap_or_default());
     let of_fleet = limits::Shared { fleet: fleet.as_ref(), settings: shared_settings.as_deref() };
-    let limits = limits::compile(file, &of_fleet, &mut claims, before, &mut faults);
+    let presets = endpoint_limits::presets(file);
+    let limits = limits::compile(file, &presets, &of_fleet, &mut claims, before, &mut faults);
     let cors = cors::compile(file, &mut faults);
     let references = routes::References {
         upstreams: &upstreams,

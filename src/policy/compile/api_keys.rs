@@ -1,7 +1,7 @@
 //! Compiles `[api_keys]`, and reads the API keys from the state folder.
 
 use super::Faults;
-use super::trust::is_reserved;
+use super::identity::is_reserved;
 use crate::api_key_file::ApiKeyFile;
 use crate::authenticate::{API_KEY_ISSUER, ApiKeys};
 use crate::config::file::File;

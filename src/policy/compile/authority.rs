@@ -1,6 +1,7 @@
 //! Compiles `[authority]`: the settings and endpoint paths of the local authority.
 
-use super::trust::{parse_algorithm, resolve};
+use super::secrets::resolve;
+use super::trust::parse_algorithm;
 use super::{Faults, private};
 use crate::authenticate::{CookieNames, ED25519, Revoked, SignalMarks};
 use crate::authority::{

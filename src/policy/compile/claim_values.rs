@@ -1,7 +1,7 @@
 //! Compiles the values that a rule requires of a claim: literals and placeholders.
 
 use super::Faults;
-use super::trust::is_reserved;
+use super::identity::is_reserved;
 use crate::authenticate::{ClaimValue, IdentityHeaders};
 use crate::authorize::Expected;
 use crate::config::values::{ClaimValues, Literal};

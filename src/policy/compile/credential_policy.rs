@@ -1,7 +1,7 @@
 //! Compiles the settings of a route for token sources and browsers.
 
 use super::Faults;
-use super::trust::is_reserved;
+use super::identity::is_reserved;
 use crate::authenticate::{NamedHeader, Source, Sources};
 use crate::authority::IssuerSettings;
 use crate::config::file::{self, RouteSection};

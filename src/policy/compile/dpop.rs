@@ -1,7 +1,7 @@
 //! Compiles `[dpop]`: the settings of DPoP proofs.
 
 use super::Faults;
-use super::trust::resolve;
+use super::secrets::resolve;
 use crate::authenticate::DpopSettings;
 use crate::authenticate::dpop::NonceKey;
 use crate::config::file::{DpopNonce, File};

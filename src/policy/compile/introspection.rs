@@ -3,7 +3,7 @@
 use super::Faults;
 use super::authorities::Authorities;
 use super::key_sources;
-use super::trust::resolve;
+use super::secrets::resolve;
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
 use crate::authenticate::{API_KEY_PREFIX, Issuer, TENANT, Trust};
 use crate::config::file::{IntrospectionAuth, IntrospectionSection, IssuerSection};

@@ -1,8 +1,7 @@
 //! Compiles `[rate_limit.NAME]`, and resolves references to rate limits.
 
 use super::Faults;
-use super::endpoint_limits;
-use super::trust::{Claims, claim_path};
+use super::claims::{Claims, claim_path};
 use crate::config::file::{File, OnError, RateLimitSection};
 use crate::config::units::Rate;
 use crate::limit::{By, Fleet, FleetSecret, Limit, Limits, Sharing, Tiers};
@@ -52,9 +51,11 @@ impl Shared<'_> {
     }
 }
 
-/// Compiles the limits. An unchanged limit of the previous policy (`before`) keeps its counts.
+/// Compiles the limits of the file and the default limits in use (`presets`). An unchanged limit of the previous policy
+/// (`before`) keeps its counts.
 pub(super) fn compile(
     file: &File,
+    presets: &BTreeMap<String, RateLimitSection>,
     shared: &Shared<'_>,
     claims: &mut Claims,
     before: Option<&Policy>,
@@ -77,8 +78,7 @@ pub(super) fn compile(
             ),
         );
     }
-    let presets = endpoint_limits::presets(file);
-    for (name, table) in file.rate_limit.iter().chain(&presets) {
+    for (name, table) in file.rate_limit.iter().chain(presets) {
         let key = format!("rate_limit.{name}");
         if !is_plain_name(name) {
             faults.fault(

@@ -2,8 +2,8 @@
 
 use super::Faults;
 use super::claim_values::fixed;
+use super::claims::claim_path;
 use super::secrets::{self, Flaw};
-use super::trust::claim_path;
 use crate::authenticate::{ClaimPath, ClaimValue, Issuer, Profile, TENANT, Tenants, is_tenant};
 use crate::config::file::{IssuerSection, SecretEncoding};
 use base64::Engine;

@@ -1,29 +1,29 @@
 //! Compiles `[[route]]`: the matcher, the requirements and the destination.
 
+use super::claims::Claims;
 use super::counters::CounterRegistry;
 use super::credential_policy::{check_login, sources};
 use super::limits::{NamedLimits, chosen_limits};
+use super::matcher::matcher;
 use super::route_list::RouteList;
 use super::rule::{NamedRules, RuleContext};
-use super::trust::{Claims, is_reserved};
-use super::upstreams::{Audiences, Upstreams};
+use super::upstreams::{Audiences, Upstreams, destination};
 use super::{
     Faults, endpoints, files, identity_choice, mirror, request_trailers, resources, rule, shaping, signals,
     split,
 };
-use crate::authenticate::{Access, CredentialPolicy, IdentityHeaders, Issuer, Source, Sources};
+use crate::authenticate::{Access, CredentialPolicy, Issuer, Source, Sources};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
-use crate::forward::{Delivery, Destination, strip};
+use crate::forward::{Delivery, Destination};
 use crate::policy::{Handler, ProtectedResource, Route};
 use crate::respond::cors::Cors;
 use crate::respond::redirect::Redirect;
-use crate::route::field::is_word;
-use crate::route::{Fields, HostPattern, Matcher, Methods, PathPattern, RouteTable};
+use crate::route::{Matcher, RouteTable};
 use crate::signals::Receiver;
-use http::{HeaderName, HeaderValue, Method};
-use std::collections::{BTreeMap, HashMap};
+use http::{HeaderName, Method};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -280,100 +280,6 @@ fn name<'t>(key: &str, table: &'t RouteSection, faults: &mut Faults<'_>) -> &'t 
         );
     }
     name
-}
-
-/// Compiles the header fields that a route requires.
-pub(super) fn fields(
-    key: &str,
-    table: &BTreeMap<String, String>,
-    identity: &IdentityHeaders,
-    faults: &mut Faults<'_>,
-) -> Option<Fields> {
-    let mut fields = Vec::new();
-    for (name, value) in table {
-        let at = format!("{key}.headers.{name}");
-        let Ok(parsed) = name.parse::<HeaderName>() else {
-            let hint = "for example { \"X-Api-Version\" = \"2\" }";
-            faults.fault("bad_header", &at, format!("\"{name}\" is not a header name"), hint);
-            return None;
-        };
-        if is_reserved(&parsed) || !strip::passes(&parsed, identity) {
-            let hint = "use a header that the upstream reads, such as \"X-Api-Version\"";
-            let found =
-                format!("the gateway removes or rewrites \"{name}\", so the upstream would not see it");
-            faults.fault("bad_header", &at, found, hint);
-            return None;
-        }
-        match HeaderValue::from_str(value) {
-            Ok(value) if is_word(value.as_bytes()) => fields.push((parsed, value)),
-            Ok(_) | Err(_) => {
-                let hint = "one word of visible ASCII without commas, semicolons, quotes and backslashes";
-                faults.fault("bad_value", &at, format!("\"{value}\""), hint);
-                return None;
-            }
-        }
-    }
-    Fields::new(fields)
-        .map_err(|name| {
-            let found = format!("\"{name}\" is listed twice");
-            faults.fault("same_header", &format!("{key}.headers"), found, "use each header once");
-        })
-        .ok()
-}
-
-fn matcher(
-    key: &str,
-    table: &RouteSection,
-    identity: &IdentityHeaders,
-    faults: &mut Faults<'_>,
-) -> Option<Matcher> {
-    let path = if table.path.is_empty() {
-        faults.fault("missing_key", &format!("{key}.path"), "nothing", "path = \"/orders/{id}\"");
-        None
-    } else {
-        PathPattern::parse(&table.path)
-            .map_err(|fault| faults.fault("bad_path", &format!("{key}.path"), fault.found(), fault.remedy()))
-            .ok()
-    };
-    let host = match table.host.as_str() {
-        "" => Some(HostPattern::Any),
-        text => HostPattern::parse(text)
-            .map_err(|fault| faults.fault("bad_host", &format!("{key}.host"), fault.found(), fault.remedy()))
-            .ok(),
-    };
-    let methods = if table.methods.is_empty() {
-        Some(Methods::any())
-    } else {
-        Methods::parse(&table.methods)
-            .map_err(|fault| {
-                faults.fault("bad_method", &format!("{key}.methods"), fault.found(), fault.remedy())
-            })
-            .ok()
-    };
-    let fields = fields(key, &table.headers, identity, faults);
-    Some(Matcher { host: host?, path: path?, methods: methods?, fields: fields? })
-}
-
-pub(super) fn destination(
-    key: &str,
-    name: &str,
-    upstreams: &Upstreams,
-    faults: &mut Faults<'_>,
-) -> Option<Destination> {
-    let at = format!("{key}.upstream");
-    if name.is_empty() {
-        faults.fault("missing_key", &at, "nothing", "upstream = \"NAME\" of an [upstream.NAME]");
-        return None;
-    }
-    match upstreams.get(name) {
-        Some(Some(upstream)) => Some(Destination::Upstream(upstream.clone())),
-        // The upstream is the built-in echo, or its fault has already been reported.
-        Some(None) => Some(Destination::Echo),
-        None => {
-            faults.undefined(&at, "upstream", name, upstreams.keys().map(String::as_str));
-            None
-        }
-    }
 }
 
 /// Checks that a destination of a route supports WebSockets.

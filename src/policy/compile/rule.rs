@@ -4,8 +4,8 @@
 //! to [`draft`] and a function that returns the check.
 
 use super::claim_values::{Wanted, wanted};
+use super::claims::{Claims, claim_path};
 use super::profile::tenant_names;
-use super::trust::{Claims, claim_path};
 use super::{Faults, contradictions};
 use crate::authenticate::{
     API_KEY_ISSUER, CLIENT_CERTIFICATE_ISSUER, ClaimId, IdentityHeaders, Source, Sources,

@@ -1,7 +1,10 @@
-//! Recognizes secrets that are long enough but easy to guess.
+//! Reads secrets, and recognizes those that are long enough but easy to guess.
 //!
 //! An attacker with a signed token can search for the secret offline, and cracking tools try the secrets of tutorials
 //! first. This module recognizes only known bad patterns.
+
+use super::{Faults, private};
+use crate::config::secret::Secret;
 
 /// The reason why a secret is weak. Contains no part of the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +53,57 @@ const PHRASES: [&str; 21] = [
 /// The key of the first example in RFC 7515 (appendix A.1).
 const PUBLISHED: &str =
     "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+
+/// Returns the bytes of a secret. Reports a fault and returns `None` if it cannot be read or is publicly known.
+pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Option<Vec<u8>> {
+    let is_secret = key.ends_with("secret") || key.ends_with("password");
+    if secret.is_literal() && is_secret {
+        faults.warn(
+            "secret_in_plain_text",
+            key,
+            "the secret is written in the policy file (not shown)",
+            "use \"env:NAME\" or \"file:PATH\"; literals are for development",
+        );
+    }
+    if let Secret::File(path) = secret
+        && is_secret
+    {
+        private::check_mode(key, &faults.unwatched_path(path), faults);
+    }
+    match faults.secret(secret) {
+        Ok(bytes) => {
+            let is_white = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
+            if is_secret && (is_white(bytes.first()) || is_white(bytes.last())) {
+                faults.warn(
+                    "white_space",
+                    key,
+                    "the secret begins or ends with white space, which is part of it (except a newline at the end of a file)",
+                    "remove the white space, unless the other users of the secret include it",
+                );
+            }
+            let flaw = flaw(&bytes).filter(|_| is_secret);
+            let hint = "use at least 256 random bits: openssl rand -hex 32";
+            match flaw {
+                Some(Flaw::Known(what)) => {
+                    faults.fault("weak_secret", key, what, hint);
+                    return None;
+                }
+                Some(Flaw::Guessable(what)) => faults.warn("guessable_secret", key, what, hint),
+                None => {}
+            }
+            Some(bytes.to_vec())
+        }
+        Err(why) => {
+            faults.fault(
+                "no_secret",
+                key,
+                why,
+                "\"env:NAME\" for a variable that is set, or \"file:PATH\" for a readable file",
+            );
+            None
+        }
+    }
+}
 
 /// Returns the reason why a secret is weak, if any.
 pub(super) fn flaw(secret: &[u8]) -> Option<Flaw> {

@@ -1,7 +1,7 @@
 //! Compiles the changes that a route makes to requests and answers: path, host and header fields.
 
 use super::Faults;
-use super::trust::is_reserved;
+use super::identity::is_reserved;
 use crate::authenticate::{IdentityHeaders, fold_eq};
 use crate::config::file::{Access, File, RouteSection, SecurityHeaders, Streams};
 use crate::config::is_secret_field;

@@ -2,7 +2,7 @@
 
 use super::Faults;
 use super::authorities::Authorities;
-use super::trust::resolve;
+use super::secrets::resolve;
 use crate::config::file::{File, SharedSection};
 use crate::config::secret::Secret;
 use crate::key_source::SetSecrets;

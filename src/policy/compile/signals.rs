@@ -7,7 +7,7 @@ use super::endpoint_limits;
 use super::key_sources::{self, KeySources, Times, Wish};
 use super::limits::{NamedLimits, chosen_limits};
 use super::route_list::{RouteList, on_each, own_route};
-use super::trust::resolve;
+use super::secrets::resolve;
 use crate::authenticate::{Issuer, KeySet, Tenants, digest_of};
 use crate::config::file::{File, OpaqueSubject, SignalsSection};
 use crate::config::stable_file;

@@ -1,9 +1,9 @@
 //! Compiles `split` and `split_by` of a route.
 
 use super::Faults;
-use super::routes::{destination, fields};
-use super::trust::Claims;
-use super::upstreams::{Upstreams, hash_by};
+use super::claims::Claims;
+use super::matcher::fields;
+use super::upstreams::{Upstreams, destination, hash_by};
 use crate::authenticate::IdentityHeaders;
 use crate::config::file::{Access, RouteSection, SplitSection};
 use crate::forward::{Audience, Delivery, Destination, HashBy, Selector, Share, Split};

@@ -1,22 +1,17 @@
-//! Compiles `[[issuer]]` and `[identity]`: the trusted issuers, and the identity that upstreams receive.
+//! Compiles `[[issuer]]`: the trusted issuers.
 
 use super::authorities::Authorities;
+use super::claims::claim_path;
 use super::key_sources::{self, KeySources};
-use super::secrets::{self, Flaw};
-use super::{Faults, introspection, private, profile};
+use super::secrets::resolve;
+use super::{Faults, introspection, profile};
 use crate::authenticate::{
-    API_KEY_ISSUER, Algorithm, CLIENT_CERTIFICATE_ISSUER, ClaimId, ClaimPath, IdentityHeaders, Issuer,
-    KeySet, Profile, Trust, fold_eq,
+    API_KEY_ISSUER, Algorithm, CLIENT_CERTIFICATE_ISSUER, ClaimPath, Issuer, KeySet, Profile, Trust,
 };
-use crate::authority::{IssuerSettings, sign};
+use crate::authority::IssuerSettings;
 use crate::config::file::{File, IssuerSection};
-use crate::config::secret::Secret;
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
-use crate::forward::proof::TYPE;
-use crate::forward::{Assertor, Proofs};
-use http::HeaderName;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,197 +20,7 @@ const KEY_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
 /// The maximum of `leeway`. A longer leeway makes expiry meaningless.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
-/// The distinct claims of a policy.
-#[derive(Default)]
-pub(super) struct Claims {
-    paths: Vec<ClaimPath>,
-    ids: HashMap<ClaimPath, usize>,
-}
-
-impl Claims {
-    /// Returns the id of a claim. Adds the claim if necessary. A file with more than [`super::CLAIMS_MAX`] claims is
-    /// rejected, so larger ids are never used.
-    pub(super) fn id(&mut self, path: ClaimPath) -> ClaimId {
-        let position = *self.ids.entry(path).or_insert_with_key(|path| {
-            self.paths.push(path.clone());
-            self.paths.len() - 1
-        });
-        ClaimId(u16::try_from(position).unwrap_or(u16::MAX))
-    }
-
-    /// Returns the number of claims.
-    pub(super) const fn count(&self) -> usize {
-        self.paths.len()
-    }
-
-    /// Returns the path of a claim.
-    pub(super) fn name(&self, id: ClaimId) -> String {
-        self.paths.get(usize::from(id.0)).map(ToString::to_string).unwrap_or_default()
-    }
-
-    pub(super) fn into_paths(self) -> Vec<ClaimPath> {
-        self.paths
-    }
-}
-
-pub(super) fn claim_path(key: &str, text: &str, faults: &mut Faults<'_>) -> Option<ClaimPath> {
-    match ClaimPath::parse(text) {
-        Ok(path) => Some(path),
-        Err(why) => {
-            faults.fault(
-                "bad_claim_path",
-                key,
-                format!("\"{text}\": {why}"),
-                "join names with dots, such as realm_access.roles, and put a name that contains a dot in double quotes",
-            );
-            None
-        }
-    }
-}
-
-/// Compiles the identity headers and the identity proofs.
-pub(super) fn identity(
-    file: &File,
-    claims: &mut Claims,
-    settings: Option<&IssuerSettings>,
-    faults: &mut Faults<'_>,
-) -> (IdentityHeaders, Proofs) {
-    let table = &file.identity;
-    let mut seen: Vec<HeaderName> = Vec::new();
-    let mut name = |key: &str, text: &str, faults: &mut Faults<'_>| {
-        if text.is_empty() {
-            return None;
-        }
-        let Ok(name) = text.parse::<HeaderName>() else {
-            faults.fault(
-                "bad_header",
-                key,
-                format!("\"{text}\" is not a header name"),
-                "for example \"X-Auth-Subject\"",
-            );
-            return None;
-        };
-        if is_reserved(&name) {
-            faults.fault(
-                "bad_header",
-                key,
-                format!("\"{text}\" already has another meaning"),
-                "use a dedicated name, such as \"X-Auth-Subject\"",
-            );
-            return None;
-        }
-        // A CGI-like upstream reads `X-User` and `X_User` as the same name (RFC 3875 section 4.1.18).
-        if let Some(other) = seen.iter().find(|other| fold_eq(other.as_str(), name.as_str())) {
-            let found = format!("\"{text}\": an upstream may read it as \"{other}\"");
-            faults.fault("same_header", key, found, "use a different name");
-            return None;
-        }
-        seen.push(name.clone());
-        Some(name)
-    };
-    let subject = name("identity.subject", &table.subject, faults);
-    let roles = name("identity.roles", &table.roles, faults);
-    let scopes = name("identity.scopes", &table.scopes, faults);
-    let issuer = name("identity.issuer", &table.issuer, faults);
-    let mut of_claims = Vec::new();
-    for (header, path) in &table.claims {
-        let key = format!("identity.claims.{header}");
-        if let (Some(name), Some(path)) = (name(&key, header, faults), claim_path(&key, path, faults)) {
-            of_claims.push((name, claims.id(path)));
-        }
-    }
-    let assertion = name("identity.assertion", &table.assertion, faults);
-    let signature = name("identity.signature", &table.signature, faults);
-    let proven_claims = of_claims.iter().map(|(_, id)| *id).collect::<Vec<_>>();
-    let mut headers = IdentityHeaders::new(subject, roles, scopes, issuer, of_claims);
-    for name in [&assertion, &signature].into_iter().flatten() {
-        headers = headers.reserving(name);
-    }
-    let assertion =
-        assertion.and_then(|header| assertor(header, file, &proven_claims, claims, settings, faults));
-    if table.assertion_binds && table.assertion.is_empty() {
-        faults.warn(
-            "unused",
-            "identity.assertion_binds",
-            "true, but there is no assertion to bind",
-            "set assertion = \"X-Auth-Assertion\", or remove this",
-        );
-    }
-    if signature.is_some() && file.upstream.values().all(|upstream| upstream.identity_secret.is_none()) {
-        faults.fault(
-            "no_key",
-            "identity.signature",
-            "no upstream has a key for the signature",
-            "set identity_secret = \"env:NAME\" in [upstream.NAME]",
-        );
-    }
-    (headers, Proofs { assertion, signature })
-}
-
-fn assertor(
-    header: HeaderName,
-    file: &File,
-    proven_claims: &[ClaimId],
-    claims: &Claims,
-    settings: Option<&IssuerSettings>,
-    faults: &mut Faults<'_>,
-) -> Option<Assertor> {
-    let key = "identity.assertion";
-    let Some(settings) = settings else {
-        faults.fault("no_key", key, "there is no [authority] to sign the assertion", "add [authority]");
-        return None;
-    };
-    let keyring = settings.keyring.clone();
-    if keyring.algorithm().has_secret() {
-        faults.fault(
-            "no_key",
-            key,
-            "HMAC signatures cannot be verified without the authority's own secret",
-            "set [authority] algorithm = \"ES256\" or \"EdDSA\"",
-        );
-        return None;
-    }
-    if keyring.algorithm() == Algorithm::RS256 {
-        faults.warn(
-            "slow_signature",
-            key,
-            "each RS256 signature takes about a millisecond of CPU time",
-            "set [authority] algorithm = \"ES256\" or \"EdDSA\"",
-        );
-    }
-    Some(Assertor {
-        header,
-        issuer: settings.issuer.as_str().into(),
-        claims: proven_claims.iter().map(|id| (claims.name(*id).into(), *id)).collect(),
-        binds: file.identity.assertion_binds,
-        sign: Arc::new(move |claims, now| sign(&keyring, TYPE, claims, now).ok()),
-    })
-}
-
-/// Whether HTTP or the gateway uses this header. An identity in such a header would be overwritten or break the
-/// message.
-pub(super) fn is_reserved(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    const OTHERS: [&str; 15] = [
-        "host",
-        "connection",
-        "content-length",
-        "transfer-encoding",
-        "te",
-        "trailer",
-        "upgrade",
-        "keep-alive",
-        "proxy-connection",
-        "expect",
-        "authorization",
-        "cookie",
-        "forwarded",
-        "traceparent",
-        "x-auth-csrf",
-    ];
-    OTHERS.contains(&name) || name.starts_with("x-forwarded-") || name == "x-request-id"
-}
-
+/// Compiles the trusted issuers, the local one first.
 pub(super) fn issuers<'f>(
     file: &'f File,
     authority: Option<&IssuerSettings>,
@@ -489,56 +294,6 @@ fn keys(
         }
         Err(why) => {
             faults.fault("bad_key", &at("jwks"), why, "a file with a JSON Web Key Set (RFC 7517 section 5), by its path from the folder of the policy file");
-            None
-        }
-    }
-}
-
-pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Option<Vec<u8>> {
-    let is_secret = key.ends_with("secret") || key.ends_with("password");
-    if secret.is_literal() && is_secret {
-        faults.warn(
-            "secret_in_plain_text",
-            key,
-            "the secret is written in the policy file (not shown)",
-            "use \"env:NAME\" or \"file:PATH\"; literals are for development",
-        );
-    }
-    if let Secret::File(path) = secret
-        && is_secret
-    {
-        private::check_mode(key, &faults.unwatched_path(path), faults);
-    }
-    match faults.secret(secret) {
-        Ok(bytes) => {
-            let is_white = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
-            if is_secret && (is_white(bytes.first()) || is_white(bytes.last())) {
-                faults.warn(
-                    "white_space",
-                    key,
-                    "the secret begins or ends with white space, which is part of it (except a newline at the end of a file)",
-                    "remove the white space, unless the other users of the secret include it",
-                );
-            }
-            let flaw = secrets::flaw(&bytes).filter(|_| is_secret);
-            let hint = "use at least 256 random bits: openssl rand -hex 32";
-            match flaw {
-                Some(Flaw::Known(what)) => {
-                    faults.fault("weak_secret", key, what, hint);
-                    return None;
-                }
-                Some(Flaw::Guessable(what)) => faults.warn("guessable_secret", key, what, hint),
-                None => {}
-            }
-            Some(bytes.to_vec())
-        }
-        Err(why) => {
-            faults.fault(
-                "no_secret",
-                key,
-                why,
-                "\"env:NAME\" for a variable that is set, or \"file:PATH\" for a readable file",
-            );
             None
         }
     }

@@ -2,15 +2,16 @@
 
 use super::Faults;
 use super::authorities::Authorities;
+use super::claims::{Claims, claim_path};
 use super::private;
-use super::trust::{Claims, claim_path, resolve};
+use super::secrets::resolve;
 use super::upstream_checks::{check_settings, panic_below};
 use super::upstream_tls::{check_use, connector, is_https};
 use crate::config::file::{self as config, File, UpstreamSection};
 use crate::config::without_password;
 use crate::forward::{
-    Audience, Balance, Configured, HashBy, MemberSettings, Nameservers, Protocol, RETRY_WINDOW, RetryBudget,
-    Server, Tls, Upstream, UpstreamCounters,
+    Audience, Balance, Configured, Destination, HashBy, MemberSettings, Nameservers, Protocol, RETRY_WINDOW,
+    RetryBudget, Server, Tls, Upstream, UpstreamCounters,
 };
 use ::aws_lc_rs::hmac;
 use http::{HeaderName, Uri};
@@ -416,6 +417,29 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
         return Ok(Server::of_service(Arc::from(text), host, domain.into(), tls));
     }
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
+}
+
+/// Returns the destination that a route names as its upstream. Reports a fault and returns `None` if it does not exist.
+pub(super) fn destination(
+    key: &str,
+    name: &str,
+    upstreams: &Upstreams,
+    faults: &mut Faults<'_>,
+) -> Option<Destination> {
+    let at = format!("{key}.upstream");
+    if name.is_empty() {
+        faults.fault("missing_key", &at, "nothing", "upstream = \"NAME\" of an [upstream.NAME]");
+        return None;
+    }
+    match upstreams.get(name) {
+        Some(Some(upstream)) => Some(Destination::Upstream(upstream.clone())),
+        // The upstream is the built-in echo, or its fault has already been reported.
+        Some(None) => Some(Destination::Echo),
+        None => {
+            faults.undefined(&at, "upstream", name, upstreams.keys().map(String::as_str));
+            None
+        }
+    }
 }
 
 #[cfg(test)]
