@@ -2,7 +2,8 @@
 
 use super::error::{Reason, is_busy};
 use super::place::{
-    leaves_host_unguarded, options, place, refuse_unknown, servers, take_pool_mode, take_target,
+    leaves_host_unguarded, options, place, refuse_unknown, refuse_unread_authority, servers, take_pool_mode,
+    take_target,
 };
 use super::pools::Pools;
 use super::{Store, StoreError};
@@ -207,6 +208,7 @@ fn read_url(url: &str) -> Result<(Vec<AnyConnectOptions>, Dialect, bool), StoreE
         }
         must_write |= take_target(options)?;
         refuse_unknown(options)?;
+        refuse_unread_authority(options)?;
     }
     Ok((all, dialect, must_write))
 }

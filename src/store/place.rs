@@ -34,6 +34,10 @@ const OPTIONS: [&str; 18] = [
     "statement-cache-capacity",
     "user",
 ];
+/// The names of the option for the mode of TLS.
+const MODE: [&str; 2] = ["sslmode", "ssl-mode"];
+/// The names of the option for the authority of the server's certificate.
+const AUTHORITY: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
 /// Maximum number of servers in a URL.
 const SERVERS_MAX: usize = 16;
 
@@ -103,6 +107,21 @@ pub(super) fn refuse_unknown(options: &AnyConnectOptions) -> Result<(), StoreErr
     Err(StoreError::trouble(Reason::Other, why))
 }
 
+/// Refuses a URL whose `sslrootcert` would have no effect. The driver verifies the server with `sslmode` `verify-ca` and
+/// `verify-full` alone; libpq does also with `require`, if there is such a file.
+pub(super) fn refuse_unread_authority(options: &AnyConnectOptions) -> Result<(), StoreError> {
+    let pairs = || options.database_url.query_pairs();
+    let mode = pairs().filter(|(name, _)| MODE.contains(&&**name)).last().map(|(_, mode)| mode.into_owned());
+    let Some(mode) = mode.or_else(|| std::env::var("PGSSLMODE").ok()) else { return Ok(()) };
+    let is_verified = ["verify-ca", "verify-full"].iter().any(|verified| mode.eq_ignore_ascii_case(verified));
+    if is_verified || !pairs().any(|(name, _)| AUTHORITY.contains(&&*name)) {
+        return Ok(());
+    }
+    let why = "the store's URL has sslrootcert with an sslmode that does not verify the server: write \
+               sslmode=verify-full, or remove sslrootcert";
+    Err(StoreError::trouble(Reason::Other, why.to_owned()))
+}
+
 /// Removes an option from the URL, and returns its value.
 fn take(options: &mut AnyConnectOptions, name: &str, hint: &str) -> Result<Option<String>, StoreError> {
     let url = &mut options.database_url;
@@ -166,27 +185,29 @@ fn decoded(options: &AnyConnectOptions, part: &str) -> String {
     url.query_pairs().next().map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
-/// Whether a URL names a server on another host but sets no TLS mode. The driver's default would then connect to any
-/// server that answers, even in plain text.
+/// Whether a URL names a server on another host, or the authority of its certificate, but sets no TLS mode. The driver's
+/// default would then connect to any server that answers, even in plain text.
 pub(super) fn leaves_host_unguarded(options: &AnyConnectOptions) -> bool {
     let url = &options.database_url;
     let mut host = url.host_str().unwrap_or_default().to_owned();
+    let mut names_authority = false;
     for (key, value) in url.query_pairs() {
         match &*key {
-            "sslmode" | "ssl-mode" => return false,
+            key if MODE.contains(&key) => return false,
+            key if AUTHORITY.contains(&key) => names_authority = true,
             "host" | "hostaddr" => host = value.into_owned(),
             _ => {}
         }
     }
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let is_local = host.is_empty()
-        || host == "localhost"
-        // The host is the folder of a Unix socket, plain or percent-encoded.
-        || host.starts_with(['/', '%'])
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    // The host is the folder of a Unix socket, plain or percent-encoded. Without a host, the driver looks for one, too.
+    let is_socket = host.is_empty() || host.starts_with(['/', '%']);
+    let is_local =
+        is_socket || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     // Without a host in the URL, the driver reads it from the environment.
     let host_of_environment = host.is_empty() && std::env::var_os("PGHOST").is_some();
-    (!is_local || host_of_environment) && std::env::var_os("PGSSLMODE").is_none()
+    (!is_local || host_of_environment || names_authority && !is_socket)
+        && std::env::var_os("PGSSLMODE").is_none()
 }
 
 #[cfg(test)]
@@ -202,6 +223,7 @@ mod tests {
             "postgres://u@[2001:db8::1]/p",
             "postgres://u@localhost/p?host=db.example.com",
             "postgres://u@localhost.example.com/p?application_name=x",
+            "postgres://u@localhost/p?sslrootcert=ca.pem",
         ] {
             assert!(unguarded(url), "{url}");
         }
@@ -213,6 +235,7 @@ mod tests {
             "postgres://u@[::1]/p",
             "postgres://u@%2Frun%2Fpostgresql/p",
             "postgres://u@localhost/p?host=/run/postgresql",
+            "postgres://u@%2Frun%2Fpostgresql/p?sslrootcert=ca.pem",
         ] {
             assert!(!unguarded(url), "{url}");
         }
@@ -284,6 +307,33 @@ mod tests {
         for bad in ["standby", "read-only", "", "any&target_session_attrs=any"] {
             let error = read(&format!("postgres://u:hunter2@h/p?target_session_attrs={bad}")).0.unwrap_err();
             assert!(error.contains("target_session_attrs") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_authority_that_would_not_be_read_is_refused() {
+        let check = |query: &str| {
+            let options = options(&format!("postgres://u:hunter2@h/p?{query}")).unwrap();
+            refuse_unread_authority(&options).map_err(|error| error.to_string())
+        };
+        for read in [
+            "",
+            "sslmode=require",
+            "sslrootcert=a",
+            "sslrootcert=a&sslmode=verify-full",
+            "sslmode=Verify-CA&ssl-ca=a",
+            "sslmode=require&sslmode=verify-full&sslrootcert=a",
+        ] {
+            assert_eq!(check(read), Ok(()), "{read}");
+        }
+        for unread in [
+            "sslmode=require&sslrootcert=a",
+            "ssl-mode=prefer&ssl-root-cert=a",
+            "sslrootcert=a&sslmode=disable",
+            "sslmode=verify-full&sslmode=require&ssl-ca=a",
+        ] {
+            let error = check(unread).unwrap_err();
+            assert!(error.contains("sslmode=verify-full") && !error.contains("hunter2"), "{error}");
         }
     }
 

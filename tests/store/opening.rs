@@ -206,10 +206,18 @@ fn a_server_proves_who_it_is_where_the_url_asks_for_it() {
     };
     open("localhost", "hunter2", &format!("sslmode=verify-full&sslrootcert={trusted}")).unwrap();
     open("localhost", "hunter2", "sslmode=require").unwrap();
+    open("localhost", "hunter2", &format!("sslrootcert={trusted}"))
+        .expect("the name and the authority are right");
+    let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+    dir.write("stranger.pem", &stranger);
+    let stranger = dir.path().join("stranger.pem").display().to_string();
     for (host, password, options) in [
         // An untrusted certificate, a certificate for another name, and a wrong password.
         ("localhost", "hunter2", "sslmode=verify-full".to_owned()),
         ("127.0.0.1", "hunter2", format!("sslmode=verify-full&sslrootcert={trusted}")),
+        // An authority that did not sign the certificate, and one that the driver would not read.
+        ("localhost", "hunter2", format!("sslrootcert={stranger}")),
+        ("localhost", "hunter2", format!("sslmode=require&sslrootcert={trusted}")),
         ("localhost", "hunter3", format!("sslmode=verify-full&sslrootcert={trusted}")),
         // Another address of this machine, which the store must treat as another host.
         ("0.0.0.0", "hunter2", String::new()),
