@@ -18,6 +18,9 @@ use std::time::Duration;
 const CREDIT: u32 = 16;
 /// The time after which the last answer says little about the fleet's bucket, in milliseconds.
 const FRESH: u32 = 50;
+/// The time after which the fleet is asked again about a key that is refused by the last answer alone, in milliseconds.
+/// The answer may have been wrong: whoever answered for Redis must not close a bucket for longer.
+const STALE: u32 = 10_000;
 /// The time after which a gateway gives tokens back that it does not use, in milliseconds.
 const IDLE: u32 = 100;
 /// The time after which a key without tokens and debts leaves the list of keys to report, in milliseconds.
@@ -217,6 +220,7 @@ impl Account {
         // A single request of an idle key says nothing about the demand.
         let target = match asked {
             0 => 0,
+            _ if age >= STALE && self.is_known && terms.free(self.arrival, now) == 0 => 1,
             1 if age >= IDLE => 0,
             _ if is_empty => 0,
             _ => asked.saturating_mul(AHEAD).min(terms.lease_max(gateways)),

@@ -295,6 +295,45 @@ fn a_gateway_deletes_no_entry_that_is_recent_by_the_clock_of_redis() {
     );
 }
 
+/// Somebody who answers for Redis names four billion gateways, whose debts would close a bucket for centuries. Clients that
+/// send few requests are served again soon after.
+#[test]
+fn a_bucket_that_was_closed_by_a_wrong_answer_opens_once_the_answers_are_right() {
+    let is_right = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let server = FalseRedis::start({
+        let is_right = is_right.clone();
+        move |words: &[String]| {
+            let is_right = is_right.load(Ordering::Relaxed);
+            match words[0].as_str() {
+                "PING" => b"+PONG\r\n".to_vec(),
+                "ROLE" => b"*1\r\n+master\r\n".to_vec(),
+                "EVALSHA" if words[3].ends_with(":gateways") => {
+                    format!(":{}\r\n", if is_right { 1 } else { u32::MAX }).into()
+                }
+                "EVALSHA" if is_right => format!("*3\r\n:{}\r\n:0\r\n:0\r\n", words[8]).into(),
+                "EVALSHA" => format!("*3\r\n:0\r\n:{}\r\n:0\r\n", i64::MAX).into(),
+                _ => b"-ERR no\r\n".to_vec(),
+            }
+        }
+    });
+    let text = format!(
+        "[upstream.echo]\nbuiltin = \"echo\"\n[shared]\nurl = \"{}\"\n[rate_limit.fleet]\nby = \"client_ip\"\n\
+         rate = \"10/s\"\n[[route]]\npath = \"/\"\nupstream = \"echo\"\naccess = \"public\"\nrate_limits = \"fleet\"\n",
+        server.url()
+    );
+    let gateway = Portcullis::with(&text).start();
+    eventually("the limits are up", || gateway.metric("portcullis_shared_limits_up") == Some(1));
+    let status = || Request::get("/").to(gateway.http()).status;
+    eventually("the bucket is closed", || status() == 429);
+    is_right.store(true, Ordering::Relaxed);
+    eventually("the gateway counts itself alone", || gateway.metric("portcullis_shared_gateways") == Some(1));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while status() != 200 {
+        assert!(Instant::now() < deadline, "the bucket is still closed");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
 #[test]
 fn a_stream_without_end_keeps_no_gateway_from_the_next_server() {
     let sent = Arc::new(AtomicUsize::new(0));

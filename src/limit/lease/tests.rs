@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MILLI;
+const STALE_SECONDS: u64 = STALE as u64 / 1000;
 
 fn terms(a_second: u64, burst: u32) -> Terms {
     Terms { interval: SECOND / a_second, burst }
@@ -279,6 +280,27 @@ fn a_report_without_an_answer_is_sent_again() {
     assert_eq!(again.debt, 2);
     account.answer(&again, Some(Granted { tokens: 0, ahead: 2 * SECOND }), now);
     assert!(matches!(account.charge(&terms, &deny, now), Charge::Admitted { remaining: 7, .. }));
+}
+
+#[test]
+fn a_wrong_answer_about_a_bucket_counts_for_a_few_seconds_only() {
+    let (terms, view) = (terms(10, 10), view(1));
+    let mut account = Account::default();
+    let start = 1000 * SECOND;
+    account.learn(u64::MAX / 2, start);
+    // One request in a while, which alone says nothing about the demand.
+    for seconds in 1..STALE_SECONDS {
+        let now = start + seconds * SECOND;
+        assert!(matches!(account.charge(&terms, &view, now), Charge::Refused { .. }));
+        assert!(!matches!(account.step(&terms, 1, now), Step::Send(_)), "{seconds}");
+    }
+    let now = start + STALE_SECONDS * SECOND;
+    assert!(matches!(account.charge(&terms, &view, now), Charge::Refused { .. }));
+    let Step::Send(order) = account.step(&terms, 1, now) else { panic!("the fleet is not asked again") };
+    assert_eq!((order.debt, order.want), (0, 1));
+    let granted = Bucket::default().serve(&terms, &order, now);
+    account.answer(&order, Some(granted), now);
+    assert!(matches!(account.charge(&terms, &view, now), Charge::Admitted { .. }));
 }
 
 #[test]
