@@ -4,7 +4,7 @@
 //! also of the nodes of a cluster.
 
 use super::settings::{Login, Servers, SharedSettings};
-use super::{Address, link::CALLS_MAX, refusals};
+use super::{Address, refusals};
 use crate::tls::describe_handshake;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
@@ -25,6 +25,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
+/// The maximum number of calls in flight.
+pub(super) const CALLS_MAX: usize = 1024;
 /// The maximum number of bytes that a server sends without a new question. A page of marks has up to 4 MB.
 const ANSWERS_MAX: usize = 16 << 20;
 /// The maximum number of lines among these bytes. A page of marks has about 10,000. The library needs up to 100 bytes of

@@ -1,8 +1,7 @@
 //! The connection to Redis that the whole process uses. It outlives reloads of the policy.
 
 use super::breaker::Breaker;
-use super::connect::{Connection, Opened};
-use super::keeper;
+use super::connect::{CALLS_MAX, Connection, Opened};
 use super::marks::{self, Followed, MarkCounts, MarkExchange};
 use super::refusals::{self, Command, CommandError, Refusals};
 use super::replay::ProofCounts;
@@ -14,16 +13,11 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{sleep, timeout};
-
-/// The maximum number of calls in flight.
-pub(super) const CALLS_MAX: usize = 1024;
-/// How long calls are sent after the end of the link, for requests that began under the policy before.
-const GRACE: Duration = Duration::from_secs(1);
+use tokio::time::timeout;
 
 /// The words for the shared state. `refused` counts commands, and leaves the connection in use.
 static WORDS: Words = Words {
@@ -47,9 +41,9 @@ pub struct Link {
     pub(super) restored: Notify,
     runtime: tokio::runtime::Handle,
     /// The tasks that exchange marks.
-    exchange: OnceLock<[AbortHandle; 2]>,
+    pub(super) exchange: OnceLock<[AbortHandle; 2]>,
     /// Ends the thread of the connection.
-    ended: Arc<Notify>,
+    pub(super) ended: Arc<Notify>,
     /// The connection; `None` while the breaker is open.
     opened: ArcSwapOption<Opened>,
     /// The number of connections that were opened.
@@ -88,61 +82,29 @@ impl fmt::Display for Unanswered {
 }
 
 impl Link {
-    /// Starts the thread that keeps a connection. Returns before the connection is open.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
-    pub fn start(
+    /// Creates the link. Its tasks run on `runtime`.
+    pub(super) fn new(
         settings: Arc<SharedSettings>,
         followed: Followed,
         journal: Journal,
-    ) -> Result<Arc<Self>, String> {
-        let (send, started) = mpsc::channel();
-        let run = move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(send.send(Err(format!("[shared] cannot start: {error}")))),
-            };
-            let link = Arc::new(Self {
-                settings: ArcSwap::new(settings),
-                health: Health::new(&WORDS),
-                refusals: Refusals::default(),
-                journal,
-                marks: MarkExchange::new(followed),
-                proofs: ProofCounts::default(),
-                changed: Notify::new(),
-                restored: Notify::new(),
-                runtime: runtime.handle().clone(),
-                exchange: OnceLock::new(),
-                ended: Arc::default(),
-                opened: ArcSwapOption::empty(),
-                connections: AtomicU64::new(0),
-                breaker: Breaker::default(),
-            });
-            let (weak, ended) = (Arc::downgrade(&link), link.ended.clone());
-            let tasks = [
-                runtime.spawn(marks::follow(weak.clone())).abort_handle(),
-                runtime.spawn(marks::publish(weak.clone())).abort_handle(),
-            ];
-            link.exchange.get_or_init(|| tasks);
-            // The caller of `start` waits for this message.
-            let _ = send.send(Ok(link));
-            runtime.block_on(async {
-                tokio::select! {
-                    () = keeper::keep(weak.clone()) => {}
-                    () = ended.notified() => sleep(GRACE).await,
-                }
-                if let Some(link) = weak.upgrade() {
-                    link.close();
-                }
-            });
-            // The remaining tasks end with the runtime.
-        };
-        std::thread::Builder::new()
-            .name("shared".to_owned())
-            .spawn(run)
-            .map_err(|error| format!("[shared] cannot start: {error}"))?;
-        started.recv().map_err(|_| "[shared] the thread ended while it started".to_owned())?
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            settings: ArcSwap::new(settings),
+            health: Health::new(&WORDS),
+            refusals: Refusals::default(),
+            journal,
+            marks: MarkExchange::new(followed),
+            proofs: ProofCounts::default(),
+            changed: Notify::new(),
+            restored: Notify::new(),
+            runtime,
+            exchange: OnceLock::new(),
+            ended: Arc::default(),
+            opened: ArcSwapOption::empty(),
+            connections: AtomicU64::new(0),
+            breaker: Breaker::default(),
+        })
     }
 
     /// Applies the settings and the marks of a new policy. Opens a new connection if the servers or the login have

@@ -14,6 +14,7 @@ mod marks;
 mod refusals;
 mod replay;
 mod settings;
+mod start;
 
 pub use address::Address;
 pub use connect::{Connection, Node};

@@ -17,8 +17,8 @@ mod token;
 
 pub use event::{Effect, EventKind, SignalCounters, SignalOutcome};
 pub use keys::{FetchedKeys, SignalKeys};
-pub use poll::{Poll, Poller};
-pub use receiver::{Receiver, ReceiverState, SignalKind};
+pub use poll::Poller;
+pub use receiver::{Poll, Receiver, ReceiverState, SignalKind};
 pub use recorder::{FileWriter, Recorder, Unrecorded, read_marks};
 pub use subject::Opaque;
 pub use token::{Signal, SignalError, Terms, read_event_token, read_logout_token};

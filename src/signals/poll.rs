@@ -3,18 +3,17 @@
 
 use super::event::SignalOutcome;
 use super::held::Held;
-use super::receiver::{Receiver, SignalKind};
+use super::receiver::{Poll, Receiver, SignalKind};
 use super::recorder::Recorder;
 use super::token::SignalError;
 use crate::authenticate::Issuer;
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::journal::{Journal, Level};
-use crate::outbound::{Answer, Bounds, Client, Error, Url};
+use crate::outbound::{Answer, Bounds, Error};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value, json};
-use std::fmt;
 use std::time::Duration;
 
 /// The maximum number of signals that are read from an answer. The rest is not acknowledged.
@@ -27,22 +26,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The pause after the first error. It doubles with every further error.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// The endpoint of a transmitter that is polled.
-pub struct Poll {
-    /// The URL.
-    pub url: Url,
-    /// The value of `Authorization`; sensitive.
-    pub authorization: Option<HeaderValue>,
-    /// The client.
-    pub client: Client,
-}
-
-impl fmt::Debug for Poll {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Poll").field("url", &self.url).finish_non_exhaustive()
-    }
-}
 
 /// The state of a poller between two polls.
 #[derive(Debug, Default)]

@@ -2,7 +2,6 @@
 
 use super::event::{EventKind, SignalCounters, SignalOutcome};
 use super::keys::SignalKeys;
-use super::poll::Poll;
 use super::recorder::{Recorder, Unrecorded};
 use super::subject::Opaque;
 use super::token::{Signal, SignalError, Terms, read_event_token, read_logout_token};
@@ -11,8 +10,11 @@ use crate::clock::Now;
 use crate::denial::Denial;
 use crate::journal::{Journal, Level};
 use crate::key_source::WAIT_MAX;
+use crate::outbound::{Client, Url};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use http::HeaderValue;
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The number of accepted signals whose `jti` a receiver remembers. The marks of an older signal that arrives again are
@@ -33,6 +35,22 @@ pub enum SignalKind {
 
 /// The outcome of a signal, with the error for the transmitter.
 pub(super) type Judged = Result<SignalOutcome, (SignalOutcome, SignalError)>;
+
+/// The endpoint of a transmitter that is polled.
+pub struct Poll {
+    /// The URL.
+    pub url: Url,
+    /// The value of `Authorization`; sensitive.
+    pub authorization: Option<HeaderValue>,
+    /// The client.
+    pub client: Client,
+}
+
+impl fmt::Debug for Poll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poll").field("url", &self.url).finish_non_exhaustive()
+    }
+}
 
 /// A receiver of signals, `[signals.NAME]`.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 
 use super::connect::PATIENCE;
 use super::error::Reason;
-use super::marks::{MARGIN, NewMark, insert};
+use super::marks::{MARGIN, NewMark, Revocation, SessionEnd, insert};
 use super::{Store, StoreError, Writing};
 use crate::authenticate::Mark;
 use serde_json::{Value, json};
@@ -26,22 +26,6 @@ const MARKS_MAX: usize = 1024;
 /// The time limit for a transaction. Its parts have shorter limits: 5 s each for a connection, for the lock, and for a
 /// statement. A server that is unreachable enforces none of them.
 const TOGETHER_MAX: Duration = Duration::from_secs(15);
-
-/// A revocation that can share a transaction with others.
-pub(super) enum Revocation {
-    /// Writes marks.
-    Marks(Vec<NewMark>),
-    /// Ends a session and writes its mark.
-    End(SessionEnd),
-}
-
-/// The end of a session: see [`Store::end_session`].
-pub(super) struct SessionEnd {
-    pub(super) account: Option<String>,
-    pub(super) sid: String,
-    pub(super) why: String,
-    pub(super) now: i64,
-}
 
 /// The revocations that wait.
 #[derive(Default)]

@@ -1,6 +1,5 @@
 //! Stores revocations as marks. Other gateways read the marks, and this gateway reads them after a restart.
 
-use super::group::Revocation;
 use super::text::{NAME_MAX, fit};
 use super::{Store, StoreError, Writing};
 use crate::authenticate::{MARK_DIGEST_BYTES, MARK_MARGIN, Mark, SignalMark};
@@ -53,6 +52,22 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271343)";
 /// current time.
 pub(super) const MARKS_BEHIND: &str =
     "SELECT seq, kind, value, generation, kept FROM marks WHERE seq > $1 ORDER BY seq LIMIT $2";
+
+/// A revocation that can share a transaction with others.
+pub(super) enum Revocation {
+    /// Writes marks.
+    Marks(Vec<NewMark>),
+    /// Ends a session and writes its mark.
+    End(SessionEnd),
+}
+
+/// The end of a session: see [`Store::end_session`].
+pub(super) struct SessionEnd {
+    pub(super) account: Option<String>,
+    pub(super) sid: String,
+    pub(super) why: String,
+    pub(super) now: i64,
+}
 
 impl Store {
     /// Returns the marks after number `after`, in order. A mark that is written later gets a larger number than all

@@ -10,16 +10,12 @@
 
 use super::account::Account;
 use super::accounts::by_id;
-use super::sessions::{Session, columns, end, key_of, session_of};
+use super::sessions::{Session, columns, end, insert_token, key_of, session_of};
 use super::text::{bytes_of, hex};
 use super::{Store, StoreError, Writing, for_update};
 use crate::authenticate::{Mark, Thumbprint};
 use sqlx::Row;
 use sqlx::any::AnyRow;
-
-/// Maximum number of refresh tokens that are kept for a session: ten days of refreshes every fifteen minutes. An older
-/// token is rejected as unknown, and does not end the session.
-const TOKENS: i64 = 1000;
 
 /// A presented refresh token, and the parameters for spending it.
 pub struct RotationRequest<'a> {
@@ -307,37 +303,6 @@ async fn unspent(
     .fetch_optional(&mut **transaction)
     .await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
-}
-
-/// Stores a token of a session, and deletes the session's oldest tokens beyond `TOKENS`.
-pub(super) async fn insert_token(
-    transaction: &mut Writing,
-    token: &[u8; 32],
-    session: &str,
-    number: i64,
-    now: i64,
-    expires: i64,
-) -> Result<(), StoreError> {
-    transaction
-        .query(
-            "INSERT INTO refresh_tokens (hash, session, number, issued, expires) VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(hex(token))
-        .bind(session)
-        .bind(number)
-        .bind(now)
-        .bind(expires)
-        .execute(&mut **transaction)
-        .await?;
-    if number >= TOKENS {
-        transaction
-            .query("DELETE FROM refresh_tokens WHERE session = $1 AND number <= $2")
-            .bind(session)
-            .bind(number - TOKENS)
-            .execute(&mut **transaction)
-            .await?;
-    }
-    Ok(())
 }
 
 fn token_of(row: &AnyRow) -> Result<Token, StoreError> {

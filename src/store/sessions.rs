@@ -2,14 +2,17 @@
 //!
 //! [`rotation`]: super::rotation
 
-use super::group::{Revocation, SessionEnd};
-use super::rotation::insert_token;
+use super::marks::{Revocation, SessionEnd};
 use super::text::{AGENT_MAX, NAME_MAX, bytes_of, fit, hex, is_text, shown};
 use super::{Store, StoreError, Writing};
 use crate::authenticate::{Mark, Thumbprint};
 use crate::peer::network;
 use sqlx::Row;
 use sqlx::any::AnyRow;
+
+/// Maximum number of refresh tokens that are kept for a session: ten days of refreshes every fifteen minutes. An older
+/// token is rejected as unknown, and does not end the session.
+const TOKENS: i64 = 1000;
 
 /// Maximum number of addresses that are stored for an account.
 const ADDRESSES: i64 = 20;
@@ -342,4 +345,35 @@ pub(super) fn key_of(row: &AnyRow) -> Result<Option<Thumbprint>, StoreError> {
         text.parse().map_err(|()| StoreError::Broken("a session's jkt that is no thumbprint".to_owned()))
     };
     key.map(read).transpose()
+}
+
+/// Stores a token of a session, and deletes the session's oldest tokens beyond `TOKENS`.
+pub(super) async fn insert_token(
+    transaction: &mut Writing,
+    token: &[u8; 32],
+    session: &str,
+    number: i64,
+    now: i64,
+    expires: i64,
+) -> Result<(), StoreError> {
+    transaction
+        .query(
+            "INSERT INTO refresh_tokens (hash, session, number, issued, expires) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(hex(token))
+        .bind(session)
+        .bind(number)
+        .bind(now)
+        .bind(expires)
+        .execute(&mut **transaction)
+        .await?;
+    if number >= TOKENS {
+        transaction
+            .query("DELETE FROM refresh_tokens WHERE session = $1 AND number <= $2")
+            .bind(session)
+            .bind(number - TOKENS)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(())
 }
