@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use portcullis::acme::rehearse;
 use portcullis::outbound::Answer;
+use std::time::Duration;
 
 fn answer(text: &str) -> Option<Answer> {
     let (first, body) = text.split_once('\n').unwrap_or((text, ""));
@@ -29,7 +30,8 @@ fn answer(text: &str) -> Option<Answer> {
 }
 
 fuzz_target!(|text: &str| {
-    for failure in rehearse(text.split("\n\n").take(32).map_while(answer).collect()) {
+    let answers = text.split("\n\n").take(32).map_while(answer).collect();
+    for failure in rehearse(answers, Duration::from_millis(5)) {
         assert!(!failure.contains(char::is_control), "{failure:?}");
         assert!(failure.len() < 10_000, "{}", failure.len());
     }

@@ -38,10 +38,10 @@ impl HttpClient for Script {
     }
 }
 
-/// Follows one order for `a.test` at the directory `https://ca.test/dir`. Returns the reasons of the failures, as operators
-/// see them.
+/// Follows one order for `a.test` at the directory `https://ca.test/dir`. An order that is not ready within `patience` fails.
+/// Returns the reasons of the failures, as operators see them.
 #[doc(hidden)]
-pub fn rehearse(answers: Vec<Answer>) -> Vec<String> {
+pub fn rehearse(answers: Vec<Answer>, patience: Duration) -> Vec<String> {
     let settings = Settings {
         domains: ["a.test".into()].into(),
         email: None,
@@ -64,7 +64,7 @@ pub fn rehearse(answers: Vec<Answer>) -> Vec<String> {
             Ok(account) => account,
             Err(failure) => return failures.push(failure),
         };
-        failures.extend(follow(&settings, &account).await.err());
+        failures.extend(follow(&settings, &account, patience).await.err());
         let id = CertificateIdentifier::new(Der::from_slice(b"authority"), Der::from_slice(b"serial"));
         failures.extend(account.renewal_info(&id).await.err().map(Failure::from));
     });
@@ -78,8 +78,8 @@ async fn begin(settings: &Settings, script: &Script) -> Result<Account, Failure>
     Ok(account)
 }
 
-async fn follow(settings: &Settings, account: &Account) -> Result<(), Failure> {
-    let policy = RetryPolicy::new().initial_delay(Duration::ZERO).timeout(Duration::from_millis(5));
+async fn follow(settings: &Settings, account: &Account, patience: Duration) -> Result<(), Failure> {
+    let policy = RetryPolicy::new().initial_delay(Duration::ZERO).timeout(patience);
     let domains: Vec<_> = settings.domains.iter().map(|domain| Identifier::Dns(domain.to_string())).collect();
     let mut order = account.new_order(&NewOrder::new(&domains)).await?;
     let answers = order::answers(settings, &mut order).await?;
@@ -138,6 +138,11 @@ mod tests {
             answers[at] = answer;
         }
         answers
+    }
+
+    /// Longer than any pause of a busy machine.
+    fn rehearse(answers: Vec<Answer>) -> Vec<String> {
+        super::rehearse(answers, Duration::from_secs(60))
     }
 
     #[test]
