@@ -158,8 +158,13 @@ async fn prove(
             if authorization.status != AuthorizationStatus::Pending {
                 continue;
             }
+            let domain = authorization.identifier().to_string();
             if let Some(mut challenge) = authorization.challenge(kind(settings.challenge)) {
-                challenge.set_ready().await?;
+                challenge.set_ready().await.map_err(|error| match error {
+                    // The server may have validated the challenge before it answers.
+                    instant_acme::Error::Api(problem) => Failure::problem(&problem, Some(&domain)),
+                    error => error.into(),
+                })?;
             }
         }
     }

@@ -188,6 +188,25 @@ fn renewal_information_with_a_wait_without_end_ends_no_later_order() {
     orders_again(&gateway, &server, &upstream);
 }
 
+/// The server may have validated a challenge before it answers that the challenge can be validated.
+#[test]
+fn a_validation_that_fails_at_once_is_reported_with_its_domain() {
+    let (server, upstream) = (Pebble::default().start(), Upstream::start());
+    server.answers(|asked| match asked.path.starts_with("/chalZ/") {
+        true => Verdict::Changed(Box::new(|body| {
+            let mut challenge: Value = serde_json::from_str(body).unwrap();
+            challenge["status"] = "invalid".into();
+            challenge["error"] = serde_json::from_str(&problem("connection", "no way")).unwrap();
+            challenge.to_string()
+        })),
+        false => Verdict::Pass,
+    });
+    let gateway = started(&server, &ordering(&server, &upstream, &["api.example.com"], ""));
+    let line = failed(&gateway);
+    assert_eq!(line["type"], "urn:ietf:params:acme:error:connection", "{line}");
+    assert_eq!(line["detail"], "api.example.com: no way", "{line}");
+}
+
 #[test]
 fn an_order_that_expired_is_reported_and_a_later_one_succeeds() {
     let (server, upstream) = (Pebble::default().start(), Upstream::start());

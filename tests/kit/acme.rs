@@ -4,6 +4,7 @@
 use super::PATIENCE;
 use super::dir::Dir;
 use super::pki::Authority;
+use super::port::reserve;
 use super::tls::{Options, connect};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -88,7 +89,7 @@ impl Pebble {
         dir.write("key.pem", &identity.key);
         let (asked, script) =
             (Arc::default(), Arc::new(Mutex::new(Box::new(|_: &Asked| Verdict::Pass) as Script)));
-        let backend = free();
+        let backend = reserve();
         let front = front(
             (identity.certificate.clone(), identity.private_key()),
             backend,
@@ -100,8 +101,8 @@ impl Pebble {
             dir,
             minder: None,
             backend,
-            management: free(),
-            dns: free(),
+            management: reserve(),
+            dns: reserve_for_dns(),
             front,
             script,
             asked,
@@ -138,7 +139,7 @@ impl AcmeServer {
                 -management \"$2\" >dns.log 2>&1 & b=$!
             read -r _ || true; kill $a $b; wait";
         let minder = Command::new("sh")
-            .args(["-c", script, "minder", &self.dns.to_string(), &free().to_string()])
+            .args(["-c", script, "minder", &self.dns.to_string(), &reserve().to_string()])
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", "0")
             .env("PEBBLE_AUTHZREUSE", "0")
@@ -224,15 +225,11 @@ impl Drop for AcmeServer {
     }
 }
 
-/// Returns an address that is free for TCP and UDP.
-fn free() -> SocketAddr {
-    loop {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        if UdpSocket::bind(address).is_ok() {
-            return address;
-        }
-    }
+/// Reserves an address for TCP that is free for UDP, too.
+fn reserve_for_dns() -> SocketAddr {
+    std::iter::repeat_with(reserve)
+        .find(|address| UdpSocket::bind(address).is_ok())
+        .expect("an endless iterator")
 }
 
 /// A listener whose connections lead to another one, once a test has named it.
