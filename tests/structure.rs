@@ -29,7 +29,7 @@ const MODULES: &[&str] = &[
     "forward",
     "decision",
     "limit",
-    // What gateways share in Redis.
+    // The state that gateways share in Redis.
     "shared",
     "authorize",
     "keyring",

@@ -47,7 +47,7 @@ from parts import PASSWORD, ROOT, USERS, Client, Fleet, Folder, Network, at, in_
 RATE, BURST = 200, 100
 # A revocation that Redis does not carry is read from the store twice a second.
 GRACE = 2.0
-# How long a gateway accepts tokens without the store (docs/store.md), and the time in which it notices a silent server.
+# The time for which a gateway accepts tokens without the store (docs/store.md), and the time in which it notices a silent server.
 ISOLATED = 14
 RECOVERY = 60
 NAMES = "killed restarted frozen partitioned deaf mute"

@@ -34,10 +34,10 @@ pub(super) async fn serve<S: Parkable>(
     }
 }
 
-/// How long a draining connection has no request before it sends GOAWAY, of which up to one sweep is the inaccuracy of the
+/// The time that a draining connection has no request before it sends GOAWAY, of which up to one sweep is the inaccuracy of the
 /// coarse clock. The client has then read its last answer.
 const GOODBYE_PAUSE: CoarseMillis = 500;
-/// How long a client may begin requests without a pause. After its next request, GOAWAY waits as long for any moment
+/// The time that a client may begin requests without a pause. After its next request, GOAWAY waits as long for any moment
 /// without a request, and then follows the next request.
 const GOODBYE_WAIT: CoarseMillis = 1000;
 

@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// How long a closing connection waits for a request in transit.
+/// The time that a closing connection waits for a request in transit.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How long a connection is idle before it releases its buffers. A client that sends one request after the other then
+/// The time that a connection is idle before it releases its buffers. A client that sends one request after the other then
 /// never pays for new ones.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 

@@ -53,7 +53,7 @@ enum End {
     Idle,
 }
 
-/// What follows the requests that were served.
+/// The state of a connection after the requests that were served.
 enum Next<S> {
     /// The connection is idle: its stream, and the bytes that were read and belong to no request yet.
     Idle(S, Bytes),

@@ -28,7 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 const BACKLOG: i32 = 4096;
 /// Pause after `accept` fails because the system has no free file descriptor or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a closing socket waits for the last segment of TCP handshakes in progress. It is above most round trips.
+/// The time that a closing socket waits for the last segment of TCP handshakes in progress. It is above most round trips.
 const HANDSHAKE_END: Duration = Duration::from_millis(100);
 /// A socket filter that drops each segment with SYN and without ACK. It drops nothing of a handshake in progress.
 const NO_NEW_CONNECTIONS: [SockFilter; 5] = {
@@ -57,7 +57,7 @@ pub(crate) enum ListenerKind {
     Redirect(u16),
 }
 
-/// What a listener expects of its connections.
+/// The kind of a listener, and the sources of its connections.
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) kind: ListenerKind,

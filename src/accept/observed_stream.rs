@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// How long a closed HTTP/2 connection waits for its client to close it too.
+/// The time that a closed HTTP/2 connection waits for its client to close it too.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Up to this number of bytes, a head and a body are joined before they are written. TLS would allocate a list of both, and

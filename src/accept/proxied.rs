@@ -14,7 +14,7 @@ use std::task::Poll;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// How many bytes are looked at in one step. Most headers are shorter.
+/// The number of bytes that one step looks at. Most headers are shorter.
 const STEP: usize = 256;
 
 /// Returns whether a peer may send a PROXY header. If not, counts and logs the connection.

@@ -33,7 +33,7 @@ use zeroize::Zeroizing;
 /// The maximum number of domains in one certificate. Let's Encrypt has the same bound.
 pub(crate) const DOMAINS_MAX: usize = 100;
 
-/// How the gateway proves that it serves a domain.
+/// The way in which the gateway proves that it serves a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Challenge {
     /// By a certificate for the ALPN protocol `acme-tls/1` on port 443 (RFC 8737).

@@ -76,7 +76,7 @@ pub struct TokenCache {
     api_keys: [u64; ApiKeyOutcome::ALL.len()],
 }
 
-/// How a request with an API key ended, for the metrics.
+/// The outcome of a request with an API key, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiKeyOutcome {
     /// The key is valid.

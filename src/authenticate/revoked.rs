@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-/// How long a mark is kept after the last access token that it revokes has expired.
+/// The time that a mark is kept after the last access token that it revokes has expired.
 ///
 /// Four gateways may be involved: one issues the token, one revokes it, one deletes the mark, and one receives the
 /// request. A mark outlives its tokens if each of their clocks is within a quarter of this margin of the true time.

@@ -20,7 +20,8 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How far the clocks of gateways that share the local authority may differ, in seconds, without a refusal of new tokens.
+/// The difference in seconds that the clocks of gateways may have that share the local authority, without a refusal of new
+/// tokens.
 const GATEWAYS_LEAD: u64 = 5;
 
 /// An issuer of tokens.

@@ -17,7 +17,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// The last second that `Expires` can name, in seconds since 1970.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// How long a cookie lives.
+/// The time that a cookie lives.
 #[derive(Clone, Copy, Debug)]
 enum Life {
     /// The cookie is deleted.

@@ -37,7 +37,7 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// How a login with a password ended.
+    /// The outcome of a login with a password.
     LoginOutcome[6] {
         Ok = "ok",
         BadCredentials = "bad_credentials",
@@ -49,7 +49,7 @@ outcomes! {
 }
 
 outcomes! {
-    /// How the fleet counted an attempt to log in.
+    /// The fleet's count of an attempt to log in.
     FleetLogin[4] {
         Admitted = "admitted",
         Throttled = "throttled",
@@ -60,7 +60,7 @@ outcomes! {
 }
 
 outcomes! {
-    /// How a refresh ended.
+    /// The outcome of a refresh.
     RefreshOutcome[8] {
         Ok = "ok",
         Grace = "grace",
@@ -102,7 +102,7 @@ outcomes! {
 }
 
 outcomes! {
-    /// How a service's request for a token ended.
+    /// The outcome of a service's request for a token.
     ServiceOutcome[2] {
         Ok = "ok",
         Refused = "refused",

@@ -15,14 +15,14 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-/// How often new marks are read. A revocation by another process takes effect within a second.
+/// The interval at which new marks are read. A revocation by another process takes effect within a second.
 const EVERY: Duration = Duration::from_millis(500);
-/// How long the store may be unreachable. After that time, the gateway refuses the authority's tokens, because some may
+/// The time that the store may be unreachable. After that time, the gateway refuses the authority's tokens, because some may
 /// have been revoked.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
-/// How often a lost store is retried, and how often the process records that it is alive.
+/// The interval at which a lost store is retried, and at which the process records that it is alive.
 const TRY_EVERY: Duration = Duration::from_secs(1);
-/// How often expired marks and rows are deleted.
+/// The interval at which expired marks and rows are deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// The time limit for deleting expired rows. The deletion is split into many small transactions.
 const SWEEP_MAX: Duration = Duration::from_secs(120);

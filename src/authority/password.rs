@@ -68,7 +68,7 @@ pub struct Hashers {
     patience: Duration,
 }
 
-/// How long a password waits for its check. It is shorter than the time limit of the request, so that the refusal
+/// The time that a password waits for its check. It is shorter than the time limit of the request, so that the refusal
 /// states the true cause.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -274,7 +274,7 @@ const OUTAGE_MIN: i64 = 1000;
 /// Outages with less than this time between them count as one, in milliseconds.
 const OUTAGE_APART: i64 = 10_000;
 
-/// How long the schemes of password hashes are cached.
+/// The time that the schemes of password hashes are cached.
 const SCHEMES_KEPT: Duration = Duration::from_secs(10);
 
 /// Converts a time to the store's unit: milliseconds since 1970.

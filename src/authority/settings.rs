@@ -26,7 +26,7 @@ pub struct IssuerSettings {
     pub access_expires: Duration,
     /// The lifetime of a refresh token.
     pub refresh_expires: Duration,
-    /// How long a spent refresh token still yields its successor.
+    /// The time that a spent refresh token still yields its successor.
     pub refresh_grace: Duration,
     /// The maximum lifetime of a session.
     pub session_expires: Duration,
@@ -36,7 +36,7 @@ pub struct IssuerSettings {
     pub role_limit: Option<usize>,
     /// Claims taken from account attributes, as (claim, attribute).
     pub claims: Vec<(String, String)>,
-    /// How cookies are set; `None` if tokens are only returned in bodies.
+    /// The settings of cookies; `None` if tokens are only returned in bodies.
     pub cookies: Option<Cookies>,
     /// The origins of other sites that may send requests with cookies.
     pub origins: Box<[Box<str>]>,
@@ -60,7 +60,7 @@ impl IssuerSettings {
     }
 }
 
-/// How cookies are set.
+/// The settings of cookies.
 #[derive(Clone, Debug)]
 pub struct Cookies {
     /// The names of the cookies.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// The maximum lead of the wall clock over the steady clock. Beyond it, the wall clock is not trusted.
 const LEAP: Duration = Duration::from_secs(60 * 60);
-/// How long the wall clock stays untrusted after a leap.
+/// The time that the wall clock stays untrusted after a leap.
 const LEAP_BELIEVED: Duration = MARK_MARGIN;
 
 /// Chooses the time of each sweep. If the wall clock leaps ahead of the steady clock, it is trusted again only after a

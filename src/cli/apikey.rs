@@ -39,7 +39,7 @@ pub(super) struct Create {
     /// Another claim; the value is JSON, or text if it is not valid JSON; may be repeated.
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = super::token::claim)]
     claims: Vec<(String, Value)>,
-    /// How long the key is valid, such as 90d or 12h.
+    /// The time that the key is valid, such as 90d or 12h.
     #[arg(long, value_name = "DURATION", value_parser = super::token::duration, default_value = "365d")]
     expires_in: Duration,
     /// Create a key that does not expire.

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// How far the kernel's file timestamps may lag behind the clock, in nanoseconds: one tick.
+/// The time by which the kernel's file timestamps may lag behind the clock, in nanoseconds: one tick.
 const TICK: i64 = 10_000_000;
 
 /// The metadata of a file. Symbolic links are followed. `changed` is the `ctime`, which no program can set.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a question waits for the issuer's keys if no known key verifies the signed answer.
+/// The time that a question waits for the issuer's keys if no known key verifies the signed answer.
 const KEYS_WAIT: Duration = Duration::from_secs(3);
 
 /// The tasks that ask issuers for the current policy.

@@ -26,7 +26,7 @@ pub(super) struct KeyFetchers {
 const CONTINUES: &str = "cannot fetch the keys of an issuer; continuing with the last good set";
 const HAS_NONE: &str = "cannot fetch the keys of an issuer; there are none yet, so its tokens are refused";
 
-/// How often copies of keys are looked at for deletion.
+/// The interval at which copies of keys are looked at for deletion.
 const SWEPT: Duration = Duration::from_secs(24 * 3600);
 
 impl KeyFetchers {

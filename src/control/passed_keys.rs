@@ -14,7 +14,7 @@ use redis::{Cmd, FromRedisValue, Value, cmd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long one gateway keeps the others from asking the issuer. Requests may wait for the keys in this time.
+/// The time that one gateway keeps the others from asking the issuer. Requests may wait for the keys in this time.
 const TURN: Duration = Duration::from_secs(3);
 /// The pause before a gateway looks again for the set that another one fetches.
 const PAUSE: Duration = Duration::from_millis(50);

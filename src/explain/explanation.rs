@@ -99,7 +99,7 @@ pub struct Explanation {
     pub near: Vec<NearRoute>,
     /// The caller, if a token was verified.
     pub caller: Option<CallerIdentity>,
-    /// What scripts of the request's `Origin` may do. `None` if the request has no origin.
+    /// The rights of scripts of the request's `Origin`. `None` if the request has no origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cross_origin: Option<CrossOrigin>,
     /// The checks of the route, in order.
@@ -199,7 +199,7 @@ pub struct AppliedLimit {
     pub before_token: bool,
 }
 
-/// What a browser lets scripts of another origin do (Fetch Standard, section 3.2).
+/// The rights of scripts of another origin in a browser (Fetch Standard, section 3.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CrossOrigin {
     /// The `Origin` of the request.
@@ -247,7 +247,7 @@ pub struct UpstreamRequest {
     /// The shares of all upstreams, if several upstreams share the requests of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// How a request stays with one of these upstreams.
+    /// The way in which a request stays with one of these upstreams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_by: Option<String>,
     /// The upstream that gets a copy. `None` if requests like this one are never copied.
@@ -258,7 +258,7 @@ pub struct UpstreamRequest {
     pub copies: Option<String>,
     /// The origins of the upstream's servers, or the folder of the files.
     pub servers: Vec<String>,
-    /// How the servers are verified, and the certificate that they are shown, if they use TLS.
+    /// The verification of the servers, and the certificate that they are shown, if they use TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
     /// The content coding of the answer, if the route compresses answers to this request.

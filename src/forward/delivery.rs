@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a WebSocket may be silent, unless its route says otherwise. Most services send pings more often.
+/// The time that a WebSocket may be silent, unless its route says otherwise. Most services send pings more often.
 const WEBSOCKET_SILENCE: Duration = Duration::from_secs(300);
 
 /// The destination of a route's requests.

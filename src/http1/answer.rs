@@ -20,7 +20,7 @@ const INTERIM_MAX: u32 = 16;
 pub struct AnswerHead {
     /// The status.
     pub status: StatusCode,
-    /// How the body ends.
+    /// The end of the body.
     pub framing: Framing,
     /// The announced length. The length of an answer without a body is that of another answer (RFC 9110 section 8.6).
     pub length: Option<u64>,

@@ -3,7 +3,7 @@
 use super::AnswerFault;
 use http::{HeaderName, StatusCode, header};
 
-/// How the end of an answer's body is found.
+/// The way in which the end of an answer's body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// The answer has no body, whatever its fields say.

@@ -3,7 +3,7 @@
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-/// How the end of a request's body is announced.
+/// The announcement of the end of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestFraming {
     /// The request has no body. `Content-Length: 0` is written if the client announced a length.

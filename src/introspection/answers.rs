@@ -15,7 +15,7 @@ const ACTIVE_BYTES: usize = 32 << 20;
 const ENTRY_BYTES: usize = 256;
 /// The maximum number of answers about inactive tokens.
 const INACTIVE_MAX: usize = 16_384;
-/// How long a token counts as known after its answer became too old.
+/// The time that a token counts as known after its answer became too old.
 const KNOWN_FOR: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-/// How many requests may wait for the answers of one issuer.
+/// The number of requests that may wait for the answers of one issuer.
 const WAITING_MAX: usize = 1024;
-/// How many characters of a failure's reason the access lines of the requests contain.
+/// The number of characters of a failure's reason that the access lines of the requests contain.
 const REASON_MAX: usize = 300;
 
 /// A token about which the issuer is to be asked.
@@ -136,7 +136,7 @@ impl Drop for Asked {
     }
 }
 
-/// How a question ended. An error has the reason, unless the question was dropped.
+/// The outcome of a question. An error has the reason, unless the question was dropped.
 type Ended = Result<(), Option<Arc<str>>>;
 
 /// Returns the reason of a failure for the access line: one line of bounded length.
@@ -148,14 +148,14 @@ fn reason(error: &FetchError) -> Arc<str> {
 /// The open questions.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
-    /// How each open question ended, once it has.
+    /// The outcome of each open question, once it has one.
     open: HashMap<TokenDigest, watch::Sender<Option<Ended>>>,
     /// The questions that are not sent yet.
     queue: VecDeque<(TokenDigest, Queued)>,
     pub(super) waiting: usize,
     /// When the next question about an unknown token would exactly keep the rate.
     paced: Option<Instant>,
-    /// How often each bound of [`OVER`] was reached.
+    /// The number of times that each bound of [`OVER`] was reached.
     pub(super) over: [u64; OVER.len()],
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Maximum number of batches that wait to be written. A batch has up to 32 KiB, so at most 8 MiB wait.
 const BATCHES_WAITING: usize = 256;
 
-/// How long [`Journal::close`] waits for a sink that accepts nothing.
+/// The time that [`Journal::close`] waits for a sink that accepts nothing.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A handle of the journal. Cloning is cheap.

@@ -23,7 +23,7 @@ const FOLDER: &str = "issuer-keys";
 const COPY_MAX: ByteSize = ByteSize::bytes(8 << 20);
 /// The age at which a copy that does not say its maximum age is deleted: the greatest maximum age that a policy may set.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How many files are looked at for deletion.
+/// The number of files that are looked at for deletion.
 const FILES_MAX: usize = 10_000;
 
 /// A set on disk.

@@ -38,7 +38,7 @@ impl PartialEq for Wanted {
 
 impl Eq for Wanted {}
 
-/// How a wait ended.
+/// The outcome of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
     /// A fetch succeeded, so the token can be verified again.

@@ -92,7 +92,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// How to fetch the keys of an issuer. Equal settings fetch the same keys from the same URL.
+/// The settings for fetching the keys of an issuer. Equal settings fetch the same keys from the same URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSettings {
     /// The owner of the keys.

@@ -94,7 +94,7 @@ pub enum Worth {
     Nothing,
 }
 
-/// What happened to a set that gateways pass to each other.
+/// The fate of a set that gateways pass to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passed {
     /// This gateway has fetched it, and passed it on.

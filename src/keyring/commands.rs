@@ -8,9 +8,9 @@ use super::{Keyring, Source};
 use crate::clock::Now;
 use std::time::Duration;
 
-/// How long a command waits for the lock.
+/// The time that a command waits for the lock.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a key in the store is published before it signs, if it is to sign at once: four polls of the other
+/// The time that a key in the store is published before it signs, if it is to sign at once: four polls of the other
 /// gateways, in seconds.
 const SETTLE: u64 = 2;
 

@@ -28,7 +28,7 @@ const LOCK: &str = "signing-key.lock";
 const FILE_MAX: u64 = 64 * 1024;
 /// The maximum number of keys. A ring in normal use has two or three.
 pub(super) const KEYS_MAX: usize = 64;
-/// How many times the folder is listed and read if listed files disappear before they are read.
+/// The number of times that the folder is listed and read if listed files disappear before they are read.
 const READ_ATTEMPTS: usize = 5;
 
 /// The key files of a state folder.

@@ -8,16 +8,16 @@ use super::key::SigningKey;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long clients may cache the published key set, in seconds. The value is the `max-age` of its `Cache-Control`.
+/// The time that clients may cache the published key set, in seconds. The value is the `max-age` of its `Cache-Control`.
 pub const JWKS_MAX_AGE: u64 = 300;
-/// How long a key is published before it signs, in seconds.
+/// The time that a key is published before it signs, in seconds.
 pub const LEAD: u64 = 600;
 // A client that fetched the set just before a key was added fetches the set again before that key signs.
 const _: () = assert!(LEAD >= 2 * JWKS_MAX_AGE);
 /// The maximum difference between the clocks of two gateways, in seconds. It also covers the delay until a gateway
 /// notices a rotation by command.
 pub const LEEWAY: u64 = 60;
-/// How long the file of a dead key is kept, in seconds. During this time, a wrong clock cannot delete keys that only
+/// The time that the file of a dead key is kept, in seconds. During this time, a wrong clock cannot delete keys that only
 /// appear to be dead.
 pub const RETENTION: u64 = 24 * 60 * 60;
 

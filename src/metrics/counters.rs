@@ -185,7 +185,7 @@ pub(crate) struct WorkerCounters {
     pub requests_in_progress: Counter,
     /// Requests that were refused because too many were in progress.
     pub requests_shed: Counter,
-    /// How often the core has run its periodic work. It shows that the core does not stand still.
+    /// The number of times that the core has run its periodic work. It shows that the core does not stand still.
     pub sweeps: Counter,
     pub websockets_open: Counter,
     /// Ended WebSockets, and long answers and uploads that the gateway ended, by the orders of [`StreamKind`] and [`StreamEnd`].

@@ -23,7 +23,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// The maximum size of an answer's head in bytes. `FIELDS_MAX` is the maximum number of its fields.
 const HEAD_MAX: usize = 32 * 1024;
 const FIELDS_MAX: usize = 100;
-/// How long an unused connection stays open.
+/// The time that an unused connection stays open.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// The settings of a client.

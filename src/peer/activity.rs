@@ -55,9 +55,9 @@ pub(crate) struct Timeouts {
     pub(crate) head: CoarseMillis,
     /// Maximum time between two requests.
     pub(crate) idle: CoarseMillis,
-    /// How long a closing connection waits for a request that may be in transit.
+    /// The time that a closing connection waits for a request that may be in transit.
     pub(crate) farewell: CoarseMillis,
-    /// How long an HTTP/1.1 connection is idle before it is parked.
+    /// The time that an HTTP/1.1 connection is idle before it is parked.
     pub(crate) park: CoarseMillis,
     /// The slowest acceptable reading rate.
     pub(crate) pace: Pace,

@@ -16,7 +16,7 @@ use std::time::Duration;
 pub(crate) struct Connection {
     /// The remote end of the connection.
     pub(crate) peer: Peer,
-    /// What the connection is waiting for, and since when.
+    /// The event for which the connection waits, and the time at which the wait began.
     pub(crate) activity: Activity,
     /// The HTTPS port to redirect clients to, if the listener redirects.
     pub(crate) redirect: Option<u16>,
@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     pub(crate) streams: Streams,
     /// The facts of the TLS handshake, if hosts of the policy differ in TLS.
     tls: OnceCell<Box<TlsSession>>,
-    /// What follows HTTP/1.1 on this connection, once the current response is sent.
+    /// The use of this connection after HTTP/1.1, once the current response is sent.
     pub(crate) takeover: Cell<Option<Takeover>>,
     has_fragment: Cell<bool>,
     /// The start of the most recent head, for the log entry of a request that cannot be parsed.

@@ -34,13 +34,13 @@ pub(super) struct Guidance {
     pub(super) deletes: Option<DeadCookies>,
     /// More parameters for the challenge, each with a leading comma.
     pub(super) challenge: Option<String>,
-    /// How the answer offers DPoP (RFC 9449 section 7.1).
+    /// The way in which the answer offers DPoP (RFC 9449 section 7.1).
     pub(super) dpop: SchemeOffer,
-    /// How the answer offers API keys.
+    /// The way in which the answer offers API keys.
     pub(super) api_keys: SchemeOffer,
 }
 
-/// How a refusal with a challenge for bearer tokens offers another scheme.
+/// The way in which a refusal with a challenge for bearer tokens offers another scheme.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SchemeOffer {
     /// The answer does not offer the scheme.

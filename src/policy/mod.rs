@@ -271,7 +271,7 @@ pub struct Front {
     pub head_bounds: HeadBounds,
     /// The bounds on the size and speed of the request body.
     pub body_bounds: BodyBounds,
-    /// How `//` in paths is treated.
+    /// The treatment of `//` in paths.
     pub slashes: Slashes,
     /// The proxies whose forwarding headers are trusted.
     pub trusted_proxies: Box<[Cidr]>,

@@ -18,7 +18,7 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
     "www-authenticate, dpop-nonce, retry-after, ratelimit, ratelimit-policy, allow, x-request-id, grpc-status, \
      grpc-message",
 );
-/// How long a browser may cache the response to a preflight, in seconds. After an origin is removed from the policy,
+/// The time that a browser may cache the response to a preflight, in seconds. After an origin is removed from the policy,
 /// browsers may use a cached response for this time. The gateway still checks the origin of each request.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 

@@ -19,7 +19,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// How long a client should wait after a 503, in seconds. In one second, a health check can succeed again, and users
+/// The time that a client should wait after a 503, in seconds. In one second, a health check can succeed again, and users
 /// hardly notice the delay.
 const WAIT_UNAVAILABLE: u32 = 1;
 

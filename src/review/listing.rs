@@ -60,7 +60,7 @@ pub(crate) struct RouteSummary {
 /// Settings of a route that do not fit into a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct RouteDetails {
-    /// How a request stays with one of the upstreams that share the requests.
+    /// The way in which a request stays with one of the upstreams that share the requests.
     pub split_by: Option<String>,
     /// The longest wait for the head of an answer. `None` if no upstream gets the requests.
     pub timeout: Option<String>,

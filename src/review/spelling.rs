@@ -172,7 +172,7 @@ struct ProtectedRequest<'d> {
     tried: HashSet<(SpellingKind, usize)>,
 }
 
-/// How the route table matches a spelling.
+/// The match of a spelling in the route table.
 enum TableMatch {
     /// The index of the matching route.
     Route(usize),

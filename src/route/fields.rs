@@ -10,7 +10,7 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fields(Box<[(HeaderName, HeaderValue)]>);
 
-/// How the requests of two sets of fields overlap.
+/// The overlap of the requests of two sets of fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overlap {
     /// No request matches both sets, or one set is more specific.

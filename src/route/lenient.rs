@@ -1,4 +1,4 @@
-//! How the most lenient server behind the gateway reads a path.
+//! The reading of a path by the most lenient server behind the gateway.
 
 use super::path::decoded;
 use std::borrow::Cow;

@@ -1,6 +1,6 @@
 //! Finds the route that covers a request.
 //!
-//! # Which route wins
+//! # The route that wins
 //!
 //! The most specific route that covers the request wins. The order of the routes in the file has no effect.
 //!

@@ -12,7 +12,7 @@ pub const PATH_BYTES_MAX: usize = 8 * 1024;
 /// The maximum number of segments in a path.
 pub(crate) const SEGMENTS_MAX: usize = 128;
 
-/// How to treat an empty segment (`//`).
+/// The treatment of an empty segment (`//`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Slashes {
     /// Rejects the path. Some servers drop an empty segment and others keep it.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::time::{timeout, timeout_at};
 
-/// How often an idle connection is checked.
+/// The interval at which an idle connection is checked.
 const CHECKED: Duration = Duration::from_millis(500);
 /// The pause after the first failed attempt to connect. It doubles with each attempt.
 const PAUSE_MIN: Duration = Duration::from_millis(50);

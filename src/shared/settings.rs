@@ -22,9 +22,9 @@ pub struct SharedSettings {
     pub trusted: Option<Trusted>,
     /// The first part of every key.
     pub prefix: Box<str>,
-    /// How long opening a connection may take.
+    /// The time that opening a connection may take.
     pub connect_timeout: Duration,
-    /// How long a call waits for its answer.
+    /// The time that a call waits for its answer.
     pub answer_timeout: Duration,
     /// Whether the gateways share the used DPoP proofs.
     pub replay: bool,

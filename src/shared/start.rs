@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How long calls are sent after the end of the link, for requests that began under the policy before.
+/// The time that calls are sent after the end of the link, for requests that began under the policy before.
 const GRACE: Duration = Duration::from_secs(1);
 
 impl Link {

@@ -136,7 +136,7 @@ impl EventKind {
     }
 }
 
-/// How a signal ended.
+/// The outcome of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalOutcome {
     /// Accepted, and in force.

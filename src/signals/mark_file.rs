@@ -21,7 +21,7 @@ use std::time::Duration;
 const NAME: &str = "signal-marks";
 const LOCK: &str = "signal-marks.lock";
 const NEW: &str = "signal-marks.new";
-/// How long a writer waits for the lock. Each holder only writes a batch.
+/// The time that a writer waits for the lock. Each holder only writes a batch.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The first bytes of the file.
 const HEADER: &[u8; 16] = b"portcullis-sig1\n";

@@ -39,7 +39,7 @@ pub struct Poller {
     errors: u32,
 }
 
-/// How a polled signal was handled.
+/// The outcome of a polled signal.
 enum Handled {
     /// It is new, and in force. The next poll acknowledges it.
     Accepted,

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The number of accepted signals whose `jti` a receiver remembers. The marks of an older signal that arrives again are
 /// written again, without any further effect.
 const REMEMBERED: usize = 16_384;
-/// How often a signal is judged again after a wait. A wait may join a fetch that began before the key was published, so
+/// The number of times that a signal is judged again after a wait. A wait may join a fetch that began before the key was published, so
 /// one repetition may not be enough.
 const ROUNDS_MAX: usize = 3;
 
@@ -69,7 +69,7 @@ pub struct Receiver {
     pub push_secret: Option<[u8; 32]>,
     /// The endpoint that the gateway polls, if any.
     pub poll: Option<Poll>,
-    /// How to interpret an `opaque` identifier.
+    /// The interpretation of an `opaque` identifier.
     pub opaque: Opaque,
     /// Whether every access token of the issuer has `sid`.
     pub has_sid: bool,

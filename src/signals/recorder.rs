@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 const WAITING: usize = 256;
 /// The interval at which the file is polled for marks of other processes.
 const POLLED: Duration = Duration::from_millis(500);
-/// How often expired marks are deleted.
+/// The interval at which expired marks are deleted.
 const SWEPT: Duration = Duration::from_secs(60);
-/// How long a request waits for the disk.
+/// The time that a request waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The reason why marks are not in force. The transmitter gets an error and sends its signal again.

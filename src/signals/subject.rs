@@ -25,7 +25,7 @@ pub enum Opaque {
     Session,
 }
 
-/// How to interpret the subject identifiers of a transmitter.
+/// The interpretation of the subject identifiers of a transmitter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading<'r> {
     /// The issuer of the tokens. Subjects and token ids of other issuers are ignored.

@@ -40,7 +40,7 @@ pub struct Terms<'r> {
     pub leeway: u64,
     /// The maximum life of the issuer's access tokens in seconds.
     pub life: u64,
-    /// How to interpret an `opaque` identifier.
+    /// The interpretation of an `opaque` identifier.
     pub opaque: Opaque,
     /// Whether every access token of the issuer has `sid`.
     pub has_sid: bool,

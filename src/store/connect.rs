@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How long an operation waits for a connection, or for a lock of another process.
+/// The time that an operation waits for a connection, or for a lock of another process.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a file may take to be opened. A busy disk needs seconds to flush a new one, and a lock of another process is
+/// The time that a file may take to be opened. A busy disk needs seconds to flush a new one, and a lock of another process is
 /// reported after [`PATIENCE`].
 const FILE_PATIENCE: Duration = Duration::from_secs(30);
-/// How long one of several servers may take to answer, at least.
+/// The time that one of several servers may take to answer, at least.
 const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 /// Maximum number of connections to a server. Only one thread uses these connections, so eight are enough even if
 /// several statements wait for locks.

@@ -30,7 +30,7 @@ pub(super) struct NewMark {
     pub(super) made: i64,
 }
 
-/// How long a mark is kept after the last access token that it revokes has expired, in milliseconds.
+/// The time that a mark is kept after the last access token that it revokes has expired, in milliseconds.
 pub(super) const MARGIN: i64 = MARK_MARGIN.as_millis() as i64;
 
 /// The statement that takes the lock which PostgreSQL transactions hold while they write marks.

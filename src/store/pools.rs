@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long a wait for a connection lasts before the primary server is searched.
+/// The time that a wait for a connection lasts before the primary server is searched.
 const SOON: Duration = Duration::from_secs(1);
 /// The minimum time between two searches.
 const SEARCH_EVERY: Duration = Duration::from_secs(1);

@@ -31,7 +31,7 @@ pub struct RotationRequest<'a> {
     pub now: i64,
     /// When the successor expires, unless the session expires earlier.
     pub expires: i64,
-    /// How long a spent token still yields its successor, in milliseconds. 0 for no grace period.
+    /// The time that a spent token still yields its successor, in milliseconds. 0 for no grace period.
     pub grace: i64,
     /// When the last outage was over: when this process began to serve, or the store answered again.
     pub outage_over: i64,

@@ -15,7 +15,7 @@ const UNHURRIED: [&str; 2] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock
 const HURRIED: &str = "SET LOCAL lock_timeout = 2000";
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How many times a migration is tried if other gateways hold a table for longer than that.
+/// The number of times that a migration is tried if other gateways hold a table for longer than that.
 const ATTEMPTS: u32 = 10;
 
 /// The number of steps that a version must know to work with a store of this version. A step that such a version cannot

@@ -5,10 +5,10 @@ use super::marks::MARGIN;
 use super::{Store, StoreError};
 use sqlx::Row;
 
-/// How long a session is kept after it has ended or expired, in milliseconds: one day. During that time, a late request
+/// The time that a session is kept after it has ended or expired, in milliseconds: one day. During that time, a late request
 /// gets the reason why the session cannot be used.
 const OVER_KEPT: i64 = 86_400_000;
-/// How long an address is kept after the last login from it, in milliseconds: 90 days.
+/// The time that an address is kept after the last login from it, in milliseconds: 90 days.
 const ADDRESS_KEPT: i64 = 90 * 86_400_000;
 /// Maximum number of rows in a batch, which the statements contain. A batch takes at most tens of milliseconds.
 const BITE: u64 = 500;

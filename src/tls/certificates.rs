@@ -55,7 +55,7 @@ pub(crate) struct Followed {
     pub(crate) verifier_faults: Vec<(Arc<str>, String)>,
 }
 
-/// How the gateway continues a handshake.
+/// The gateway's next step in a handshake.
 #[derive(Debug)]
 pub(crate) struct Selected {
     /// The configuration.

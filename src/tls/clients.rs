@@ -27,7 +27,7 @@ const INTERMEDIATES_MAX: usize = 8;
 /// The remedy for a revocation list that rustls cannot use.
 const UNUSABLE_LIST: &str = "use a list of version 2 (RFC 5280 section 5); OpenSSL writes one if its configuration has crl_extensions";
 
-/// Which clients must have a certificate, and who signs it.
+/// The clients that must have a certificate, and the authorities that sign it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRule {
     /// The name in the policy.

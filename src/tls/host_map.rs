@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// How many labels a wildcard covers.
+/// The number of labels that a wildcard covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// One label, as in certificates (RFC 9525 section 6.3).

@@ -260,7 +260,7 @@ def the_recipes(portcullis):
     routes = {thing["metadata"]["name"]: thing for thing in found if thing["kind"] == "HTTPRoute"}
     exposed = [match["path"]["value"] for rule in routes["authority"]["spec"]["rules"] for match in rule["matches"]]
     assert not any("/auth/verify".startswith(path) for path in exposed), "clients must not ask"
-    # What the tested configuration of Envoy removes from requests, this one removes too.
+    # This configuration removes each field of requests that the tested configuration of Envoy removes.
     removed = one(found, "ClientTrafficPolicy")["spec"]["headers"]["earlyRequestHeaders"]["removeOnMatch"]
     assert len(removed) <= 64
     tested = yaml.safe_load((ROOT / "docs/forward-auth/envoy.yaml").read_text())

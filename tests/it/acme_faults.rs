@@ -1,4 +1,4 @@
-//! What goes wrong at an ACME server, and the faults of `[tls] acme`.
+//! Failures at an ACME server, and the faults of `[tls] acme`.
 
 use crate::acme::{is_trusted, ordering, shown, started, verbose, wait_issued};
 use crate::kit::acme::{AcmeServer, Asked, Pebble, Verdict};

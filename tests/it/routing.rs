@@ -1,4 +1,4 @@
-//! Which route matches a request, and that the gateway forwards exactly the target that it matched.
+//! The route that matches a request. The gateway forwards exactly the target that it matched.
 
 use crate::kit::{Answer, Portcullis, Request, Upstream, token};
 use crate::{PUBLIC, gateway};

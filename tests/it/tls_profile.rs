@@ -1,4 +1,4 @@
-//! What the gateway offers in a handshake: Mozilla's profile "intermediate", and key exchange that a quantum computer
+//! The gateway's offer in a handshake: Mozilla's profile "intermediate", and key exchange that a quantum computer
 //! cannot break later.
 
 use crate::kit::pki::Authority;

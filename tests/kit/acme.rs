@@ -26,7 +26,7 @@ pub struct Asked {
     pub payload: String,
 }
 
-/// How the front answers a request.
+/// The front's answer to a request.
 pub enum Verdict {
     /// With Pebble's answer.
     Pass,

@@ -1,4 +1,4 @@
-// What the library `jose` makes of tokens: reads {"issuers": {NAME: {jwks, algorithms}}, "cases": [{issuer, token}]} from
+// Verifies tokens with the library `jose`: reads {"issuers": {NAME: {jwks, algorithms}}, "cases": [{issuer, token}]} from
 // standard input, and prints a line for each token: "ok", or why it is refused.
 import { createLocalJWKSet, jwtVerify } from 'jose'
 import { readFileSync } from 'node:fs'

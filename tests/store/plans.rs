@@ -1,4 +1,4 @@
-//! How PostgreSQL executes the statements of the store. The server's `auto_explain` logs the plan of every statement that
+//! PostgreSQL's plans for the statements of the store. The server's `auto_explain` logs the plan of every statement that
 //! the store executes here.
 
 use crate::bed::{Bed, DAY, NOW, SESSION, Window, hash, new, rotate, run, session, successor, try_begin};

@@ -192,7 +192,7 @@ enum Step {
     Accept(usize),
 }
 
-/// What a client received, and how often its connection was parked.
+/// The bytes that a client received, and the number of times that its connection was parked.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     output: String,

@@ -34,13 +34,13 @@ pub const DPOP: HeaderName = HeaderName::from_static("dpop");
 /// The response header with the gateway's nonce.
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// How far a client's clock may be ahead of the gateway's, in seconds.
+/// The lead that a client's clock may have over the gateway's, in seconds.
 const AHEAD: u64 = 10;
 
 /// The settings for proofs.
 #[derive(Debug)]
 pub struct DpopSettings {
-    /// How long a proof or a nonce can be used, in seconds.
+    /// The time that a proof or a nonce can be used, in seconds.
     pub window: u64,
     /// Whether each proof must contain a nonce of the gateway.
     pub requires_nonce: bool,
@@ -70,7 +70,7 @@ impl Default for DpopSettings {
     }
 }
 
-/// How proofs are checked.
+/// The checks of proofs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Duty {
     /// Proofs are verified and remembered.

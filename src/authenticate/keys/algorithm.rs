@@ -116,7 +116,7 @@ impl KeyKind {
     }
 }
 
-/// How the library verifies the signatures of an algorithm.
+/// The library's verification of the signatures of an algorithm.
 pub(super) enum Verification {
     Secret(hmac::Algorithm),
     Rsa(&'static RsaParameters),

@@ -12,7 +12,7 @@ use crate::denial::Denial;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::HeaderMap;
 
-/// How long a login page may stay open, in seconds.
+/// The time that a login page may stay open, in seconds.
 const OPEN: u64 = 60 * 60;
 /// Minimum time between two renewals of the tokens, in seconds. Prevents a redirect loop if the browser does not store
 /// the session cookies.

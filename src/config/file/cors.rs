@@ -27,7 +27,7 @@ pub struct CorsSection {
     pub expose: Vec<String>,
     /// Whether requests may carry cookies.
     pub credentials: bool,
-    /// How long a browser may cache the answer to a preflight.
+    /// The time that a browser may cache the answer to a preflight.
     pub max_age: Duration,
     /// Whether a page of a public network may call the route in a private network.
     pub private_network: bool,

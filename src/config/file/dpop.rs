@@ -17,7 +17,7 @@ pub struct DpopSection {
     pub nonce_secret: Option<Secret>,
     /// A further secret whose nonces are accepted, while the secret is being replaced.
     pub previous_nonce_secret: Option<Secret>,
-    /// How long a proof or a nonce can be used.
+    /// The time that a proof or a nonce can be used.
     pub window: Duration,
     /// The maximum number of remembered proofs.
     pub replay_entries: usize,

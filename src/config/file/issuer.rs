@@ -96,7 +96,7 @@ pub struct IssuerSection {
     pub may_lack: Vec<String>,
     /// Whether the claim of the roles is an object whose members' names are the roles.
     pub roles_are_keys: bool,
-    /// How the issuer is asked about tokens (RFC 7662).
+    /// The questions to the issuer about tokens (RFC 7662).
     #[serde(deserialize_with = "optional_table")]
     pub introspection: Option<IntrospectionSection>,
 }
@@ -144,7 +144,7 @@ pub struct IntrospectionSection {
     /// The URL of the introspection endpoint; if absent, the issuer's metadata name it, which needs `discovery`.
     #[serde(deserialize_with = "optional_text", serialize_with = "shown::url")]
     pub endpoint: Option<String>,
-    /// How the gateway proves to the issuer that it may ask.
+    /// The gateway's proof to the issuer that it may ask.
     #[serde(deserialize_with = "word")]
     pub auth: IntrospectionAuth,
     /// The gateway's client id at the issuer.

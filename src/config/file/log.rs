@@ -11,7 +11,7 @@ pub struct LogSection {
     /// The format of log lines.
     #[serde(deserialize_with = "word")]
     pub format: LogFormat,
-    /// Which requests are logged.
+    /// The requests that are logged.
     #[serde(deserialize_with = "word")]
     pub access: LogAccess,
     /// The lowest level that is logged.

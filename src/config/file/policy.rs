@@ -19,7 +19,7 @@ pub struct PolicySection {
     /// Whether a failing test prevents a start or a reload.
     #[serde(deserialize_with = "word")]
     pub tests: Tests,
-    /// Where a request may carry its token, on routes that do not set their own sources.
+    /// The places where a request may carry its token, on routes that do not set their own sources.
     pub sources: Option<Vec<TokenSource>>,
     /// Other origins whose pages may send requests with a cookie of another program. The origin of the requested URL is
     /// always accepted.

@@ -172,7 +172,7 @@ pub struct RouteSection {
     pub require_bound: bool,
     /// Overrides where a request may carry its token.
     pub sources: Option<Vec<TokenSource>>,
-    /// How a browser without a token is sent to log in.
+    /// The way in which a browser without a token is sent to log in.
     #[serde(deserialize_with = "optional_word")]
     pub login: Option<Login>,
     /// The name of the form field that may carry the CSRF token.

@@ -25,10 +25,10 @@ pub struct ServerSection {
     pub admin_hosts: Vec<String>,
     /// Number of cores to use; 0 uses all.
     pub workers: usize,
-    /// How long the gateway continues to serve requests after SIGTERM or SIGINT. During this time, it reports that it
+    /// The time that the gateway continues to serve requests after SIGTERM or SIGINT. During this time, it reports that it
     /// is not ready.
     pub drain_delay: Duration,
-    /// How long requests in progress may continue after `drain_delay` has passed.
+    /// The time that requests in progress may continue after `drain_delay` has passed.
     pub drain: Duration,
     /// When to reload the policy.
     #[serde(deserialize_with = "word")]

@@ -49,7 +49,7 @@ pub struct SignalsSection {
     pub private_networks: Vec<Cidr>,
     /// Whether `poll` and `jwks` may be `http` URLs.
     pub allow_http: bool,
-    /// What a subject identifier of format `opaque` names.
+    /// The meaning of a subject identifier of format `opaque`.
     #[serde(deserialize_with = "optional_word")]
     pub opaque: Option<OpaqueSubject>,
     /// Whether every access token of the issuer has the claim `sid`.
@@ -60,7 +60,7 @@ pub struct SignalsSection {
     pub rate_limits: Option<Vec<String>>,
 }
 
-/// What an `opaque` subject identifier names.
+/// The meaning of an `opaque` subject identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OpaqueSubject {

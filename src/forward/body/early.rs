@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 /// The time after which the gateway stops once the answer is complete and the server accepts nothing
 /// of the request's body any more.
 const STUCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the task looks for a server that accepts nothing.
+/// The interval at which the task looks for a server that accepts nothing.
 const STUCK_CHECK: Duration = Duration::from_secs(1);
 
 /// The rest of a request's body that is being sent. Dropping this value stops the transfer.

@@ -37,15 +37,15 @@ const CONNECTION_WINDOW: u32 = (STREAMS_MAX as u32 + 1) * STREAM_WINDOW;
 const SMALL_FRAMES_MAX: usize = STREAMS_MAX * 800 * 1024;
 /// The maximum size of the fields of an answer, with 32 octets for each (RFC 9113 section 10.5.1).
 const HEADER_LIST_MAX: u32 = 64 * 1024;
-/// How long a connection without streams stays open, in milliseconds.
+/// The time that a connection without streams stays open, in milliseconds.
 const IDLE_TIMEOUT: u64 = 45_000;
 /// The maximum number of requests of one core that wait for a stream to one server.
 const WAITING_MAX: usize = 1024;
-/// How long frames of a stream that was reset may still arrive without an error.
+/// The time that frames of a stream that was reset may still arrive without an error.
 const RESET_TIME: Duration = Duration::from_secs(10);
 /// The maximum time for the answer to a PING. A connection without an answer closes.
 const PONG_TIME: Duration = Duration::from_secs(5);
-/// How often a waiting request looks for a stream. SETTINGS that allow more streams wake nobody.
+/// The interval at which a waiting request looks for a stream. SETTINGS that allow more streams wake nobody.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The connections of one core, by [`Server::id`].

@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 
 /// The maximum number of idle connections that a core keeps to one server.
 const IDLE_MAX: usize = 256;
-/// How long a connection may stay idle. The time is shorter than the keep-alive time of most servers: the gateway
+/// The time that a connection may stay idle. The time is shorter than the keep-alive time of most servers: the gateway
 /// closes the connection first, so that no request is sent on a connection that the server is about to close.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 /// The maximum number of requests of one core that wait for a connection to one server.

@@ -16,7 +16,7 @@ use Kind::{Address, Identity, Method, Proxy, Relay, Target};
 /// The kind of false fact that a client could state in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// How the request reached the gateway: its scheme, host, port and proxies. The gateway states these facts itself.
+    /// The request's way to the gateway: its scheme, host, port and proxies. The gateway states these facts itself.
     Relay,
     /// A method other than the method of the request.
     Method,

@@ -52,7 +52,7 @@ use upload::Upload;
 const REFUSALS_MAX: u32 = 3;
 /// The maximum number of interim answers before an answer, as over HTTP/1.1.
 const INTERIM_MAX: u32 = 16;
-/// How much later than `grpc-timeout` a call ends at most while its client sends: the core's sweep ends the others.
+/// The longest time after `grpc-timeout` at which a call ends while its client sends: the core's sweep ends the others.
 const DEADLINE_DELAY: Duration = Duration::from_secs(1);
 
 /// Forwards a request to an upstream that uses HTTP/2, and returns the upstream's response.
@@ -320,7 +320,7 @@ struct Attempts<'r> {
     upstream: &'r Upstream,
     head: RequestHead,
     upload: Upload,
-    /// How often the request was sent again because no server has processed it.
+    /// The number of times that the request was sent again because no server had processed it.
     refusals: u32,
     /// Whether the request was sent again although a server may have processed it.
     is_repeated: bool,

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a server is set aside after its first failure. The time doubles with each further failure.
+/// The time that a server is set aside after its first failure. The time doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The maximum time for which a server is set aside. A server that stays up for this time is forgiven one pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 /// The maximum number of orders in one batch.
 const BATCH: usize = 512;
-/// How often a gateway says that it is in the fleet.
+/// The interval at which a gateway says that it is in the fleet.
 const JOINS: Duration = Duration::from_secs(1);
 /// The time after which a silent gateway has left the fleet, in milliseconds.
 const GONE: u64 = 5_000;

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// How long one reading waits for new entries.
+/// The time that one reading waits for new entries.
 const WAITED: Duration = Duration::from_millis(500);
 /// The pause before the next attempt to read.
 const PAUSE: Duration = Duration::from_millis(100);

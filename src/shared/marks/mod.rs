@@ -30,11 +30,11 @@ use std::time::{Duration, Instant};
 pub(super) const KIND: &str = "marks";
 /// The name of the stream's key.
 pub(super) const NAME: &str = "stream";
-/// How long the stream may be unreadable. After that time, the marks count as incomplete.
+/// The time that the stream may be unreadable. After that time, the marks count as incomplete.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
-/// How long a start waits while the stream is being read. It does not wait for a stream that cannot be read.
+/// The time that a start waits while the stream is being read. It does not wait for a stream that cannot be read.
 const READ_MAX: Duration = Duration::from_secs(30);
-/// How long a start waits before it logs that it waits.
+/// The time that a start waits before it logs that it waits.
 const SILENT: Duration = Duration::from_millis(100);
 /// The longest time for which a mark is kept: no duration in a policy is longer.
 const KEPT_MAX: u64 = 10 * 366 * 86_400;

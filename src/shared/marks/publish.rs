@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 const BATCH: usize = 500;
 /// The pause before marks are sent again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long the task waits for a new mark before it looks whether the policy has changed.
+/// The time that the task waits for a new mark before it looks whether the policy has changed.
 const WAITED: Duration = Duration::from_millis(500);
 
 /// Sends marks until the link is dropped. A mark that may have been sent before is sent again, which changes nothing.

@@ -17,7 +17,7 @@ pub(super) const START: &str = "0-0";
 const END: &str = "18446744073709551615-18446744073709551615";
 /// The member of an entry that contains the mark.
 const MEMBER: &str = "mark";
-/// How long reading one page may take, in addition to the deadline of an answer. A page has up to 300 KB.
+/// The time that reading one page may take, in addition to the deadline of an answer. A page has up to 300 KB.
 const PAGE_MAX: Duration = Duration::from_secs(2);
 
 /// The connection on which a gateway follows the stream.

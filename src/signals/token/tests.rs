@@ -234,7 +234,7 @@ fn a_logout_token_that_breaks_one_rule_is_refused() {
 }
 
 proptest! {
-    /// Whatever the claims are, only tokens of this issuer can be marked, and never for less than their life.
+    /// With any claims, only tokens of this issuer can be marked, and never for less than their life.
     #[test]
     fn no_signal_marks_tokens_of_another_issuer(
         iss in "https://(id|ssf|other)\\.test",

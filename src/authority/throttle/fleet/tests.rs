@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-/// How far the two clocks may be apart when the answers are compared.
+/// The distance of the two clocks at which the answers are compared.
 const CLOSE: Duration = Duration::from_millis(200);
 
 /// A Redis in a temporary folder. A shell kills it when this process ends.
