@@ -86,7 +86,7 @@ impl Transport {
             return Err(answer.ok().err().unwrap_or_else(|| Error::Protocol("a redirect".to_owned())));
         } else if *url == self.directory {
             let directory = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
-            // The library expects that a request to this URL can be built. It checks the other URLs itself.
+            // instant-acme 0.8.5 can panic when it uses this URL. It checks the other URLs itself.
             if let Some(Err(why)) = directory["newNonce"].as_str().map(Url::parse) {
                 return Err(Error::Protocol(format!("newNonce of the directory: {why}")));
             }
@@ -117,8 +117,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
 }
 
-/// Replaces a `Retry-After` by these seconds, or removes one that cannot be read. The library adds the seconds to the
-/// system's time, which panics if the sum is too large.
+/// Replaces a `Retry-After` by these seconds, or removes one that cannot be read, because instant-acme 0.8.5 can panic when it
+/// reads the field.
 fn state_wait(headers: &mut HeaderMap, seconds: Option<u64>) {
     if let header::Entry::Occupied(mut entry) = headers.entry(header::RETRY_AFTER) {
         match seconds {
