@@ -258,7 +258,7 @@ fn a_secret_at_a_wrong_place_is_shown_by_no_command() {
     says(&command(&dir, &["config", "show"]), "jwks = \"https://[2001:db8::1]/a@b?c=d\"", "gateway.toml:5");
 }
 
-/// `config show` masks such a value, so no other command shows it, and a change of it is reported all the same.
+/// `config show` masks such a value, so no other command shows it. `config diff` still reports that it has changed.
 #[test]
 fn the_value_of_a_field_that_may_be_a_credential_is_not_shown_and_its_change_is() {
     let secret = "hush-hush";
