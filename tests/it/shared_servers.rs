@@ -16,7 +16,9 @@ const ROUTES: &str = "[upstream.echo]\nbuiltin = \"echo\"\n[[route]]\npath = \"/
 #[track_caller]
 fn share(text: &str, subject: &str) -> (Portcullis, Portcullis) {
     let (one, two) = (Portcullis::with(text).start(), Portcullis::with(text).start());
-    call(two.http(), subject).is(200);
+    for gateway in [&one, &two] {
+        eventually("the gateway knows the revocations", || call(gateway.http(), subject).status == 200);
+    }
     revoke(one.http(), subject).is(202);
     eventually("the other gateway refuses", || call(two.http(), subject).status == 401);
     (one, two)
@@ -145,7 +147,7 @@ fn a_sentinel_that_names_no_master_is_passed_over() {
 fn the_nodes_of_a_cluster_serve_as_one_server_does() {
     let nodes = Redis::cluster();
     let named: Vec<_> = nodes[..2].iter().map(|node| format!("\"{}\"", node.url())).collect();
-    let text = shared(&format!("cluster = [{}]\nanswer_timeout = \"500ms\"\n", named.join(", ")));
+    let text = shared(&format!("cluster = [{}]\nanswer_timeout = \"2s\"\n", named.join(", ")));
     let (one, two) = share(&text, "ada");
     for gateway in [&one, &two] {
         call(gateway.http(), "ada").is_refusal(401, "revoked_token");
@@ -194,7 +196,7 @@ fn a_cluster_with_tls_is_verified_and_knows_the_user() {
         let (node, ca) = (redis.argument("--tls-port"), redis.dir().path().join("ca.pem"));
         shared(&format!(
             "cluster = [\"rediss://localhost:{node}\"]\nca = \"{}\"\nuser = \"gateway\"\npassword = \"secret\"\n\
-             answer_timeout = \"500ms\"\n",
+             answer_timeout = \"2s\"\n",
             ca.display()
         ))
     };
