@@ -40,7 +40,7 @@ pub use upstream::Upstream;
 use std::time::{Duration, Instant};
 
 /// The time limit for events that should happen at once, long enough for a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until a condition is true.
 ///
