@@ -143,6 +143,15 @@ impl Change<'_> {
         }
     }
 
+    /// Returns the time at which dead keys may be removed: `now`, or the time of the store's server if that is earlier. The
+    /// clock of one gateway alone must not remove the keys of all.
+    pub(super) fn sweep_time(&self, now: u64) -> Result<u64, KeyringFault> {
+        match self {
+            Self::Folder(..) => Ok(now),
+            Self::Table(_, change) => change.sweep_time(now),
+        }
+    }
+
     /// Removes a key.
     pub(super) fn remove(&self, slot: &Slot) -> Result<(), KeyringFault> {
         match self {

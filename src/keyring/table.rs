@@ -159,6 +159,11 @@ impl TableChange<'_> {
         self.run(async move |change| change.remove(&id).await)
     }
 
+    /// Returns the time at which dead keys may be removed: `now`, or the time of the store's server if that is earlier.
+    pub(super) fn sweep_time(&self, now: u64) -> Result<u64, KeyringFault> {
+        self.run(async move |change| change.sweep_time(now).await)
+    }
+
     /// Encrypts with the current secret every key that is encrypted with the other one. Returns their ids.
     pub(super) fn reseal(&self, algorithm: Algorithm) -> Result<Vec<String>, KeyringFault> {
         let mut done = Vec::new();

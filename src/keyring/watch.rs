@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The time before a failed change is tried again, in seconds. It is long because the creation of a key is expensive.
+/// The time before a change that failed or changed nothing is tried again, in seconds. It is long because the creation of a key is expensive.
 const RETRY: u64 = 60;
 
 /// A change or a fault that is reported to the operator.
@@ -75,7 +75,7 @@ pub struct Watcher {
     read_faults: Vec<KeyringFault>,
     /// The fault of the last attempt to change the keys.
     change_fault: Option<KeyringFault>,
-    /// When the failed change is tried again, in seconds since 1970.
+    /// When a change that failed or changed nothing is tried again, in seconds since 1970.
     retry_at: u64,
     /// The faults that were reported and still exist.
     reported: Vec<KeyringFault>,
@@ -235,16 +235,21 @@ impl Watcher {
             // The keys are read again under the lock, because another gateway may already have made the change.
             let mut ring = change.ring(algorithm)?;
             let mut removed = Vec::new();
-            for slot in &ring.slots()[..ring.expired(&schedule, now)] {
+            for slot in &ring.slots()[..ring.expired(&schedule, change.sweep_time(now)?)] {
                 change.remove(slot)?;
                 removed.push(slot.id.clone().into());
             }
             if !removed.is_empty() {
                 ring = change.ring(algorithm)?;
             }
-            if let Some(signs_from) = ring.due(&schedule, now) {
-                let signs_from = ring.free_from(signs_from);
-                ring = change.add_key(algorithm, &ring, signs_from, clock)?;
+            match ring.due(&schedule, now) {
+                Some(signs_from) => {
+                    let signs_from = ring.free_from(signs_from);
+                    ring = change.add_key(algorithm, &ring, signs_from, clock)?;
+                }
+                // Another gateway has made the change, or the server does not know a key as dead yet.
+                None if removed.is_empty() => self.retry_at = now.saturating_add(RETRY),
+                None => {}
             }
             change.commit()?;
             Ok::<_, KeyringFault>((ring, removed))

@@ -5,6 +5,7 @@
 //! in the middle, the database rolls its transaction back and releases the lock.
 
 use super::lease::Lease;
+use super::sweep::CLOCK;
 use super::text::{NAME_MAX, fit};
 use super::{Store, StoreError};
 use sqlx::Row;
@@ -149,6 +150,19 @@ impl KeyChange {
     pub async fn remove(&mut self, id: &str) -> Result<(), StoreError> {
         self.0.query("DELETE FROM signing_keys WHERE kid = $1").bind(id).execute(&mut *self.0).await?;
         Ok(())
+    }
+
+    /// Returns the time at which dead keys may be deleted, in seconds since 1970, as [`Store::sweep_time`] does for rows.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be used.
+    pub async fn sweep_time(&mut self, now: u64) -> Result<u64, StoreError> {
+        if !self.0.dialect().is_server() {
+            return Ok(now);
+        }
+        let row = self.0.query(CLOCK).fetch_one(&mut *self.0).await?;
+        let server = row.try_get::<i64, _>(0)? / 1000;
+        Ok(u64::try_from(server).unwrap_or(0).min(now))
     }
 
     /// Rolls the changes back, and releases the lock.

@@ -19,7 +19,7 @@ const BITES: u32 = 200;
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(8098271344)";
 
 /// Returns the time of the server in milliseconds since 1970.
-const CLOCK: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+pub(super) const CLOCK: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
 
 /// Deletes the refresh tokens of old sessions. In all statements here, `$1` is the latest time of a row to delete. The
 /// order is that of an index, and the limit is no parameter. PostgreSQL therefore reads the index and stops at the limit,

@@ -17,6 +17,7 @@ mod binding;
 mod dir;
 mod feed;
 mod finality;
+mod keys;
 mod model;
 mod older;
 mod opening;
