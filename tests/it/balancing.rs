@@ -88,28 +88,30 @@ fn a_caller_is_served_by_the_same_server_also_after_a_restart_and_in_another_ord
 
 #[test]
 fn the_keys_of_a_server_that_is_down_spread_and_return() {
+    // The ports are other ones each time. A quarter of so many keys is almost never outside of the bounds below.
+    const KEYS: usize = 120;
     let port = ClosedPort::new();
     let others = started(3);
     let all = [&[&port as &dyn Display][..], &displays(&others)].concat();
     let gateway =
         Portcullis::with(&policy(&all, "balance = \"hash\"\nhash_by = \"header:x-tenant\"")).start();
     let by_tenant = |n: usize| Request::get("/").header("X-Tenant", &format!("t{n}"));
-    let homes: Vec<_> = (0..40).map(|n| asked(&others, &gateway, by_tenant(n))).collect();
+    let homes: Vec<_> = (0..KEYS).map(|n| asked(&others, &gateway, by_tenant(n))).collect();
     let back = port.listen();
     let mut returned = Vec::new();
     eventually("the server gets requests again", || {
-        by_tenant(returned.len() % 40).to(gateway.http()).is(200);
+        by_tenant(returned.len() % KEYS).to(gateway.http()).is(200);
         returned.push(());
         !back.requests().is_empty()
     });
-    let moved: Vec<_> = (0..40)
+    let moved: Vec<_> = (0..KEYS)
         .filter(|n| {
             let before = back.requests().len();
             by_tenant(*n).to(gateway.http()).is(200);
             back.requests().len() > before
         })
         .collect();
-    assert!((3..20).contains(&moved.len()), "a quarter of the keys: {moved:?}");
+    assert!((10..55).contains(&moved.len()), "a quarter of the keys: {moved:?}");
     for (n, home) in homes.iter().enumerate().filter(|(n, _)| !moved.contains(n)) {
         assert_eq!(asked(&others, &gateway, by_tenant(n)), *home, "the other keys stay");
     }
