@@ -9,9 +9,10 @@ use crate::tls::describe_handshake;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::{ClusterConnection, Connect};
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
-    RedisError, RedisFuture, Value, cmd,
+    RedisError, RedisFuture, RedisResult, ServerErrorKind, Value, cmd,
 };
 use rustls::pki_types::ServerName;
 use std::cell::RefCell;
@@ -41,15 +42,15 @@ const HOST_MAX: usize = 255;
 pub enum Connection {
     /// To one server.
     One(MultiplexedConnection),
-    /// To the nodes of a cluster.
-    Cluster(ClusterConnection<Node>),
+    /// To the nodes of a cluster, with the host of the first one of the policy.
+    Cluster(ClusterConnection<Node>, Arc<str>),
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::One(_) => "Connection::One",
-            Self::Cluster(_) => "Connection::Cluster",
+            Self::Cluster(..) => "Connection::Cluster",
         })
     }
 }
@@ -58,7 +59,15 @@ impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::One(connection) => connection.req_packed_command(command),
-            Self::Cluster(connection) => connection.req_packed_command(command),
+            Self::Cluster(connection, host) => Box::pin(async move {
+                let answer = connection.req_packed_command(command).await;
+                match node_of_redirect(&answer, host) {
+                    Some(node) => {
+                        connection.route_command(command.clone(), RoutingInfo::SingleNode(node)).await
+                    }
+                    None => answer,
+                }
+            }),
         }
     }
 
@@ -70,16 +79,33 @@ impl ConnectionLike for Connection {
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
             Self::One(connection) => connection.req_packed_commands(commands, offset, count),
-            Self::Cluster(connection) => connection.req_packed_commands(commands, offset, count),
+            Self::Cluster(connection, host) => Box::pin(async move {
+                let answers = connection.req_packed_commands(commands, offset, count).await;
+                match node_of_redirect(&answers, host) {
+                    Some(node) => connection.route_pipeline(commands.clone(), offset, count, node).await,
+                    None => answers,
+                }
+            }),
         }
     }
 
     fn get_db(&self) -> i64 {
         match self {
             Self::One(connection) => connection.get_db(),
-            Self::Cluster(connection) => connection.get_db(),
+            Self::Cluster(connection, _) => connection.get_db(),
         }
     }
+}
+
+/// Returns the node to which an answer redirects, if the answer has its port and no host. The host is then the one that was
+/// asked (Redis Cluster specification, MOVED redirection). redis 1.8 does not follow such a redirect in
+/// its one retry.
+fn node_of_redirect<T>(answer: &RedisResult<T>, host: &str) -> Option<SingleNodeRoutingInfo> {
+    let error = answer.as_ref().err()?;
+    let has_moved = error.kind() == ErrorKind::Server(ServerErrorKind::Moved);
+    let (node, _slot) = error.redirect_node().filter(|_| has_moved)?;
+    let port = node.strip_prefix(':')?.parse().ok()?;
+    Some(SingleNodeRoutingInfo::ByAddress { host: host.to_owned(), port })
 }
 
 /// An open connection. Its task ends with this value, even if a call still holds a clone of the connection.
@@ -327,6 +353,11 @@ async fn open_cluster(
     nodes: &[Address],
     patience: Option<Duration>,
 ) -> Result<Opened, Unopened> {
+    let host = nodes.iter().find_map(|node| match node {
+        Address::Tcp { host, .. } => Some(Arc::from(&**host)),
+        Address::Unix(_) => None,
+    });
+    let host = host.unwrap_or_default();
     let infos = nodes.iter().map(|node| match node {
         Address::Tcp { host, port, is_tls: false } => ConnectionAddr::Tcp(host.to_string(), *port),
         Address::Tcp { host, port, is_tls: true } => {
@@ -350,7 +381,7 @@ async fn open_cluster(
         .await
         .map_err(|error| Unopened::of(&error, &settings))?;
     Ok(Opened {
-        connection: Connection::Cluster(connection),
+        connection: Connection::Cluster(connection, host),
         passed_over: None,
         _driver: None,
         _cluster: Some(settings),

@@ -158,6 +158,39 @@ fn the_nodes_of_a_cluster_serve_as_one_server_does() {
     }
 }
 
+/// Nodes with `cluster-preferred-endpoint-type unknown-endpoint` redirect to a port without a host, which means the host
+/// that was asked (Redis Cluster specification, MOVED redirection).
+#[test]
+fn a_slot_that_moves_costs_no_call_also_among_nodes_that_name_no_hosts() {
+    for more in ["", "--cluster-preferred-endpoint-type unknown-endpoint"] {
+        let nodes = Redis::cluster_with(more);
+        let text = format!(
+            "{ISSUER}{}{SIGNALS}\n[rate_limit.each]\nby = \"client_ip\"\nrate = \"1/h\"\nburst = 1000\nexact = true\n\
+             [shared]\ncluster = [\"{}\"]\nanswer_timeout = \"2s\"\n[shared.on_error]\nlimits = \"deny\"\n",
+            ROUTES.replace("path = \"/any\"", "path = \"/any\"\nrate_limits = \"each\""),
+            nodes[0].url()
+        );
+        let (one, two) = share(&text, "ada");
+        eventually("the limits are shared", || one.metric("portcullis_shared_gateways") == Some(2));
+        let listed: String = nodes.iter().map(|node| node.ask(&["KEYS", "portcullis:*"])).collect();
+        let keys: Vec<_> = listed.split(['\'', '"']).filter(|part| part.starts_with("portcullis:")).collect();
+        assert!(keys.len() >= 3, "gateways, revocations and a bucket: {listed}");
+        for key in keys {
+            Redis::move_slot(&nodes, key);
+            call(one.http(), "bob").is(200);
+        }
+        revoke(one.http(), "bob").is(202);
+        eventually("the other gateway refuses", || call(two.http(), "bob").status == 401);
+        for gateway in [&one, &two] {
+            assert_eq!(
+                gateway.metric("portcullis_shared_failures_total{reason=\"refused\"}"),
+                Some(0),
+                "{more}"
+            );
+        }
+    }
+}
+
 /// The gateway opens the connections to nodes itself: with its authorities, and with the permissions in docs/shared.md.
 #[test]
 fn a_cluster_with_tls_is_verified_and_knows_the_user() {

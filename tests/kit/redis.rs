@@ -71,15 +71,20 @@ impl Redis {
     /// Starts a cluster of three servers, each with a third of the keys. A node that answers late on a busy machine does not count as
     /// failed.
     pub fn cluster() -> Vec<Self> {
+        Self::cluster_with("")
+    }
+
+    /// Starts a cluster of three servers with these further arguments, separated by spaces.
+    pub fn cluster_with(more: &str) -> Vec<Self> {
         let nodes: Vec<_> = (0..3)
             .map(|_| {
                 Self::at_port(|_, port| {
                     let bus = reserve().port();
                     let text = format!(
                         "--port {port} --cluster-enabled yes --cluster-port {bus} --cluster-node-timeout 60000 \
-                         --cluster-require-full-coverage no"
+                         --cluster-require-full-coverage no {more}"
                     );
-                    text.split(' ').map(str::to_owned).collect()
+                    text.split_whitespace().map(str::to_owned).collect()
                 })
             })
             .collect();
@@ -98,6 +103,24 @@ impl Redis {
             })
         });
         nodes
+    }
+
+    /// Moves the slot of a key, with all its keys, to another node of the cluster.
+    pub fn move_slot(nodes: &[Self], key: &str) {
+        let slot: u32 = nodes[0].connection_ask(&["CLUSTER", "KEYSLOT", key]);
+        let from = [0..=5460, 5461..=10_922, 10_923..=16_383].iter().position(|slots| slots.contains(&slot));
+        let from = from.expect("a slot of one of the nodes");
+        let (from, to, slot) = (&nodes[from], &nodes[(from + 1) % nodes.len()], slot.to_string());
+        let id = |node: &Self| node.connection_ask::<String>(&["CLUSTER", "MYID"]);
+        to.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(from)]);
+        from.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
+        let keys: Vec<String> = from.connection_ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "1000"]);
+        for key in keys {
+            from.ask(&["MIGRATE", "127.0.0.1", &to.argument("--port").to_string(), &key, "0", "10000"]);
+        }
+        for node in [to, from] {
+            node.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &id(to)]);
+        }
     }
 
     fn run(dir: Dir, mut arguments: Vec<String>, url: String) -> Self {

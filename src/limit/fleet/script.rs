@@ -5,8 +5,7 @@
 
 use crate::hex::digits_of;
 use crate::limit::lease::{Granted, Order, Terms};
-use crate::shared::{Command, CommandError, Connection, Link, Node, Unanswered};
-use redis::cluster_async::ClusterConnection;
+use crate::shared::{Command, CommandError, Connection, Link, Unanswered};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value, cmd};
 use std::sync::LazyLock;
 use tokio::task::JoinSet;
@@ -328,14 +327,11 @@ async fn send_all(
             answer.map_err(|error| Command::EvalSha.failed(error))
         }
         // The keys belong to different nodes.
-        Connection::Cluster(connection) => Ok(send_apart(connection, calls).await),
+        Connection::Cluster(..) => Ok(send_apart(connection, calls).await),
     }
 }
 
-async fn send_apart(
-    connection: &ClusterConnection<Node>,
-    calls: impl Iterator<Item = &Call>,
-) -> Vec<RedisResult<Value>> {
+async fn send_apart(connection: &Connection, calls: impl Iterator<Item = &Call>) -> Vec<RedisResult<Value>> {
     let mut values = Vec::new();
     let mut sent = JoinSet::new();
     for (at, call) in calls.enumerate() {
