@@ -89,6 +89,7 @@ pub(crate) struct Activity {
     /// Number of bytes written since the connection was last idle.
     written: Cell<u64>,
     answering: Cell<bool>,
+    broken_off: Cell<bool>,
     closing: Cell<bool>,
     retired: Cell<bool>,
     command: Cell<Option<Command>>,
@@ -116,6 +117,7 @@ impl Activity {
             stalled: Cell::new(0),
             written: Cell::new(0),
             answering: Cell::new(false),
+            broken_off: Cell::new(false),
             closing: Cell::new(false),
             retired: Cell::new(false),
             command: Cell::new(None),
@@ -221,6 +223,18 @@ impl Activity {
     /// library to input that it cannot parse.
     pub(crate) fn is_answering(&self) -> bool {
         self.answering.get()
+    }
+
+    /// Records that a response ended early, and that the client sees its end only by its length or by the end of the
+    /// connection.
+    pub(crate) fn break_off(&self) {
+        self.broken_off.set(true);
+    }
+
+    /// Returns whether the connection must end with a reset, so that the client does not take a part of a response for the
+    /// whole one.
+    pub(crate) fn is_broken_off(&self) -> bool {
+        self.broken_off.get()
     }
 
     /// Returns whether a farewell closes the connection. Withdraws the farewell if a request arrived after the sweep that

@@ -132,6 +132,7 @@ impl Body {
         if self.source.is_streamed() {
             // The connection to the upstream closes. An error makes the HTTP library drop what it has not written yet,
             // so the library can first write what it holds.
+            self.break_off();
             self.source = Source::Ended;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -141,6 +142,15 @@ impl Body {
             record.cut(&error);
         }
         Poll::Ready(Some(Err(error)))
+    }
+
+    /// Records that the answer ends early, unless it was complete. Must precede the end of its source.
+    fn break_off(&self) {
+        if let Some(record) = &self.record
+            && !record.is_complete()
+        {
+            record.break_off(self.source.is_sized());
+        }
     }
 
     /// Whether a gRPC status can report that the answer ended early.
@@ -194,6 +204,16 @@ impl Source {
         }
     }
 
+    /// Whether the head of the answer has a length.
+    fn is_sized(&self) -> bool {
+        match self {
+            Self::Whole(_) | Self::File(_) => true,
+            Self::Streamed(body) => body.size_hint().exact().is_some(),
+            Self::Multiplexed(body) => body.is_sized(),
+            Self::Compressed(_) | Self::Tunnel(_) | Self::Ended => false,
+        }
+    }
+
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -244,6 +264,7 @@ impl Drop for Body {
         {
             record.not_read();
         }
+        self.break_off();
     }
 }
 

@@ -293,6 +293,19 @@ impl Record {
         }
     }
 
+    /// Returns whether the whole response was passed to the client's connection.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Records that the response ends early. Over HTTP/1.1 the client sees the end of a response in chunks. If the response
+    /// has a length, or ends with its connection as over HTTP/1.0, only a reset shows all clients that it is incomplete.
+    pub(super) fn break_off(&self, is_sized: bool) {
+        if !self.connection.is_http2() && (is_sized || self.version == Version::HTTP_10) {
+            self.connection.activity.break_off();
+        }
+    }
+
     /// Records that the whole response was passed to the client's connection.
     pub(super) fn completed(&mut self) {
         self.complete = true;

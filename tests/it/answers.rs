@@ -472,6 +472,35 @@ fn an_answer_that_breaks_off_looks_broken_over_http_2_and_is_a_warning() {
     gate.open();
 }
 
+/// Ruby's Net::HTTP and other clients take a part of an answer for the whole one if its connection ends in order
+/// (findings/half-a-download-that-looks-whole.sh). The end of chunks is visible, so no byte of them is lost to a reset.
+#[test]
+fn an_answer_that_breaks_off_before_its_length_ends_with_a_reset() {
+    let (_upstream, gateway, gate) = cutting();
+    let open: [&dyn Fn() -> Connection; 2] =
+        [&|| Connection::open(gateway.http()), &|| Connection::tls(gateway.https())];
+    for (number, (sent, end, _)) in CUTS.iter().enumerate() {
+        let is_sized = sent.starts_with("Content-Length");
+        for (version, is_reset) in [("1.1", is_sized), ("1.0", true)] {
+            for (name, open) in ["cleartext", "TLS"].iter().zip(open) {
+                let mut connection = open();
+                connection.send(format!("GET /{number} HTTP/{version}\r\nHost: gateway.test\r\n\r\n"));
+                assert_eq!(connection.read_head().expect("the head comes").status, 200);
+                assert_eq!(connection.is_reset(), is_reset, "{sent:?} {end} HTTP/{version} {name}");
+            }
+        }
+    }
+    gate.open();
+    let whole = Upstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let gateway = encrypted(&whole, PUBLIC);
+    for version in ["1.1\r\nConnection: close", "1.0"] {
+        let mut connection = Connection::open(gateway.http());
+        connection.send(format!("GET / HTTP/{version}\r\nHost: gateway.test\r\n\r\n"));
+        connection.answer().is(200);
+        assert!(!connection.is_reset(), "{version}: a whole answer ends in order");
+    }
+}
+
 #[test]
 fn a_broken_answer_is_logged_where_only_refusals_are() {
     let upstream = Upstream::with(|_, wire| {

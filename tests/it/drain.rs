@@ -1,6 +1,6 @@
 //! The drain: requests in progress finish, and no new requests begin.
 
-use crate::kit::upstream::Gate;
+use crate::kit::upstream::{After, Gate};
 use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};
 use crate::{PUBLIC, gateway, policy};
 use std::net::TcpStream;
@@ -60,6 +60,26 @@ fn a_request_that_outlasts_the_drain_is_cut_off() {
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(8), "{took:?}");
     assert!(connection.try_answer("GET").is_none());
+    gate.open();
+}
+
+/// The client must not take the beginning of an answer for the whole one (findings/half-a-download-that-looks-whole.sh).
+#[test]
+fn an_answer_that_outlasts_the_drain_ends_with_a_reset() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::with(move |_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf ");
+        held.wait();
+        After::Close
+    });
+    let gateway =
+        Portcullis::with(&format!("[server]\ndrain = \"1s\"\n{}", policy(&upstream, PUBLIC))).start();
+    let mut connection = Connection::open(gateway.http());
+    connection.send(Request::get("/").bytes());
+    assert_eq!(connection.read_head().expect("the head comes").status, 200);
+    gateway.stop();
+    assert!(connection.is_reset());
     gate.open();
 }
 

@@ -615,6 +615,32 @@ fn an_answer_that_is_cut_off_does_not_look_whole() {
     }
 }
 
+/// Some HTTP/1.1 clients do not compare the bytes with the length (findings/half-a-download-that-looks-whole.sh).
+#[test]
+fn an_answer_with_a_length_that_is_cut_off_ends_with_a_reset_over_http_1() {
+    for length in [None, Some("10")] {
+        let server = serve(move |_, (request, mut respond)| {
+            Box::pin(async move {
+                let mut response = Response::builder();
+                if let Some(length) = length {
+                    response = response.header("content-length", length);
+                }
+                let mut stream = respond.send_response(response.body(()).unwrap(), false).unwrap();
+                stream.send_data(Bytes::from_static(b"part"), false).unwrap();
+                // The data is written before the reset drops it.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                drop(request);
+                stream.send_reset(Reason::INTERNAL_ERROR);
+            })
+        });
+        let gateway = gateway(&server);
+        let mut connection = crate::kit::Connection::open(gateway.http());
+        connection.send(Request::get("/x").bytes());
+        assert_eq!(connection.read_head().expect("the head comes").status, 200);
+        assert_eq!(connection.is_reset(), length.is_some(), "{length:?}");
+    }
+}
+
 /// The server asks the client to stop after a whole answer (RFC 9113 section 8.1).
 #[test]
 fn a_whole_answer_passes_although_its_server_stops_the_upload() {

@@ -194,6 +194,17 @@ fn a_slow_reader_of_http_2_gets_its_answer_when_it_opens_windows() {
     opening.join().unwrap();
 }
 
+/// The client must not take the part that it reads later for the whole answer.
+#[test]
+fn an_answer_that_its_client_does_not_read_ends_with_a_reset() {
+    let upstream = large(256 * MIB);
+    let gateway = gateway(&upstream, &bounded("body_timeout = \"1s\""));
+    let mut connection = Connection::open(gateway.http());
+    connection.send(Request::get("/").bytes());
+    eventually("it is counted", || timeouts(&gateway, "connection", "reader") == 1);
+    assert!(connection.is_reset());
+}
+
 /// The client keeps reading an HTTP/1.1 answer, but below the minimum rate.
 #[test]
 fn a_reader_of_http_1_below_the_least_rate_is_given_up() {

@@ -334,6 +334,19 @@ impl Connection {
         assert!(rest.is_empty(), "nothing more comes: {}", String::from_utf8_lossy(&rest));
     }
 
+    /// Reads and drops all bytes that arrive until the gateway closes the connection. Returns whether it ends with a reset.
+    #[track_caller]
+    pub fn is_reset(&mut self) -> bool {
+        loop {
+            match self.fill().map_err(|error| error.kind()) {
+                Ok(()) => {}
+                Err(io::ErrorKind::ConnectionReset) => return true,
+                Err(io::ErrorKind::UnexpectedEof) => return false,
+                Err(kind) => panic!("the gateway closes the connection: {kind}"),
+            }
+        }
+    }
+
     /// Sets the time limit of a write.
     pub fn write_timeout(&mut self, timeout: Duration) {
         self.stream.socket().set_write_timeout(Some(timeout)).unwrap();

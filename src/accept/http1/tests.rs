@@ -104,6 +104,8 @@ impl Parkable for Wire {
     fn poll_input(&self, _: &mut Context<'_>) -> Poll<()> {
         if self.0.borrow().input.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
+
+    fn abort(&self) {}
 }
 
 /// A response in pieces. Like the gateway's own, it ends its request with its last piece, and gives nothing to a client

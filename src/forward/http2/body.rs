@@ -22,6 +22,8 @@ pub(crate) struct Http2Body {
     open: Option<Open>,
     /// Whether the answer belongs to a gRPC call of a client that reads trailers.
     is_grpc: bool,
+    /// Whether the head of the answer has a length.
+    is_sized: bool,
     wait: AnswerWait,
     /// The end of a gRPC call's time.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -41,6 +43,7 @@ impl Http2Body {
     pub(super) fn new(
         open: Open,
         is_grpc: bool,
+        is_sized: bool,
         silence: Duration,
         upload: Option<Rc<Meter>>,
         left: Option<Duration>,
@@ -48,7 +51,7 @@ impl Http2Body {
         let is_ended = open.stream.is_end_stream();
         let deadline = left.filter(|_| !is_ended).map(|left| Box::pin(tokio::time::sleep(left)));
         let wait = AnswerWait::new(silence, upload);
-        let mut body = Self { open: Some(open), is_grpc, wait, deadline };
+        let mut body = Self { open: Some(open), is_grpc, is_sized, wait, deadline };
         if is_ended {
             body.end();
         }
@@ -58,6 +61,11 @@ impl Http2Body {
     /// Returns whether a gRPC status reports to the client that the answer ended early.
     pub(crate) fn is_grpc(&self) -> bool {
         self.is_grpc
+    }
+
+    /// Returns whether the head of the answer has a length.
+    pub(crate) fn is_sized(&self) -> bool {
+        self.is_sized
     }
 
     /// Ends the answer. The server may still read the request.

@@ -176,7 +176,8 @@ pub(super) async fn forward(
     let is_grpc = is_grpc && head::is_grpc(&headers);
     let meter = meter.filter(|meter| !meter.is_ended()).cloned();
     let left = deadline.map(|deadline| deadline.saturating_sub(now.elapsed()));
-    let body = Http2Body::new(Open { stream, slot, names, early }, is_grpc, silence, meter, left);
+    let is_sized = headers.contains_key(header::CONTENT_LENGTH);
+    let body = Http2Body::new(Open { stream, slot, names, early }, is_grpc, is_sized, silence, meter, left);
     Ok(Answer::Multiplexed(answer(head.status, headers, Box::new(body))))
 }
 
