@@ -1,7 +1,7 @@
 //! Bodies of requests and responses: streamed within limits of size and time, and never buffered as a whole.
 
 use crate::kit::upstream::{After, Gate, Seen, Wire};
-use crate::kit::{Connection, Request, Upstream, eventually};
+use crate::kit::{Connection, PATIENCE, Request, Upstream, eventually};
 use crate::{PUBLIC, gateway};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -193,6 +193,43 @@ fn a_body_that_breaks_off_is_never_taken_for_a_whole_one() {
     }
     assert!(!upstream.requests().iter().any(|seen| seen.complete));
     Request::get("/").to(gateway.http()).is(200);
+}
+
+/// Django and Flask on gunicorn take a part of a body for the whole one if its connection ends in order
+/// (findings/half-an-upload-in-gunicorn.sh).
+#[test]
+fn a_request_that_breaks_off_ends_with_a_reset_at_the_upstream() {
+    let (sender, ends) = std::sync::mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
+    let upstream = Upstream::with(move |_, wire| {
+        sender.lock().unwrap().send(wire.is_reset()).unwrap();
+        After::Close
+    });
+    let gateway = gateway(&upstream, &bounded("body_timeout = \"1s\""));
+    let broken = |request: &str, end: fn(Connection)| {
+        let before = upstream.requests().len();
+        let mut connection = Connection::open(gateway.http());
+        connection.send(format!("POST / HTTP/1.1\r\nHost: gateway.test\r\n{request}"));
+        upstream.wait_for_requests(before + 1);
+        end(connection);
+        ends.recv_timeout(PATIENCE).expect("the connection ends")
+    };
+    let finish = |mut connection: Connection| {
+        connection.finish();
+        connection.rest();
+    };
+    let pause = |mut connection: Connection| drop(connection.rest());
+    for (name, end) in [
+        ("the client finishes", finish as fn(Connection)),
+        ("the client leaves", Connection::reset),
+        ("the client pauses", pause),
+    ] {
+        for part in ["Content-Length: 10\r\n\r\nhalf ", "Transfer-Encoding: chunked\r\n\r\na\r\nhalf "] {
+            assert!(broken(part, end), "{name}: {part:?}");
+        }
+    }
+    let whole = broken("Content-Length: 5\r\n\r\nwhole", Connection::reset);
+    assert!(!whole, "a whole request whose client leaves ends in order");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::admin::{metric, metrics};
 use crate::kit::dir::Dir;
 use crate::kit::pki::{Authority, Identity};
 use crate::kit::portcullis::{command, completed, write_policy};
-use crate::kit::{Answer, ISSUER, Portcullis, Request, eventually};
+use crate::kit::{Answer, Connection, ISSUER, PATIENCE, Portcullis, Request, eventually};
 use crate::reload::reload;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -20,6 +20,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::WebPkiClientVerifier;
 use std::convert::Infallible;
 use std::fmt::{self, Display};
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -157,6 +158,37 @@ fn the_name_that_the_policy_gives_is_asked_for_and_verified() {
         let gateway = starting(&servers, &server, tls).start();
         ask(&gateway).is_refusal(503, "upstream_unavailable");
     }
+}
+
+/// An orderly end would make half a body look whole (findings/half-an-upload-in-gunicorn.sh).
+#[test]
+fn a_request_that_breaks_off_ends_without_close_notify() {
+    let servers = Authority::new("servers");
+    let own = servers.issue(&["orders.test"]);
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.certificate.clone()], own.private_key())
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server(listener.local_addr().unwrap().port());
+    let gateway = starting(&servers, &server, "tls = { server_name = \"orders.test\" }").start();
+    let mut client = Connection::open(gateway.http());
+    client.send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 10\r\n\r\nhalf ");
+    let socket = listener.accept().unwrap().0;
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream =
+        rustls::StreamOwned::new(rustls::ServerConnection::new(Arc::new(config)).unwrap(), socket);
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"half ") {
+        let mut bytes = [0; 4096];
+        let count = stream.read(&mut bytes).expect("the part arrives");
+        seen.extend(&bytes[..count]);
+    }
+    client.reset();
+    let end = stream.read(&mut [0; 4096]).map_err(|error| error.kind());
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
 }
 
 #[test]

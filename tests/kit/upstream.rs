@@ -160,6 +160,19 @@ impl Wire {
         true
     }
 
+    /// Reads and drops all bytes that arrive until the gateway closes the connection. Returns whether it ends with a reset.
+    pub fn is_reset(&mut self) -> bool {
+        let mut sink = [0; 4096];
+        loop {
+            match self.stream.read(&mut sink) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
     /// Waits until the gateway has read all sent bytes. A reset could otherwise overtake them.
     pub fn peer_reads(&self) {
         eventually("what was sent arrives", || {

@@ -3,7 +3,7 @@
 use crate::forward::upstream::stream::Stream;
 use crate::http1::KnownHead;
 use bytes::{Bytes, BytesMut};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
@@ -15,11 +15,15 @@ const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 64 * 1024;
 
 /// A connection to a server. The exchange with its answer reads it. The exchange with its request's body writes it, at
-/// the same time if the server answers early. Dropping the last of them closes the connection.
+/// the same time if the server answers early. Dropping the last of them closes the connection: with a reset, if a request
+/// was not sent to its end. Some servers pass the beginning of a body on as the whole one after an orderly end, although it
+/// is shorter than its announced length (findings/half-an-upload-in-gunicorn.sh).
 #[derive(Debug)]
 pub(in crate::forward) struct Connection {
     stream: RefCell<Stream>,
     input: RefCell<Input>,
+    /// Whether a part of a request is sent, and the rest is not.
+    owes: Cell<bool>,
 }
 
 /// The bytes that were read and not used yet.
@@ -40,7 +44,12 @@ impl Connection {
     pub(in crate::forward) fn new(stream: Stream) -> Self {
         let known = KnownHead::default();
         let input = Input { buffer: BytesMut::new(), known, ask: READ_MIN, was_small: false, block: 0 };
-        Self { stream: RefCell::new(stream), input: RefCell::new(input) }
+        Self { stream: RefCell::new(stream), input: RefCell::new(input), owes: Cell::new(false) }
+    }
+
+    /// Records whether the server waits for the rest of a request.
+    pub(in crate::forward) fn owe(&self, owes: bool) {
+        self.owes.set(owes);
     }
 
     /// Passes the bytes that have arrived and are not used yet to `read`, and the head of the last answer.
@@ -150,6 +159,14 @@ impl Connection {
             Poll::Pending => IdleState::Ready,
             Poll::Ready(Ok(0) | Err(_)) => IdleState::Closed,
             Poll::Ready(Ok(_)) => IdleState::Unasked,
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.owes.get() {
+            self.stream.get_mut().abort();
         }
     }
 }

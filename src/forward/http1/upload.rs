@@ -150,6 +150,15 @@ impl Upload {
         cx: &mut Context<'_>,
         connection: &Connection,
     ) -> Poll<Result<(), UploadError>> {
+        connection.owe(true);
+        let sent = self.poll_rest(cx, connection);
+        if let Poll::Ready(Ok(())) = sent {
+            connection.owe(false);
+        }
+        sent
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<Result<(), UploadError>> {
         loop {
             // The first piece of the body is sent together with the head, if it is there already.
             let more = match self.is_piece_sent() {

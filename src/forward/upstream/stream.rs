@@ -37,6 +37,27 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Makes the connection end with a reset once the stream is dropped, so that the server cannot take the bytes that it
+    /// has read for a whole request. A Unix socket has no reset.
+    #[cold]
+    pub(in crate::forward) fn abort(&mut self) {
+        // A connection without a reset ends all the same, so a failure changes nothing.
+        let _ = match self {
+            Self::Plain(tcp) => tcp.set_zero_linger(),
+            Self::Unix(_) => Ok(()),
+            Self::Tls(tls) => {
+                let (tcp, session) = tls.get_mut();
+                // A `close_notify` before the reset would be an orderly end. After this one, which nobody gets, the session
+                // writes no other.
+                session.send_close_notify();
+                while session.wants_write() && session.write_tls(&mut io::sink()).is_ok() {}
+                tcp.set_zero_linger()
+            }
+        };
+    }
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
         self.close();
