@@ -15,6 +15,11 @@ use tokio::task::JoinSet;
 /// Maximum number of addresses in one event of the log.
 const LOGGED_MAX: usize = 10;
 
+/// The time between two lookups of a name while one of its servers is down.
+const DOWN_WAIT: Duration = Duration::from_secs(5);
+/// The interval at which a wait for the end of a lifetime looks at the servers.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The tasks that resolve the names of the current policy.
 #[derive(Debug, Default)]
 pub(super) struct UpstreamNames(Tasks<Names>);
@@ -58,7 +63,19 @@ async fn keep(
         if !effect.added.is_empty() || !effect.removed.is_empty() {
             checks.borrow_mut().follow(&shared);
         }
-        tokio::time::sleep(wait).await;
+        until_expired(&names, at, wait).await;
+    }
+}
+
+/// Waits until the addresses of a name expire. If one of their servers is down, it may have another address by now, so the
+/// wait is shorter: some nameservers give the addresses of containers a lifetime of a day
+/// (findings/podman-names-last-a-day.sh).
+async fn until_expired(names: &Names, at: usize, lifetime: Duration) {
+    let mut waited = Duration::ZERO;
+    while waited < lifetime && (waited < DOWN_WAIT || !names.has_server_down(at)) {
+        let step = LOOK.min(lifetime - waited);
+        tokio::time::sleep(step).await;
+        waited += step;
     }
 }
 

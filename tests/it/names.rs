@@ -102,6 +102,21 @@ fn each_address_of_a_name_is_a_server_and_the_servers_follow_the_name() {
     assert!(lookups(&gateway, "answered") >= 2.0);
 }
 
+/// The nameserver of Podman gives the addresses of containers a lifetime of a day (findings/podman-names-last-a-day.sh).
+#[test]
+fn a_server_that_moves_is_found_before_its_address_expires() {
+    let (port, upstreams) = at(&["127.0.0.1"]);
+    let nameserver = Nameserver::start();
+    let lasts_a_day = |address: &str| Reply::Addresses(86_400, vec![address.parse().unwrap()]);
+    nameserver.set("app.test", lasts_a_day("127.0.0.2"));
+    let gateway = Portcullis::with(&policy(&nameserver, &format!("http://app.test:{port}"), "")).start();
+    wait_for_addresses(&gateway, 1);
+    Request::get("/").to(gateway.http()).is(503);
+    nameserver.set("app.test", lasts_a_day("127.0.0.1"));
+    eventually("the new address is in use", || Request::get("/").to(gateway.http()).status == 200);
+    assert_eq!(upstreams[0].requests().len(), 1);
+}
+
 #[test]
 fn a_request_at_an_address_that_is_gone_ends_in_peace() {
     let gate = Gate::new();

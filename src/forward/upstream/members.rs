@@ -360,6 +360,15 @@ impl Names {
         (Effect { added, removed, turned, missing }, lifetime.clamp(LIFETIME_MIN, LIFETIME_MAX))
     }
 
+    /// Returns whether a server at an address of a name is down, or fails its checks.
+    pub(crate) fn has_server_down(&self, at: usize) -> bool {
+        let (states, current) = (self.states(), self.current.load());
+        let is_of_name = |address| {
+            states.get(at).is_some_and(|state| state.addresses.iter().any(|it| Some(it.address) == address))
+        };
+        current.servers.iter().any(|server| is_of_name(server.address) && !server.health.is_up())
+    }
+
     /// Returns the last error of a name, and whether the name has addresses in use.
     pub(crate) fn error(&self, at: usize) -> Option<(Box<str>, bool)> {
         let states = self.states();
