@@ -67,7 +67,10 @@ impl StreamEnd {
         match self {
             Self::Client | Self::Server => None,
             Self::Silence | Self::Drain => Some(1001),
-            Self::Reader | Self::TokenExpired | Self::TokenRevoked => Some(1008),
+            // Some clients never connect again after 1008 (findings/graphql-ws-after-close-1008.sh). A client that gets a new
+            // token should. IANA's registry has 3000 as "Unauthorized".
+            Self::TokenExpired => Some(3000),
+            Self::Reader | Self::TokenRevoked => Some(1008),
             Self::CheckUnavailable => Some(1013),
         }
     }

@@ -74,10 +74,10 @@ fn a_websocket_ends_with_its_token_and_both_ends_get_the_reason() {
     let mut connection = Connection::open(gateway.http());
     let answer = opened(&mut connection, &handshake("/bound/a").bearer(short()));
     connection.send(masked(0x81, b"hello"));
-    let expected = close(1008, "token_expired");
+    let expected = close(3000, "token_expired");
     assert_eq!(connection.take(expected.len()), expected);
     gate.wait();
-    connection.send(masked(0x88, &1008_u16.to_be_bytes()));
+    connection.send(masked(0x88, &3000_u16.to_be_bytes()));
     connection.is_closed();
     let line = gateway.access_line(&answer);
     assert_eq!((&line["ended"], &line["complete"]), (&"token_expired".into(), &false.into()), "{line}");
@@ -103,7 +103,7 @@ fn the_close_frame_follows_a_whole_frame() {
     let gateway = gateway(&service, "");
     let mut connection = Connection::open(gateway.http());
     opened(&mut connection, &handshake("/bound/a").bearer(short()));
-    let expected = [frame, close(1008, "token_expired")].concat();
+    let expected = [frame, close(3000, "token_expired")].concat();
     assert_eq!(connection.rest(), expected, "the frame that had begun, and no other");
 }
 

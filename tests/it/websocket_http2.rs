@@ -168,9 +168,9 @@ fn a_stream_ends_with_its_token_and_its_connection_stays() {
     let gateway = Portcullis::with(&policy).start();
     let bearer = format!("Bearer {}", token("ada").claim("exp", json!(now() + 3)));
     let mut frames = open(&gateway, "/ws", &[("authorization", &bearer)]);
-    let expected = close(1008, "token_expired");
+    let expected = close(3000, "token_expired");
     assert_eq!(read(&mut frames, expected.len()).0, expected);
-    frames.send(frame::DATA, 0, 1, &masked(0x88, &1008_u16.to_be_bytes())).unwrap();
+    frames.send(frame::DATA, 0, 1, &masked(0x88, &3000_u16.to_be_bytes())).unwrap();
     assert_eq!(read(&mut frames, 1), (Vec::new(), true));
     ask(&mut frames, 3, "/open/a", &[]);
     assert_eq!(frames.verdict(3), Verdict::Status(200));

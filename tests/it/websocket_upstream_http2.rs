@@ -166,9 +166,9 @@ fn a_websocket_over_http_2_ends_with_its_token() {
     let short = token("ada").claim("exp", json!(now() + 3)).to_string();
     let ask = handshake("/room").bearer(short).header("Sec-WebSocket-Protocol", "chat");
     let answer = opened(&mut connection, &ask);
-    let expected = close(1008, "token_expired");
+    let expected = close(3000, "token_expired");
     assert_eq!(connection.take(expected.len()), expected);
-    connection.send(masked(0x88, &1008_u16.to_be_bytes()));
+    connection.send(masked(0x88, &3000_u16.to_be_bytes()));
     connection.is_closed();
     assert_eq!(gateway.access_line(&answer)["ended"], "token_expired");
 }
