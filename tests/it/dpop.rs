@@ -195,7 +195,8 @@ fn a_client_with_a_wrong_clock_gets_a_nonce_and_a_gateway_can_require_one() {
         let proof = || prover.proof("GET", "/any/a").token(&own).claim("iat", iat);
         let answer = bound(Request::get("/any/a"), &own, &proof().sign()).to(gateway.http());
         answer.is_refusal(401, "use_dpop_nonce");
-        assert!(challenges(&answer)[0].contains("error=\"use_dpop_nonce\""), "{answer:#?}");
+        let offered = challenges(&answer);
+        assert!(offered.len() == 1 && offered[0].contains("error=\"use_dpop_nonce\""), "{answer:#?}");
         let nonce = answer.header("dpop-nonce").expect("the refusal carries a nonce");
         let answer =
             bound(Request::get("/any/a"), &own, &proof().claim("nonce", nonce).sign()).to(gateway.http());
