@@ -205,6 +205,8 @@ impl ApiKey {
 /// The keys in force.
 pub struct ApiKeys {
     pub(super) issuer: Arc<str>,
+    /// The number of the set. A later set has a higher number.
+    number: u64,
     by_digest: HashMap<Digest, Arc<ApiKey>>,
 }
 
@@ -224,7 +226,14 @@ impl ApiKeys {
             let identity = digest_of_facts("api key", format!("{facts:?}").as_bytes());
             (facts.digest, Arc::new(ApiKey { facts, identity, used }))
         };
-        Self { issuer: Arc::from(API_KEY_ISSUER), by_digest: all.into_iter().map(key).collect() }
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        Self { issuer: Arc::from(API_KEY_ISSUER), number, by_digest: all.into_iter().map(key).collect() }
+    }
+
+    /// Returns whether the other set was created earlier.
+    pub(super) fn is_later_than(&self, other: &Self) -> bool {
+        self.number > other.number
     }
 
     /// Returns the key in force with this digest.

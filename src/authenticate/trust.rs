@@ -245,11 +245,18 @@ impl Trust {
     }
 
     /// Returns this trust, in an epoch that is not older than that of `before`, which it replaces. The keys of `before` may
-    /// have changed since this trust was created.
+    /// have changed since this trust was created. `has_same_file`: whether the API keys of both are from the same file.
     #[must_use]
-    pub fn succeeding(mut self, before: &Self) -> Self {
+    pub fn succeeding(mut self, before: &Self, has_same_file: bool) -> Self {
         if self.epoch < before.epoch {
             self.epoch = next_epoch();
+        }
+        // A key may have been revoked while this trust was made.
+        if has_same_file
+            && let (Some(ours), Some(theirs)) = (&self.api_keys, &before.api_keys)
+            && theirs.is_later_than(ours)
+        {
+            self.api_keys = Some(theirs.clone());
         }
         self
     }
@@ -588,8 +595,20 @@ mod tests {
         let trust = || Trust::new(Vec::new(), Vec::new(), IdentityHeaders::default());
         // A key was removed while the policy of the first one was compiled.
         let (compiled, current) = (trust(), trust());
-        let succeeding = compiled.clone().succeeding(&current);
+        let succeeding = compiled.clone().succeeding(&current, false);
         assert!(compiled.epoch() < current.epoch() && current.epoch() < succeeding.epoch());
-        assert_eq!(current.clone().succeeding(&compiled).epoch(), current.epoch());
+        assert_eq!(current.clone().succeeding(&compiled, false).epoch(), current.epoch());
+    }
+
+    #[test]
+    fn a_trust_that_replaces_another_keeps_api_keys_that_were_read_later_from_the_same_file() {
+        let trust = || Trust::new(Vec::new(), Vec::new(), IdentityHeaders::default());
+        let [earlier, later] = [(); 2].map(|()| Arc::new(ApiKeys::after([], None)));
+        let number_of = |trust: &Trust| trust.api_keys().map(std::ptr::from_ref);
+        let (compiled, current) = (trust().with_api_keys(earlier), trust().with_api_keys(later));
+        assert_eq!(number_of(&compiled.clone().succeeding(&current, true)), number_of(&current));
+        assert_eq!(number_of(&compiled.clone().succeeding(&current, false)), number_of(&compiled));
+        assert_eq!(number_of(&current.clone().succeeding(&compiled, true)), number_of(&current));
+        assert_eq!(number_of(&trust().succeeding(&current, true)), None, "the policy accepts none any more");
     }
 }

@@ -55,7 +55,7 @@ pub(super) async fn run(shared: Arc<Shared>, certificates: Certificates) {
             Some(keeper) if keeper.settings == settings => {
                 // The poll runs on a separate thread, because the folder may be slow.
                 let looked = tokio::task::spawn_blocking(move || {
-                    let changed = watch.poll();
+                    let changed = watch.poll().is_some();
                     (watch, changed)
                 });
                 let Ok((back, changed)) = looked.await else {

@@ -40,7 +40,7 @@ pub(crate) struct Admin {
 pub(crate) struct AdminState {
     shared: Arc<Shared>,
     status: Arc<ReloadStatus>,
-    reload: mpsc::Sender<Option<ReloadRequest>>,
+    reload: mpsc::Sender<ReloadRequest>,
     draining: Cell<bool>,
     open: Cell<usize>,
 }
@@ -65,7 +65,7 @@ impl Admin {
     pub(crate) fn serve(
         self,
         shared: Arc<Shared>,
-        reload: mpsc::Sender<Option<ReloadRequest>>,
+        reload: mpsc::Sender<ReloadRequest>,
     ) -> io::Result<Rc<AdminState>> {
         let Self { listeners, status } = self;
         let (draining, open) = (Cell::new(false), Cell::new(0));
@@ -205,7 +205,7 @@ async fn reload(state: &AdminState, request: &Request<Incoming>) -> Response<Ful
         return only_post();
     }
     let (reply, report) = oneshot::channel();
-    let report = match state.reload.try_send(Some(reply)) {
+    let report = match state.reload.try_send(ReloadRequest::Asked(Some(reply))) {
         Ok(()) => report.await.ok(),
         Err(_) => None,
     };

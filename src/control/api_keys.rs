@@ -1,7 +1,7 @@
 //! Watches the file of API keys and applies its changes. Also records when each key was last used, so that an operator
 //! can find unused keys.
 
-use super::file_watch::FileWatch;
+use super::file_watch::{AGAIN, FileWatch};
 use crate::api_key_file::ApiKeyFile;
 use crate::authenticate::{ApiKeyFacts, ApiKeys};
 use crate::journal::Level;
@@ -30,7 +30,10 @@ pub(super) async fn watch(shared: Arc<Shared>, file: Arc<ApiKeyFile>) {
         let ours = file.clone();
         let shared_with_poll = shared.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            let read = watch.poll().then(|| ours.read());
+            let read = watch.poll().map(|_| ours.read());
+            if let Some(read) = &read {
+                watch.note_read(read.is_err().then_some(AGAIN));
+            }
             let noted = polls.is_multiple_of(NOTED_EVERY).then(|| {
                 let policy = shared_with_poll.policy.load();
                 policy.trust.api_keys().map_or(Ok(()), |keys| ours.note_used(keys))

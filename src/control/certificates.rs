@@ -1,7 +1,7 @@
 //! Watches the files of TLS. New connections get the latest certificates. A certificate that expires soon, and a
 //! revocation list that has expired, are logged.
 
-use super::file_watch::FileWatch;
+use super::file_watch::{AGAIN, Due, FileWatch};
 use crate::clock::Now;
 use crate::journal::{Journal, Level};
 use crate::timestamp::rfc3339;
@@ -11,6 +11,10 @@ use std::sync::Arc;
 
 /// A warning is logged this many seconds before a certificate expires: two weeks, because the operator may be on leave.
 const SOON: u64 = 14 * 86_400;
+
+/// The faults of certificates, and of rules for clients, that were found at the last read. They are logged once, however often
+/// the files are read again.
+type Faults = (Vec<String>, Vec<(Arc<str>, String)>);
 
 /// The phase of a certificate's validity. Each change is logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,7 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
     // The first poll reads the files again, because they may have changed since the process started.
     let mut watch = FileWatch::unread(settings.paths());
     let (mut logged, mut expired) = (BTreeMap::new(), BTreeMap::new());
+    let mut known_faults = Faults::default();
     loop {
         interval.tick().await;
         let ours = certificates.clone();
@@ -38,10 +43,13 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
                 watch = FileWatch::unread(now.paths());
                 settings = now;
             }
-            let mut followed = watch.poll().then(|| ours.follow(settings.clone()));
-            if let Some(followed) = followed.as_mut().filter(|_| watch.has_changed_since()) {
-                followed.faults.clear();
-                followed.verifier_faults.clear();
+            let mut followed = watch.poll().map(|due| (due, ours.follow(settings.clone())));
+            if let Some((_, followed)) = &mut followed {
+                watch.note_read(followed.has_faults().then_some(AGAIN));
+                if watch.has_changed_since() {
+                    followed.faults.clear();
+                    followed.verifier_faults.clear();
+                }
             }
             (settings, watch, followed)
         });
@@ -52,7 +60,13 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
             continue;
         };
         (settings, watch) = (back, looked);
-        if let Some(followed) = followed {
+        if let Some((due, mut followed)) = followed {
+            let faults = (followed.faults.clone(), followed.verifier_faults.clone());
+            if due == Due::Again && faults == known_faults {
+                followed.faults.clear();
+                followed.verifier_faults.clear();
+            }
+            known_faults = faults;
             log_followed(&followed, &journal);
         }
         log_phases(&certificates, &journal, &mut logged);

@@ -8,9 +8,12 @@ use crate::clock::Now;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// The time by which the kernel's file timestamps may lag behind the clock, in nanoseconds: one tick.
 const TICK: i64 = 10_000_000;
+/// The pause before files that could not be read are read again.
+pub(super) const AGAIN: Duration = Duration::from_secs(2);
 
 /// The metadata of a file. Symbolic links are followed. `changed` is the `ctime`, which no program can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,17 @@ pub(super) struct FileWatch {
     known: Vec<Option<FileState>>,
     /// The state of each file at the last poll.
     last: Vec<Option<FileState>>,
+    /// When files that could not be read are read again.
+    again: Option<Instant>,
+}
+
+/// Why the files are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// They have changed.
+    Changed,
+    /// They could not be read before.
+    Again,
 }
 
 impl FileWatch {
@@ -41,7 +55,7 @@ impl FileWatch {
         let since = if nanos < 0 { (seconds - 1, nanos + 1_000_000_000) } else { (seconds, nanos) };
         let last = states(&paths);
         let known = last.iter().map(|seen| seen.clone().filter(|seen| seen.changed < since)).collect();
-        Self { paths, known, last }
+        Self { paths, known, last, again: None }
     }
 
     /// Watches files that were read at an unknown time. They are reported once, even if they did not change.
@@ -54,17 +68,27 @@ impl FileWatch {
         self.paths == other.paths
     }
 
-    /// Returns true once for each change that is complete: two polls in a row saw the same state. The caller then reads
-    /// the files.
-    pub(super) fn poll(&mut self) -> bool {
+    /// Returns why the files are to be read. Reports each change once, when it is complete: two polls in a row saw the same
+    /// state.
+    pub(super) fn poll(&mut self) -> Option<Due> {
         let seen = states(&self.paths);
         let at_rest = seen == self.last;
         self.last = seen;
-        let changed = at_rest && self.last != self.known;
-        if changed {
-            self.known.clone_from(&self.last);
+        if !at_rest {
+            return None;
         }
-        changed
+        if self.last != self.known {
+            self.known.clone_from(&self.last);
+            self.again = None;
+            return Some(Due::Changed);
+        }
+        self.again.take_if(|at| *at <= Instant::now()).map(|_| Due::Again)
+    }
+
+    /// Records whether the files could be read, and otherwise the pause before they are read again. The cause may end
+    /// without a change of the files: a lack of file descriptors, a fault of a network folder, or another file.
+    pub(super) fn note_read(&mut self, failed: Option<Duration>) {
+        self.again = failed.map(|pause| Instant::now() + pause);
     }
 
     /// Returns whether a file changed since the last poll. A reader may then have got files that do not go together, and the
@@ -96,7 +120,7 @@ mod tests {
 
     /// Polls four times, and returns how many polls reported a change.
     fn changes(watched: &mut FileWatch) -> usize {
-        (0..4).filter(|_| watched.poll()).count()
+        (0..4).filter(|_| watched.poll() == Some(Due::Changed)).count()
     }
 
     /// The folder of one test, removed when dropped.
@@ -188,10 +212,28 @@ mod tests {
         let mut watched = FileWatch::read_at(vec![path.clone()], later());
         for length in 1..5 {
             fs::write(&path, "x".repeat(length)).unwrap();
-            assert!(!watched.poll(), "it was other than at the last look");
+            assert_eq!(watched.poll(), None, "it was other than at the last look");
         }
-        assert!(watched.poll());
-        assert!(!watched.poll(), "once");
+        assert_eq!(watched.poll(), Some(Due::Changed));
+        assert_eq!(watched.poll(), None, "once");
+    }
+
+    #[test]
+    fn files_that_could_not_be_read_are_reported_again_once_they_rest() {
+        let folder = folder("again");
+        let path = folder.path().join("f");
+        fs::write(&path, "").unwrap();
+        let mut watched = FileWatch::read_at(vec![path.clone()], later());
+        watched.note_read(Some(Duration::ZERO));
+        assert_eq!([watched.poll(), watched.poll()], [Some(Due::Again), None], "once for each attempt");
+        watched.note_read(Some(Duration::from_secs(3600)));
+        assert_eq!(watched.poll(), None, "after the pause");
+        watched.note_read(Some(Duration::ZERO));
+        watched.note_read(None);
+        assert_eq!(watched.poll(), None, "another attempt succeeded");
+        watched.note_read(Some(Duration::ZERO));
+        fs::write(&path, "x").unwrap();
+        assert_eq!([watched.poll(), watched.poll(), watched.poll()], [None, Some(Due::Changed), None]);
     }
 
     #[test]
@@ -200,7 +242,7 @@ mod tests {
         let path = folder.path().join("f");
         fs::write(&path, "").unwrap();
         let mut watched = FileWatch::unread(vec![path.clone()]);
-        assert!(watched.poll() && !watched.has_changed_since());
+        assert!(watched.poll().is_some() && !watched.has_changed_since());
         fs::write(&path, "x").unwrap();
         assert!(watched.has_changed_since());
         assert_eq!(changes(&mut watched), 1);

@@ -133,9 +133,9 @@ pub(crate) fn run(
 }
 
 /// Requests a reload for each SIGHUP. Several SIGHUPs during a reload cause only one more reload.
-async fn forward_hangups(mut hangups: Signal, requests: mpsc::Sender<Option<ReloadRequest>>) {
+async fn forward_hangups(mut hangups: Signal, requests: mpsc::Sender<ReloadRequest>) {
     while hangups.recv().await.is_some() {
-        if requests.send(None).await.is_err() {
+        if requests.send(ReloadRequest::Asked(None)).await.is_err() {
             return;
         }
     }

@@ -1,11 +1,11 @@
 //! Reloads the policy on SIGHUP, on `POST /reload` at the admin listener, or when its file has changed.
 //!
 //! Reloads run one at a time, and never on a thread that serves requests. A file that does not load changes nothing.
-//! The failure appears in the log, in the metrics and at `/readyz?verbose`. A changed setting that needs a restart is
-//! reported and ignored.
+//! The failure appears in the log, in the metrics and at `/readyz?verbose`. A gateway that watches its file tries again
+//! until the file loads. A changed setting that needs a restart is reported and ignored.
 
 use super::api_keys;
-use super::file_watch::FileWatch;
+use super::file_watch::{Due, FileWatch};
 use super::introspection::Interviewers;
 use super::issuer_keys::{self, KeyFetchers};
 use super::upstream_checks::UpstreamChecks;
@@ -28,11 +28,16 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// Maximum number of faults of one file that are logged. `portcullis check` prints all.
 const FAULTS_LOGGED: usize = 20;
+/// The pause before a refused reload is repeated.
+const AGAIN: Duration = Duration::from_secs(5);
+/// The pause in relation to the time that the refused reload took: repetitions take at most a twentieth of a core.
+const AGAIN_SHARE: u32 = 20;
 
 /// The result of a reload.
 #[derive(Clone, Debug, Serialize)]
@@ -54,8 +59,14 @@ pub(crate) enum Report {
     },
 }
 
-/// A request to reload the policy. The sender returns the result of the reload.
-pub(crate) type ReloadRequest = oneshot::Sender<Report>;
+/// A request to reload the policy.
+#[derive(Debug)]
+pub(crate) enum ReloadRequest {
+    /// An operator asks, or the watched files have changed. The sender returns the result of the reload.
+    Asked(Option<oneshot::Sender<Report>>),
+    /// The last reload was refused, and the cause may have ended: an absent file, or a store that did not answer.
+    Again,
+}
 
 /// The status of the current policy: its identity and generation, when it was loaded, and the counts of reloads by
 /// outcome. If the last reload failed, also the reason.
@@ -188,8 +199,9 @@ pub(crate) struct Reloader {
     api_keys: Option<JoinHandle<()>>,
 }
 
-/// Requests a reload whenever the watched files have changed.
-pub(super) async fn watch(watching: Arc<Mutex<Option<FileWatch>>>, ask: mpsc::Sender<Option<ReloadRequest>>) {
+/// Requests a reload whenever the watched files have changed, and repeats a refused one: the file may name others that are
+/// not watched yet, because the policy in force does not name them.
+pub(super) async fn watch(watching: Arc<Mutex<Option<FileWatch>>>, ask: mpsc::Sender<ReloadRequest>) {
     let mut interval = super::poll_interval();
     loop {
         interval.tick().await;
@@ -197,9 +209,14 @@ pub(super) async fn watch(watching: Arc<Mutex<Option<FileWatch>>>, ask: mpsc::Se
         // Each poll runs on a separate thread, because a network folder may be slow.
         let looked = tokio::task::spawn_blocking(move || {
             let mut watching = watching.lock().unwrap_or_else(PoisonError::into_inner);
-            watching.as_mut().is_some_and(FileWatch::poll)
+            watching.as_mut().and_then(FileWatch::poll)
         });
-        if looked.await.unwrap_or(false) && ask.send(None).await.is_err() {
+        let request = match looked.await {
+            Ok(Some(Due::Changed)) => ReloadRequest::Asked(None),
+            Ok(Some(Due::Again)) => ReloadRequest::Again,
+            Ok(None) | Err(_) => continue,
+        };
+        if ask.send(request).await.is_err() {
             return;
         }
     }
@@ -237,29 +254,44 @@ impl Reloader {
     }
 
     /// Handles reload requests until the channel closes.
-    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Option<ReloadRequest>>) {
+    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<ReloadRequest>) {
         self.watch_keys();
         self.poll_signals();
-        while let Some(reply) = requests.recv().await {
-            let report = self.reload().await;
-            if let Some(reply) = reply {
+        while let Some(request) = requests.recv().await {
+            let is_repetition = matches!(request, ReloadRequest::Again);
+            if is_repetition && self.status.fault().is_none() {
+                // Another reload succeeded in the meantime.
+                continue;
+            }
+            let report = self.reload(is_repetition).await;
+            if let ReloadRequest::Asked(Some(reply)) = request {
                 // The client may have disconnected.
                 let _ = reply.send(report);
             }
         }
     }
 
-    async fn reload(&mut self) -> Report {
+    async fn reload(&mut self, is_repetition: bool) -> Report {
         let (shared, path, cores) = (self.shared.clone(), self.path.clone(), self.settings.cores);
+        let watching = self.watching.clone();
         let read = Now::read();
-        let made = tokio::task::spawn_blocking(move || make(&shared, &path, cores)).await;
+        let work = move || {
+            let began = Instant::now();
+            let made = make(&shared, &path, cores);
+            let pause = made.is_err().then(|| AGAIN.max(began.elapsed() * AGAIN_SHARE));
+            if let Some(watch) = watching.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                watch.note_read(pause);
+            }
+            made
+        };
+        let made = tokio::task::spawn_blocking(work).await;
         // A panic is a bug of the gateway. The current policy keeps serving.
         let made = made.unwrap_or_else(|_| {
             Err(vec![file_fault(&self.path, "it could not be compiled: a fault of the gateway")])
         });
         match made {
             Ok(made) => self.publish(made, read),
-            Err(diagnostics) => self.refuse(diagnostics),
+            Err(diagnostics) => self.refuse(diagnostics, is_repetition),
         }
     }
 
@@ -310,13 +342,18 @@ impl Reloader {
         Report::Reloaded { generation, digest, warnings }
     }
 
-    fn refuse(&mut self, diagnostics: Vec<Diagnostic>) -> Report {
+    /// Reports the faults. A repetition with the same result is neither logged nor counted.
+    fn refuse(&mut self, diagnostics: Vec<Diagnostic>, is_repetition: bool) -> Report {
         let faults: Vec<_> =
             diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Fault).collect();
         let first = faults.first().map(ToString::to_string).unwrap_or_default();
         let more = faults.len().saturating_sub(1);
+        let known = self.status.fault();
+        if is_repetition && known.as_ref().is_some_and(|known| known.first == first && known.more == more) {
+            return Report::Refused { diagnostics };
+        }
         self.status.refused.fetch_add(1, Ordering::Relaxed);
-        let since = self.status.fault().map_or(Now::read().unix, |fault| fault.since);
+        let since = known.map_or(Now::read().unix, |fault| fault.since);
         self.status.set_fault(Some(Fault { since, first, more }));
         let generation = self.status.generation();
         self.shared.journal.event_with(

@@ -137,7 +137,8 @@ impl Policy {
     /// Returns this policy with a trust that replaces that of `before`.
     #[must_use]
     pub(crate) fn succeeding(self, before: &Self) -> Self {
-        let trust = Trust::clone(&self.trust).succeeding(&before.trust);
+        let has_same_file = self.api_key_file == before.api_key_file;
+        let trust = Trust::clone(&self.trust).succeeding(&before.trust, has_same_file);
         Self { trust: Arc::new(trust), ..self }
     }
 

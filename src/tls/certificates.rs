@@ -84,6 +84,13 @@ impl Selected {
     }
 }
 
+impl Followed {
+    /// Returns whether a file could not be used.
+    pub(crate) fn has_faults(&self) -> bool {
+        !self.faults.is_empty() || !self.verifier_faults.is_empty()
+    }
+}
+
 impl Certificates {
     /// Reads all files.
     ///
@@ -207,6 +214,10 @@ impl Certificates {
                     verifiers.extend(before.cloned());
                 }
             }
+        }
+        // Files that cannot be used are read again and again. A new state would make each connection verify its client again.
+        if followed.replaced.is_empty() && followed.verifiers.is_empty() && *current == settings {
+            return followed;
         }
         let Served { min_version, tickets, .. } = &*self.0;
         let generation = state.generation + 1;

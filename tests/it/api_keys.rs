@@ -2,12 +2,15 @@
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, command_with, completed, write_policy};
-use crate::kit::{Portcullis, Request, Upstream, eventually, token};
+use crate::kit::{Connection, Portcullis, Request, Upstream, eventually, token};
 use crate::policy;
 use crate::reload::reload;
 use serde_json::Value;
 use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
 use std::rc::Rc;
+use std::thread;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -338,4 +341,61 @@ fn a_token_with_the_subject_of_a_key_is_refused_from_the_reload_that_adds_keys()
     gateway.dir().replace("gateway.toml", completed(&policy(&upstream, &format!("[api_keys]\n{without}"))));
     reload(&gateway).is(200);
     ask().is_refusal(401, "malformed_token");
+}
+
+#[test]
+fn a_key_that_is_revoked_while_its_file_cannot_be_opened_is_refused_once_it_can() {
+    let upstream = Upstream::start();
+    let (dir, gateway) = with_keys(&upstream);
+    let key = create(&dir, &["ci"]);
+    let mut connection = Connection::open(gateway.http());
+    eventually("the key works", || keyed("/any", &key).over(&mut connection).status == 200);
+    let limit = |files: &str| {
+        let pid = gateway.pid().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={files}:")]).status();
+        assert!(status.expect("prlimit is part of Debian's util-linux").success(), "prlimit {files}");
+    };
+    limit("3");
+    good(&dir, &["apikey", "revoke", "ci"]);
+    gateway.wait_log("the fault", |line| {
+        line["message"] == "cannot read the API keys; continuing with the last good set"
+            && line["why"].as_str().is_some_and(|why| why.contains("Too many open files"))
+    });
+    keyed("/any", &key).over(&mut connection).is(200);
+    // The file does not change any more.
+    limit("1024");
+    eventually("the key is refused", || keyed("/any", &key).over(&mut connection).status == 401);
+    gateway.wait_log("the recovery", |line| line["message"] == "the API keys can be read again");
+}
+
+#[test]
+fn a_key_that_is_revoked_during_a_reload_stays_refused_after_it() {
+    let upstream = Upstream::start();
+    let (dir, gateway) = with_keys(&upstream);
+    let key = create(&dir, &["ci"]);
+    eventually("the key works", || keyed("/any", &key).to(gateway.http()).status == 200);
+    // Nothing accepts the connection, so the reload waits for the revocations of other gateways.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let shared = format!(
+        "[shared]\nurl = \"redis://{}\"\nconnect_timeout = \"5s\"\n[shared.on_error]\nrevocation = \"deny\"\n",
+        silent.local_addr().unwrap()
+    );
+    dir.replace("gateway.toml", completed(&format!("{}{shared}", policy(&upstream, ROUTES))));
+    thread::scope(|scope| {
+        let admin = gateway.admin();
+        let reloading =
+            scope.spawn(move || Request::post("/reload", "").host("localhost").to(admin).is(200).status);
+        gateway.wait_log("the keys have been read", |line| {
+            line["message"] == "the start waits for the revocations of other gateways"
+        });
+        good(&dir, &["apikey", "revoke", "ci"]);
+        eventually("the key is refused", || keyed("/any", &key).to(gateway.http()).status == 401);
+        let mut after = 0;
+        // A watch that begins with the new policy reads the file within a second.
+        while after < 200 {
+            after += u32::from(reloading.is_finished());
+            keyed("/any", &key).to(gateway.http()).is_refusal(401, "unknown_api_key");
+        }
+        assert_eq!(reloading.join().unwrap(), 200);
+    });
 }

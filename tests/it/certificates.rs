@@ -9,6 +9,7 @@ use crate::{PUBLIC, policy};
 use rustls::pki_types::CertificateDer;
 use rustls::version::{TLS12, TLS13};
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 const TABLES: &str =
     "[server]\nhttps = \"127.0.0.1:0\"\n[tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n";
@@ -120,6 +121,30 @@ fn a_broken_certificate_leaves_the_old_one_and_is_logged_without_its_key() {
     other.put(gateway.dir());
     eventually("the mended one is taken", || shown(&gateway) == other.der);
     assert!(!gateway.stop().contains("PRIVATE"));
+}
+
+#[test]
+fn a_certificate_that_could_not_be_opened_is_shown_once_it_can() {
+    let upstream = Upstream::start();
+    let (old, new) = (Pair::until(2046), Pair::until(2047));
+    let gateway = started(&old, &upstream);
+    assert_eq!(shown(&gateway), old.der);
+    let limit = |files: &str| {
+        let pid = gateway.pid().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={files}:")]).status();
+        assert!(status.expect("prlimit is part of Debian's util-linux").success(), "prlimit {files}");
+    };
+    let refused = "the certificate was not replaced; the current one stays in use";
+    limit("3");
+    new.put(gateway.dir());
+    gateway.wait_log("the fault", |line| {
+        line["message"] == refused && line["why"].as_str().unwrap().contains("Too many open files")
+    });
+    // The files do not change any more.
+    limit("1024");
+    eventually("the new certificate is shown", || shown(&gateway) == new.der);
+    let count = gateway.log().iter().filter(|line| line["message"] == refused).count();
+    assert_eq!(count, 1, "repetitions with the same fault are not logged");
 }
 
 #[test]

@@ -458,6 +458,40 @@ fn a_watched_file_is_read_again_however_it_was_put_in_place_and_another_is_not()
     eventually("and now it is again", || Request::get("/7").to(watched.http()).status == 200);
 }
 
+/// What a policy lacks: the condition to wait for, the table that needs it, and the function that provides it.
+type Lack<'t> = (&'static str, &'t str, fn(&Dir));
+
+/// Kubernetes updates the volume of a policy minutes before or after that of a secret that the policy names.
+#[test]
+fn a_watched_policy_that_needs_what_is_not_there_yet_is_loaded_once_it_is() {
+    let upstream = Upstream::start();
+    let gateway = Portcullis::with(&watching(&upstream, "watch", "/0")).start();
+    let issuer = "[[issuer]]\nissuer = \"https://late.test/\"\naudience = [\"orders\"]\nalgorithms = [\"HS256\"]\n\
+                  secret = \"file:late-secret\"\n";
+    // A file stands where the store's folder would be.
+    gateway.dir().write("late", "");
+    let authority = "[authority]\nissuer = \"https://own.test\"\naudience = [\"orders\"]\nstore = \"sqlite:late/accounts.db\"\n";
+    let lacks: [Lack<'_>; 2] = [
+        ("the secret is there", issuer, |dir| {
+            dir.replace("late-secret", "k7Qz1k8Wv3Jq0ZpLmX2v5T9rY4uB6nHcA1bC2dE3")
+        }),
+        ("the store can be opened", authority, |dir| std::fs::remove_file(dir.path().join("late")).unwrap()),
+    ];
+    for (count, (what, table, provide)) in (1..).zip(lacks) {
+        let (new, old) = (format!("/{count}"), format!("/{}", count - 1));
+        let text = format!("{}\n{table}", watching(&upstream, "watch", &new));
+        gateway.dir().replace("gateway.toml", text);
+        eventually("the fault is reported", || reloads(&gateway, "refused") == count);
+        serves_only(&gateway, &old, &new);
+        provide(gateway.dir());
+        eventually(what, || Request::get(&new).to(gateway.http()).status == 200);
+        serves_only(&gateway, &new, &old);
+        assert_eq!(reloads(&gateway, "refused"), count, "repetitions with the same result are not counted");
+        assert_eq!(reported(&gateway, REFUSED) as u64, count, "and not logged");
+    }
+    assert!(!verbose(&gateway).contains("has not loaded"), "{}", verbose(&gateway));
+}
+
 #[test]
 fn a_folder_that_kubernetes_turns_to_another_one_is_followed() {
     let upstream = Upstream::start();
