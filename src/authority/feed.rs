@@ -69,6 +69,9 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
     loop {
         ticks.tick().await;
         let Some(authority) = authority.upgrade() else { return };
+        if authority.is_retired() {
+            continue;
+        }
         let settings = authority.settings.load_full();
         let mut learning = pin!(apply_marks(&mut feed, &settings.revoked, last));
         let learned = match timeout(BLIND_AFTER.saturating_sub(heard.elapsed()), &mut learning).await {
@@ -80,6 +83,8 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
             }
         };
         match learned {
+            // The policy changed during the read.
+            _ if authority.is_retired() => {}
             Ok(seq) => {
                 (last, heard, is_blind) = (seq, Instant::now(), false);
                 authority.set_feed_fails(false);
@@ -101,6 +106,9 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
 
 /// Refuses the authority's tokens until marks are read again, and logs this once.
 fn go_blind(authority: &Authority, is_blind: &mut bool) {
+    if authority.is_retired() {
+        return;
+    }
     authority.settings.load().revoked.set_blind(true);
     if !std::mem::replace(is_blind, true) {
         authority.journal.event(
@@ -116,7 +124,7 @@ struct BlindAtEnd(Weak<Authority>);
 
 impl Drop for BlindAtEnd {
     fn drop(&mut self) {
-        if let Some(authority) = self.0.upgrade() {
+        if let Some(authority) = self.0.upgrade().filter(|authority| !authority.is_retired()) {
             authority.settings.load().revoked.set_blind(true);
             authority.journal.event(
                 Level::Error,
@@ -136,6 +144,9 @@ pub(super) async fn upkeep(authority: Weak<Authority>) {
     loop {
         ticks.tick().await;
         let Some(authority) = authority.upgrade() else { return };
+        if authority.is_retired() {
+            continue;
+        }
         let settings = authority.settings.load_full();
         let clock = Now::read();
         let now = millis(clock);

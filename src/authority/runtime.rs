@@ -29,6 +29,8 @@ pub struct Authority {
     pub(super) health: Health,
     /// Whether the last attempt to read marks failed.
     pub(super) feed_fails: AtomicBool,
+    /// Whether the policy in force does not use the authority any more.
+    pub(super) is_retired: AtomicBool,
     pub(super) queue: Queue,
     pub(super) hashers: Hashers,
     pub(super) throttle: Throttle,
@@ -82,6 +84,17 @@ impl Authority {
     /// Applies the settings of a new policy that uses the same store.
     pub fn follow(&self, settings: Arc<IssuerSettings>) {
         self.settings.store(settings);
+    }
+
+    /// Stops reading and maintaining the store, because the policy in force does not use it. Requests that began before still
+    /// use it. The revocations in memory are also those of the authority that follows: what this one cannot read, or can,
+    /// must not decide whether they are complete.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
     }
 
     /// Uses the shared state of a policy, or none.

@@ -82,6 +82,7 @@ impl Authority {
             runtime: tokio::runtime::Handle::current(),
             health: Health::new(&health::WORDS),
             feed_fails: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
             queue: Queue::new(),
             store,
             // Hash on at most half of the cores. If the queue is full, the client gets a refusal with `Retry-After`.

@@ -312,6 +312,11 @@ impl Reloader {
             issuer_keys::with_fetched_keys(keys::with_current_keys(policy, current), now)
         });
         super::shared::end(&before, &policy);
+        if let Some(known) = &before.authority
+            && !policy.authority.as_ref().is_some_and(|authority| Arc::ptr_eq(authority, known))
+        {
+            known.retire();
+        }
         if !policy.front.keeps_decisions {
             self.shared.recent.iter().for_each(|recent| recent.clear());
         }

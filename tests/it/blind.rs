@@ -2,10 +2,14 @@
 //! recovers.
 
 use crate::kit::account::{self, AUTHORITY, login};
-use crate::kit::portcullis::command;
+use crate::kit::portcullis::{command, completed};
 use crate::kit::postgres::Postgres;
-use crate::kit::{Portcullis, Request, eventually};
+use crate::kit::upstream::{After, Gate};
+use crate::kit::{Connection as Client, Portcullis, Request, Upstream, eventually};
+use crate::reload::reload;
 use sqlx::{AnyConnection, Connection, Executor};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 fn policy(store: &str) -> String {
     format!(
@@ -19,21 +23,24 @@ fn metric(gateway: &Portcullis, series: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {series}:\n{text}")).parse().unwrap()
 }
 
+/// Executes a statement in a database of SQLite.
+fn sql(file: &Path, statement: &'static str) {
+    sqlx::any::install_default_drivers();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = AnyConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+        connection.execute("PRAGMA busy_timeout = 5000").await.unwrap();
+        connection.execute(statement).await.unwrap();
+    });
+}
+
 /// A newer version may have changed the tables, or a database permission may be revoked. The gateway refuses tokens
 /// after ten seconds, so metrics and `/readyz?verbose` must report the failure.
 #[test]
 fn a_store_whose_marks_cannot_be_read_is_reported_as_lost_and_once() {
     let gateway = Portcullis::with(&policy("")).start();
     let file = gateway.dir().path().join("state/portcullis.db");
-    let sql = |statement: &'static str| {
-        sqlx::any::install_default_drivers();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut connection = AnyConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
-            connection.execute("PRAGMA busy_timeout = 5000").await.unwrap();
-            connection.execute(statement).await.unwrap();
-        });
-    };
+    let sql = |statement: &'static str| sql(&file, statement);
     sql("ALTER TABLE marks RENAME TO hidden");
     let broken = "portcullis_store_failures_total{reason=\"broken\"}";
     eventually("it was tried some times", || metric(&gateway, broken) >= 3);
@@ -75,4 +82,67 @@ fn after_a_server_took_over_that_lacked_the_last_marks_none_is_missed() {
     assert_eq!(command(gateway.dir(), &["user", "disable", "bob"]).code, Some(0));
     assert_eq!(last(), "2", "a number that the gateway knows");
     eventually("the gateway has heard of it", || me(&bob.access).code() == "revoked_token");
+}
+
+const HIDE_MARKS: &str = "ALTER TABLE marks RENAME TO hidden";
+
+/// A gateway whose reload has switched to the store `two`, while a request is open that began with the store `one`.
+struct Moved {
+    gateway: Portcullis,
+    access: String,
+    _open: Client,
+}
+
+impl Moved {
+    fn begin(upstream: &Upstream) -> Self {
+        let stream = format!(
+            "[upstream.app]\nservers = [\"{upstream}\"]\n[[route]]\npath = \"/stream\"\nupstream = \"app\"\naccess = \"public\"\n"
+        );
+        let of =
+            |store: &str| completed(&format!("{}{stream}", policy(&format!("store = \"sqlite:{store}\""))));
+        let gateway = Portcullis::with(&of("one.db")).start();
+        account::add(gateway.dir(), "ada", &[]);
+        let access = login(gateway.http(), "ada").access;
+        let mut open = Client::open(gateway.http());
+        open.send(Request::get("/stream").bytes());
+        eventually("the request is open", || metric(&gateway, "portcullis_requests_in_progress") == 1);
+        gateway.dir().replace("gateway.toml", of("two.db"));
+        assert_eq!(reload(&gateway).status, 200);
+        assert_eq!(metric(&gateway, "portcullis_policies_before_in_use"), 1);
+        Self { gateway, access, _open: open }
+    }
+
+    fn hide_marks(&self, store: &str) {
+        sql(&self.gateway.dir().path().join(store), HIDE_MARKS);
+    }
+
+    fn status(&self) -> u16 {
+        Request::get("/any").bearer(&self.access).to(self.gateway.http()).status
+    }
+}
+
+#[test]
+fn whether_revocations_are_known_depends_on_the_store_of_the_policy_in_force_alone() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::with(move |_, wire| {
+        wire.read_body();
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        held.wait();
+        After::Close
+    });
+    let (without_old, without_new) = (Moved::begin(&upstream), Moved::begin(&upstream));
+    // The store that the policy in force has left may be gone. That of the policy in force may not.
+    without_old.hide_marks("one.db");
+    without_new.hide_marks("two.db");
+    eventually("the gateway refuses tokens after ten seconds", || {
+        assert_eq!(without_old.status(), 200);
+        without_new.status() == 503
+    });
+    // Each reader of revocations reads twice a second.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        assert_eq!((without_old.status(), without_new.status()), (200, 503));
+    }
+    gate.open();
 }
