@@ -154,13 +154,16 @@ impl<'p> Examiner<'p> {
 
     fn why(&self, head: Option<&Head<'_>>, evaluation: &Evaluation<'_, '_>, now: Now) -> Option<String> {
         let Outcome::Refused(denial) = &evaluation.outcome else { return None };
+        // A request that cannot be forwarded is refused after the rule, in shadow mode also after a rule that it does not meet.
+        let is_of_request = matches!(denial, Denial::BadRequest(_));
         let by_rule = || {
             let (found, (principal, _)) = (evaluation.found.as_ref()?, evaluation.caller.as_ref()?);
             let request = RequestFacts { head: head?, params: &found.params, now };
             self.policy.routes[*found.entry].rule.why(principal, &request)
         };
         let detail = evaluation.detail.as_deref().map(str::to_owned);
-        detail.or_else(by_rule).or_else(|| denial.finer().map(str::to_owned))
+        let finer = || denial.finer().map(str::to_owned);
+        if is_of_request { detail.or_else(finer) } else { detail.or_else(by_rule).or_else(finer) }
     }
 
     /// Explains the decision on a request.

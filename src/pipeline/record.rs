@@ -144,9 +144,14 @@ impl Record {
         self.principal = principal.cloned();
     }
 
-    /// Records the detailed reason for a refusal, for the operator. Replaces an earlier reason.
+    /// Records the detailed reason for a refusal, for the operator. Replaces an earlier reason, unless that is the reason for
+    /// a refusal that shadow mode did not enforce.
     pub(super) fn explained(&mut self, detail: String) {
-        self.notes.detail = Some(detail);
+        let shadowed = self.notes.detail.take().filter(|_| self.shadow.is_some());
+        self.notes.detail = Some(match shadowed {
+            Some(shadowed) => format!("{shadowed}; then {detail}"),
+            None => detail,
+        });
     }
 
     /// Records a refusal that is not enforced because the route is in shadow mode. Keeps only the first.
@@ -226,8 +231,8 @@ impl Record {
                 "the body has more bytes than this endpoint reads".to_owned()
             });
         }
-        if self.notes.detail.is_none() {
-            self.notes.detail = denial.finer().map(str::to_owned);
+        if let Some(finer) = denial.finer().filter(|_| self.notes.detail.is_none() || self.shadow.is_some()) {
+            self.explained(finer.to_owned());
         }
         self.denial = Some(denial);
     }

@@ -1,7 +1,9 @@
 //! Routes in shadow mode: a request that would have been refused passes, and the log reports the refusal.
 
 use crate::gateway;
+use crate::kit::portcullis::command;
 use crate::kit::{Request, Upstream, eventually, token};
+use serde_json::Value;
 
 const ROUTES: &str = r#"
 [rate_limit.one]
@@ -85,4 +87,41 @@ fn a_token_in_the_query_does_not_pass_though_it_is_bad() {
     let gateway = gateway(&upstream, route);
     Request::get("/q?a=1&access_token=spent&b=2").to(gateway.http()).is(200);
     assert_eq!(upstream.requests().pop().expect("it was forwarded").target, "/q?a=1&b=2");
+}
+
+#[test]
+fn a_refusal_after_a_shadowed_one_is_reported_with_its_own_reason() {
+    let upstream = Upstream::start();
+    let both = "[[route]]\nname = \"both\"\npath = \"/both\"\nupstream = \"app\"\nroles = [\"clerk\"]\nrate_limits = [\"one\"]\n\
+                mode = \"shadow\"\n";
+    let gateway = gateway(&upstream, &format!("{ROUTES}{both}"));
+    let guest = token("ada").role("guest").sign();
+    let handshake = "a WebSocket handshake; the route lacks websocket = true";
+
+    // The rule is in shadow mode, and the handshake is refused anyway.
+    let answer =
+        Request::get("/watched").bearer(&guest).header("Sec-WebSocket-Version", "13").to(gateway.http());
+    let line = gateway.access_line(answer.is_refusal(400, "bad_request"));
+    assert_eq!(
+        (&line["shadow"], &line["reason"]),
+        (&"insufficient_role".into(), &"bad_request".into()),
+        "{line:#}"
+    );
+    let detail = line["detail"].as_str().unwrap();
+    assert!(detail.starts_with("the route asks for any role of clerk"), "{detail}");
+    assert!(detail.ends_with(&format!("; then {handshake}")), "{detail}");
+    let url = "http://h.test/watched";
+    let arguments =
+        ["--format", "json", "explain", url, "--token", &guest, "-H", "Sec-WebSocket-Version: 13"];
+    let explained: Value = serde_json::from_str(&command(gateway.dir(), &arguments).stdout).unwrap();
+    assert_eq!((&explained["outcome"], &explained["reason"]), (&"bad_request".into(), &handshake.into()));
+
+    // Both refusals are shadowed. `shadow` has the code of the first, whose reason is the first one.
+    Request::get("/both").bearer(&guest).to(gateway.http()).is(200);
+    let answer = Request::get("/both").bearer(&guest).to(gateway.http());
+    let line = gateway.access_line(answer.is(200));
+    assert_eq!(line["shadow"], "rate_limited");
+    let detail = line["detail"].as_str().unwrap();
+    let (first, second) = detail.split_once("; then ").unwrap_or_else(|| panic!("{detail}"));
+    assert!(first.contains("one") && second.starts_with("the route asks for any role of clerk"), "{detail}");
 }
