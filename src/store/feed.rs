@@ -1,9 +1,11 @@
 //! Reads marks over a separate connection, which no other query uses.
 
 use super::connect::{ConnectSettings, Dialect};
+use super::error::Reason;
 use super::lease::{in_time, rows};
 use super::lives::{LIVES, TokenLives, lives};
 use super::marks::{MARKS_BEHIND, StoredMark, marked};
+use super::opened_file::OpenedFile;
 use super::{Store, StoreError};
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
@@ -20,6 +22,7 @@ pub struct Feed {
     plan: ConnectSettings,
     dialect: Dialect,
     connection: Option<AnyConnection>,
+    file: Option<OpenedFile>,
 }
 
 impl fmt::Debug for Feed {
@@ -29,8 +32,8 @@ impl fmt::Debug for Feed {
 }
 
 impl Feed {
-    pub(super) fn new(plan: ConnectSettings, dialect: Dialect) -> Self {
-        Self { plan, dialect, connection: None }
+    pub(super) fn new(plan: ConnectSettings, dialect: Dialect, file: Option<OpenedFile>) -> Self {
+        Self { plan, dialect, connection: None, file }
     }
 
     /// Returns at most [`MARKS_MAX`] marks after sequence number `after`, in order. Opens the connection if it is
@@ -48,9 +51,24 @@ impl Feed {
     /// Returns how long access tokens may live, like [`Store::lives`], but uses the connection of [`Feed::marks`].
     ///
     /// # Errors
-    /// Returns an error if the store cannot be used.
+    /// Returns an error if the store cannot be used, or if its file is not the one that this process has open.
     pub async fn lives(&mut self) -> Result<TokenLives, StoreError> {
+        self.check_file().await?;
         lives(&self.read(query(LIVES)).await?)
+    }
+
+    /// Checks the file on another thread, because the file system may not answer.
+    async fn check_file(&mut self) -> Result<(), StoreError> {
+        let Some(mut file) = self.file.clone() else { return Ok(()) };
+        let is_open = self.connection.is_some();
+        let checked = tokio::task::spawn_blocking(move || {
+            file.follow_log(is_open);
+            file.check().map(|()| file)
+        });
+        let abandoned =
+            |_| StoreError::trouble(Reason::Other, "the check of the file was abandoned".to_owned());
+        self.file = Some(checked.await.map_err(abandoned)??);
+        Ok(())
     }
 
     async fn read(&mut self, statement: Query<'_, Any, AnyArguments>) -> Result<Vec<AnyRow>, StoreError> {
@@ -68,6 +86,6 @@ impl Feed {
 impl Store {
     /// Returns a reader of marks with its own connection. The first read opens the connection.
     pub fn feed(&self) -> Feed {
-        Feed::new(self.plan.clone(), self.dialect)
+        Feed::new(self.plan.clone(), self.dialect, self.file.clone())
     }
 }

@@ -19,6 +19,7 @@ mod lease;
 mod lives;
 mod marks;
 mod open;
+mod opened_file;
 mod place;
 mod pools;
 mod rotation;
@@ -42,6 +43,7 @@ pub use signing_keys::{KeyChange, SealedKey, StoredKey};
 use connect::{ConnectSettings, Dialect};
 use group::Group;
 use lease::Lease;
+use opened_file::OpenedFile;
 use pools::Pools;
 use sqlx::Row;
 use std::fmt;
@@ -54,6 +56,8 @@ pub struct Store {
     pools: Arc<Pools>,
     /// The settings for a read-only connection outside the pools.
     plan: ConnectSettings,
+    /// The file of SQLite.
+    file: Option<OpenedFile>,
     dialect: Dialect,
     /// The location for display: the file, or the server and its database.
     place: Arc<str>,

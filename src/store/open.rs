@@ -2,6 +2,7 @@
 
 use super::connect::{ConnectSettings, Dialect, PATIENCE};
 use super::error::{Reason, is_busy};
+use super::opened_file::OpenedFile;
 use super::place::{
     leaves_host_unguarded, options, place, refuse_unknown, refuse_unread_authority, servers, take_pool_mode,
     take_target,
@@ -9,6 +10,7 @@ use super::place::{
 use super::pools::Pools;
 use super::{Store, StoreError};
 use crate::hex;
+use rustix::fs::Access;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyPool, Connection, Row};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -67,12 +69,17 @@ impl Store {
             writer.connect().await?.close().await?;
             let writes = writer.pool(0, pool().max_connections(1));
             write_ahead(&writes).await?;
-            Ok(Pools::of_file(reader.pool(0, pool().max_connections(READERS)), writes, reader.clone()))
+            let file =
+                OpenedFile::of(path).map_err(|error| StoreError::trouble(Reason::Io, error.to_string()))?;
+            let pools =
+                Pools::of_file(reader.pool(0, pool().max_connections(READERS)), writes, reader.clone());
+            Ok((pools, file))
         };
-        let pools = connected.await.map_err(|error: StoreError| error.at(&place))?;
+        let (pools, file) = connected.await.map_err(|error: StoreError| error.at(&place))?;
         Ok(Self {
             pools: Arc::new(pools),
             plan: reader,
+            file: Some(file),
             dialect,
             place: place.into(),
             group: Arc::default(),
@@ -92,6 +99,7 @@ impl Store {
         let store = Self {
             pools,
             plan,
+            file: None,
             dialect,
             place: place.as_str().into(),
             group: Arc::default(),
@@ -160,14 +168,25 @@ async fn write_ahead(pool: &AnyPool) -> Result<(), StoreError> {
 
 /// Creates the file and its folder if they do not exist, accessible only to their owner. Rejects a file that other
 /// users can access. Returns the file's canonical path.
+///
+/// Opens no file that exists. When a process closes a file, POSIX releases all locks of the process on it, also those of
+/// connections that the process keeps open. The next program that closes the database would take itself for the last one and
+/// delete the write-ahead log. This process would then read and write a log that nobody else sees: no revocation of another
+/// process, and no login after a restart (<https://sqlite.org/howtocorrupt.html>, section 2.2).
 fn make_file(path: &Path) -> Result<PathBuf, StoreError> {
     let fault = |error: io::Error| StoreError::trouble(Reason::Io, format!("{}: {error}", path.display()));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fault)?;
-    // SQLite creates its other files with the mode of this file.
-    let file =
+    if !path.exists() {
+        // SQLite creates its other files with the mode of this file.
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(fault)?;
-    let mode = file.metadata().map_err(fault)?.permissions().mode() & 0o777;
+    }
+    let metadata = fs::metadata(path).map_err(fault)?;
+    if !metadata.is_file() {
+        return Err(fault(io::Error::other("not a file")));
+    }
+    rustix::fs::access(path, Access::WRITE_OK).map_err(|errno| fault(errno.into()))?;
+    let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(StoreError::trouble(
             Reason::Other,

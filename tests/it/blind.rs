@@ -9,6 +9,7 @@ use crate::kit::{Connection as Client, Portcullis, Request, Upstream, eventually
 use crate::reload::reload;
 use sqlx::{AnyConnection, Connection, Executor};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn policy(store: &str) -> String {
@@ -145,4 +146,62 @@ fn whether_revocations_are_known_depends_on_the_store_of_the_policy_in_force_alo
         assert_eq!((without_old.status(), without_new.status()), (200, 503));
     }
     gate.open();
+}
+
+/// Reads from the database with another program, which closes it.
+fn look(file: &Path) {
+    const PROGRAM: &str = "import sqlite3, sys; database = sqlite3.connect(sys.argv[1]); \
+                           database.execute('SELECT count(*) FROM sessions').fetchall(); database.close()";
+    let looked = Command::new("python3").args(["-c", PROGRAM]).arg(file).status();
+    assert!(looked.expect("python3 is installed for the tests").success());
+}
+
+/// SQLite deletes the write-ahead log when the last program closes the database. A program knows by a lock that the gateway
+/// has the database open.
+#[test]
+fn a_program_that_looks_into_the_database_does_not_separate_it_from_the_gateway() {
+    let keys_in_store = policy("signing_keys = \"store\"\nsigning_keys_secret = \"file:seal\"");
+    let respelled = policy("store = \"sqlite:./state/portcullis.db\"");
+    for (what, first, second) in [
+        ("the usual case", &policy(""), None),
+        ("the signing keys are in the database, too", &keys_in_store, None),
+        ("a reload opens it once more", &policy(""), Some(&respelled)),
+    ] {
+        let gateway =
+            Portcullis::with(first).file("seal", "k7Qz1k8Wv3Jq0ZpLmX2v5T9rY4uB6nHcA1bC2dE3").start();
+        account::add(gateway.dir(), "ada", &[]);
+        if let Some(second) = second {
+            gateway.dir().replace("gateway.toml", completed(second));
+            assert_eq!(reload(&gateway).status, 200);
+        }
+        let state = gateway.dir().path().join("state");
+        look(&state.join("portcullis.db"));
+        assert!(state.join("portcullis.db-wal").exists(), "{what}: the gateway uses the log");
+        let access = login(gateway.http(), "ada").access;
+        let me = || Request::get("/auth/me").bearer(&access).to(gateway.http());
+        me().is(200);
+        assert_eq!(command(gateway.dir(), &["user", "disable", "ada"]).code, Some(0));
+        eventually(what, || me().code() == "revoked_token");
+    }
+}
+
+/// A backup is restored, or somebody cleans up, while the gateway runs.
+#[test]
+fn a_database_file_that_is_replaced_is_reported_and_no_token_is_accepted() {
+    let gateway = Portcullis::with(&policy("")).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let access = login(gateway.http(), "ada").access;
+    let [file, kept, other] =
+        ["portcullis.db", "kept", "other"].map(|name| gateway.dir().path().join("state").join(name));
+    std::fs::hard_link(&file, &kept).unwrap();
+    std::fs::copy(&file, &other).unwrap();
+    std::fs::rename(&other, &file).unwrap();
+    let line = gateway.wait_log("the fault", |line| line["message"] == "the store cannot be used");
+    assert!(line["error"].as_str().unwrap().contains("portcullis.db was removed or replaced"), "{line}");
+    assert_eq!(metric(&gateway, "portcullis_store_up"), 0);
+    let status = || Request::get("/any").bearer(&access).to(gateway.http()).status;
+    eventually("the gateway refuses tokens after ten seconds", || status() == 503);
+    std::fs::rename(&kept, &file).unwrap();
+    eventually("the file is back", || status() == 200);
+    eventually("the store answers", || metric(&gateway, "portcullis_store_up") == 1);
 }
