@@ -3,18 +3,23 @@
 //! Both policies evaluate the same sample requests from the same sample callers. The module `sample` explains why the
 //! samples are sufficient.
 
+use super::meeting::meeting;
 use super::sample::{self, Caller, Grants, Sample};
 use super::settings_diff::SettingChange;
 use crate::clock::Now;
-use crate::explain::describe::{upstream_and_copies, with_fields};
+use crate::explain::describe::{covers, upstream_and_copies, with_fields};
 use crate::explain::text::Line;
 use crate::explain::{Examiner, Outcome, Verdict};
 use crate::policy::{Handler, Policy};
-use crate::route::Fields;
+use crate::route::{Fields, Matcher};
 use http::Method;
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+
+/// The maximum number of pairs of routes for which requests are sought that both cover, and of such requests.
+const PAIRS_MAX: usize = 4_000_000;
+const MEETINGS_MAX: usize = 10_000;
 
 /// The differences between two policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -27,6 +32,13 @@ pub(crate) struct Difference {
     pub moves: Vec<Change>,
     /// Other changed settings.
     pub others: Vec<SettingChange>,
+    /// Whether so many routes differ that not all requests were compared that two routes cover.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_incomplete: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A change for one kind of caller.
@@ -47,7 +59,7 @@ pub(crate) struct Change {
 }
 
 /// The result under one policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub(crate) struct Side {
     /// The name of the route, if any.
     pub route: Option<String>,
@@ -116,10 +128,51 @@ struct RequestTarget {
 pub(crate) fn difference(old: &Policy, new: &Policy) -> Difference {
     let comparison = Comparison { old: Examiner::new(old), new: Examiner::new(new), now: Now::read() };
     let mut difference = Difference::default();
+    let mut seen = HashSet::new();
     for place in places(old, new) {
-        comparison.compare(&place, &mut difference);
+        comparison.compare(&place, false, &mut seen, &mut difference);
     }
+    let (meetings, is_incomplete) = meetings(old, new);
+    for place in meetings {
+        comparison.compare(&place, true, &mut seen, &mut difference);
+    }
+    difference.is_incomplete = is_incomplete;
     difference
+}
+
+/// Returns requests that an added or removed route and another route cover, and whether there are more. A request can change
+/// its route only if such a route covers it, and the sample requests of the two routes may be other ones.
+fn meetings(old: &Policy, new: &Policy) -> (Vec<RequestTarget>, bool) {
+    let key = |matcher: &Matcher| (covers(matcher), matcher.methods.allow_value());
+    let keys = |policy: &Policy| policy.table.iter().map(|(matcher, _)| key(matcher)).collect::<HashSet<_>>();
+    let (keys_of_old, keys_of_new) = (keys(old), keys(new));
+    let removed = old.table.iter().filter(|(matcher, _)| !keys_of_new.contains(&key(matcher)));
+    let added = new.table.iter().filter(|(matcher, _)| !keys_of_old.contains(&key(matcher)));
+    let after = removed.flat_map(|(one, _)| new.table.iter().map(move |(other, _)| (one, other)));
+    let before = added.flat_map(|(one, _)| old.table.iter().map(move |(other, _)| (one, other)));
+    let (mut targets, mut known) = (Vec::new(), HashSet::new());
+    for (pair, (one, other)) in after.chain(before).enumerate() {
+        if pair >= PAIRS_MAX || targets.len() >= MEETINGS_MAX {
+            return (targets, true);
+        }
+        let Some(met) = meeting(one, other) else { continue };
+        let mut methods: Vec<Method> = Vec::new();
+        for method in one.methods.iter().chain(other.methods.iter()) {
+            if !methods.contains(method) {
+                methods.push(method.clone());
+            }
+        }
+        let covers = covers(&met);
+        if known.insert((covers.clone(), met.methods.allow_value())) {
+            targets.extend(sample::urls(&met).map(|url| RequestTarget {
+                url,
+                fields: met.fields.clone(),
+                covers: covers.clone(),
+                methods: methods.clone(),
+            }));
+        }
+    }
+    (targets, false)
 }
 
 /// Returns the sample URLs of the new policy, then the remaining sample URLs of the old policy.
@@ -157,6 +210,9 @@ struct Comparison<'p> {
 /// The results under the old and the new policy.
 type Pair = (Side, Side);
 
+/// The routes under both policies, and the results for a caller without a token.
+type Seen = HashSet<((Option<usize>, Option<usize>), Pair)>;
+
 /// Methods of a URL that have the same route and result under each policy.
 struct MethodGroup {
     routes: (Option<usize>, Option<usize>),
@@ -172,7 +228,8 @@ impl Comparison<'_> {
         Some((ask(&self.old), ask(&self.new)))
     }
 
-    fn compare(&self, place: &RequestTarget, difference: &mut Difference) {
+    /// Compares the requests of a place. Of a meeting, only those whose routes were not compared before.
+    fn compare(&self, place: &RequestTarget, is_meeting: bool, seen: &mut Seen, difference: &mut Difference) {
         let mut groups: Vec<MethodGroup> = Vec::new();
         for method in &place.methods {
             let Some((old, new)) = self.ask(method, place, &Caller::Nobody) else { continue };
@@ -184,7 +241,10 @@ impl Comparison<'_> {
             }
         }
         for group in &groups {
-            self.compare_group(place, group, difference);
+            let is_new = seen.insert((group.routes, group.nobody.clone()));
+            if is_new || !is_meeting {
+                self.compare_group(place, group, difference);
+            }
         }
     }
 
@@ -305,6 +365,9 @@ fn exceptions<'a>(grants: &Grants, others: impl Iterator<Item = &'a Grants>) -> 
 impl fmt::Display for Difference {
     /// Formats the differences for operators. Gains are first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_incomplete {
+            writeln!(f, "so many routes differ that not all requests were compared that two routes cover")?;
+        }
         if self.is_empty() {
             return writeln!(f, "nothing changes");
         }

@@ -7,6 +7,7 @@ pub(crate) mod diff;
 mod lint;
 pub(crate) mod listing;
 pub(crate) mod matrix;
+mod meeting;
 mod read;
 pub(crate) mod replay;
 mod sample;

@@ -118,6 +118,11 @@ fn url(policy: &Policy, matcher: &Matcher, route: usize) -> String {
     format!("https://{host}{path}")
 }
 
+/// Returns URLs that a matcher covers, simplest first. More specific routes may cover some of them.
+pub(super) fn urls(matcher: &Matcher) -> impl Iterator<Item = String> {
+    candidates(matcher).into_iter().map(|(host, path)| format!("https://{host}{path}"))
+}
+
 /// Returns hosts and paths that a route covers, simplest first.
 fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
     let pattern = matcher.path.to_string();

@@ -287,3 +287,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_request_that_another_route_gets_is_compared_although_it_is_no_sample_of_either_route() {
+    let open = route("/x/lit", "access = \"public\"");
+    let guarded = "[[route]]\nname = \"guarded\"\nhost = \"c.test\"\npath = \"/x/{p}\"\nupstream = \"echo\"\nmethods = [\"GET\"]\n\
+                   roles = [\"admin\"]\n";
+    let both = format!("{open}{guarded}");
+    let found = between(&both, &open);
+    let gain = "everyone, with or without a token | GET,HEAD c.test/x/lit | refused by \"guarded\": missing_token | \
+                passed by \"/x/lit\", to echo";
+    assert!(read(&found.gains).contains(&gain.to_owned()), "{found}");
+    let found = between(&open, &both);
+    assert_eq!(read(&found.gains).len(), 1, "admins at the other paths of the route: {found}");
+    assert!(found.losses.iter().any(|loss| loss.covers == "c.test/x/lit"), "{found}");
+
+    // A route refuses the methods that it does not list, for which a wider route is then not asked.
+    let deletes = "[[route]]\nname = \"all\"\npath = \"/x/{p}\"\nupstream = \"echo\"\nmethods = [\"DELETE\"]\naccess = \"public\"\n";
+    let found = between(&format!("{open}{deletes}"), deletes);
+    let gain = "everyone, with or without a token | DELETE /x/lit | refused: method_not_allowed | passed by \"all\", to echo";
+    assert_eq!(read(&found.gains), [gain], "{found}");
+    assert!(!found.is_incomplete);
+
+    // The sample of the removed route goes to a third route.
+    let third = "[[route]]\nname = \"third\"\nhost = \"*.test\"\npath = \"/x/{p}\"\nupstream = \"echo\"\naccess = \"public\"\n";
+    let wide = deletes.replace("/x/{p}", "/x/{*r}");
+    let others = format!("{third}{wide}");
+    let removed = "[[route]]\nname = \"removed\"\nhost = \"c.test\"\npath = \"/x/{*r}\"\nupstream = \"echo\"\nmethods = [\"PUT\"]\n";
+    let found = between(&format!("{others}{removed}"), &others);
+    let outcomes: Vec<_> = found.losses.iter().map(|loss| &*loss.after.outcome).collect();
+    assert_eq!(outcomes, ["method_not_allowed"], "{found}");
+}
