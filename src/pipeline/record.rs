@@ -9,7 +9,7 @@ use super::exchange::{Exchange, OriginalRequest};
 use crate::authenticate::Principal;
 use crate::clock::Now;
 use crate::denial::Denial;
-use crate::forward::outgoing::TRACEPARENT;
+use crate::forward::outgoing::traceparent;
 use crate::forward::{
     Destination, Meter, Notes, OpenStream, ResponseError, ResponseErrorKind, StreamEnd, StreamKind,
 };
@@ -92,7 +92,7 @@ impl Record {
             id: exchange.id,
             // A copy of the gateway's own id would cost an allocation.
             id_of_proxy: (!exchange.is_own_id).then(|| exchange.id_header.clone()),
-            traceparent: if logged { parts.headers.get(TRACEPARENT).cloned() } else { None },
+            traceparent: if logged { traceparent(&parts.headers).cloned() } else { None },
             version: parts.version,
             method: parts.method.clone(),
             target: if logged { parts.uri.path_and_query().cloned() } else { None },

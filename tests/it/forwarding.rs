@@ -3,7 +3,7 @@
 use crate::kit::upstream::Seen;
 use crate::kit::{Request, Upstream, token, values};
 use crate::{ACCESSES, PUBLIC, gateway};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn the_upstream_learns_who_calls() {
@@ -250,6 +250,29 @@ fn a_trace_is_passed_on_or_begun() {
         assert_eq!(begun.len(), 55, "{begun}");
         assert!(begun.starts_with("00-"), "{begun}");
         assert_eq!(seen.header("tracestate"), None);
+    }
+}
+
+#[test]
+fn a_request_with_two_traces_begins_a_new_one() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    let (first, second) = (
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    );
+    for pair in [[first, second], [first, first], [first, "invalid"], ["invalid", first]] {
+        let request = pair.iter().fold(Request::get("/"), |request, one| request.header("traceparent", one));
+        let answer = request.header("tracestate", "a=b").to(gateway.http());
+        answer.is(200);
+        let seen = upstream.last_request();
+        assert_eq!(values(&seen.headers, "traceparent").len(), 1, "{seen:?}");
+        let begun = seen.header("traceparent").unwrap();
+        assert!(begun != first && begun != second && begun.len() == 55, "{begun}");
+        assert_eq!(seen.header("tracestate"), None);
+        let line = gateway.access_line(&answer);
+        assert_eq!(line["trace_id"], Value::Null, "the request's id is the trace's: {line}");
+        assert_eq!(line["request_id"], begun[3..35]);
     }
 }
 

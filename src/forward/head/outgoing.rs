@@ -27,7 +27,7 @@ const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-pref
 /// The CSRF token, which the upstream's pages write into their forms.
 const X_AUTH_CSRF: HeaderName = HeaderName::from_static("x-auth-csrf");
 /// The trace of a request (W3C Trace Context).
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The space that the head of an ordinary request takes, in bytes.
 const HEAD_SIZE: usize = 1024;
@@ -316,6 +316,12 @@ fn prepare_client<'c>(
     }
 }
 
+/// Returns the client's `traceparent`. Of a request with several, none counts: each reader could choose another one.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let first = headers.get(TRACEPARENT)?;
+    headers.get_all(TRACEPARENT).iter().nth(1).is_none().then_some(first)
+}
+
 /// The client's fields that the gateway extends or keeps if they are valid.
 #[derive(Debug)]
 struct ClientFields {
@@ -332,7 +338,7 @@ impl ClientFields {
         Self {
             prefix: is_extended.then(|| headers.get(X_FORWARDED_PREFIX).cloned()).flatten(),
             has_trace: names.may_include("traceparent")
-                && headers.get(TRACEPARENT).and_then(trace_id_of).is_some(),
+                && traceparent(headers).and_then(trace_id_of).is_some(),
         }
     }
 
