@@ -141,7 +141,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
 }
 
 /// Returns the text after `Bearer` or `DPoP` and one space in `Authorization`, as described for [`bearer`].
-fn authorization(headers: &HeaderMap) -> Result<Option<(&[u8], Place)>, Denial> {
+pub(super) fn authorization(headers: &HeaderMap) -> Result<Option<(&[u8], Place)>, Denial> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let Some(field) = fields.next() else { return Ok(None) };
     if fields.next().is_some() {

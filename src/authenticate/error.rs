@@ -95,8 +95,8 @@ pub(super) fn quoted<'t>(texts: impl Iterator<Item = &'t str> + Clone) -> impl f
     Listed(texts.map(Quoted))
 }
 
-/// Displays a claim's value: text and lists of text in quotes, numbers and booleans unchanged, anything else by its
-/// type.
+/// Displays a claim's value: text and lists of text in quotes, lists also in brackets, numbers and booleans unchanged,
+/// anything else by its type.
 pub(super) struct ClaimText<'v>(pub(super) Option<&'v Value>);
 
 impl fmt::Display for ClaimText<'_> {
@@ -109,7 +109,7 @@ impl fmt::Display for ClaimText<'_> {
             Some(Value::String(text)) if text.is_empty() => f.write_str("empty"),
             Some(Value::String(text)) => write!(f, "{}", Quoted(text)),
             Some(Value::Array(list)) if list.iter().all(Value::is_string) && !list.is_empty() => {
-                write!(f, "{}", quoted(list.iter().filter_map(Value::as_str)))
+                write!(f, "[{}]", quoted(list.iter().filter_map(Value::as_str)))
             }
             Some(Value::Array(list)) if list.is_empty() => f.write_str("an empty list"),
             Some(Value::Array(_)) => f.write_str("a list that is not all text"),
@@ -142,7 +142,8 @@ mod tests {
             (json!("a'b\n\u{202e}"), "'a\\'b\\n\\u{202e}'"),
             (json!(""), "empty"),
             (json!(7.5), "7.5"),
-            (json!(["a", "b"]), "'a', 'b'"),
+            (json!(["a", "b"]), "['a', 'b']"),
+            (json!(["a"]), "['a']"),
             (json!(["a", 7]), "a list that is not all text"),
             (json!([]), "an empty list"),
             (json!({"admin": {}}), "an object"),

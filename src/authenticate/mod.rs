@@ -20,6 +20,7 @@ mod jws;
 mod keys;
 mod mark;
 mod pending;
+mod places;
 mod postponed;
 pub mod principal;
 mod profile;
@@ -120,8 +121,12 @@ pub fn authenticate(
         return Ok(None);
     }
     let head = credentials.head;
-    let Some((credential, place)) = credential::find(head, &credential_policy.sources, trust.cookies())?
-    else {
+    let (sources, cookies) = (&credential_policy.sources, trust.cookies());
+    let found = match credential::find(head, sources, cookies) {
+        Ok(found) => found,
+        Err(denial) => return Err(places::describe(denial, head, sources, cookies)),
+    };
+    let Some((credential, place)) = found else {
         if let Some(certificate) = credentials.certificate
             && credential_policy.sources.takes_certificates()
         {
@@ -152,7 +157,9 @@ pub fn authenticate(
             principal
         }
         None => {
-            let verified = verify_for(Recipient::Gateway, token(credential)?, trust, now, &mut turns);
+            let token =
+                token(credential).map_err(|denial| places::describe(denial, head, sources, cookies))?;
+            let verified = verify_for(Recipient::Gateway, token, trust, now, &mut turns);
             let verified = verified.inspect_err(|refused| {
                 if let (Some(known), Some(Pending::Turn(_))) =
                     (credentials.known_token, refused.pending.as_deref())

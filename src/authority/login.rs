@@ -65,7 +65,7 @@ fn as_cookies(request: &EndpointRequest) -> Result<bool, Denial> {
     match request.fields.optional("deliver")? {
         None => Ok(request.settings.cookies.is_some() && !page::is_form_without_browser(request)?),
         Some("body") => Ok(false),
-        Some(_) => Err(Denial::InvalidBody(BodyFault::Value)),
+        Some(_) => Err(Denial::InvalidBody(BodyFault::Delivery)),
     }
 }
 

@@ -257,6 +257,8 @@ pub enum BodyFault {
     WrongType,
     /// A field is too long or contains characters that are not allowed.
     Value,
+    /// `deliver` has a value other than `body`.
+    Delivery,
 }
 
 impl BodyFault {
@@ -268,6 +270,7 @@ impl BodyFault {
             Self::Missing => "A required field is missing or empty.",
             Self::WrongType => "A field is not a string.",
             Self::Value => "A field is too long or contains characters that are not allowed.",
+            Self::Delivery => "The field deliver may only have the value body.",
         }
     }
 }

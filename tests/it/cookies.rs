@@ -50,6 +50,18 @@ fn with(upstream: &Upstream, more: &str) -> Portcullis {
     gateway
 }
 
+#[test]
+fn an_unknown_way_of_delivery_is_named_in_the_answer() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "");
+    for way in ["cookies", "cookie", "Body"] {
+        let body = json!({ "username": "ada", "password": PASSWORD, "deliver": way });
+        let answer = account::post(gateway.http(), "/auth/login", &body);
+        answer.is_refusal(400, "invalid_body");
+        assert_eq!(answer.json()["detail"], "The field deliver may only have the value body.", "{way}");
+    }
+}
+
 /// The cookies that a browser keeps.
 #[derive(Clone, Debug, Default)]
 struct Jar(BTreeMap<String, String>);

@@ -46,6 +46,16 @@ fn refused() -> Vec<(String, &'static str, &'static str)> {
         ),
         (good().claim("aud", json!("other")).sign(), "wrong_audience", "aud is 'other'; wanted: 'orders'"),
         (
+            good().claim("iss", json!(["https://id.test/"])).sign(),
+            "missing_claim",
+            "iss is ['https://id.test/']",
+        ),
+        (
+            good().claim("aud", json!(["other", "else"])).sign(),
+            "wrong_audience",
+            "aud is ['other', 'else']; wanted: 'orders'",
+        ),
+        (
             good().member("kid", json!("new")).sign(),
             "unknown_key",
             "kid is 'new'; the issuer's keys: 'es256'",
@@ -177,6 +187,81 @@ fn a_missing_token_says_what_came_in_its_place() {
     let answer = Request::get("/guarded").to(gateway.http());
     assert_eq!(gateway.access_line(&answer)["detail"], Value::Null);
     assert!(!gateway.stop().contains("s3cret"));
+}
+
+#[test]
+fn credentials_that_cannot_be_used_are_reported_with_their_places() {
+    let routes = r#"
+[api_keys]
+
+[[route]]
+path     = "/places"
+upstream = "app"
+sources  = ["header", { header = "X-Api-Token", prefix = "Token " }, { cookie = "CF_Authorization" }, "websocket", "api_key", "query"]
+"#;
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, routes);
+    let get = || Request::get("/places");
+    for (request, words) in [
+        (get().bearer("s3cret").bearer("s3cret"), "more than one credential: Authorization twice"),
+        (
+            get().bearer("s3cret").header("X-Api-Token", "Token s3cret"),
+            "more than one credential: Authorization, x-api-token",
+        ),
+        (
+            get().header("Cookie", "CF_Authorization=s3cret").header("X-Api-Key", "s3cret"),
+            "more than one credential: the cookie CF_Authorization, x-api-key (or Authorization: ApiKey)",
+        ),
+        (
+            Request::get("/places?access_token=s3cret&access_token=s3cret").bearer("s3cret"),
+            "more than one credential: Authorization, the query field access_token twice",
+        ),
+        (
+            get().header("Cookie", "CF_Authorization=s3cret; CF_Authorization=s3cret"),
+            "more than one credential: the cookie CF_Authorization twice",
+        ),
+        (
+            get().header("X-Api-Key", "s3cret").header("Authorization", "ApiKey s3cret"),
+            "more than one credential: x-api-key (or Authorization: ApiKey) twice",
+        ),
+        (
+            get().header("Sec-WebSocket-Protocol", "bearer, s3cret").header("X-Api-Token", "Token s3cret"),
+            "more than one credential: x-api-token, Sec-WebSocket-Protocol after bearer",
+        ),
+    ] {
+        let answer = request.to(gateway.http());
+        answer.is_refusal(400, "ambiguous_credentials");
+        assert_eq!(gateway.access_line(&answer)["detail"], words);
+    }
+    // One credential without the form of its place.
+    for (request, words) in [
+        (get().bearer("s3 cret"), "Authorization is not one scheme, one space, one token"),
+        (
+            get().header("Authorization", "Bearer\ts3cret"),
+            "Authorization is not one scheme, one space, one token",
+        ),
+        (get().header("Authorization", "ApiKey  s3cret"), "the API key does not begin with pck_"),
+        (get().header("X-Api-Token", "Bearer s3cret"), "x-api-token does not begin with \"Token \""),
+        (
+            get().header("X-Api-Token", "token s3,cret"),
+            "x-api-token contains a character that no token contains",
+        ),
+        (
+            get().header("Cookie", "CF_Authorization=\"s3cret\""),
+            "the cookie CF_Authorization contains a character that no token contains",
+        ),
+        (Request::get("/places?access_token="), "the query field access_token is empty"),
+        (
+            get().header("Sec-WebSocket-Protocol", "bearer"),
+            "Sec-WebSocket-Protocol has no token after bearer",
+        ),
+    ] {
+        let answer = request.to(gateway.http());
+        answer.is_refusal(401, "malformed_token");
+        assert_eq!(gateway.access_line(&answer)["detail"], words);
+    }
+    assert!(!gateway.stop().contains("s3cret"));
+    upstream.saw_nothing();
 }
 
 #[test]

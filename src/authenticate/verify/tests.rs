@@ -162,7 +162,7 @@ fn a_refusal_says_what_came_and_what_was_expected() {
             "iss is 'https://a/'; known: 'https://a', 'https://b' (they differ by a trailing slash or by case)",
         ),
         (header(), with("iss", json!("https://b")), "not by the key 'k' (HS256)"),
-        (header(), with("aud", json!(["x", "y"])), "aud is 'x', 'y'; wanted: 'orders', 'stock'"),
+        (header(), with("aud", json!(["x", "y"])), "aud is ['x', 'y']; wanted: 'orders', 'stock'"),
         (header_with("kid", json!("x")), claims(), "kid is 'x'; the issuer's keys: 'k'"),
         (header_with("alg", json!("RS512")), claims(), "alg is 'RS512'; the issuer's algorithms: HS256"),
         (
