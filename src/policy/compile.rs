@@ -18,6 +18,7 @@ mod dpop;
 pub(crate) mod endpoint_limits;
 mod endpoints;
 mod files;
+pub(crate) mod hsts;
 mod identity;
 mod identity_choice;
 mod introspection;

@@ -12,8 +12,8 @@ mod server_settings;
 mod waivers;
 
 pub use case::{Case, Expectation, ExpectedVerdict};
-pub(crate) use compile::endpoint_limits;
 pub use compile::{Compiled, PolicyIdentity, compile, compile_after};
+pub(crate) use compile::{endpoint_limits, hsts};
 pub(crate) use faults::Faults;
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 pub use question::{Credential, NOBODYS_ADDRESS, Question};

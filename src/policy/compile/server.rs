@@ -1,7 +1,7 @@
 //! Compiles `[server]`, `[tls]` and `[log]`: the listeners, their bounds and the common settings.
 
 use super::authorities::Authorities;
-use super::{Faults, acme, certificates, private};
+use super::{Faults, acme, certificates, hsts, private};
 use crate::config::file::{self, File};
 use crate::config::network::Cidr;
 use crate::config::values::TlsVersion;
@@ -16,8 +16,8 @@ use crate::route::host::canonical_host;
 use crate::route::path::Slashes;
 use crate::tls::{MinVersion, TlsSettings};
 use crate::worker_settings::{AccessLog, WorkerSettings};
+use http::HeaderName;
 use http::header::FORWARDED;
-use http::{HeaderName, HeaderValue};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,14 +41,15 @@ pub(super) fn front(file: &File, tls: &TlsSettings, faults: &mut Faults<'_>) -> 
     let hsts = file.tls.as_ref().map_or(file::TlsSection::default().hsts, |tls| tls.hsts.clone());
     let hsts = match hsts.as_str() {
         "" => None,
-        text => match HeaderValue::from_str(text) {
+        text => match hsts::parse(text) {
             Ok(value) => Some(CoreValue::new(value)),
-            Err(_) => {
+            Err(why) => {
+                let found = format!("{why}, so browsers would ignore it");
                 faults.fault(
                     "bad_value",
                     "tls.hsts",
-                    "not a header value",
-                    "for example \"max-age=31536000\"",
+                    found,
+                    "for example \"max-age=31536000; includeSubDomains\"",
                 );
                 None
             }

@@ -2,7 +2,7 @@
 
 use super::Subject;
 use crate::config::file::{File, UpstreamTlsSection};
-use crate::policy::Faults;
+use crate::policy::{Faults, hsts};
 use crate::shared::Address;
 use std::net::{IpAddr, SocketAddr};
 
@@ -40,7 +40,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "set [tls] certificate and key, or acme",
         );
     }
-    if !settings.https.is_empty() && file.tls.as_ref().is_some_and(|tls| tls.hsts.is_empty()) {
+    if !settings.https.is_empty() && file.tls.as_ref().is_some_and(|tls| hsts::is_off(&tls.hsts)) {
         faults.warn(
             "hsts_off",
             "tls.hsts",

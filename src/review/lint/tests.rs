@@ -88,6 +88,13 @@ fn each_weakness_is_reported_at_its_place_and_its_neighbour_is_not() {
         ),
         ("hsts = \"max-age=31536000\"", "hsts = \"\"", "hsts_off", "tls.hsts", "hsts = \"max-age=60\""),
         (
+            "hsts = \"max-age=31536000\"",
+            "hsts = \"max-age=0\"",
+            "hsts_off",
+            "tls.hsts",
+            "hsts = \"max-age=1\"",
+        ),
+        (
             "[identity]",
             "[shared]\nurl = \"redis://198.51.100.7\"\n[identity]",
             "shared_in_cleartext",
