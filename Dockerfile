@@ -9,7 +9,7 @@ COPY src src
 COPY benches benches
 COPY tests tests
 # The texts of `config schema` and of `help`.
-COPY docs/reference.md docs/findings.md docs/
+COPY docs/reference.md docs/findings.md docs/refusals.md docs/
 # `--build-arg PGO=1` builds with profile-guided optimization (docs/performance.md): a fifth fewer instructions per request, and
 # a build that takes several times as long.
 ARG PGO=0

@@ -1,10 +1,12 @@
-//! `portcullis help`: explains a command or a finding.
+//! `portcullis help`: explains a command, a finding or a refusal.
 //!
-//! The program contains the text of docs/findings.md, because operators may not have the documentation.
+//! The program contains the text of docs/findings.md and docs/refusals.md, because operators may not have the
+//! documentation.
 
 use super::{BasicFormat, USAGE, print_error, print_line};
 use crate::config::place::nearest;
-use crate::policy::findings::{ALL, Kind, kind, paragraph};
+use crate::denial::Denial;
+use crate::policy::findings::{ALL, Kind, kind, paragraph, section_of};
 use clap::Args;
 use serde_json::json;
 use std::fmt::Write;
@@ -12,12 +14,16 @@ use std::process::ExitCode;
 
 /// The topic that lists all findings.
 const FINDINGS: &str = "findings";
+/// The topic that lists the codes of all refusals.
+const REFUSALS: &str = "refusals";
+/// The page that explains all refusals.
+const REFUSALS_PAGE: &str = include_str!("../../docs/refusals.md");
 
 /// The arguments of `help`.
 #[derive(Debug, Args)]
 pub(super) struct Topic {
-    /// The id of a finding such as `open_by_default`, "findings" for a list of all ids, or a command such as `user
-    /// add`.
+    /// The id of a finding such as `open_by_default`, the code of a refusal such as `insufficient_role`, "findings" or
+    /// "refusals" for a list of these, or a command such as `user add`.
     #[arg(value_name = "TOPIC")]
     topic: Vec<String>,
 }
@@ -39,17 +45,40 @@ pub(super) fn run(format: BasicFormat, request: &Topic) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if topic == REFUSALS {
+        print_line(&list_refusals(format));
+        return ExitCode::SUCCESS;
+    }
+    let refusals = Denial::every();
+    let refusal = refusals.iter().find(|denial| denial.code() == topic);
+    if let Some((denial, text)) = refusal.and_then(|denial| Some((denial, section_of(REFUSALS_PAGE, topic)?)))
+    {
+        let status = denial.status();
+        match format {
+            BasicFormat::Text => print_line(&format!("{topic} ({status})\n\n{text}")),
+            BasicFormat::Json => {
+                let refusal =
+                    json!({ "id": topic, "kind": "refusal", "status": status.as_u16(), "text": text });
+                print_line(&format!("{refusal:#}"));
+            }
+        }
+        return ExitCode::SUCCESS;
+    }
     program.build();
     let mut words = request.topic.iter();
     if let Some(command) = words.try_fold(&mut program, |command, word| command.find_subcommand_mut(word)) {
         print_line(command.render_long_help().to_string().trim_end());
         return ExitCode::SUCCESS;
     }
-    let mut known: Vec<&str> = ALL.iter().map(|(id, _)| *id).chain([FINDINGS]).collect();
+    let mut known: Vec<&str> = ALL.iter().map(|(id, _)| *id).chain([FINDINGS, REFUSALS]).collect();
+    for denial in &refusals {
+        known.push(denial.code());
+    }
     known.extend(program.get_subcommands().map(clap::Command::get_name));
     let near = nearest(topic, &known).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     print_error(&format!(
-        "no finding or command {topic:?}{near}; `portcullis help findings` lists all findings"
+        "no finding, refusal or command {topic:?}{near}; `portcullis help findings` and `portcullis help refusals` list \
+         what can be explained"
     ));
     ExitCode::from(USAGE)
 }
@@ -86,6 +115,28 @@ fn list(format: BasicFormat) -> String {
                 }
             }
             text + "\n`portcullis help ID` explains one."
+        }
+    }
+}
+
+/// Lists the codes of all refusals with their statuses, in the order of the checks.
+fn list_refusals(format: BasicFormat) -> String {
+    let all = Denial::every();
+    match format {
+        BasicFormat::Json => {
+            let all = all
+                .iter()
+                .map(|denial| json!({ "id": denial.code(), "status": denial.status().as_u16() }))
+                .collect::<Vec<_>>();
+            format!("{:#}", json!(all[..]))
+        }
+        BasicFormat::Text => {
+            let mut text = "Refusals, in the order of the checks:\n".to_owned();
+            for denial in &all {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "  {} {}", denial.status().as_u16(), denial.code());
+            }
+            text + "\n`portcullis help CODE` explains one."
         }
     }
 }

@@ -156,7 +156,12 @@ const DOCS: &str = include_str!("../../docs/findings.md");
 /// Returns the documentation of a finding without its heading. Returns `None` for an unknown id.
 pub fn paragraph(id: &str) -> Option<&'static str> {
     kind(id)?;
-    let (_, section) = DOCS.split_once(&format!("\n### `{id}`\n"))?;
+    section_of(DOCS, id)
+}
+
+/// Returns the section of a page under the heading with this id or code, without the heading.
+pub fn section_of(page: &'static str, id: &str) -> Option<&'static str> {
+    let (_, section) = page.split_once(&format!("\n### `{id}`\n"))?;
     let end =
         section.find("\n## ").unwrap_or(section.len()).min(section.find("\n### ").unwrap_or(section.len()));
     Some(section[..end].trim())

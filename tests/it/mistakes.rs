@@ -1134,6 +1134,21 @@ fn the_program_explains_its_findings_itself() {
     assert!(all.code == Some(0) && all.stdout.contains("\n  bad_toml\n"), "{all:?}");
     let near = command(&dir, &["help", "open_by_anoter_host"]);
     assert!(near.code == Some(2) && near.stderr.contains("did you mean open_by_another_host?"), "{near:?}");
+    // The codes of refusals, too.
+    let refusal = command(&dir, &["help", "insufficient_role"]);
+    assert_eq!(refusal.code, Some(0), "{refusal:?}");
+    assert!(refusal.stdout.starts_with("insufficient_role (403 Forbidden)\n\n"), "{refusal:?}");
+    assert!(refusal.stdout.contains("*Cure:*") && !refusal.stdout.contains("###"), "{refusal:?}");
+    let json = command(&dir, &["help", "maintenance", "--format", "json"]);
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (&json["id"], &json["kind"], &json["status"]),
+        (&"maintenance".into(), &"refusal".into(), &503.into())
+    );
+    let all = command(&dir, &["help", "refusals"]);
+    assert!(all.code == Some(0) && all.stdout.contains("\n  401 expired_token\n"), "{all:?}");
+    let near = command(&dir, &["help", "insuficient_role"]);
+    assert!(near.code == Some(2) && near.stderr.contains("did you mean insufficient_role?"), "{near:?}");
     // Each finding names the command that explains it.
     dir.write("gateway.toml", "[server]\nhtps = \"\"\n");
     let check = command(&dir, &["check"]);

@@ -300,7 +300,7 @@ fn refusal(key: &str, code: &str, faults: &mut Faults<'_>) -> Option<Denial> {
         let codes: Vec<&str> = all.iter().map(Denial::code).collect();
         let near =
             nearest(code, &codes).map(|near| format!("the nearest is \"{near}\"; ")).unwrap_or_default();
-        let hint = format!("{near}docs/refusals.md lists the codes");
+        let hint = format!("{near}`portcullis help refusals` lists the codes");
         faults.fault("unknown_name", key, format!("unknown refusal code \"{code}\""), hint);
         return None;
     };
