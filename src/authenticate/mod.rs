@@ -65,6 +65,7 @@ pub use signal_marks::{SIGNAL_MARKS_MAX, SignalMarks};
 pub use sources::{NamedHeader, Source, Sources};
 pub use statement::{Statement, has_type};
 pub use trust::{Issuer, Trust};
+pub(crate) use verify::service_of;
 pub use verify::{claims_of, verify};
 
 use crate::clock::Now;

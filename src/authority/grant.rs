@@ -177,7 +177,7 @@ impl Grant<'_> {
             fresh: self.fresh,
             authenticated: Some(u64::try_from(session.authenticated / 1000).unwrap_or(0)),
             csrf: self.csrf.map(str::to_owned),
-            client: None,
+            client: settings.client_id.clone(),
             key: session.key,
             compat: settings.compat,
             extra,

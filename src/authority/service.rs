@@ -15,7 +15,7 @@ use super::settings::{Client, ClientSecret, IssuerSettings};
 use super::token::{AccessClaims, confirmation, mint};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
 use crate::authenticate::dpop::algorithms;
-use crate::authenticate::{MARK_MARGIN, digest_of, numeric_date};
+use crate::authenticate::{MARK_MARGIN, digest_of, numeric_date, service_of};
 use crate::denial::Denial;
 use crate::journal::Level;
 use crate::keyring::JWKS_MAX_AGE;
@@ -178,9 +178,8 @@ pub(super) async fn revoke(
             }
         }
     } else if let Some(claims) = &request.inspected {
-        // Only the service with this `client_id` may revoke the token. A session's token has no `client_id`, so every
-        // service may revoke it.
-        let owner = claims.get("client_id").and_then(Value::as_str);
+        // Only the service itself may revoke its token. Every service may revoke the token of an account.
+        let owner = service_of(claims);
         if owner.is_some_and(|owner| owner != id) {
             return Err(Denial::UnauthorizedClient);
         }

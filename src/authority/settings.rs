@@ -34,6 +34,8 @@ pub struct IssuerSettings {
     pub sessions: u32,
     /// The maximum number of roles in a token; `None` for no limit.
     pub role_limit: Option<usize>,
+    /// `client_id` of tokens that belong to accounts, if the policy sets it.
+    pub client_id: Option<String>,
     /// Claims taken from account attributes, as (claim, attribute).
     pub claims: Vec<(String, String)>,
     /// The settings of cookies; `None` if tokens are only returned in bodies.

@@ -74,6 +74,11 @@ fn make(path: &Path, format: BasicFormat, wanted: Mint) -> Result<(), Failure> {
             path.display()
         ))
     })?;
+    if settings.client_id.as_ref() == Some(&wanted.sub) {
+        let sub = &wanted.sub;
+        let why = format!("--sub {sub}: is [authority] client_id, so the token would be that of a service");
+        return Err(Failure::Refused(why));
+    }
     let now = Now::read();
     let expires_in = wanted.expires_in.unwrap_or(settings.access_expires);
     if expires_in > settings.access_expires {
@@ -101,7 +106,7 @@ fn make(path: &Path, format: BasicFormat, wanted: Mint) -> Result<(), Failure> {
         fresh: wanted.fresh,
         authenticated: wanted.fresh.then_some(now.unix),
         csrf: None,
-        client: None,
+        client: settings.client_id.clone(),
         key: None,
         compat: settings.compat,
         extra: wanted.claims.into_iter().collect::<Map<_, _>>(),

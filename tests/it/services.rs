@@ -1,8 +1,10 @@
 //! Services: their own tokens, introspection, and revocation. Refusals follow RFC 6749.
 
 use crate::kit::account::{self, AUTHORITY, Pair, claims, login, refresh};
+use crate::kit::dir::Dir;
 use crate::kit::forge::{base64url, now};
 use crate::kit::packages::installed;
+use crate::kit::portcullis::command;
 use crate::kit::prover::Prover;
 use crate::kit::{Answer, ISSUER, Portcullis, Request, eventually, token};
 use aws_lc_rs::hmac;
@@ -498,6 +500,85 @@ fn a_service_is_not_the_account_that_is_named_like_it() {
     Request::get("/any").bearer(&service).to(address).is(200);
     Request::post("/auth/logout", "").bearer(&service).to(address).is(204);
     Request::get("/any").bearer(&service).to(address).is_refusal(401, "revoked_token");
+}
+
+/// Starts a gateway whose tokens of accounts have the `client_id` "portal".
+fn with_client_id() -> Portcullis {
+    let only = "\n[[route]]\npath = \"/billing\"\nupstream = \"echo\"\nclaims = { client_id = \"billing\" }\n";
+    let gateway =
+        Portcullis::with(&format!("{ISSUER}{AUTHORITY}client_id = \"portal\"\n{CLIENTS}{only}")).start();
+    account::add(gateway.dir(), "ada", &[]);
+    gateway
+}
+
+#[test]
+fn a_token_of_an_account_has_the_client_id_of_the_policy_and_stays_that_of_an_account() {
+    let gateway = with_client_id();
+    let address = gateway.http();
+    let pair = login(address, "ada");
+    assert_eq!(pair.claims()["client_id"], "portal");
+    let pair = refresh(address, &pair.refresh);
+    assert_eq!(pair.claims()["client_id"], "portal");
+    let get = |path: &str| Request::get(path).bearer(&pair.access).to(address);
+    get("/any").is(200);
+    get("/billing").is_refusal(403, "claim_mismatch");
+    assert_eq!(get("/auth/me").is(200).json()["sub"], "ada");
+    assert_eq!(get("/auth/sessions").is(200).json()["sessions"].as_array().unwrap().len(), 1);
+    assert_eq!(introspected(address, &pair.access)["client_id"], "portal");
+
+    // Tokens of services are as before.
+    let service = granted(&by(BILLING, "/auth/token", &[GRANT]).to(address));
+    assert_eq!(claims(&service)["client_id"], "billing");
+    Request::get("/billing").bearer(&service).to(address).is(200);
+    Request::get("/auth/sessions").bearer(&service).to(address).is_refusal(403, "unauthorized_client");
+    is_error(&by(REPORTS, "/auth/revoke", &[("token", &service)]).to(address), 403, "unauthorized_client");
+
+    // Every service may revoke the token of an account, and what ends an account's tokens ends this one.
+    let other = login(address, "ada");
+    by(REPORTS, "/auth/revoke", &[("token", &other.access)]).to(address).is(200);
+    Request::get("/any").bearer(&other.access).to(address).is_refusal(401, "revoked_token");
+    get("/any").is(200);
+    let minted = command(gateway.dir(), &["token", "mint", "--sub", "ada"]).stdout.trim().to_owned();
+    assert_eq!(claims(&minted)["client_id"], "portal");
+    Request::get("/any").bearer(&minted).to(address).is(200);
+    Request::post("/auth/logout-all", "").bearer(&pair.access).to(address).is(204);
+    get("/any").is_refusal(401, "revoked_token");
+    Request::get("/any").bearer(&minted).to(address).is_refusal(401, "revoked_token");
+    Request::get("/any").bearer(&service).to(address).is(200);
+
+    let refused = command(gateway.dir(), &["token", "mint", "--sub", "portal"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("[authority] client_id"), "{refused:?}");
+}
+
+#[test]
+fn a_verifier_of_rfc_9068_accepts_the_token_of_an_account_with_a_client_id() {
+    let gateway = with_client_id();
+    let pair = login(gateway.http(), "ada");
+    let (scripts, folder) = installed("services");
+    let (issuer, audience) = (pair.claims()["iss"].clone(), pair.claims()["aud"].clone());
+    let ran = Command::new(folder.join("venv/bin/python"))
+        .arg(scripts.join("verifier.py"))
+        .arg(format!("http://{}", gateway.http()))
+        .args([issuer.as_str().unwrap(), audience.as_str().unwrap(), &pair.access])
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), "portal");
+}
+
+#[test]
+fn a_client_id_of_accounts_that_could_be_taken_for_a_service_is_a_fault() {
+    let dir = Dir::new();
+    for (id, words) in [
+        ("billing", "is also the id of a service"),
+        ("a b", "visible ASCII without a colon"),
+        ("", "visible ASCII without a colon"),
+    ] {
+        dir.write("gateway.toml", format!("{ISSUER}{AUTHORITY}client_id = \"{id}\"\n{CLIENTS}"));
+        let checked = command(&dir, &["check"]);
+        let fault = checked.stdout.lines().find(|line| line.contains("fault: authority.client_id: "));
+        assert!(fault.is_some_and(|line| line.contains(words)), "{checked:?}");
+    }
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub(in super::super) fn request(
         session_expires: Duration::from_secs(7200),
         sessions: 10,
         role_limit: None,
+        client_id: None,
         claims: Vec::new(),
         cookies: Some(Cookies { names: CookieNames::default(), lax: false }),
         origins: Box::new([]),

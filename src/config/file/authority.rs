@@ -1,8 +1,8 @@
 //! The table `[authority]`, and the tables and words in it.
 
 use crate::config::reading::{
-    OneOrMany, named_lists, named_tables, named_texts, one_or_many, optional_one_or_many, optional_word,
-    text, word,
+    OneOrMany, named_lists, named_tables, named_texts, one_or_many, optional_one_or_many, optional_text,
+    optional_word, text, word,
 };
 use crate::config::secret::Secret;
 use crate::config::shown;
@@ -49,6 +49,9 @@ pub struct AuthoritySection {
     pub sessions: u32,
     /// Maximum number of roles in a token.
     pub role_limit: RoleLimit,
+    /// The `client_id` claim of tokens that belong to accounts, which RFC 9068 requires.
+    #[serde(deserialize_with = "optional_text")]
+    pub client_id: Option<String>,
     /// Claims that are copied from account attributes, as a map from claim to attribute.
     #[serde(deserialize_with = "named_texts")]
     pub claims: BTreeMap<String, String>,
@@ -151,6 +154,7 @@ impl Default for AuthoritySection {
             session_expires: Duration::seconds(30 * 24 * 3600),
             sessions: 100,
             role_limit: RoleLimit::AtMost(3),
+            client_id: None,
             claims: BTreeMap::new(),
             cookies: false,
             same_site: SameSite::Strict,

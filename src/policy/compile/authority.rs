@@ -74,6 +74,7 @@ pub(super) fn compile(
             RoleLimit::All => None,
             RoleLimit::AtMost(count) => Some(count),
         },
+        client_id: client_id(table, faults),
         claims,
         cookies,
         origins,
@@ -145,15 +146,8 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
     for (id, client) in &table.client {
         let key = format!("authority.client.{id}");
         let secret_key = format!("{key}.secret");
-        // A client id must be valid in a Basic credential and in a form, so it is visible ASCII without a colon (RFC
-        // 6749 appendix A.1).
-        if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
-            faults.fault(
-                "bad_name",
-                &key,
-                format!("\"{id}\""),
-                "use at most 128 characters of visible ASCII without a colon",
-            );
+        if !is_client_id(id) {
+            faults.fault("bad_name", &key, format!("\"{id}\""), CLIENT_ID_FORM);
             continue;
         }
         let Some(secret) = &client.secret else {
@@ -178,6 +172,29 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
         );
     }
     clients
+}
+
+/// The form of a client id, for hints.
+const CLIENT_ID_FORM: &str = "use at most 128 characters of visible ASCII without a colon";
+
+/// Returns whether the text is a client id. It must be valid in a Basic credential and in a form, so it is visible ASCII
+/// without a colon (RFC 6749 appendix A.1).
+fn is_client_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+}
+
+/// Returns `client_id` of tokens that belong to accounts. It must differ from the id of each service: a rule that asks for
+/// that service would otherwise accept every account (RFC 9068 section 5).
+fn client_id(table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<String> {
+    let id = table.client_id.as_deref()?;
+    if !is_client_id(id) {
+        faults.fault("bad_name", "authority.client_id", format!("\"{id}\""), CLIENT_ID_FORM);
+    }
+    if table.client.contains_key(id) {
+        let found = format!("\"{id}\" is also the id of a service, whose tokens could not be distinguished");
+        faults.fault("bad_name", "authority.client_id", found, "use a name that no [authority.client.NAME] has");
+    }
+    Some(id.to_owned())
 }
 
 /// Returns the endpoints whose paths differ from the default, with their paths.
