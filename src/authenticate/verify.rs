@@ -290,15 +290,16 @@ fn local(claims: &Claims) -> Result<Local, Denial> {
     };
     let _: Option<Box<str>> = text("client_id")?;
     let ends = claims.get("exp").and_then(numeric_date).map_or(u64::MAX, |time| time.floor() as u64);
-    Ok(Local::new(text("sid")?, generation, text("csrf")?).of_service(service_of(claims).is_some()).ending(ends))
+    Ok(Local::new(text("sid")?, generation, text("csrf")?)
+        .of_service(service_of(claims).is_some())
+        .ending(ends))
 }
 
 /// Returns the id of the service to which the local authority issued a token for itself. Such a token has no session, and its
 /// subject is the service. A token of an account may have a `client_id` too, that of `[authority] client_id`.
 pub(crate) fn service_of(claims: &Claims) -> Option<&str> {
     let client = claims.get("client_id").and_then(Value::as_str)?;
-    let is_service =
-        !claims.contains_key("sid") && claims.get("sub").and_then(Value::as_str) == Some(client);
+    let is_service = !claims.contains_key("sid") && claims.get("sub").and_then(Value::as_str) == Some(client);
     is_service.then_some(client)
 }
 

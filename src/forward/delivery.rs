@@ -48,6 +48,8 @@ pub struct Delivery {
     pub(crate) answer_fields: Option<Box<AnswerFields>>,
     /// Whether the client's `Authorization` header is forwarded unchanged.
     pub(crate) pass_authorization: bool,
+    /// Whether the upstream receives the verified token in `Authorization`.
+    pub(crate) forward_token: bool,
     /// The timeout of the route. It overrides the upstream's timeout.
     pub(crate) timeout: Option<Duration>,
     /// Whether the route forwards WebSockets.

@@ -123,7 +123,7 @@ impl Exchange {
             id: self.id,
             id_header: &self.id_header,
             identity: policy.trust.identity(),
-            forward_token: policy.front.forward_token,
+            forward_token: delivery.forward_token,
             pass_authorization: delivery.pass_authorization,
             pass: &policy.front.pass,
             cookies: policy.trust.removed_cookies(),

@@ -280,8 +280,6 @@ pub struct Front {
     pub admin_hosts: Box<[Box<str>]>,
     /// The value of `Strict-Transport-Security`. `None` if it is not sent.
     pub(crate) hsts: Option<CoreValue>,
-    /// Whether upstreams receive the verified token in `Authorization`.
-    pub forward_token: bool,
     /// Identity headers of other products. They are forwarded if a trusted proxy sends them.
     pub pass: Box<[HeaderName]>,
     /// Whether recent decisions are kept in memory.

@@ -78,6 +78,8 @@ pub(crate) struct RouteDetails {
     pub compress_types: Vec<String>,
     /// Whether the upstream gets the client's `Authorization`.
     pub pass_authorization: bool,
+    /// Whether the upstream gets the caller's verified token in `Authorization`.
+    pub forward_token: bool,
     /// The places where the route looks for a credential. Empty if it reads none.
     pub sources: Vec<String>,
     /// Whether a browser without a valid token is sent to the login page.
@@ -184,6 +186,7 @@ impl RouteDetails {
             answer_fields: route.answer_fields().map(|fields| text(fields)),
             compress_types: types.unwrap_or_default().iter().map(ToString::to_string).collect(),
             pass_authorization: delivery.is_some_and(|delivery| delivery.pass_authorization),
+            forward_token: delivery.is_some_and(|delivery| delivery.forward_token),
             sources: if *access == Access::Public { Vec::new() } else { places(sources) },
             login_page: route.login_page,
             csrf_field: route.csrf_field.as_deref().map(str::to_owned),

@@ -277,6 +277,52 @@ fn the_token_is_passed_on_only_when_the_policy_says_so() {
 }
 
 #[test]
+fn a_route_decides_for_itself_whether_its_upstream_gets_the_token() {
+    let routes = |of_all: bool| {
+        let route = |path: &str, more: &str| {
+            format!("[[route]]\npath = \"/{path}\"\nupstream = \"app\"\nidentity = [\"subject\"]\n{more}\n")
+        };
+        let usual = if of_all { "" } else { "identity = [\"subject\"]\n" };
+        format!(
+            "[identity]\nforward_token = {of_all}\n[[route]]\npath = \"/usual\"\nupstream = \"app\"\n{usual}\
+             [[route]]\npath = \"/with\"\nupstream = \"app\"\nforward_token = true\n\
+             [[route]]\npath = \"/open\"\nupstream = \"app\"\naccess = \"optional\"\nforward_token = true\n{}",
+            route("without", "forward_token = false")
+        )
+    };
+    let token = token("ada").sign();
+    for of_all in [false, true] {
+        let upstream = Upstream::start();
+        let gateway = gateway(&upstream, &routes(of_all));
+        for (path, passes) in [("/usual", of_all), ("/with", true), ("/without", false), ("/open", true)] {
+            Request::get(path).bearer(&token).to(gateway.http()).is(200);
+            let seen = upstream.last_request();
+            let expected = passes.then(|| format!("Bearer {token}"));
+            assert_eq!(seen.header("authorization"), expected.as_deref(), "{path} of_all={of_all}");
+            assert_eq!(seen.header("x-auth-subject"), Some("ada"));
+        }
+        Request::get("/open").to(gateway.http()).is(200);
+        assert_eq!(upstream.last_request().header("authorization"), None);
+    }
+}
+
+#[test]
+fn a_route_that_verifies_no_token_cannot_pass_one_on() {
+    let dir = crate::kit::dir::Dir::new();
+    for (more, words) in [
+        ("access = \"public\"\n", "the gateway verifies no token"),
+        ("identity = [\"subject\"]\n", "forward_token sends the whole token"),
+    ] {
+        let route = format!("[[route]]\npath = \"/x\"\nupstream = \"echo\"\nforward_token = true\n{more}");
+        let text = format!("[upstream.echo]\nbuiltin = \"echo\"\n{}{route}", crate::kit::ISSUER);
+        crate::kit::portcullis::write_policy(&dir, &text);
+        let check = crate::kit::portcullis::command(&dir, &["check"]);
+        assert_eq!(check.code, Some(1), "{check:?}");
+        assert!(check.text().contains(words), "{more}: {}", check.text());
+    }
+}
+
+#[test]
 fn a_token_stops_working_when_it_expires_though_it_worked_before() {
     let upstream = Upstream::start();
     let gateway = Portcullis::with(&format!(

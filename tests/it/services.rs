@@ -504,7 +504,8 @@ fn a_service_is_not_the_account_that_is_named_like_it() {
 
 /// Starts a gateway whose tokens of accounts have the `client_id` "portal".
 fn with_client_id() -> Portcullis {
-    let only = "\n[[route]]\npath = \"/billing\"\nupstream = \"echo\"\nclaims = { client_id = \"billing\" }\n";
+    let only =
+        "\n[[route]]\npath = \"/billing\"\nupstream = \"echo\"\nclaims = { client_id = \"billing\" }\n";
     let gateway =
         Portcullis::with(&format!("{ISSUER}{AUTHORITY}client_id = \"portal\"\n{CLIENTS}{only}")).start();
     account::add(gateway.dir(), "ada", &[]);

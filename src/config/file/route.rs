@@ -157,6 +157,8 @@ pub struct RouteSection {
     pub security_headers: Option<SecurityHeaders>,
     /// Whether the upstream of a public route receives the client's `Authorization` unchanged.
     pub pass_authorization: bool,
+    /// Overrides whether the upstream receives the caller's verified token in `Authorization`.
+    pub forward_token: Option<bool>,
     /// Overrides the timeout of the upstream.
     pub timeout: Option<Duration>,
     /// Whether the route forwards WebSockets.

@@ -222,6 +222,7 @@ pub(crate) const SHOWN: &[(&str, &str, &str, &str)] = &[
     ),
     ("security_headers", BASE, "security_headers = \"force\"", "answer: sets security headers"),
     ("pass_authorization", OPEN, "pass_authorization = true", "  authorization: "),
+    ("forward_token", BASE, "forward_token = true", "  authorization: "),
     ("timeout", BASE, "timeout = \"5s\"", "answer awaited for 5s"),
     ("websocket", BASE, "websocket = true", "forwards WebSockets"),
     ("streams", BASE, "streams = \"open\"", "streams outlive the token"),

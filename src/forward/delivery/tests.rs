@@ -14,6 +14,7 @@ fn delivery(name: &str) -> Delivery {
         request_trailers: None,
         answer_fields: None,
         pass_authorization: false,
+        forward_token: false,
         timeout: None,
         websocket: false,
         ends_with_token: true,

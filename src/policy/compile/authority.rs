@@ -192,7 +192,12 @@ fn client_id(table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<String
     }
     if table.client.contains_key(id) {
         let found = format!("\"{id}\" is also the id of a service, whose tokens could not be distinguished");
-        faults.fault("bad_name", "authority.client_id", found, "use a name that no [authority.client.NAME] has");
+        faults.fault(
+            "bad_name",
+            "authority.client_id",
+            found,
+            "use a name that no [authority.client.NAME] has",
+        );
     }
     Some(id.to_owned())
 }

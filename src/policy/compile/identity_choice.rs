@@ -20,8 +20,8 @@ pub(super) fn choice(
         let hint = "remove it, or set access = \"authenticated\" or \"optional\"";
         faults.fault("impossible_rule", &at, "set on a public route, which has no caller", hint);
     }
-    if file.identity.forward_token {
-        let hint = "remove it, or set [identity] forward_token = false";
+    if table.forward_token.unwrap_or(file.identity.forward_token) {
+        let hint = "remove it, or set forward_token = false on the route";
         faults.fault("impossible_rule", &at, "set, but forward_token sends the whole token", hint);
     }
     let mut choice = IdentityChoice::default();

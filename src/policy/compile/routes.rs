@@ -217,9 +217,10 @@ fn handler(
             "impossible_rule",
             &format!("{key}.pass_authorization"),
             "set on a route whose credentials the gateway reads itself",
-            "access = \"public\" for a service with its own login, or [identity] forward_token",
+            "access = \"public\" for a service with its own login, or forward_token = true for the verified token",
         );
     }
+    let forward_token = forward_token(key, table, file, faults);
     let mirror = mirror::compile(key, table, upstreams, faults);
     let split = split::compile(key, table, upstreams, identity, claims, faults);
     if table.websocket {
@@ -256,6 +257,7 @@ fn handler(
         request_trailers,
         answer_fields,
         pass_authorization: table.pass_authorization,
+        forward_token,
         timeout: table.timeout.map(Into::into),
         websocket: table.websocket,
         ends_with_token: table.streams == file::Streams::Expiry,
@@ -266,6 +268,19 @@ fn handler(
         Some(draft) => draft.complete(delivery, audience),
         None => delivery,
     }))
+}
+
+/// Returns whether the upstream receives the caller's token. Reports a route that asks for it and never has one.
+fn forward_token(key: &str, table: &RouteSection, file: &File, faults: &mut Faults<'_>) -> bool {
+    if table.forward_token == Some(true) && table.access == file::Access::Public {
+        faults.fault(
+            "impossible_rule",
+            &format!("{key}.forward_token"),
+            "set on a public route, on which the gateway verifies no token",
+            "pass_authorization = true, for a service that verifies credentials itself",
+        );
+    }
+    table.forward_token.unwrap_or(file.identity.forward_token)
 }
 
 /// Returns the name of a route. The default is the path.

@@ -69,7 +69,6 @@ pub(super) fn front(file: &File, tls: &TlsSettings, faults: &mut Faults<'_>) -> 
         trusted_proxies: file.server.trusted_proxies.clone().into(),
         admin_hosts: admin_hosts(file, faults),
         hsts,
-        forward_token: file.identity.forward_token,
         pass: passed_headers(file, faults),
         keeps_decisions: file.policy.decisions > 0,
         redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),

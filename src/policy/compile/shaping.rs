@@ -172,6 +172,7 @@ pub(super) fn refuse_forwarding(key: &str, table: &RouteSection, other: &str, fa
         ("rewrite_host", table.rewrite_host.is_some()),
         ("websocket", table.websocket),
         ("pass_authorization", table.pass_authorization),
+        ("forward_token", table.forward_token.is_some()),
         ("timeout", table.timeout.is_some()),
         ("silence", table.silence.is_some()),
         ("identity", table.identity.is_some()),

@@ -196,6 +196,13 @@ const OF_ROUTE: &[(&str, &str, &str, &str, &str)] = &[
         OWN_LOGIN,
         "headers = { Authorization = \"Basic YTpi\" }",
     ),
+    (
+        "forward_token",
+        BASE,
+        "forward_token = true",
+        GET,
+        "headers = { Authorization = \"Bearer <the caller's token>\" }",
+    ),
     ("timeout", BASE, "timeout = \"5s\"", GET, "timeout = \"5s\""),
     ("websocket", BASE, "websocket = true", HANDSHAKE, "silence = \"5m\""),
     ("streams", BASE, "streams = \"open\"", GET, "streams = \"open\""),

@@ -182,6 +182,13 @@ fn each_weakness_is_reported_at_its_place_and_its_neighbour_is_not() {
         ),
         ("forward_token = false", "forward_token = true", "token_forwarded", "identity.forward_token", ""),
         (
+            "roles = [\"clerks\"]",
+            "roles = [\"clerks\"]\nforward_token = true",
+            "token_forwarded",
+            "route[0].forward_token",
+            "roles = [\"clerks\"]\nforward_token = false",
+        ),
+        (
             "refresh_grace = \"10s\"",
             "refresh_grace = \"61s\"",
             "long_grace",

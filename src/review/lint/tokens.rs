@@ -64,6 +64,15 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "use false, and give an upstream that calls others its own token",
         );
     }
+    for (index, route) in file.route.iter().enumerate().filter(|(_, route)| route.forward_token == Some(true))
+    {
+        faults.warn(
+            "token_forwarded",
+            &format!("route[{index}].forward_token"),
+            format!("true: {} receives a token that it can use to call the other upstreams", route.upstream),
+            "remove it, or waive this with the reason why the upstream may act as its callers",
+        );
+    }
     evadable(file, faults);
     foreign_origins(file, faults);
     cors_origins(file, faults);
