@@ -2,6 +2,7 @@
 
 use super::{BasicFormat, REFUSED, USAGE, print_error, print_line};
 use crate::config::load_text;
+use crate::config::network::leads_to;
 use crate::diagnostic::Diagnostic;
 use crate::keyring::MissingKey;
 use crate::policy;
@@ -9,10 +10,13 @@ use clap::Args;
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const STARTER: &str = include_str!("init/starter.toml");
+/// The cleartext listener of the starter policy. Many services use its port, and two programs cannot.
+const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// The default upstream of the starter policy.
 const ECHO: &str = "builtin = \"echo\"                # answers with what an upstream would have received; for your own service:
 # servers = [\"http://127.0.0.1:9001\"]";
@@ -65,8 +69,11 @@ pub(super) fn run(config: &Path, format: BasicFormat, request: &Request) -> Exit
 
 /// Returns the starter policy with this upstream. Compiles it first, so a written policy always loads.
 fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
-    let upstream = upstream.map(|url| format!("servers = [{}]", toml_edit::Value::from(url)));
-    let text = STARTER.replace("@upstream@", upstream.as_deref().unwrap_or(ECHO));
+    let servers = upstream.map(|url| format!("servers = [{}]", toml_edit::Value::from(url)));
+    let is_taken = upstream.is_some_and(|url| leads_to(url, HTTP));
+    let starter =
+        if is_taken { STARTER.replace("127.0.0.1:8080", "127.0.0.1:8081") } else { STARTER.to_owned() };
+    let text = starter.replace("@upstream@", servers.as_deref().unwrap_or(ECHO));
     let loaded = load_text("gateway.toml", text.clone(), PathBuf::new(), Vec::new())?;
     policy::compile(&loaded, MissingKey::Ephemeral).map(|_| text)
 }

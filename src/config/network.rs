@@ -73,6 +73,35 @@ impl FromStr for Cidr {
     }
 }
 
+/// Returns whether the URL of a server leads to this listener of the same machine. Names other than `localhost` are not
+/// resolved.
+pub(crate) fn leads_to(server: &str, listener: SocketAddr) -> bool {
+    let (authority, usual) = match (server.strip_prefix("http://"), server.strip_prefix("https://")) {
+        (Some(authority), _) => (authority, 80),
+        (None, Some(authority)) => (authority, 443),
+        (None, None) => return false,
+    };
+    let authority = authority.trim_end_matches('/');
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+        Some(_) | None => (authority, Some(usual)),
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let reaches = |ip: IpAddr| {
+        let (ip, own) = (ip.to_canonical(), listener.ip().to_canonical());
+        // `[::]` also accepts connections to IPv4 addresses.
+        ip == own || own.is_unspecified() && ip.is_loopback() && (own.is_ipv6() || ip.is_ipv4())
+    };
+    let is_there = match bare.parse::<IpAddr>() {
+        Ok(ip) => reaches(ip),
+        Err(_) if bare.eq_ignore_ascii_case("localhost") => {
+            listener.ip().is_loopback() || listener.ip().is_unspecified()
+        }
+        Err(_) => false,
+    };
+    is_there && port == Some(listener.port())
+}
+
 fn mask(address: IpAddr, prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
@@ -161,6 +190,33 @@ mod tests {
     use super::super::reading::assert_rejected;
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_server_that_is_a_listener_is_recognized() {
+        for (server, listener, expected) in [
+            ("http://127.0.0.1:8080", "127.0.0.1:8080", true),
+            ("http://127.0.0.1:8080/", "0.0.0.0:8080", true),
+            ("http://127.0.0.1:8080", "[::]:8080", true),
+            ("http://[::1]:8080", "[::]:8080", true),
+            ("http://localhost:8080", "127.0.0.1:8080", true),
+            ("http://LOCALHOST:8080", "[::]:8080", true),
+            ("https://localhost", "127.0.0.1:443", true),
+            ("http://localhost", "127.0.0.1:80", true),
+            ("http://[::1]", "[::1]:80", true),
+            ("http://10.0.0.7:8080", "10.0.0.7:8080", true),
+            ("http://127.0.0.1:8081", "127.0.0.1:8080", false),
+            ("http://127.0.0.2:8080", "127.0.0.1:8080", false),
+            ("http://10.0.0.7:8080", "0.0.0.0:8080", false),
+            ("http://[::1]:8080", "0.0.0.0:8080", false),
+            ("http://localhost:8080", "10.0.0.7:8080", false),
+            ("http://orders:8080", "127.0.0.1:8080", false),
+            ("http://localhost:99999", "127.0.0.1:8080", false),
+            ("unix:/run/a.sock", "127.0.0.1:80", false),
+            ("", "127.0.0.1:80", false),
+        ] {
+            assert_eq!(leads_to(server, listener.parse().unwrap()), expected, "{server} {listener}");
+        }
+    }
 
     #[test]
     fn networks_hold_their_addresses_and_no_others() {

@@ -144,6 +144,7 @@ pub const ALL: &[(&str, Kind)] = &[
     ("unused", Kind::Advice),
     ("unused_waiver", Kind::Advice),
     ("upstream_in_cleartext", Kind::Weakness),
+    ("upstream_is_gateway", Kind::Weakness),
     ("useless_key", Kind::Fault),
     ("weak_secret", Kind::Fault),
     ("white_space", Kind::Weakness),

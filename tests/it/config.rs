@@ -352,6 +352,8 @@ fn a_starter_passes_its_own_check_whatever_upstream_is_given() {
         Some("http://orders.svc.cluster.local:80"),
         Some("HTTP://EXAMPLE.COM"),
         Some("https://orders.example:8443"),
+        Some("http://127.0.0.1:8080"),
+        Some("http://localhost:8080/"),
     ] {
         let dir = Dir::new();
         let upstream = url.map(|url| ["--upstream", url]);
@@ -364,6 +366,9 @@ fn a_starter_passes_its_own_check_whatever_upstream_is_given() {
         let check = command(&dir, &["check", "--strict"]);
         assert_eq!(check.code, Some(0), "{url:?}: {check:?}");
         assert!(url.is_none_or(|url| policy_of(&dir).contains(&format!("[\"{url}\"]"))), "{url:?}");
+        // The gateway does not listen where its service does.
+        let port = if url.is_some_and(|url| url.contains(":8080")) { 8081 } else { 8080 };
+        assert!(policy_of(&dir).contains(&format!("\nhttp  = \"127.0.0.1:{port}\"")), "{url:?}");
     }
 }
 

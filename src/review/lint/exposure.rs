@@ -2,6 +2,7 @@
 
 use super::Subject;
 use crate::config::file::{File, UpstreamTlsSection};
+use crate::config::network::leads_to;
 use crate::policy::{Faults, hsts};
 use crate::shared::Address;
 use std::net::{IpAddr, SocketAddr};
@@ -49,6 +50,28 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         );
     }
     upstreams(file, faults);
+    loops(subject, faults);
+}
+
+/// Reports servers of upstreams that are listeners of the gateway. A request would come back to the gateway, again and
+/// again, or be redirected to the address that it came from.
+fn loops(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    let Subject { file, settings, .. } = *subject;
+    let listeners = settings.https.iter().map(|listener| ("server.https", *listener));
+    let listeners = listeners.chain(settings.http.iter().map(|listener| ("server.http", *listener)));
+    for (name, table) in &file.upstream {
+        for (index, server) in table.servers.iter().enumerate() {
+            let own = listeners.clone().find(|(_, listener)| leads_to(server, *listener));
+            if let Some((key, listener)) = own {
+                faults.warn(
+                    "upstream_is_gateway",
+                    &format!("upstream.{name}.servers[{index}]"),
+                    format!("{server} is {listener} of {key}, an address of the gateway itself"),
+                    format!("use the address of the service, or another port in {key}"),
+                );
+            }
+        }
+    }
 }
 
 /// Reports unprotected connections to upstreams. An attacker who changes data on such a connection can forge identity

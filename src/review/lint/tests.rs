@@ -139,6 +139,13 @@ fn each_weakness_is_reported_at_its_place_and_its_neighbour_is_not() {
         ),
         (
             "http://127.0.0.1:9001",
+            "http://localhost:8080",
+            "upstream_is_gateway",
+            "upstream.app.servers[0]",
+            "http://localhost:8081",
+        ),
+        (
+            "http://127.0.0.1:9001",
             "https://10.0.0.7",
             "address_without_ca",
             "upstream.app.servers[0]",
