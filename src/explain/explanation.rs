@@ -313,6 +313,9 @@ pub struct UpstreamRequest {
     /// The header fields, with names in lower case. A description in angle brackets replaces each value that is
     /// generated per request. Values that the route sets are masked if they may be credentials.
     pub headers: Vec<(String, String)>,
+    /// The names of the question's header fields that do not pass on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
     /// The masked fields with their values, for comparisons.
     #[serde(skip)]
     pub hidden: Vec<(String, String)>,

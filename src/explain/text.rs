@@ -139,6 +139,13 @@ impl fmt::Display for Explanation {
             for (name, value) in &outgoing.headers {
                 writeln!(f, "  {name}: {}", Line(value))?;
             }
+            if !outgoing.removed.is_empty() {
+                writeln!(
+                    f,
+                    "fields of the request that it does not get: {}",
+                    Line(&outgoing.removed.join(", "))
+                )?;
+            }
             if let Some(tls) = &outgoing.tls {
                 writeln!(f, "over TLS: {}", Line(tls))?;
             }

@@ -134,6 +134,36 @@ fn the_upstream_gets_exactly_the_head_that_is_explained() {
 }
 
 #[test]
+fn fields_that_do_not_pass_on_are_named() {
+    let dir = Dir::new();
+    write_policy(&dir, &policy(&Upstream::start(), ROUTES));
+    let claims =
+        json!({ "sub": "u1", "roles": ["clerk"], "scope": "orders:read", "tenant": "acme" }).to_string();
+    let fields = [
+        "X-Real-IP: 192.0.2.7",
+        "remote_user: root",
+        "X_Auth_Subject: root",
+        "Accept: a/b",
+        "X-Auth-Roles: a",
+    ];
+    let arguments = fields.iter().flat_map(|field| ["-H", field]);
+    let arguments: Vec<&str> =
+        ["https://h/orders/7", "--claims", &claims].into_iter().chain(arguments).collect();
+    let (reported, _) = explained(&dir, &arguments);
+    let removed = json!(["remote_user", "x-real-ip", "x_auth_subject"]);
+    assert_eq!(reported["outgoing"]["removed"], removed, "X-Auth-Roles is replaced: {reported:#}");
+    let text = command(&dir, &[&["explain"][..], &arguments].concat()).text();
+    assert!(
+        text.contains(
+            "\nfields of the request that it does not get: remote_user, x-real-ip, x_auth_subject\n"
+        ),
+        "{text}"
+    );
+    let (reported, _) = explained(&dir, &["https://h/orders/7", "--claims", &claims, "-H", "Accept: a/b"]);
+    assert_eq!(reported["outgoing"]["removed"], Value::Null, "{reported:#}");
+}
+
+#[test]
 fn claims_stand_for_a_token_that_holds_them() {
     let dir = Dir::new();
     write_policy(&dir, &policy(&Upstream::start(), ROUTES));

@@ -14,7 +14,7 @@ use crate::pipeline::stages;
 use crate::policy::{Credential, Handler, Question};
 use crate::route::Head;
 use http::request::Parts;
-use http::{HeaderValue, Method, Version, header};
+use http::{HeaderName, HeaderValue, Method, Version, header};
 use std::cell::RefCell;
 
 impl Examiner<'_> {
@@ -139,6 +139,10 @@ impl Examiner<'_> {
         let is_repeatable = upstream.map(|_| parts.method.is_idempotent());
         let budget = upstream.filter(|_| is_repeatable == Some(true)).map(|upstream| upstream.retry_budget);
         debug_assert!(headers.contains_key(X_REQUEST_ID), "every request that goes out has one");
+        let is_removed = |name: &&HeaderName| !headers.contains_key(*name);
+        let mut removed: Vec<_> =
+            question.parts.headers.keys().filter(is_removed).map(ToString::to_string).collect();
+        removed.sort();
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let mut headers: Vec<_> =
             headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
@@ -176,6 +180,7 @@ impl Examiner<'_> {
             method: method.to_string(),
             path: path.to_string(),
             headers,
+            removed,
             ..answer
         })
     }
