@@ -28,7 +28,7 @@ pub struct Health {
     lost: Mutex<Option<Lost>>,
 }
 
-/// Why the server does not answer, and since when.
+/// The reason why the server does not answer, and since when.
 #[derive(Clone, Debug)]
 struct Lost {
     since: Instant,

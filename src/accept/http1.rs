@@ -39,7 +39,7 @@ impl Parkable for TcpStream {
     }
 
     fn abort(&self) {
-        // A connection without a reset ends all the same, so a failure changes nothing.
+        // Without a reset, the connection ends in order, as it would have before.
         let _ = self.set_zero_linger();
     }
 }

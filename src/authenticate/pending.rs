@@ -17,7 +17,7 @@ pub enum Pending {
     Turn(Turns),
 }
 
-/// Why a wait was in vain.
+/// The reason why a wait was in vain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InVain {
     /// The fact does not exist, so the first refusal stands.

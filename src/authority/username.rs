@@ -71,7 +71,7 @@ fn lower(c: char) -> impl Iterator<Item = char> {
     c.to_lowercase()
 }
 
-/// Why a text is not accepted as a user name.
+/// The reason why a text is not accepted as a user name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameFault {
     /// The text is empty.

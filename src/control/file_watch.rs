@@ -37,7 +37,7 @@ pub(super) struct FileWatch {
     again: Option<Instant>,
 }
 
-/// Why the files are to be read.
+/// The reason to read the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// They have changed.

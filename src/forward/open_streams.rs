@@ -125,7 +125,7 @@ pub(crate) struct OpenStream {
     moved: Cell<(u64, CoarseMillis)>,
     read: Cell<(u64, CoarseMillis)>,
     end: Cell<Option<StreamEnd>>,
-    /// Why the caller is no longer admitted.
+    /// The reason why the caller is no longer admitted.
     denial: OnceCell<Denial>,
     /// Whether the sweep counts the end, because the access line of the request is written already.
     is_counted_by_sweep: Cell<bool>,

@@ -39,7 +39,7 @@ impl PartialEq for Inquiry {
 
 impl Eq for Inquiry {}
 
-/// Why a request gets no answer about its token.
+/// The reason why a request gets no answer about its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unanswered {
     /// The issuer did not answer, or its answer was unusable, for this reason. `None` if the question was dropped.

@@ -46,7 +46,7 @@ impl Fetched {
     }
 }
 
-/// Why a fetch gave no set.
+/// The reason why a fetch gave no set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchError {
     /// A short name for metrics.

@@ -112,7 +112,7 @@ fn node_of_redirect<T>(answer: &RedisResult<T>, host: &str) -> Option<SingleNode
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) connection: Connection,
-    /// Why the first Sentinels of the list were passed over; `None` if the first one was followed.
+    /// The reason why the first Sentinels of the list were passed over; `None` if the first one was followed.
     pub(super) passed_over: Option<String>,
     /// Ends the task of the connection.
     _driver: Option<Driver>,
@@ -130,7 +130,7 @@ impl Drop for Driver {
     }
 }
 
-/// Why no connection was opened.
+/// The reason why no connection was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unopened {
     /// The label in the metrics: `connect`, `tls`, `login` or `late`.

@@ -57,7 +57,7 @@ impl fmt::Debug for Link {
     }
 }
 
-/// Why a call has no answer.
+/// The reason why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unanswered {
     /// The breaker is open.

@@ -49,7 +49,7 @@ enum Handled {
     Left,
 }
 
-/// Why a poll failed.
+/// The reason why a poll failed.
 enum Failure {
     Outbound(Error),
     Answer(&'static str),

@@ -4,7 +4,7 @@ use crate::tls::server_certificate_fault;
 use std::fmt;
 use std::time::Duration;
 
-/// Why the store cannot be used.
+/// The reason why the store cannot be used.
 #[derive(Clone, Debug)]
 pub enum StoreError {
     /// The store does not answer in time, or cannot do the work at present. A later attempt may succeed.

@@ -42,7 +42,7 @@ pub struct Session {
     pub csrf: Option<[u8; 32]>,
     /// The key to which the session's tokens are bound; `None` for bearer tokens. It never changes.
     pub key: Option<Thumbprint>,
-    /// Why the session was ended; `None` if it was not ended.
+    /// The reason why the session was ended; `None` if it was not ended.
     pub ended: Option<String>,
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Followed {
     pub(crate) replaced: Vec<(Box<str>, Option<u64>)>,
     /// The names of the rules for clients whose files changed.
     pub(crate) verifiers: Vec<Arc<str>>,
-    /// Why a certificate was not used. The previous one stays in use.
+    /// The reason why a certificate was not used. The previous one stays in use.
     pub(crate) faults: Vec<String>,
     /// The rules for clients whose files were not used, and why. The previous files stay in use.
     pub(crate) verifier_faults: Vec<(Arc<str>, String)>,

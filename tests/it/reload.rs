@@ -458,7 +458,7 @@ fn a_watched_file_is_read_again_however_it_was_put_in_place_and_another_is_not()
     eventually("and now it is again", || Request::get("/7").to(watched.http()).status == 200);
 }
 
-/// What a policy lacks: the condition to wait for, the table that needs it, and the function that provides it.
+/// A thing that a policy lacks: the condition to wait for, the table that needs it, and the function that provides it.
 type Lack<'t> = (&'static str, &'t str, fn(&Dir));
 
 /// Kubernetes updates the volume of a policy minutes before or after that of a secret that the policy names.

@@ -107,7 +107,7 @@ impl Digest {
     }
 }
 
-/// Why a text is rejected as a password hash. The fault does not show the text.
+/// The reason why a text is rejected as a password hash. The fault does not show the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashFault {
     /// The kind of hash is unknown.

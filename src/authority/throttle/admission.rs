@@ -33,7 +33,7 @@ pub(in crate::authority) struct Fleet<'a> {
     pub(in crate::authority) outcomes: &'a ByOutcome<FleetLogin, 4>,
 }
 
-/// Why an attempt is not admitted.
+/// The reason why an attempt is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::authority) enum Refused {
     /// The time to wait.

@@ -56,7 +56,7 @@ pub fn prepare_new_password(text: &str) -> Result<Zeroizing<String>, PasswordFau
     Ok(password)
 }
 
-/// Why a text is not accepted as a password. The fault shows only the length or one character of the text.
+/// The reason why a text is not accepted as a password. The fault shows only the length or one character of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordFault {
     /// The text is empty.

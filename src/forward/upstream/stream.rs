@@ -42,7 +42,7 @@ impl Stream {
     /// has read for a whole request. A Unix socket has no reset.
     #[cold]
     pub(in crate::forward) fn abort(&mut self) {
-        // A connection without a reset ends all the same, so a failure changes nothing.
+        // Without a reset, the connection ends in order, as it would have before.
         let _ = match self {
             Self::Plain(tcp) => tcp.set_zero_linger(),
             Self::Unix(_) => Ok(()),

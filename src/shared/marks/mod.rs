@@ -67,7 +67,7 @@ pub(super) struct MarkExchange {
     /// When the stream was last read; `None` before the first time.
     heard: Mutex<Option<Instant>>,
     is_heard: Condvar,
-    /// Why the last reading failed; `None` after a reading that ended well.
+    /// The reason why the last reading failed; `None` after a reading that ended well.
     fault: Mutex<Option<String>>,
     /// Whether the incomplete marks are in the log.
     is_blind: AtomicBool,
