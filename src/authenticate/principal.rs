@@ -60,7 +60,7 @@ pub struct Principal {
     pub claims: Box<[Option<ClaimValue>]>,
     /// The time of the user's login in seconds since 1970, from `auth_time` (RFC 9068 section 2.2.1).
     pub authenticated: Option<u64>,
-    /// The distance in the future that `authenticated` may have, in seconds.
+    /// The number of seconds by which `authenticated` may lie in the future.
     pub lead_max: u64,
     /// The digest of the API key, if the credential is one.
     pub api_key: Option<Box<Digest>>,

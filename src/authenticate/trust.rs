@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The difference in seconds that the clocks of gateways may have that share the local authority, without a refusal of new
+/// The number of seconds by which the clocks of gateways that share the local authority may differ without a refusal of new
 /// tokens.
 const GATEWAYS_LEAD: u64 = 5;
 

@@ -1,6 +1,7 @@
 //! Types for networks and for addresses to listen on.
 
 use super::reading::{ListVisitor, ValueError, from_text};
+use http::Uri;
 use serde::Deserialize;
 use serde::de::Deserializer;
 use std::fmt;
@@ -76,16 +77,13 @@ impl FromStr for Cidr {
 /// Returns whether the URL of a server leads to this listener of the same machine. Names other than `localhost` are not
 /// resolved.
 pub(crate) fn leads_to(server: &str, listener: SocketAddr) -> bool {
-    let (authority, usual) = match (server.strip_prefix("http://"), server.strip_prefix("https://")) {
-        (Some(authority), _) => (authority, 80),
-        (None, Some(authority)) => (authority, 443),
-        (None, None) => return false,
+    let Ok(url) = server.parse::<Uri>() else { return false };
+    let usual = match url.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        Some(_) | None => return false,
     };
-    let authority = authority.trim_end_matches('/');
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
-        Some(_) | None => (authority, Some(usual)),
-    };
+    let (host, port) = (url.host().unwrap_or_default(), url.port_u16().unwrap_or(usual));
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let reaches = |ip: IpAddr| {
         let (ip, own) = (ip.to_canonical(), listener.ip().to_canonical());
@@ -99,7 +97,7 @@ pub(crate) fn leads_to(server: &str, listener: SocketAddr) -> bool {
         }
         Err(_) => false,
     };
-    is_there && port == Some(listener.port())
+    is_there && port == listener.port()
 }
 
 fn mask(address: IpAddr, prefix: u8) -> IpAddr {

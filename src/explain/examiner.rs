@@ -157,13 +157,15 @@ impl<'p> Examiner<'p> {
         // A request that cannot be forwarded is refused after the rule, in shadow mode also after a rule that it does not meet.
         let is_of_request = matches!(denial, Denial::BadRequest(_));
         let by_rule = || {
+            if is_of_request {
+                return None;
+            }
             let (found, (principal, _)) = (evaluation.found.as_ref()?, evaluation.caller.as_ref()?);
             let request = RequestFacts { head: head?, params: &found.params, now };
             self.policy.routes[*found.entry].rule.why(principal, &request)
         };
         let detail = evaluation.detail.as_deref().map(str::to_owned);
-        let finer = || denial.finer().map(str::to_owned);
-        if is_of_request { detail.or_else(finer) } else { detail.or_else(by_rule).or_else(finer) }
+        detail.or_else(by_rule).or_else(|| denial.finer().map(str::to_owned))
     }
 
     /// Explains the decision on a request.

@@ -34,7 +34,7 @@ pub const DPOP: HeaderName = HeaderName::from_static("dpop");
 /// The response header with the gateway's nonce.
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// The lead that a client's clock may have over the gateway's, in seconds.
+/// The number of seconds by which a client's clock may be ahead of the gateway's.
 const AHEAD: u64 = 10;
 
 /// The settings for proofs.

@@ -41,7 +41,7 @@ pub struct AuthoritySection {
     pub other_signing_keys_secret: Option<Secret>,
     /// The lifetime of refresh tokens.
     pub refresh_expires: Duration,
-    /// The time that after its first use a refresh token still returns the same successor.
+    /// The time after the first use of a refresh token during which it still returns the same successor.
     pub refresh_grace: Duration,
     /// Maximum duration of a session, however often it is refreshed.
     pub session_expires: Duration,
